@@ -1,0 +1,87 @@
+"""Every key there is, with its unit or reason: the paper's settings for CelebA at 64x64.
+
+A data set's own file overrides only what differs. Lists of all the values allowed: dbae_jax/config.py.
+"""
+
+from ml_collections import ConfigDict, config_dict
+
+
+def get_config() -> ConfigDict:
+    c = ConfigDict()
+    c.seed = 0  # root of every random draw: weights, data order, times, noise
+
+    c.data = ConfigDict()
+    c.data.name = "celeba"  # data set, see dbae_jax/data/sources.py
+    c.data.image_size = 64  # pixels; square, a power of two from 16 up
+    c.data.channels = 3
+    c.data.flip = True  # mirror training images at random; wrong for digits and text
+
+    c.model = ConfigDict()
+    c.model.latent_dim = 512  # D, the width of z
+    c.model.stochastic = False  # True: the encoder gives mean and scale of a Gaussian z ("DBAE"),
+    # False: z itself ("DBAE-d")
+    c.model.dtype = "float32"  # what the networks compute in; norms, softmax and loss stay float32
+    c.model.param_dtype = "float32"  # what the weights are kept in
+    c.model.matmul_precision = "default"  # "highest" for true float32 products on TPU and GPU
+
+    c.model.encoder = ConfigDict()
+    c.model.encoder.base_channels = 64  # a multiple of 32, the groups of the norms
+    c.model.encoder.channel_mult = (1, 2, 4, 8, 8)  # one entry a level, each half the size before
+    c.model.encoder.num_res_blocks = 2  # a level
+    c.model.encoder.attention_resolutions = (16,)  # pixels
+    c.model.encoder.pool = "mean"  # last features -> z: "mean" over positions (the paper), or
+    # "flatten": a linear map of all positions, which learns faster on small images
+
+    c.model.decoder = ConfigDict()
+    c.model.decoder.base_channels = 64  # channels at 128x128; 16 times as many at 4x4
+
+    c.model.unet = ConfigDict()
+    c.model.unet.base_channels = 64
+    c.model.unet.channel_mult = (1, 2, 4, 8)
+    c.model.unet.num_res_blocks = 2
+    c.model.unet.attention_resolutions = (32, 16, 8)
+    c.model.unet.head_channels = 64  # channels an attention head
+    c.model.unet.dropout = 0.1
+
+    c.bridge = ConfigDict()
+    c.bridge.schedule = "vp"  # "vp", "ve", or the same without preconditioning: "vp_simple", ...
+    c.bridge.t_min = config_dict.placeholder(float)  # None: the schedule's own (vp 1e-4, ve 0.002)
+    c.bridge.t_max = config_dict.placeholder(float)  # T. None: the schedule's own (vp 1, ve 80)
+    c.bridge.beta_d = 2.0  # vp: beta(t) = beta_min + beta_d t
+    c.bridge.beta_min = 0.1
+    c.bridge.data_std = 0.5  # of pixels of x_0, in units of [-1, 1]
+    c.bridge.endpoint_std = 0.5  # of pixels of x_T
+    c.bridge.covariance = 0.0  # between a pixel of x_0 and the same pixel of x_T
+
+    c.optim = ConfigDict()
+    c.optim.optimizer = "radam"  # or "adam"
+    c.optim.learning_rate = 1e-4
+    c.optim.schedule = "constant"  # or "cosine": down to 0 at train.num_steps
+    c.optim.warmup_steps = 0  # linear, from 0
+    c.optim.grad_clip_norm = 0.0  # of the global norm; 0: off
+    c.optim.ema_decay = 0.9999  # a step, of weights and statistics; evaluation uses the average
+
+    c.train = ConfigDict()
+    c.train.batch_size = 256  # images a step over all devices (the paper: 4 GPUs of 64)
+    c.train.num_steps = 1_000_000
+    c.train.log_every_steps = 100
+    c.train.diagnose_every_steps = 5_000  # latent variance, loss with shuffled codes; 0: never
+    c.train.picture_every_steps = 10_000  # reconstructions of held-out images; 0: never
+    c.train.evaluate_every_steps = 50_000  # held-out reconstruction error; 0: only at the end
+
+    c.checkpoint = ConfigDict()
+    c.checkpoint.every_steps = 5_000
+    c.checkpoint.keep_last = 3  # newest checkpoints
+    c.checkpoint.keep_every_steps = 100_000  # and these for good; 0: none
+
+    c.sample = ConfigDict()
+    c.sample.sampler = "euler"  # or "heun"
+    c.sample.steps = 100  # N intervals: N evaluations of euler, 2N - 1 of heun, churn adds N
+    c.sample.churn = 0.0  # share of every interval walked by the reverse SDE first; 0: the ODE
+    c.sample.rho = 7.0  # bend of the time grid
+
+    c.eval = ConfigDict()
+    c.eval.batch_size = 64  # images at a time
+    c.eval.num_images = 0  # of the held-out split; 0: all
+    c.eval.num_pictures = 8  # images in a picture
+    return c

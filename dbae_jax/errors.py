@@ -1,0 +1,21 @@
+"""Errors that a user can mend: one sentence that says what is wrong, where, and what to do."""
+
+
+class DBAEError(ValueError):
+    """Base of every error of this package; the command line prints it without a traceback."""
+
+
+class ConfigError(DBAEError):
+    """A key, type, range or combination of the config is wrong."""
+
+
+class DataError(DBAEError):
+    """Images, codes or a data set are not what was announced."""
+
+
+class CheckpointError(DBAEError):
+    """A workdir or a state dict is missing, torn or of another model."""
+
+
+class NonFiniteError(DBAEError):
+    """Training left the finite numbers."""

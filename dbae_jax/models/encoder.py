@@ -1,0 +1,83 @@
+"""Encoder x_0 -> z: half of a U-Net, pooled."""
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from dbae_jax.models import layout
+from dbae_jax.models.layers import AttentionBlock, Conv, GroupNorm, Linear, ResBlock
+
+LOG_SIGMA_BOUND = 5.0
+MIN_SIGMA = 0.01
+
+
+class Code(NamedTuple):
+    """q(z | x_0): mean [B, D] and log_sigma [B, D], or None for a deterministic encoder."""
+
+    mean: jax.Array
+    log_sigma: jax.Array | None
+
+    def sample(self, eps: jax.Array) -> jax.Array:
+        """Returns mean + (exp(log_sigma) + 0.01) eps, or the mean of a deterministic code."""
+        if self.log_sigma is None:
+            return self.mean
+        return self.mean + (jnp.exp(self.log_sigma) + MIN_SIGMA) * eps
+
+
+class Encoder(nn.Module):
+    """Residual tower, middle, norm, SiLU, pool and projection to z; one attention head.
+
+    `pool="mean"` averages over positions, as the paper; `pool="flatten"` projects all positions.
+    Stochastic codes are bounded: mean and log_sigma are 5 tanh(v / 5).
+
+    Source: DBAE, appendix (the encoder of DiffAE with one convolution a block).
+    """
+
+    latent_dim: int
+    stochastic: bool
+    image_size: int
+    base_channels: int
+    channel_mult: tuple[int, ...]
+    num_res_blocks: int
+    attention_resolutions: tuple[int, ...]
+    pool: str = "mean"
+    dtype: DTypeLike = jnp.float32
+    param_dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x_0: jax.Array) -> Code:
+        """Encodes x_0: [B, H, W, C], pixels in [-1, 1]; the code is float32."""
+        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        h = Conv(self.base_channels, name="conv_in", **dtypes)(x_0.astype(self.dtype))
+        for stage in self._stages():
+            name = f"down_{stage.index}"
+            h = ResBlock(stage.channels, resample=stage.resample, name=name, **dtypes)(h)
+            if stage.attention:
+                h = AttentionBlock(name=f"{name}_attention", **dtypes)(h)
+        h = ResBlock(h.shape[-1], name="middle_0", **dtypes)(h)
+        h = AttentionBlock(name="middle_attention", **dtypes)(h)
+        h = ResBlock(h.shape[-1], name="middle_1", **dtypes)(h)
+        h = nn.silu(GroupNorm(name="norm_out", **dtypes)(h))
+        return self._project(h)
+
+    def _stages(self) -> list[layout.Stage]:
+        return layout.down_path(
+            image_size=self.image_size,
+            base_channels=self.base_channels,
+            channel_mult=self.channel_mult,
+            num_res_blocks=self.num_res_blocks,
+            attention_resolutions=self.attention_resolutions,
+        )
+
+    def _project(self, h: jax.Array) -> Code:
+        h = h.astype(jnp.float32)
+        h = h.mean(axis=(1, 2)) if self.pool == "mean" else h.reshape(h.shape[0], -1)
+        width = 2 * self.latent_dim if self.stochastic else self.latent_dim
+        v = Linear(width, name="project", param_dtype=self.param_dtype)(h)
+        if not self.stochastic:
+            return Code(v, None)
+        mean, log_sigma = jnp.split(LOG_SIGMA_BOUND * jnp.tanh(v / LOG_SIGMA_BOUND), 2, axis=-1)
+        return Code(mean, log_sigma)

@@ -1,0 +1,127 @@
+"""Reference diffusions x_t | x_0 ~ N(a_t x_0, s_t^2 I): the only place where VP and VE differ.
+
+Everything the bridge needs is written so that it stays accurate in float32 at both ends of time:
+small quantities are computed as such (expm1, factored differences), never as 1 minus something
+near 1. Functions take jax or numpy arrays and answer in kind, so the same formulas run in float32
+on a device and in float64 on the host.
+
+Source: DBAE, section 2.1 and appendix; EDM (Karras et al., 2022) for the VE time range.
+"""
+
+import dataclasses
+from types import ModuleType
+from typing import Protocol, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Array = TypeVar("Array", jax.Array, np.ndarray)
+
+
+def namespace(t: Array) -> ModuleType:
+    """Returns jax.numpy for jax arrays (and tracers), numpy for everything else."""
+    return jnp if isinstance(t, jax.Array) else np
+
+
+class Schedule(Protocol):
+    """A linear diffusion dx = f(t) x dt + g(t) dw on [0, t_max], with SNR_t = a_t^2 / s_t^2.
+
+    t: times in [0, t_max], of any shape; every answer has the shape of t.
+    """
+
+    t_min: float
+    t_max: float
+
+    def alpha(self, t: Array) -> Array:
+        """a_t, the scale of x_0 in x_t."""
+
+    def variance(self, t: Array) -> Array:
+        """s_t^2, the variance of x_t given x_0."""
+
+    def snr_ratio(self, t: Array) -> Array:
+        """r_t = SNR_T / SNR_t, from 0 at t = 0 to 1 at T."""
+
+    def snr_gap(self, t: Array) -> Array:
+        """1 - r_t, without cancellation near T."""
+
+    def alpha_ratio(self, t: Array) -> Array:
+        """a_t / a_T."""
+
+    def drift(self, t: Array) -> Array:
+        """f(t)."""
+
+    def diffusion_squared(self, t: Array) -> Array:
+        """g(t)^2."""
+
+
+@dataclasses.dataclass(frozen=True)
+class VE:
+    """Variance exploding: a = 1, s = t, f = 0, g^2 = 2 t."""
+
+    t_min: float = 0.002
+    t_max: float = 80.0
+
+    def alpha(self, t: Array) -> Array:
+        return namespace(t).ones_like(t)
+
+    def variance(self, t: Array) -> Array:
+        return t * t
+
+    def snr_ratio(self, t: Array) -> Array:
+        return (t / self.t_max) ** 2
+
+    def snr_gap(self, t: Array) -> Array:
+        return ((self.t_max - t) / self.t_max) * ((self.t_max + t) / self.t_max)
+
+    def alpha_ratio(self, t: Array) -> Array:
+        return namespace(t).ones_like(t)
+
+    def drift(self, t: Array) -> Array:
+        return namespace(t).zeros_like(t)
+
+    def diffusion_squared(self, t: Array) -> Array:
+        return 2 * t
+
+
+@dataclasses.dataclass(frozen=True)
+class VP:
+    """Variance preserving: beta(t) = beta_min + beta_d t, s^2 = 1 - a^2, f = -beta/2, g^2 = beta.
+
+    With the defaults a_T = 0.58: the endpoint is not near noise.
+    """
+
+    t_min: float = 1e-4
+    t_max: float = 1.0
+    beta_d: float = 2.0
+    beta_min: float = 0.1
+
+    def _m(self, t: Array) -> Array:
+        """m_t = -2 log a_t, the integral of beta from 0 to t; SNR_t = 1 / expm1(m_t)."""
+        return t * (0.5 * self.beta_d * t + self.beta_min)
+
+    def _m_to_end(self, t: Array) -> Array:
+        """m_T - m_t, factored by T - t: a subtraction that is exact in floating point near T."""
+        return (self.t_max - t) * (0.5 * self.beta_d * (self.t_max + t) + self.beta_min)
+
+    def alpha(self, t: Array) -> Array:
+        return namespace(t).exp(-0.5 * self._m(t))
+
+    def variance(self, t: Array) -> Array:
+        return -namespace(t).expm1(-self._m(t))
+
+    def snr_ratio(self, t: Array) -> Array:
+        return namespace(t).expm1(self._m(t)) / np.expm1(self._m(self.t_max))
+
+    def snr_gap(self, t: Array) -> Array:
+        xp = namespace(t)
+        return xp.exp(self._m(t)) * xp.expm1(self._m_to_end(t)) / np.expm1(self._m(self.t_max))
+
+    def alpha_ratio(self, t: Array) -> Array:
+        return namespace(t).exp(0.5 * self._m_to_end(t))
+
+    def drift(self, t: Array) -> Array:
+        return -0.5 * self.diffusion_squared(t)
+
+    def diffusion_squared(self, t: Array) -> Array:
+        return self.beta_min + self.beta_d * t
