@@ -1,6 +1,6 @@
 """Every key there is, with its unit or reason: the paper's settings for CelebA at 64x64.
 
-A data set's own file overrides only what differs. Lists of all the values allowed: dbae_jax/config.py.
+A data set's own file overrides only what differs. What is allowed: dbae_jax/config.py.
 """
 
 from ml_collections import ConfigDict, config_dict

@@ -1,5 +1,6 @@
 """Encoder x_0 -> z: half of a U-Net, pooled."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from dbae_jax.models import layout
-from dbae_jax.models.layers import AttentionBlock, Conv, GroupNorm, Linear, ResBlock
+from dbae_jax.models.layers import AttentionBlock, GroupNorm, ResBlock, conv, linear
 
 LOG_SIGMA_BOUND = 5.0
 MIN_SIGMA = 0.01
@@ -51,8 +52,8 @@ class Encoder(nn.Module):
     def __call__(self, x_0: jax.Array) -> Code:
         """Encodes x_0: [B, H, W, C], pixels in [-1, 1]; the code is float32."""
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        h = Conv(self.base_channels, name="conv_in", **dtypes)(x_0.astype(self.dtype))
-        for stage in self._stages():
+        h = conv(x_0.astype(self.dtype), self.base_channels, name="conv_in", **dtypes)
+        for stage in self.stages(layout.down_path):
             name = f"down_{stage.index}"
             h = ResBlock(stage.channels, resample=stage.resample, name=name, **dtypes)(h)
             if stage.attention:
@@ -63,8 +64,10 @@ class Encoder(nn.Module):
         h = nn.silu(GroupNorm(name="norm_out", **dtypes)(h))
         return self._project(h)
 
-    def _stages(self) -> list[layout.Stage]:
-        return layout.down_path(
+    @nn.nowrap
+    def stages(self, path: Callable[..., list[layout.Stage]]) -> list[layout.Stage]:
+        """Returns the table of the tower."""
+        return path(
             image_size=self.image_size,
             base_channels=self.base_channels,
             channel_mult=self.channel_mult,
@@ -76,7 +79,7 @@ class Encoder(nn.Module):
         h = h.astype(jnp.float32)
         h = h.mean(axis=(1, 2)) if self.pool == "mean" else h.reshape(h.shape[0], -1)
         width = 2 * self.latent_dim if self.stochastic else self.latent_dim
-        v = Linear(width, name="project", param_dtype=self.param_dtype)(h)
+        v = linear(h, width, name="project", param_dtype=self.param_dtype)
         if not self.stochastic:
             return Code(v, None)
         mean, log_sigma = jnp.split(LOG_SIGMA_BOUND * jnp.tanh(v / LOG_SIGMA_BOUND), 2, axis=-1)

@@ -2,7 +2,7 @@
 
 Every module takes `dtype`, what it computes in, and `param_dtype`, what its weights are kept in.
 Norms and softmax compute in float32 whatever the dtype. Weights start as PyTorch's layers do
-(uniform, variance 1 / (3 fan_in)), biases likewise, so that training starts where the authors' does.
+(uniform, variance 1 / (3 fan_in)), biases likewise: training starts where the authors' does.
 """
 
 import functools
@@ -28,46 +28,24 @@ def bias_init(fan_in: int) -> nn.initializers.Initializer:
     return init
 
 
-class Conv(nn.Module):
-    """A square convolution, padded to keep the size; `zero` starts it at nothing."""
+def conv(x: jax.Array, channels: int, *, size: int = 3, zero: bool = False, **kwargs) -> jax.Array:
+    """Convolves x: [B, H, W, C] -> [B, H, W, channels], padded; `zero` starts it at nothing.
 
-    channels: int
-    size: int = 3
-    zero: bool = False
-    dtype: DTypeLike = jnp.float32
-    param_dtype: DTypeLike = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        fan_in = x.shape[-1] * self.size**2
-        return nn.Conv(
-            self.channels,
-            (self.size, self.size),
-            kernel_init=zeros if self.zero else kernel_init,
-            bias_init=zeros if self.zero else bias_init(fan_in),
-            dtype=self.dtype,
-            param_dtype=self.param_dtype,
-            name="conv",
-        )(x)
+    To be called inside a compact method; `kwargs` are name, dtype and param_dtype.
+    """
+    return nn.Conv(
+        channels,
+        (size, size),
+        kernel_init=zeros if zero else kernel_init,
+        bias_init=zeros if zero else bias_init(x.shape[-1] * size**2),
+        **kwargs,
+    )(x)
 
 
-class Linear(nn.Module):
-    """A linear map of the last axis."""
-
-    features: int
-    dtype: DTypeLike = jnp.float32
-    param_dtype: DTypeLike = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        return nn.Dense(
-            self.features,
-            kernel_init=kernel_init,
-            bias_init=bias_init(x.shape[-1]),
-            dtype=self.dtype,
-            param_dtype=self.param_dtype,
-            name="linear",
-        )(x)
+def linear(x: jax.Array, features: int, **kwargs) -> jax.Array:
+    """Maps the last axis of x linearly; called and configured as `conv`."""
+    fan_in = x.shape[-1]
+    return nn.Dense(features, kernel_init=kernel_init, bias_init=bias_init(fan_in), **kwargs)(x)
 
 
 def downsample(x: jax.Array) -> jax.Array:
@@ -108,21 +86,21 @@ class ResBlock(nn.Module):
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         resample = RESAMPLE[self.resample]
         h = nn.silu(GroupNorm(name="norm_in", **dtypes)(x))
-        h = Conv(self.channels, name="conv_in", **dtypes)(resample(h))
+        h = conv(resample(h), self.channels, name="conv_in", **dtypes)
         if embedding is not None:
             h = self._modulated(h, embedding, train=train)
         skip = resample(x)
         if x.shape[-1] != self.channels:
-            skip = Conv(self.channels, size=1, name="skip", **dtypes)(skip)
+            skip = conv(skip, self.channels, size=1, name="skip", **dtypes)
         return skip + h
 
     def _modulated(self, h: jax.Array, embedding: jax.Array, *, train: bool) -> jax.Array:
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        modulation = Linear(2 * self.channels, name="embedding", **dtypes)(nn.silu(embedding))
+        modulation = linear(nn.silu(embedding), 2 * self.channels, name="embedding", **dtypes)
         scale, shift = jnp.split(modulation[:, None, None, :], 2, axis=-1)
         h = GroupNorm(name="norm_out", **dtypes)(h) * (1 + scale) + shift
         h = nn.Dropout(self.dropout, deterministic=not train)(nn.silu(h))
-        return Conv(self.channels, zero=True, name="conv_out", **dtypes)(h)
+        return conv(h, self.channels, zero=True, name="conv_out", **dtypes)
 
 
 class AttentionBlock(nn.Module):
@@ -140,11 +118,11 @@ class AttentionBlock(nn.Module):
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         b, height, width, channels = x.shape
         h = GroupNorm(name="norm", **dtypes)(x)
-        qkv = Conv(3 * channels, size=1, name="qkv", **dtypes)(h)
+        qkv = conv(h, 3 * channels, size=1, name="qkv", **dtypes)
         qkv = qkv.reshape(b, height * width, self.num_heads, 3, channels // self.num_heads)
         q, k, v = (qkv[:, :, :, i] for i in range(3))
         h = jax.nn.dot_product_attention(q, k, v).reshape(x.shape)
-        return x + Conv(channels, size=1, zero=True, name="out", **dtypes)(h)
+        return x + conv(h, channels, size=1, zero=True, name="out", **dtypes)
 
 
 def sinusoid(position: jax.Array, width: int) -> jax.Array:

@@ -1,5 +1,7 @@
 """U-Net of the denoiser: ADM's, conditioned on time and on z."""
 
+from collections.abc import Callable
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -8,10 +10,10 @@ from jax.typing import DTypeLike
 from dbae_jax.models import layout
 from dbae_jax.models.layers import (
     AttentionBlock,
-    Conv,
     GroupNorm,
-    Linear,
     ResBlock,
+    conv,
+    linear,
     sinusoid,
 )
 
@@ -51,21 +53,23 @@ class UNet(nn.Module):
         """
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         embedding = self._embed(c_noise, z)
-        h = Conv(self.base_channels, name="conv_in", **dtypes)(x.astype(self.dtype))
+        h = conv(x.astype(self.dtype), self.base_channels, name="conv_in", **dtypes)
         skips = [h]
-        for stage in self._path(layout.down_path):
+        for stage in self.stages(layout.down_path):
             h = self._stage(f"down_{stage.index}", stage, h, embedding, train=train)
             skips.append(h)
         h = self._block("middle_0", h.shape[-1], h, embedding, train=train)
         h = self._attention("middle_attention", h)
         h = self._block("middle_1", h.shape[-1], h, embedding, train=train)
-        for stage in self._path(layout.up_path):
+        for stage in self.stages(layout.up_path):
             h = jnp.concatenate([h, skips.pop()], axis=-1)
             h = self._stage(f"up_{stage.index}", stage, h, embedding, train=train)
         h = nn.silu(GroupNorm(name="norm_out", **dtypes)(h))
-        return Conv(self.out_channels, zero=True, name="conv_out", **dtypes)(h).astype(jnp.float32)
+        return conv(h, self.out_channels, zero=True, name="conv_out", **dtypes).astype(jnp.float32)
 
-    def _path(self, path) -> list[layout.Stage]:
+    @nn.nowrap
+    def stages(self, path: Callable[..., list[layout.Stage]]) -> list[layout.Stage]:
+        """Returns the table of the down path or the up path."""
         return path(
             image_size=self.image_size,
             base_channels=self.base_channels,
@@ -77,9 +81,9 @@ class UNet(nn.Module):
     def _embed(self, c_noise: jax.Array, z: jax.Array) -> jax.Array:
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         width = 4 * self.base_channels
-        time = Linear(width, name="time_0", **dtypes)(sinusoid(c_noise, self.base_channels))
-        time = Linear(width, name="time_1", **dtypes)(nn.silu(time))
-        return time + Linear(width, name="code", **dtypes)(z)
+        time = linear(sinusoid(c_noise, self.base_channels), width, name="time_0", **dtypes)
+        time = linear(nn.silu(time), width, name="time_1", **dtypes)
+        return time + linear(z, width, name="code", **dtypes)
 
     def _stage(self, name, stage, h, embedding, *, train):
         h = self._block(name, stage.channels, h, embedding, resample=stage.resample, train=train)

@@ -1,0 +1,72 @@
+"""Config sections -> objects: the only factory, and the only place where choices are looked up."""
+
+import jax.numpy as jnp
+import optax
+
+from dbae_jax import optim
+from dbae_jax.config import BridgeConfig, Config
+from dbae_jax.errors import ConfigError
+from dbae_jax.models.autoencoder import AutoEncoder, Networks
+from dbae_jax.models.decoder import Decoder
+from dbae_jax.models.encoder import Encoder
+from dbae_jax.models.unet import UNet
+from dbae_jax.precond import Bridge, MomentMatching, Plain
+from dbae_jax.schedules import VE, VP
+
+
+def make_networks(config: Config) -> Networks:
+    """Returns encoder, endpoint decoder and U-Net as pure functions."""
+    model, data = config.model, config.data
+    dtypes = {"dtype": jnp.dtype(model.dtype), "param_dtype": jnp.dtype(model.param_dtype)}
+    encoder = Encoder(
+        latent_dim=model.latent_dim,
+        stochastic=model.stochastic,
+        image_size=data.image_size,
+        **vars(model.encoder),
+        **dtypes,
+    )
+    decoder = Decoder(
+        image_size=data.image_size, channels=data.channels, **vars(model.decoder), **dtypes
+    )
+    unet = UNet(
+        image_size=data.image_size, out_channels=data.channels, **vars(model.unet), **dtypes
+    )
+    return Networks(AutoEncoder(encoder, decoder, unet), model.matmul_precision)
+
+
+def make_bridge(config: BridgeConfig) -> Bridge:
+    """Returns the schedule with the scalings that the config names."""
+    given = {"t_min": config.t_min, "t_max": config.t_max}
+    times = {name: value for name, value in given.items() if value is not None}
+    schedule, _, plain = config.schedule.partition("_")
+    schedules = {
+        "vp": lambda: VP(beta_d=config.beta_d, beta_min=config.beta_min, **times),
+        "ve": lambda: VE(**times),
+    }
+    moments = MomentMatching(config.data_std, config.endpoint_std, config.covariance)
+    bridge = Bridge(schedules[schedule](), Plain() if plain else moments)
+    if not bridge.schedule.t_min < bridge.schedule.t_max:
+        raise ConfigError(
+            f"config.bridge.t_min={bridge.schedule.t_min} is not allowed: it must be below "
+            f"t_max={bridge.schedule.t_max}."
+        )
+    return bridge
+
+
+def make_learning_rate(config: Config) -> optax.Schedule:
+    """Returns step -> learning rate."""
+    return optim.make_schedule(
+        config.optim.learning_rate,
+        schedule=config.optim.schedule,
+        warmup_steps=config.optim.warmup_steps,
+        num_steps=config.train.num_steps,
+    )
+
+
+def make_optimizer(config: Config) -> optax.GradientTransformation:
+    """Returns the optax chain that the config names."""
+    return optim.make_optimizer(
+        config.optim.optimizer,
+        make_learning_rate(config),
+        grad_clip_norm=config.optim.grad_clip_norm,
+    )

@@ -1,0 +1,190 @@
+"""Checkpoints of a run: the only file that imports orbax.
+
+A step is a folder of separate items: "params" (raw weights and statistics), "ema" (their averages),
+"optimizer" (its state) and "meta" (JSON: step, config, versions), so that a model is rebuilt and
+read without the optimizer. Orbax writes a step beside its final name and renames it when whole;
+what a killed run left half-written is removed at the next start.
+"""
+
+import logging
+import pathlib
+import shutil
+from typing import Any, Self
+
+import jax
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers as policies
+
+from dbae_jax.errors import CheckpointError
+from dbae_jax.train_state import TrainState
+
+FOLDER = "checkpoints"
+FORMAT = 1  # of "meta" and of the items' names
+
+log = logging.getLogger(__name__)
+
+
+class Writer:
+    """Saves a run's states in the background; a context manager that waits for the last one."""
+
+    def __init__(
+        self, workdir: pathlib.Path, *, every_steps: int, keep_last: int, keep_every_steps: int
+    ):
+        """Opens (or makes) the folder of checkpoints.
+
+        Args:
+          workdir: the run's folder.
+          every_steps: `save` writes at multiples of this.
+          keep_last: how many of the newest stay.
+          keep_every_steps: multiples of this stay for good; 0 for none.
+        """
+        keep = [policies.LatestN(keep_last)]
+        if keep_every_steps:
+            keep.append(policies.EveryNSteps(keep_every_steps))
+        self._manager = ocp.CheckpointManager(
+            (workdir / FOLDER).absolute(),
+            options=ocp.CheckpointManagerOptions(
+                save_decision_policy=policies.FixedIntervalPolicy(every_steps),
+                preservation_policy=policies.AnyPreservationPolicy(keep),
+                cleanup_tmp_directories=True,
+            ),
+        )
+
+    def save(
+        self, state: TrainState, step: int, meta: dict[str, Any], *, force: bool = False
+    ) -> bool:
+        """Saves if `step` is due (or `force`); returns whether it did.
+
+        Blocks only until the arrays are copied, so the state may be donated right after.
+        """
+        if step in self._manager.all_steps():
+            return False
+        return self._manager.save(
+            step,
+            args=ocp.args.Composite(
+                params=ocp.args.StandardSave(state.variables),
+                ema=ocp.args.StandardSave(state.ema),
+                optimizer=ocp.args.StandardSave(state.opt_state),
+                meta=ocp.args.JsonSave({"format": FORMAT, "step": step, **meta}),
+            ),
+            force=force,
+        )
+
+    def due(self, step: int) -> bool:
+        """Whether `save` would write at this step."""
+        return self._manager.should_save(step)
+
+    def wait(self) -> None:
+        """Returns when everything saved so far is on disk."""
+        self._manager.wait_until_finished()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._manager.wait_until_finished()
+        self._manager.close()
+
+
+def steps(workdir: pathlib.Path) -> list[int]:
+    """Returns the steps of whole checkpoints, oldest first; empty where there are none."""
+    folder = workdir / FOLDER
+    if not folder.is_dir():
+        return []
+    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit())
+
+
+def read_meta(workdir: pathlib.Path, step: int) -> dict[str, Any]:
+    """Returns the JSON saved with a step.
+
+    Raises:
+      CheckpointError: if it cannot be read, or is of another format.
+    """
+    meta = _restore(workdir, step, {"meta": ocp.args.JsonRestore()})["meta"]
+    if meta.get("format") != FORMAT:
+        raise CheckpointError(
+            f"{_folder(workdir, step)} has checkpoint format {meta.get('format')}, "
+            f"this version of dbae_jax reads {FORMAT}."
+        )
+    return meta
+
+
+def read_variables(workdir: pathlib.Path, step: int, item: str, abstract: dict) -> dict:
+    """Returns the item "params" or "ema" of a step, in the shape of `abstract`.
+
+    Raises:
+      CheckpointError: if it cannot be read.
+    """
+    return _restore(workdir, step, {item: ocp.args.StandardRestore(abstract)})[item]
+
+
+def read_state(workdir: pathlib.Path, step: int, abstract: TrainState) -> TrainState:
+    """Returns the whole state of a step, each array where `abstract` says (its sharding).
+
+    Raises:
+      CheckpointError: if an item cannot be read.
+    """
+    items = _restore(
+        workdir,
+        step,
+        {
+            "params": ocp.args.StandardRestore(abstract.variables),
+            "ema": ocp.args.StandardRestore(abstract.ema),
+            "optimizer": ocp.args.StandardRestore(abstract.opt_state),
+        },
+    )
+    count = jax.device_put(jax.numpy.int32(step), abstract.step.sharding)
+    return TrainState(count, items["params"], items["ema"], items["optimizer"])
+
+
+def newest_readable(workdir: pathlib.Path, read, *, remove_torn: bool = False):
+    """Returns (step, read(step)) of the newest step that can be read, or None if there is none.
+
+    Args:
+      workdir: the run's folder.
+      read: reads a step, raising CheckpointError if it is torn.
+      remove_torn: removes torn steps, so that the run can write them anew.
+
+    Raises:
+      CheckpointError: if there are checkpoints and not one can be read.
+    """
+    found = steps(workdir)
+    problem = None
+    for step in reversed(found):
+        try:
+            answer = step, read(step)
+        except CheckpointError as error:
+            problem = problem or error
+            log.warning("%s It is skipped; the one before it is tried.", error)
+            continue
+        if remove_torn:
+            for torn in [s for s in found if s > step]:
+                log.warning("Removing the unreadable checkpoint of step %d.", torn)
+                shutil.rmtree(_folder(workdir, torn))
+        return answer
+    if problem:
+        raise CheckpointError(f"No checkpoint under {workdir / FOLDER} can be read: {problem}")
+    return None
+
+
+def _folder(workdir: pathlib.Path, step: int) -> pathlib.Path:
+    return workdir / FOLDER / str(step)
+
+
+def _restore(workdir: pathlib.Path, step: int, items: dict) -> dict:
+    folder = _folder(workdir, step)
+    if not folder.is_dir():
+        raise CheckpointError(
+            f"{workdir} has no checkpoint of step {step}; there are {steps(workdir) or 'none'}."
+        )
+    handler = ocp.CompositeCheckpointHandler()
+    with ocp.Checkpointer(handler) as checkpointer:
+        try:
+            return dict(
+                checkpointer.restore(folder.absolute(), args=ocp.args.Composite(**items)).items()
+            )
+        except Exception as error:  # orbax and tensorstore raise many types for a torn file
+            raise CheckpointError(
+                f"The checkpoint {folder} is unreadable ({type(error).__name__}: "
+                f"{str(error).splitlines()[0][:160]})."
+            ) from error

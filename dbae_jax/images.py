@@ -1,0 +1,88 @@
+"""Images at the border: uint8 [0, 255] <-> float32 [-1, 1], checks, and grids on disk."""
+
+import pathlib
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from PIL import Image
+
+from dbae_jax.errors import DataError
+
+
+def to_float(images: jax.Array) -> jax.Array:
+    """Maps uint8 in [0, 255] to float32 in [-1, 1]; floats pass as float32."""
+    if images.dtype == jnp.uint8:
+        return images.astype(jnp.float32) / 127.5 - 1
+    return images.astype(jnp.float32)
+
+
+def to_uint8(images: np.ndarray | jax.Array) -> np.ndarray:
+    """Maps [-1, 1] to uint8 in [0, 255], clipped and rounded to nearest."""
+    scaled = (np.asarray(images, np.float32) + 1) * 127.5
+    return np.clip(np.round(scaled), 0, 255).astype(np.uint8)
+
+
+def check_images(images: np.ndarray | jax.Array, size: int, channels: int) -> np.ndarray:
+    """Returns images as a numpy array, uint8 or float32, if they fit the model.
+
+    Args:
+      images: [B, size, size, channels], uint8, or float in [-1, 1].
+
+    Raises:
+      DataError: for another rank, shape, dtype or range, or values that are not finite.
+    """
+    images = np.asarray(images)
+    want = f"[B, {size}, {size}, {channels}]"
+    if images.ndim != 4:
+        raise DataError(f"images must have 4 axes, {want}, got shape {list(images.shape)}.")
+    if images.shape[1:] != (size, size, channels):
+        raise DataError(f"images must be {want} for this model, got {list(images.shape)}.")
+    if images.shape[0] == 0:
+        raise DataError(f"images must hold at least one image, got shape {list(images.shape)}.")
+    if images.dtype == np.uint8:
+        return images
+    if not np.issubdtype(images.dtype, np.floating):
+        raise DataError(f"images must be uint8 or float in [-1, 1], got {images.dtype}.")
+    if not np.isfinite(images).all():
+        raise DataError("images hold values that are not finite (NaN or infinity).")
+    low, high = float(images.min()), float(images.max())
+    if low < -1 - 1e-6 or high > 1 + 1e-6:
+        raise DataError(
+            f"float images must lie in [-1, 1], got [{low:g}, {high:g}]; "
+            "pass uint8, or scale 0..255 by x / 127.5 - 1."
+        )
+    return images.astype(np.float32)
+
+
+def grid(rows: Sequence[np.ndarray], *, scale: int = 1, gap: int = 2) -> np.ndarray:
+    """Lays images out as a table.
+
+    Args:
+      rows: one array [columns, H, W, C] in [-1, 1] a row, all of the same shape; C is 1 or 3
+        (of other counts the first channel is shown).
+      scale: how many times each pixel is repeated.
+      gap: white pixels between images.
+
+    Returns:
+      uint8 [height, width, 3].
+    """
+    rows = [to_uint8(row).repeat(scale, axis=1).repeat(scale, axis=2) for row in rows]
+    rows = [row if row.shape[-1] == 3 else row[..., :1].repeat(3, axis=-1) for row in rows]
+    columns, height, width, _ = rows[0].shape
+    canvas = np.full(
+        (len(rows) * (height + gap) + gap, columns * (width + gap) + gap, 3), 255, np.uint8
+    )
+    for i, row in enumerate(rows):
+        for j, image in enumerate(row):
+            y, x = gap + i * (height + gap), gap + j * (width + gap)
+            canvas[y : y + height, x : x + width] = image
+    return canvas
+
+
+def save_grid(path: pathlib.Path, rows: Sequence[np.ndarray]) -> None:
+    """Writes `grid` as a PNG, small images enlarged to about 64 pixels."""
+    scale = max(1, 64 // rows[0].shape[1])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(grid(rows, scale=scale)).save(path)

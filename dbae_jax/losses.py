@@ -1,0 +1,94 @@
+"""The one loss that trains encoder, endpoint decoder and U-Net together.
+
+Knows the networks only through their functions (see `models.autoencoder.Networks`).
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from dbae_jax import rngs
+from dbae_jax.bridge import marginal_sample
+from dbae_jax.precond import Bridge
+
+
+class Draws(NamedTuple):
+    """All that is random in one evaluation of the loss."""
+
+    t: jax.Array  # [B], times in [t_min, T]
+    noise: jax.Array  # [B, H, W, C], standard normal, of x_t
+    eps: jax.Array  # [B, D], standard normal, of a stochastic code
+    dropout_key: jax.Array | None  # None: no dropout
+
+
+class LossTerms(NamedTuple):
+    """The loss an example, and what else a forward pass gives."""
+
+    weighted: jax.Array  # [B], weight(t) times x_0_error
+    x_0_error: jax.Array  # [B], mean squared error of the denoised image
+    z: jax.Array  # [B, D]
+    stats: dict  # running statistics after the pass
+
+
+def draw(key: jax.Array, image_shape: tuple[int, ...], latent_dim: int, bridge: Bridge) -> Draws:
+    """Draws t ~ U(t_min, T) and the noises for images of shape [B, H, W, C].
+
+    Draws are for the global batch and do not depend on how it lies on devices.
+    """
+    batch = image_shape[0]
+    schedule = bridge.schedule
+    return Draws(
+        t=jax.random.uniform(
+            rngs.stream(key, "t"), (batch,), minval=schedule.t_min, maxval=schedule.t_max
+        ),
+        noise=jax.random.normal(rngs.stream(key, "noise"), image_shape),
+        eps=jax.random.normal(rngs.stream(key, "code"), (batch, latent_dim)),
+        dropout_key=rngs.stream(key, "dropout"),
+    )
+
+
+def bridge_loss(
+    networks,
+    bridge: Bridge,
+    variables: dict,
+    x_0: jax.Array,
+    draws: Draws,
+    *,
+    train: bool,
+    shuffle_codes: bool = False,
+) -> LossTerms:
+    """Denoising error of x_0 on the bridge from x_0 to the decoded endpoint.
+
+    x_T is made anew from z, so gradients reach the encoder and the decoder through x_t, through
+    the condition x_T and through z. The denoised image is not clipped.
+
+    Args:
+      networks: functions `encode`, `endpoint`, `endpoint_train`, `network` of `variables`.
+      bridge: schedule and scalings.
+      variables: {"params", "stats"}.
+      x_0: [B, H, W, C], pixels in [-1, 1].
+      draws: times and noises.
+      train: the decoder normalises with the batch's statistics and moves the running ones.
+      shuffle_codes: gives every example its neighbour's z (and endpoint): a diagnostic, which
+        raises the loss by as much as the code is used.
+
+    Source: DBAE, eq. (13) with the weights of its section 4 (DDBM's).
+    """
+    z = networks.encode(variables, x_0).sample(draws.eps)
+    if shuffle_codes:
+        z = jnp.roll(z, 1, axis=0)
+    stats = variables["stats"]
+    if train:
+        x_T, stats = networks.endpoint_train(variables, z)
+    else:
+        x_T = networks.endpoint(variables, z)
+    x_t = marginal_sample(bridge.schedule, draws.t, x_0, x_T, draws.noise)
+
+    def network_fn(x, c_noise, z):
+        return networks.network(variables, x, c_noise, z, draws.dropout_key)
+
+    denoised = bridge.denoiser(network_fn)(x_t, draws.t, x_T, z)
+    error = jnp.mean((denoised - x_0) ** 2, axis=(1, 2, 3))
+    weight = bridge.scalings(bridge.schedule, draws.t).weight
+    return LossTerms(weight * error, error, z, stats)

@@ -1,0 +1,295 @@
+"""The authors' PyTorch state dicts as our variables, and back: names, shapes, layouts.
+
+Reads the towers from the same tables as the networks, so every model that a config can describe
+(with the authors' mean pooling) has its state dict. Nothing here touches files.
+"""
+
+import dataclasses
+import re
+from collections.abc import Iterator, Mapping
+
+import jax
+import numpy as np
+from flax import traverse_util
+
+from dbae_jax.errors import CheckpointError
+from dbae_jax.models import layout
+from dbae_jax.models.autoencoder import AutoEncoder
+from dbae_jax.models.decoder import FIRST_GATED_SIZE
+
+Shape = tuple[int, ...]
+StateDict = Mapping[str, np.ndarray]
+
+# A block of released decoders that never runs, and counters that nothing reads.
+UNUSED = re.compile(r"decoder\.feat_256\.")
+COUNTER = "num_batches_tracked"
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """How one of our arrays lies in PyTorch: its shape there, and the axes that lead to ours.
+
+    `view` is a shape that the PyTorch array takes before its axes are permuted by `axes`.
+    """
+
+    torch_shape: Shape
+    axes: tuple[int, ...]
+    view: Shape | None = None
+
+    def to_ours(self, array: np.ndarray, shape: Shape) -> np.ndarray:
+        """Returns the PyTorch array in our layout, of our `shape`."""
+        return array.reshape(self.view or self.torch_shape).transpose(self.axes).reshape(shape)
+
+    def to_torch(self, array: np.ndarray) -> np.ndarray:
+        """Returns our array in PyTorch's layout."""
+        view = self.view or self.torch_shape
+        permuted = array.reshape([view[axis] for axis in self.axes])
+        return np.ascontiguousarray(permuted.transpose(np.argsort(self.axes))).reshape(
+            self.torch_shape
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """One entry of a state dict and the path of its array in our variables."""
+
+    key: str
+    path: tuple[str, ...]
+    layout: Layout
+
+
+# Kinds of arrays: our shape -> layout in PyTorch.
+def _same(shape: Shape) -> Layout:
+    return Layout(shape, tuple(range(len(shape))))
+
+
+def _linear(shape: Shape) -> Layout:
+    return Layout(shape[::-1], (1, 0))
+
+
+def _linear_as_conv(shape: Shape) -> Layout:
+    return Layout((*shape[::-1], 1, 1), (2, 3, 1, 0))
+
+
+def _conv(shape: Shape) -> Layout:
+    h, w, i, o = shape
+    return Layout((o, i, h, w), (2, 3, 1, 0))
+
+
+def _conv_1d(shape: Shape) -> Layout:
+    return Layout((shape[3], shape[2], 1), (2, 1, 0))
+
+
+def _conv_transposed(shape: Shape) -> Layout:
+    h, w, i, o = shape
+    return Layout((i, o, h, w), (2, 3, 0, 1))
+
+
+def entries(module: AutoEncoder, variables: dict) -> list[Entry]:
+    """Returns the entries of the state dict of a model with these variables (or their shapes).
+
+    Raises:
+      CheckpointError: for an encoder that PyTorch's code does not have.
+    """
+    if module.encoder.pool != "mean":
+        raise CheckpointError(
+            f"config.model.encoder.pool={module.encoder.pool!r} has no counterpart in the "
+            "authors' state dicts; only 'mean' can be converted."
+        )
+    flat = traverse_util.flatten_dict(variables)
+    found = []
+    for key, path, kind in _modules(module):
+        for name in _torch_names(path, flat):
+            found.append(_entry(f"{key}.{name}", path, name, kind, flat))
+    covered = {entry.path for entry in found}
+    assert covered == set(flat), sorted(set(flat) ^ covered)
+    return found
+
+
+def from_state_dict(state_dict: StateDict, module: AutoEncoder, shapes: dict) -> dict:
+    """Returns our variables, filled from a state dict.
+
+    Args:
+      state_dict: key -> array, as released.
+      module: the networks that it is for.
+      shapes: variables of the networks, or `jax.eval_shape` of their initialisation.
+
+    Raises:
+      CheckpointError: listing every missing, unknown and misshapen entry. The unused block
+        feat_256 and batch counters are accepted.
+    """
+    wanted = {entry.key: entry for entry in entries(module, shapes)}
+    _refuse_misfits(state_dict, wanted)
+    flat = traverse_util.flatten_dict(shapes)
+    filled = {
+        entry.path: entry.layout.to_ours(state_dict[key], flat[entry.path].shape).astype(
+            flat[entry.path].dtype
+        )
+        for key, entry in wanted.items()
+    }
+    return traverse_util.unflatten_dict(filled)
+
+
+def to_state_dict(
+    variables: dict, module: AutoEncoder, counters: Mapping[str, int] | None = None
+) -> dict[str, np.ndarray]:
+    """Returns the state dict of our variables, without the unused block feat_256.
+
+    `counters` gives the number of batches that batch norms have seen, by key; 0 where missing.
+    """
+    flat = traverse_util.flatten_dict(jax.device_get(variables))
+    state_dict = {}
+    for entry in entries(module, variables):
+        state_dict[entry.key] = entry.layout.to_torch(np.asarray(flat[entry.path]))
+        if entry.key.endswith("running_var"):
+            key = entry.key.replace("running_var", COUNTER)
+            state_dict[key] = np.asarray((counters or {}).get(key, 0), np.int64)
+    return state_dict
+
+
+def read_counters(state_dict: StateDict) -> dict[str, int]:
+    """Returns the batch counters of a state dict, the unused block's aside."""
+    return {
+        key: int(value)
+        for key, value in state_dict.items()
+        if key.endswith(COUNTER) and not UNUSED.match(key)
+    }
+
+
+def _refuse_misfits(state_dict: StateDict, wanted: Mapping[str, Entry]) -> None:
+    missing = [key for key in wanted if key not in state_dict]
+    unknown = [
+        key
+        for key in state_dict
+        if key not in wanted and not UNUSED.match(key) and not key.endswith(COUNTER)
+    ]
+    misshapen = [
+        f"{key} is {list(state_dict[key].shape)}, should be {list(entry.layout.torch_shape)}"
+        for key, entry in wanted.items()
+        if key in state_dict and state_dict[key].shape != entry.layout.torch_shape
+    ]
+    problems = [
+        f"{len(keys)} {name}: {', '.join(keys[:20])}{', ...' if len(keys) > 20 else ''}"
+        for name, keys in (("missing", missing), ("unknown", unknown), ("misshapen", misshapen))
+        if keys
+    ]
+    if problems:
+        raise CheckpointError(
+            f"The state dict does not fit the config's model ({'; '.join(problems)})."
+        )
+
+
+def _torch_names(path: tuple[str, ...], flat: Mapping) -> list[str]:
+    """Names that a module's arrays have in PyTorch."""
+    if ("stats", *path, "u") in flat:
+        return ["weight_orig", "weight_u", "weight_v"]
+    names = ["weight", "bias"]
+    if ("stats", *path, "mean") in flat:
+        names += ["running_mean", "running_var"]
+    return names
+
+
+def _entry(key: str, path: tuple[str, ...], name: str, kind, flat: Mapping) -> Entry:
+    norm = ("params", *path, "scale") in flat
+    collection, ours = {
+        "weight": ("params", "scale" if norm else "kernel"),
+        "weight_orig": ("params", "kernel"),
+        "bias": ("params", "bias"),
+        "weight_u": ("stats", "u"),
+        "weight_v": ("stats", "v"),
+        "running_mean": ("stats", "mean"),
+        "running_var": ("stats", "var"),
+    }[name]
+    full = (collection, *path, ours)
+    shape = tuple(flat[full].shape)
+    if name == "weight_v":  # ordered [in][h][w] there, [h][w][in] here
+        h, w, i, _ = flat[("params", *path, "kernel")].shape
+        return Entry(key, full, Layout(shape, (1, 2, 0), view=(i, h, w)))
+    return Entry(key, full, (kind if ours == "kernel" else _same)(shape))
+
+
+def _modules(module: AutoEncoder) -> Iterator[tuple[str, tuple[str, ...], object]]:
+    """Yields (prefix in PyTorch, path of ours, kind of the kernel) of every layer with weights."""
+    yield from _unet(module)
+    yield from _encoder(module)
+    yield from _decoder(module)
+
+
+def _unet(module: AutoEncoder):
+    unet = ("unet",)
+    for key, name in (
+        ("time_embed.0", "time_0"),
+        ("time_embed.2", "time_1"),
+        ("label_emb", "code"),
+    ):
+        yield key, (*unet, name), _linear
+    yield from _tower("", unet, module.unet, two_halves=True)
+    for stage in module.unet.stages(layout.up_path):
+        key, path = f"output_blocks.{stage.index}", f"up_{stage.index}"
+        # The input [h, skip] always has more channels than h.
+        yield from _block(f"{key}.0", (*unet, path), skip=True, two_halves=True)
+        if stage.attention:
+            yield from _attention(f"{key}.1", (*unet, f"{path}_attention"), _conv)
+        if stage.upsample_after:
+            last = 2 if stage.attention else 1
+            path = f"{path}_upsample"
+            yield from _block(f"{key}.{last}", (*unet, path), skip=False, two_halves=True)
+    yield "out.0", (*unet, "norm_out"), None
+    yield "out.2", (*unet, "conv_out"), _conv
+
+
+def _encoder(module: AutoEncoder):
+    path = ("encoder",)
+    yield from _tower("encoder.", path, module.encoder, two_halves=False)
+    yield "encoder.out.0", (*path, "norm_out"), None
+    yield "encoder.out.3", (*path, "project"), _linear_as_conv
+
+
+def _tower(prefix: str, root: tuple[str, ...], network, *, two_halves: bool):
+    """First convolution, down path and middle, which encoder and U-Net share."""
+    attention_kind = _conv if two_halves else _conv_1d
+    yield f"{prefix}input_blocks.0.0", (*root, "conv_in"), _conv
+    channels = network.base_channels
+    for stage in network.stages(layout.down_path):
+        key, path = f"{prefix}input_blocks.{stage.index}", f"down_{stage.index}"
+        skip = stage.channels != channels
+        yield from _block(f"{key}.0", (*root, path), skip=skip, two_halves=two_halves)
+        if stage.attention:
+            yield from _attention(f"{key}.1", (*root, f"{path}_attention"), attention_kind)
+        channels = stage.channels
+    middle = f"{prefix}middle_block"
+    yield from _block(f"{middle}.0", (*root, "middle_0"), skip=False, two_halves=two_halves)
+    yield from _attention(f"{middle}.1", (*root, "middle_attention"), attention_kind)
+    yield from _block(f"{middle}.2", (*root, "middle_1"), skip=False, two_halves=two_halves)
+
+
+def _block(key: str, path: tuple[str, ...], *, skip: bool, two_halves: bool):
+    yield f"{key}.in_layers.0", (*path, "norm_in"), None
+    yield f"{key}.in_layers.2", (*path, "conv_in"), _conv
+    if two_halves:
+        yield f"{key}.emb_layers.1", (*path, "embedding"), _linear
+        yield f"{key}.out_layers.0", (*path, "norm_out"), None
+        yield f"{key}.out_layers.3", (*path, "conv_out"), _conv
+    if skip:
+        yield f"{key}.skip_connection", (*path, "skip"), _conv
+
+
+def _attention(key: str, path: tuple[str, ...], kind):
+    yield f"{key}.norm", (*path, "norm"), None
+    yield f"{key}.qkv", (*path, "qkv"), kind
+    yield f"{key}.proj_out", (*path, "out"), kind
+
+
+def _decoder(module: AutoEncoder):
+    root, image_size = ("decoder",), module.decoder.image_size
+    yield "decoder.init.init.0", (*root, "up_4", "conv"), _conv_transposed
+    yield "decoder.init.init.1", (*root, "up_4", "norm"), None
+    size = 8
+    while size <= image_size:
+        yield f"decoder.feat_{size}.1", (*root, f"up_{size}", "conv"), _conv
+        yield f"decoder.feat_{size}.2", (*root, f"up_{size}", "norm"), None
+        if size >= FIRST_GATED_SIZE:
+            yield f"decoder.se_{size}.main.1", (*root, f"gate_{size}", "conv_0"), _conv
+            yield f"decoder.se_{size}.main.3", (*root, f"gate_{size}", "conv_1"), _conv
+        size *= 2
+    yield f"decoder.to_{image_size}", (*root, "conv_out"), _conv

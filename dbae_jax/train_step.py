@@ -1,0 +1,84 @@
+"""One training step, and the diagnostics of the code, as pure functions of state, batch, key."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from dbae_jax import images, losses
+from dbae_jax.precond import Bridge
+from dbae_jax.train_state import TrainState, update_ema
+
+Batch = dict[str, jax.Array]  # {"image": [B, H, W, C], uint8 or float in [-1, 1]}
+Metrics = dict[str, jax.Array]
+StepFn = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]]
+DiagnoseFn = Callable[[TrainState, Batch, jax.Array], Metrics]
+
+
+def make_train_step(
+    networks, bridge: Bridge, optimizer: optax.GradientTransformation, *, ema_decay: float
+) -> StepFn:
+    """Returns train_step(state, batch, key) -> (state, metrics), to be jitted by the caller.
+
+    The batch is the global one; `key` is the run's root key and never changes, the step count is
+    folded in here. Metrics are scalars: loss, x_0_mse (of the denoised images, in units of
+    [-1, 1]) and grad_norm.
+    """
+
+    def train_step(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, Metrics]:
+        x_0 = images.to_float(batch["image"])
+        draws = _draw(networks, bridge, x_0, jax.random.fold_in(key, state.step))
+
+        def loss_fn(params):
+            variables = {"params": params, "stats": state.variables["stats"]}
+            terms = losses.bridge_loss(networks, bridge, variables, x_0, draws, train=True)
+            return terms.weighted.mean(), terms
+
+        (loss, terms), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.variables["params"])
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.variables["params"])
+        variables = {
+            "params": optax.apply_updates(state.variables["params"], updates),
+            "stats": terms.stats,
+        }
+        ema = update_ema(state.ema, variables, ema_decay)
+        metrics = {
+            "loss": loss,
+            "x_0_mse": terms.x_0_error.mean(),
+            "grad_norm": optax.global_norm(grads),
+        }
+        return TrainState(state.step + 1, variables, ema, opt_state), metrics
+
+    return train_step
+
+
+def make_diagnose(networks, bridge: Bridge) -> DiagnoseFn:
+    """Returns diagnose(state, batch, key) -> metrics of the code, with the averaged weights.
+
+    z_variance: mean over the code's entries of the variance over the batch. code_gap: the loss
+    with every image given another's code minus the loss with its own, at the same times and
+    noises; near 0 where the denoiser does without the code. eval_loss: the latter.
+    """
+
+    def diagnose(state: TrainState, batch: Batch, key: jax.Array) -> Metrics:
+        x_0 = images.to_float(batch["image"])
+        draws = _draw(networks, bridge, x_0, key)._replace(dropout_key=None)
+
+        def loss(*, shuffle_codes: bool) -> losses.LossTerms:
+            return losses.bridge_loss(
+                networks, bridge, state.ema, x_0, draws, train=False, shuffle_codes=shuffle_codes
+            )
+
+        own = loss(shuffle_codes=False)
+        shuffled = loss(shuffle_codes=True).weighted.mean()
+        return {
+            "z_variance": jnp.var(own.z, axis=0).mean(),
+            "eval_loss": own.weighted.mean(),
+            "code_gap": shuffled - own.weighted.mean(),
+        }
+
+    return diagnose
+
+
+def _draw(networks, bridge: Bridge, x_0: jax.Array, key: jax.Array) -> losses.Draws:
+    return losses.draw(key, x_0.shape, networks.latent_dim, bridge)
