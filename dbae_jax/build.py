@@ -10,7 +10,7 @@ from dbae_jax.models.autoencoder import AutoEncoder, Networks
 from dbae_jax.models.decoder import Decoder
 from dbae_jax.models.encoder import Encoder
 from dbae_jax.models.unet import UNet
-from dbae_jax.precond import Bridge, MomentMatching, Plain
+from dbae_jax.precond import Bridge, Moments
 from dbae_jax.schedules import VE, VP
 
 
@@ -43,8 +43,8 @@ def make_bridge(config: BridgeConfig) -> Bridge:
         "vp": lambda: VP(beta_d=config.beta_d, beta_min=config.beta_min, **times),
         "ve": lambda: VE(**times),
     }
-    moments = MomentMatching(config.data_std, config.endpoint_std, config.covariance)
-    bridge = Bridge(schedules[schedule](), Plain() if plain else moments)
+    moments = Moments(config.data_std, config.endpoint_std, config.covariance)
+    bridge = Bridge(schedules[schedule](), None if plain else moments)
     if not bridge.schedule.t_min < bridge.schedule.t_max:
         raise ConfigError(
             f"config.bridge.t_min={bridge.schedule.t_min} is not allowed: it must be below "

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from dbae_jax import rngs
 from dbae_jax.bridge import marginal_sample
-from dbae_jax.precond import Bridge
+from dbae_jax.precond import Bridge, make_denoiser
 
 
 class Draws(NamedTuple):
@@ -88,7 +88,7 @@ def bridge_loss(
     def network_fn(x, c_noise, z):
         return networks.network(variables, x, c_noise, z, draws.dropout_key)
 
-    denoised = bridge.denoiser(network_fn)(x_t, draws.t, x_T, z)
+    at = bridge.at(draws.t)
+    denoised = make_denoiser(network_fn)(x_t, at, x_T, z)
     error = jnp.mean((denoised - x_0) ** 2, axis=(1, 2, 3))
-    weight = bridge.scalings(bridge.schedule, draws.t).weight
-    return LossTerms(weight * error, error, z, stats)
+    return LossTerms(at.weight * error, error, z, stats)

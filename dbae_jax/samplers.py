@@ -22,10 +22,11 @@ from jax import lax
 
 from dbae_jax import rngs
 from dbae_jax.bridge import marginal_coefficients
+from dbae_jax.precond import At, Bridge
 from dbae_jax.schedules import Schedule
 
-# (x_t [B, H, W, C], t scalar, x_T [B, H, W, C]) -> estimate of x_0, with z already bound
-BoundDenoiseFn = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+# (x_t [B, H, W, C], at of scalars, x_T [B, H, W, C]) -> estimate of x_0, with z already bound
+BoundDenoiseFn = Callable[[jax.Array, At, jax.Array], jax.Array]
 # index of a noise -> standard normal [B, H, W, C]
 NoiseFn = Callable[[jax.Array], jax.Array]
 
@@ -33,7 +34,7 @@ NoiseFn = Callable[[jax.Array], jax.Array]
 class Table(NamedTuple):
     """A sampler, unrolled: one row a network evaluation, arrays of shape [NFE].
 
-    A row evaluates D at (x, t) and moves the state,
+    A row evaluates D at x and `at`, and moves the state,
       move = w_x (x - x_T) + w_xT x_T + w_D D
       x' = (saved if from_saved else x) + move + w_noise eps
       saved' = x + move / 2
@@ -41,7 +42,7 @@ class Table(NamedTuple):
     half a step with the slope at its end, added to the saved one.
     """
 
-    t: np.ndarray
+    at: At  # where D is evaluated: the time and the scalings there
     w_x: np.ndarray
     w_xT: np.ndarray
     w_D: np.ndarray
@@ -49,6 +50,11 @@ class Table(NamedTuple):
     noise_index: np.ndarray  # which noise, counted from 0
     from_saved: np.ndarray  # bool
     on_path: np.ndarray  # bool: the state after this row belongs to the trajectory
+
+    @property
+    def nfe(self) -> int:
+        """Number of network evaluations."""
+        return len(self.on_path)
 
 
 class Sample(NamedTuple):
@@ -59,28 +65,28 @@ class Sample(NamedTuple):
     nfe: int
 
 
-def euler_table(schedule: Schedule, times: np.ndarray, *, churn: float = 0.0) -> Table:
+def euler_table(bridge: Bridge, times: np.ndarray, *, churn: float = 0.0) -> Table:
     """Tabulates the Euler sampler: an evaluation an interval, one more with churn.
 
     Args:
-      schedule: the bridge's reference diffusion.
+      bridge: schedule and scalings.
       times: [N + 1], falling, the last one 0.
       churn: share in [0, 1) of each interval that the reverse SDE walks first; the ODE then
         walks from there to the interval's end.
     """
-    rows = []
+    rows, schedule = [], bridge.schedule
     for i, (start, end) in enumerate(_intervals(times)):
         start, churned = _churn_rows(schedule, start, end, churn, i)
         rows += [*churned, _ode_row(schedule, start, end - start)]
-    return _stack(rows)
+    return _stack(bridge, rows)
 
 
-def heun_table(schedule: Schedule, times: np.ndarray, *, churn: float = 0.0) -> Table:
+def heun_table(bridge: Bridge, times: np.ndarray, *, churn: float = 0.0) -> Table:
     """Tabulates Heun's sampler: 2 N - 1 evaluations (the last step, to 0, is Euler's).
 
     Takes what `euler_table` takes; churn adds an evaluation an interval.
     """
-    rows = []
+    rows, schedule = [], bridge.schedule
     for i, (start, end) in enumerate(_intervals(times)):
         start, churned = _churn_rows(schedule, start, end, churn, i)
         rows += churned
@@ -90,7 +96,7 @@ def heun_table(schedule: Schedule, times: np.ndarray, *, churn: float = 0.0) -> 
         else:
             half = _ode_row(schedule, end, (end - start) / 2)
             rows += [full | {"on_path": False}, half | {"from_saved": True}]
-    return _stack(rows)
+    return _stack(bridge, rows)
 
 
 def _intervals(times: np.ndarray) -> list[tuple[float, float]]:
@@ -135,10 +141,11 @@ def _churn_rows(
     return middle, [_sde_row(schedule, start, middle - start, index)]
 
 
-def _stack(rows: list[dict]) -> Table:
+def _stack(bridge: Bridge, rows: list[dict]) -> Table:
     blank = {"w_noise": 0.0, "noise_index": 0, "from_saved": False, "on_path": True}
     rows = [blank | row for row in rows]
-    return Table(**{name: np.array([row[name] for row in rows]) for name in Table._fields})
+    columns = {name: np.array([row[name] for row in rows]) for name in rows[0]}
+    return Table(at=bridge.at(columns.pop("t")), **columns)
 
 
 def integrate(
@@ -164,14 +171,14 @@ def integrate(
 
     def body(carry, row):
         x, saved = carry
-        denoised = jnp.clip(denoise_fn(x, row.t, x_T), -1, 1)
+        denoised = jnp.clip(denoise_fn(x, row.at, x_T), -1, 1)
         move = row.w_x * (x - x_T) + row.w_xT * x_T + row.w_D * denoised
         new = jnp.where(row.from_saved, saved, x) + move
         if noise_fn is not None:
             new = new + row.w_noise * noise_fn(row.noise_index)
         return (new, x + 0.5 * move), new if keep_path else None
 
-    rows = jax.tree.map(lambda a: jnp.asarray(a, jnp.float32) if a.dtype.kind == "f" else a, table)
+    rows = jax.tree.map(lambda a: a.astype(x_T.dtype) if a.dtype.kind == "f" else a, table)
     (x, _), path = lax.scan(body, (x_T, x_T), rows)
     return jnp.clip(x, -1, 1), path
 
@@ -198,25 +205,25 @@ def sample_euler(
     times: np.ndarray,
     key: jax.Array | None = None,
     *,
-    schedule: Schedule,
+    bridge: Bridge,
     churn: float = 0.0,
     keep_path: bool = False,
 ) -> Sample:
     """Samples with Euler steps, preceded by reverse-SDE steps if `churn` is positive.
 
     Args:
-      denoise_fn: (x_t, t, x_T) -> estimate of x_0, with z bound.
+      denoise_fn: (x_t, at, x_T) -> estimate of x_0, with z bound.
       x_T: [B, H, W, C].
       times: [N + 1] from `time_grids`.
       key: of the churn noise; needed when churn > 0.
-      schedule: the bridge's reference diffusion.
+      bridge: schedule and scalings.
       churn: see `euler_table`.
       keep_path: also returns x_T and the state after every step, clipped to [-1, 1].
 
     Returns:
       x_0, the trajectory or None, and the number of evaluations: N, or 2 N with churn.
     """
-    table = euler_table(schedule, times, churn=churn)
+    table = euler_table(bridge, times, churn=churn)
     return _sample(denoise_fn, x_T, table, key, churn=churn, keep_path=keep_path)
 
 
@@ -226,12 +233,12 @@ def sample_heun(
     times: np.ndarray,
     key: jax.Array | None = None,
     *,
-    schedule: Schedule,
+    bridge: Bridge,
     churn: float = 0.0,
     keep_path: bool = False,
 ) -> Sample:
     """As `sample_euler` with Heun's second-order steps: 2 N - 1 evaluations, 3 N - 1 with churn."""
-    table = heun_table(schedule, times, churn=churn)
+    table = heun_table(bridge, times, churn=churn)
     return _sample(denoise_fn, x_T, table, key, churn=churn, keep_path=keep_path)
 
 
@@ -252,4 +259,4 @@ def _sample(denoise_fn, x_T, table, key, *, churn, keep_path) -> Sample:
         noise_fn = example_noise_fn(keys, x_T.shape[1:])
     x_0, states = integrate(denoise_fn, x_T, table, noise_fn, keep_path=keep_path)
     path = path_states(x_T, states, table) if keep_path else None
-    return Sample(x_0, path, len(table.t))
+    return Sample(x_0, path, table.nfe)

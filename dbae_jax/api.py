@@ -1,0 +1,285 @@
+"""A trained DBAE in Python: encode, endpoint, denoise, decode, reconstruct."""
+
+import pathlib
+from collections.abc import Callable
+from typing import Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dbae_jax import build, rngs, samplers, time_grids, workdir
+from dbae_jax.config import Config
+from dbae_jax.errors import DataError
+from dbae_jax.images import check_images, to_float
+from dbae_jax.models.autoencoder import Networks
+from dbae_jax.precond import make_denoiser
+from dbae_jax.samplers import Sample
+
+Rng = int | jax.Array | None  # a seed, a key of jax.random.key, or nothing
+
+
+class DBAE:
+    """Diffusion Bridge AutoEncoder with weights.
+
+    Inputs of any length are worked off in batches of `batch_size` (the last one padded), so each
+    method compiles once, and an image's result does not depend on what stands beside it. Images
+    are [B, H, W, C], uint8 or float in [-1, 1]; answers are float32 numpy arrays in [-1, 1] (see
+    `dbae_jax.to_uint8`). Wrong input raises `DataError` with a sentence that says what is wrong.
+
+    model = DBAE.load("runs/digits")
+    z = model.encode(images)                        # [B, D]
+    x_T = model.endpoint(z)                         # [B, H, W, C]
+    images_again = model.decode(z, steps=10)        # [B, H, W, C]
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        variables: dict,
+        *,
+        networks: Networks | None = None,
+        batch_size: int | None = None,
+    ):
+        """Wraps variables {"params", "stats"} of the model that a config describes.
+
+        Args:
+          config: of the model.
+          variables: its weights and running statistics.
+          networks: if already built.
+          batch_size: images worked on at a time; default config.eval.batch_size.
+        """
+        self.config = config
+        self.variables = variables
+        self.batch_size = batch_size or config.eval.batch_size
+        self.bridge = build.make_bridge(config.bridge)
+        self._networks = networks or build.make_networks(config)
+        self._encode = jax.jit(self._encode_batch, static_argnames="sample")
+        self._endpoint = jax.jit(self._networks.endpoint)
+        self._denoise = jax.jit(self._denoise_batch)
+        self._decode = jax.jit(self._decode_batch, static_argnames=("noisy", "keep_path"))
+
+    @classmethod
+    def load(
+        cls,
+        directory: str | pathlib.Path,
+        weights: str = "ema",
+        *,
+        step: int | None = None,
+        batch_size: int | None = None,
+    ) -> Self:
+        """Loads a model from a workdir.
+
+        Args:
+          directory: the workdir of a training run or of a conversion.
+          weights: "ema", the averaged weights, or "raw", those of the last step.
+          step: of the checkpoint; default the newest that can be read.
+          batch_size: images worked on at a time; default what the run's config says.
+
+        Raises:
+          CheckpointError: if there is no such workdir, or nothing in it can be read.
+        """
+        loaded = workdir.load(pathlib.Path(directory), weights, step)
+        return cls(loaded.config, loaded.variables, networks=loaded.networks, batch_size=batch_size)
+
+    def with_variables(self, variables: dict) -> Self:
+        """Returns the same model with other weights; compiled programs are shared."""
+        other = object.__new__(type(self))
+        other.__dict__ = self.__dict__ | {"variables": variables}
+        return other
+
+    @property
+    def latent_dim(self) -> int:
+        """D, the width of z."""
+        return self.config.model.latent_dim
+
+    def encode(self, images: np.ndarray, rng: Rng = None) -> np.ndarray:
+        """Encodes images to z: [B, D], float32.
+
+        A stochastic encoder gives the mean of z, or a draw if `rng` is given; a deterministic one
+        gives z itself and takes no `rng`.
+        """
+        images = check_images(images, self.config.data.image_size, self.config.data.channels)
+        if rng is not None and not self.config.model.stochastic:
+            raise DataError("This model's encoder is deterministic: call encode without rng.")
+        keys = _keys(rng, len(images))
+        return self._run(
+            lambda x, k: self._encode(self.variables, x, k, sample=rng is not None), images, keys
+        )
+
+    def endpoint(self, z: np.ndarray) -> np.ndarray:
+        """Decodes z: [B, D] to the diffusion's endpoint x_T: [B, H, W, C], unbounded."""
+        return self._run(lambda z: self._endpoint(self.variables, z), self._check_codes(z))
+
+    def denoise(
+        self, x_t: np.ndarray, t: float | np.ndarray, x_T: np.ndarray, z: np.ndarray
+    ) -> np.ndarray:
+        """Returns the denoiser's estimate of x_0, unclipped.
+
+        Args:
+          x_t: [B, H, W, C], a state of the bridge at time t.
+          t: scalar or [B], in [t_min, T] of `self.bridge.schedule`.
+          x_T: [B, H, W, C].
+          z: [B, D].
+        """
+        z = self._check_codes(z)
+        x_t, x_T = (self._check_states(x, n, len(z)) for x, n in ((x_t, "x_t"), (x_T, "x_T")))
+        t = self._check_times(t, len(z))
+        at = self.bridge.at(np.broadcast_to(t, (len(z),)))
+        return self._run(lambda *args: self._denoise(self.variables, *args), x_t, at, x_T, z)
+
+    def decode(
+        self,
+        z: np.ndarray,
+        x_T: np.ndarray | None = None,
+        sampler: str = "heun",
+        steps: int = 20,
+        churn: float = 0.0,
+        rho: float = 7.0,
+        rng: Rng = None,
+    ) -> np.ndarray:
+        """Decodes z: [B, D] to images: [B, H, W, C], float32 in [-1, 1].
+
+        Args:
+          z: codes.
+          x_T: endpoint to start from; default `self.endpoint(z)`.
+          sampler: "euler" (`steps` network evaluations) or "heun" (2 steps - 1).
+          steps: intervals of the time grid.
+          churn: share in [0, 1) of every interval that the reverse SDE walks; adds `steps`
+            evaluations and needs `rng`. 0: the ODE, deterministic.
+          rho: bend of the time grid.
+          rng: seed or key of the churn noise.
+        """
+        return self._sample(z, x_T, sampler, steps, churn, rho, rng, keep_path=False).x_0
+
+    def trajectory(
+        self,
+        z: np.ndarray,
+        x_T: np.ndarray | None = None,
+        sampler: str = "heun",
+        steps: int = 20,
+        churn: float = 0.0,
+        rho: float = 7.0,
+        rng: Rng = None,
+    ) -> Sample:
+        """As `decode`, also with the states on the way and the number of evaluations.
+
+        Returns:
+          x_0: [B, H, W, C]; path: [S, B, H, W, C], x_T first, then the state after every churn
+          and every ODE step, clipped to [-1, 1]; nfe.
+        """
+        return self._sample(z, x_T, sampler, steps, churn, rho, rng, keep_path=True)
+
+    def reconstruct(self, images: np.ndarray, **kwargs) -> np.ndarray:
+        """Encodes and decodes images: [B, H, W, C]; `kwargs` as `decode` takes."""
+        return self.decode(self.encode(images), **kwargs)
+
+    def nfe(self, sampler: str, steps: int, churn: float = 0.0) -> int:
+        """Returns the number of network evaluations that `decode` makes an image."""
+        return self._table(sampler, steps, churn, 7.0).nfe
+
+    def _sample(self, z, x_T, sampler, steps, churn, rho, rng, *, keep_path) -> Sample:
+        z = self._check_codes(z)
+        if churn and rng is None:
+            raise DataError(f"churn={churn} draws noise: pass rng, a seed or a key.")
+        table = self._table(sampler, steps, churn, rho)
+        x_T = self.endpoint(z) if x_T is None else self._check_states(x_T, "x_T", len(z))
+
+        def decode_batch(x_T, z, keys):
+            return self._decode(
+                self.variables, x_T, z, keys, table, noisy=bool(churn), keep_path=keep_path
+            )
+
+        keys = _keys(rng, len(z))
+        if not keep_path:
+            return Sample(self._run(decode_batch, x_T, z, keys), None, table.nfe)
+        x_0, states = self._run(decode_batch, x_T, z, keys)
+        path = samplers.path_states(x_T, np.moveaxis(states, 1, 0), table)
+        return Sample(x_0, np.asarray(path), table.nfe)
+
+    def _table(self, sampler: str, steps: int, churn: float, rho: float) -> samplers.Table:
+        if sampler not in samplers.TABLES:
+            raise DataError(
+                f"sampler={sampler!r} is not allowed: it must be one of "
+                f"{', '.join(samplers.TABLES)}."
+            )
+        schedule = self.bridge.schedule
+        try:
+            times = time_grids.karras(schedule.t_min, schedule.t_max, steps, rho)
+            return samplers.TABLES[sampler](self.bridge, times, churn=churn)
+        except ValueError as error:
+            raise DataError(str(error)) from error
+
+    def _encode_batch(self, variables, images, keys, *, sample):
+        code = self._networks.encode(variables, to_float(images))
+        if not sample:
+            return code.mean
+        return code.sample(samplers.example_noise_fn(keys, (self.latent_dim,))(0))
+
+    def _denoise_batch(self, variables, x_t, at, x_T, z):
+        def network_fn(x, c_noise, z):
+            return self._networks.network(variables, x, c_noise, z)
+
+        return make_denoiser(network_fn)(x_t, at, x_T, z)
+
+    def _decode_batch(self, variables, x_T, z, keys, table, *, noisy, keep_path):
+        noise_fn = samplers.example_noise_fn(keys, x_T.shape[1:]) if noisy else None
+        x_0, states = samplers.integrate(
+            lambda x_t, at, x_T: self._denoise_batch(variables, x_t, at, x_T, z),
+            x_T,
+            table,
+            noise_fn,
+            keep_path=keep_path,
+        )
+        return (x_0, jnp.moveaxis(states, 0, 1)) if keep_path else x_0
+
+    def _run(self, fn: Callable, *arrays):
+        """Applies `fn` to slices of `batch_size` examples and joins the answers."""
+        count, size = len(arrays[0]), self.batch_size
+        answers = []
+        for start in range(0, count, size):
+            chunk = jax.tree.map(lambda a: a[start : start + size], arrays)  # noqa: B023
+            missing = max(start + size - count, 0)
+            if missing:  # repeat the last example: any valid filling would do
+                chunk = jax.tree.map(lambda a: _lengthen(a, missing), chunk)  # noqa: B023
+            answer = jax.device_get(fn(*chunk))
+            answers.append(jax.tree.map(lambda a: a[: size - missing], answer))  # noqa: B023
+        return jax.tree.map(lambda *parts: np.concatenate(parts), *answers)
+
+    def _check_codes(self, z: np.ndarray) -> np.ndarray:
+        z = np.asarray(z)
+        if z.ndim != 2 or z.shape[1] != self.latent_dim or len(z) == 0:
+            raise DataError(f"z must be [B, {self.latent_dim}], got shape {list(z.shape)}.")
+        return _finite_float(z, "z")
+
+    def _check_states(self, x: np.ndarray, name: str, count: int) -> np.ndarray:
+        x = np.asarray(x)
+        size, channels = self.config.data.image_size, self.config.data.channels
+        want = (count, size, size, channels)
+        if x.shape != want:
+            raise DataError(f"{name} must be {list(want)}, got shape {list(x.shape)}.")
+        return _finite_float(x, name)
+
+    def _check_times(self, t: float | np.ndarray, count: int) -> np.ndarray:
+        t, schedule = np.asarray(t, np.float64), self.bridge.schedule
+        if t.shape not in ((), (count,)):
+            raise DataError(f"t must be a scalar or [{count}], got shape {list(t.shape)}.")
+        if not np.all((t >= schedule.t_min) & (t <= schedule.t_max)):
+            raise DataError(f"t must lie in [{schedule.t_min:g}, {schedule.t_max:g}], got {t}.")
+        return t
+
+
+def _keys(rng: Rng, count: int) -> jax.Array:
+    key = jax.random.key(rng or 0) if rng is None or isinstance(rng, int) else rng
+    return rngs.per_example(key, 0, count)
+
+
+def _lengthen(array, missing: int):
+    xp = jnp if isinstance(array, jax.Array) else np
+    return xp.concatenate([array, xp.repeat(array[-1:], missing, axis=0)])
+
+
+def _finite_float(array: np.ndarray, name: str) -> np.ndarray:
+    if not np.issubdtype(array.dtype, np.number) or not np.isfinite(array).all():
+        raise DataError(f"{name} must hold finite numbers, got {array.dtype} with others.")
+    return array.astype(np.float32)

@@ -1,0 +1,68 @@
+"""Data sets as random-access sources of uint8 images."""
+
+from typing import Protocol
+
+import numpy as np
+from PIL import Image
+from sklearn import datasets
+
+TEST_EVERY = 5  # digits: of five neighbours in the file's order one is held out
+
+
+class Source(Protocol):
+    """Random access to examples {"image": uint8 [H, W, C], "label": int} (label where known)."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]: ...
+
+
+class ArraySource:
+    """Images held in memory, with labels or without."""
+
+    def __init__(self, images: np.ndarray, labels: np.ndarray | None = None):
+        """Takes images: uint8 [N, H, W, C] and labels: int [N]."""
+        self.images, self.labels = images, labels
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        example = {"image": self.images[index]}
+        if self.labels is not None:
+            example["label"] = self.labels[index]
+        return example
+
+    def __repr__(self) -> str:
+        return f"ArraySource(images={self.images.shape})"
+
+
+def digits(split: str, image_size: int) -> ArraySource:
+    """The 1,797 handwritten digits of scikit-learn, 8x8 scans enlarged (PIL bilinear).
+
+    Split by index: every fifth example (0, 5, 10, ...) is "test", the others "train".
+
+    Returns:
+      Images uint8 [N, image_size, image_size, 1], ink bright, and labels 0 to 9.
+    """
+    loaded = datasets.load_digits()
+    held_out = np.arange(len(loaded.images)) % TEST_EVERY == 0
+    chosen = held_out if split == "test" else ~held_out
+    shape = (image_size, image_size)
+    images = [
+        np.asarray(
+            Image.fromarray(scan.astype(np.float32)).resize(shape, Image.Resampling.BILINEAR)
+        )
+        for scan in loaded.images[chosen]
+    ]
+    pixels = np.round(np.stack(images) * (255 / 16)).astype(np.uint8)[..., None]
+    return ArraySource(pixels, loaded.target[chosen])
+
+
+def gather(source: Source, count: int | None = None) -> tuple[np.ndarray, np.ndarray | None]:
+    """Returns the first `count` (default: all) images [N, H, W, C] and labels [N] or None."""
+    count = len(source) if count is None else min(count, len(source))
+    examples = [source[i] for i in range(count)]
+    images = np.stack([example["image"] for example in examples])
+    labeled = count > 0 and "label" in examples[0]
+    return images, np.array([e["label"] for e in examples]) if labeled else None

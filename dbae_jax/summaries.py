@@ -1,0 +1,61 @@
+"""Scalars of a run: JSON lines always, TensorBoard too where TensorFlow is installed."""
+
+import importlib.util
+import json
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any, Self
+
+from dbae_jax.workdir import METRICS
+
+
+def read(workdir: pathlib.Path) -> list[dict[str, Any]]:
+    """Returns the rows of metrics.jsonl, oldest first; a line cut short by a kill is left out."""
+    path = workdir / METRICS
+    if not path.exists():
+        return []
+    rows = []
+    for line in path.read_text().splitlines():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return rows
+
+
+class Writer:
+    """Appends rows to metrics.jsonl; a context manager."""
+
+    def __init__(self, workdir: pathlib.Path, *, start_step: int):
+        """Opens the record, without the rows after `start_step` that a resumed run makes again."""
+        kept = [row for row in read(workdir) if row["step"] <= start_step]
+        path = workdir / METRICS
+        fresh = path.with_suffix(".tmp")
+        fresh.write_text("".join(json.dumps(row) + "\n" for row in kept))
+        os.replace(fresh, path)
+        self._file = path.open("a")
+        self._board = _tensorboard(workdir)
+
+    def write(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Appends one row."""
+        self._file.write(json.dumps({"step": step, **scalars}) + "\n")
+        self._file.flush()
+        if self._board:
+            self._board.write_scalars(step, dict(scalars))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._file.close()
+        if self._board:
+            self._board.close()
+
+
+def _tensorboard(workdir: pathlib.Path):
+    if importlib.util.find_spec("tensorflow") is None:
+        return None
+    from clu import metric_writers
+
+    return metric_writers.SummaryWriter(str(workdir))

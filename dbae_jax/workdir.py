@@ -1,0 +1,153 @@
+"""What a workdir holds: one run, its config, checkpoints and records; whose model it is."""
+
+import json
+import logging
+import pathlib
+from typing import Any, NamedTuple
+
+import jax
+
+from dbae_jax import build, checkpoint
+from dbae_jax.config import Config, flatten, from_dict, to_dict
+from dbae_jax.errors import CheckpointError, ConfigError
+from dbae_jax.models.autoencoder import Networks
+from dbae_jax.train_state import TrainState
+
+METRICS = "metrics.jsonl"
+CONFIG = "config.json"
+
+# A run may go on with other values of these; all other keys of the sections below are fixed.
+FIXED_SECTIONS = ("seed", "data.", "model.", "bridge.", "optim.optimizer", "train.batch_size")
+FREE_KEYS = ("model.dtype", "model.matmul_precision", "model.unet.dropout")
+
+log = logging.getLogger(__name__)
+
+
+class Loaded(NamedTuple):
+    """A model read from a workdir: its config, networks and variables, and the step."""
+
+    config: Config
+    networks: Networks
+    variables: dict
+    step: int
+
+
+def check_usable(workdir: pathlib.Path) -> None:
+    """Refuses a path where no workdir can be.
+
+    Raises:
+      CheckpointError: if it is a file, or a folder that holds something else than a run.
+    """
+    if workdir.exists() and not workdir.is_dir():
+        raise CheckpointError(f"--workdir={workdir} is a file; name a folder.")
+    ours = (CONFIG, checkpoint.FOLDER, METRICS)
+    foreign = workdir.is_dir() and any(workdir.iterdir())
+    if foreign and not any((workdir / name).exists() for name in ours):
+        raise CheckpointError(
+            f"--workdir={workdir} holds files but no run of dbae_jax; name an empty folder."
+        )
+
+
+def check_exists(workdir: pathlib.Path) -> None:
+    """Refuses a workdir without checkpoints.
+
+    Raises:
+      CheckpointError: if it is missing or holds none.
+    """
+    if not workdir.is_dir():
+        raise CheckpointError(f"The workdir {workdir} does not exist; train a model there first.")
+    if not checkpoint.steps(workdir):
+        raise CheckpointError(
+            f"The workdir {workdir} holds no checkpoint; train a model there first."
+        )
+
+
+def check_same_model(workdir: pathlib.Path, saved: dict[str, Any], config: Config) -> None:
+    """Refuses a config that does not fit the run in a workdir.
+
+    Raises:
+      ConfigError: listing the keys that differ and both values.
+    """
+    there, now = flatten(saved), flatten(to_dict(config))
+    fixed = [key for key in now | there if key.startswith(FIXED_SECTIONS) and key not in FREE_KEYS]
+    absent = "absent"
+    differing = [
+        f"{key} ({there.get(key, absent)!r} there, {now.get(key, absent)!r} now)"
+        for key in fixed
+        if there.get(key, absent) != now.get(key, absent)
+    ]
+    if differing:
+        raise ConfigError(
+            f"{workdir} holds a run of another config: {', '.join(differing)}. "
+            "Put these keys back, or name another --workdir."
+        )
+
+
+def write_config(workdir: pathlib.Path, config: Config) -> None:
+    """Writes the resolved config as JSON, for people to read."""
+    workdir.mkdir(parents=True, exist_ok=True)
+    (workdir / CONFIG).write_text(json.dumps(to_dict(config), indent=2) + "\n")
+
+
+def meta(config: Config, **extra: Any) -> dict[str, Any]:
+    """Returns what is saved beside the arrays of a checkpoint: all that rebuilds the model."""
+    return {"config": to_dict(config), "jax": jax.__version__, **extra}
+
+
+def resume(workdir: pathlib.Path, config: Config, abstract: TrainState) -> TrainState | None:
+    """Returns the state of the newest readable checkpoint, or None where there is none.
+
+    Torn checkpoints newer than it are removed.
+
+    Args:
+      workdir: the run's folder.
+      config: must fit the run's.
+      abstract: shapes, dtypes and shardings of the state.
+
+    Raises:
+      ConfigError: if the config does not fit, before any array is read.
+      CheckpointError: if there are checkpoints and none can be read.
+    """
+
+    def read(step: int) -> TrainState:
+        check_same_model(workdir, checkpoint.read_meta(workdir, step)["config"], config)
+        return checkpoint.read_state(workdir, step, abstract)
+
+    found = checkpoint.newest_readable(workdir, read, remove_torn=True)
+    return None if found is None else found[1]
+
+
+def load(workdir: pathlib.Path, weights: str = "ema", step: int | None = None) -> Loaded:
+    """Reads a model, without its optimizer.
+
+    Args:
+      workdir: the run's folder.
+      weights: "ema", the averaged weights, or "raw".
+      step: of the checkpoint; default the newest that can be read.
+
+    Raises:
+      CheckpointError: if there is nothing that can be read.
+    """
+    items = {"ema": "ema", "raw": "params"}
+    if weights not in items:
+        raise CheckpointError(f"weights={weights!r} is not allowed: it must be 'ema' or 'raw'.")
+    check_exists(workdir)
+
+    def read(at: int) -> Loaded:
+        config = from_dict(checkpoint.read_meta(workdir, at)["config"])
+        networks = build.make_networks(config)
+        abstract = placed(jax.eval_shape(networks.init, jax.random.key(0)))
+        variables = checkpoint.read_variables(workdir, at, items[weights], abstract)
+        return Loaded(config, networks, variables, at)
+
+    if step is not None:
+        return read(step)
+    return checkpoint.newest_readable(workdir, read)[1]
+
+
+def placed(abstract: Any, sharding: jax.sharding.Sharding | None = None) -> Any:
+    """Gives every leaf of an abstract tree a sharding (default: the first device)."""
+    sharding = sharding or jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), abstract
+    )
