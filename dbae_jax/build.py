@@ -4,7 +4,9 @@ import jax.numpy as jnp
 import optax
 
 from dbae_jax import optim
-from dbae_jax.config import BridgeConfig, Config
+from dbae_jax.config import BridgeConfig, Config, DataConfig
+from dbae_jax.data import sources
+from dbae_jax.data.sources import Source
 from dbae_jax.errors import ConfigError
 from dbae_jax.models.autoencoder import AutoEncoder, Networks
 from dbae_jax.models.decoder import Decoder
@@ -70,3 +72,24 @@ def make_optimizer(config: Config) -> optax.GradientTransformation:
         make_learning_rate(config),
         grad_clip_norm=config.optim.grad_clip_norm,
     )
+
+
+def make_source(config: DataConfig, split: str) -> Source:
+    """Returns the "train" or "test" split of the config's data set.
+
+    Raises:
+      ConfigError: for a data set without a reader.
+    """
+    readers = {"digits": lambda: sources.digits(split, config.image_size)}
+    if config.name not in readers:
+        raise ConfigError(
+            f"config.data.name={config.name!r} has no reader in this version: it must be one of "
+            f"{', '.join(readers)} to train or evaluate; --dry_run works for every config."
+        )
+    source = readers[config.name]()
+    channels = source[0]["image"].shape[-1]
+    if channels != config.channels:
+        raise ConfigError(
+            f"config.data.channels={config.channels} is not allowed: {config.name} has {channels}."
+        )
+    return source

@@ -1,0 +1,46 @@
+"""DBAE on scikit-learn's handwritten digits at 16x16: real images, minutes on a CPU.
+
+python -m dbae_jax.main --config=configs/digits.py --workdir=runs/digits
+python -m dbae_jax.main --config=configs/digits.py --workdir=runs/digits --mode=evaluate
+"""
+
+from configs import base
+
+
+def get_config():
+    c = base.get_config()
+    c.data.name = "digits"
+    c.data.image_size = 16
+    c.data.channels = 1
+    c.data.flip = False
+
+    c.model.latent_dim = 16
+    c.model.encoder.base_channels = 32
+    c.model.encoder.channel_mult = (1, 2, 2)
+    c.model.encoder.num_res_blocks = 1
+    c.model.encoder.attention_resolutions = ()
+    c.model.encoder.pool = "flatten"
+    c.model.decoder.base_channels = 8
+    c.model.unet.base_channels = 32
+    c.model.unet.channel_mult = (1, 2, 2)
+    c.model.unet.num_res_blocks = 1
+    c.model.unet.attention_resolutions = (4,)
+    c.model.unet.head_channels = 32
+    c.model.unet.dropout = 0.0
+
+    c.optim.learning_rate = 1e-3
+    c.optim.schedule = "cosine"
+    c.optim.ema_decay = 0.99
+
+    c.train.batch_size = 64
+    c.train.num_steps = 1000
+    c.train.log_every_steps = 50
+    c.train.diagnose_every_steps = 250
+    c.train.picture_every_steps = 500
+
+    c.checkpoint.every_steps = 250
+    c.checkpoint.keep_every_steps = 0
+
+    c.sample.steps = 10
+    c.eval.batch_size = 128
+    return c

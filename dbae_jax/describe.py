@@ -1,0 +1,51 @@
+"""What a config amounts to, without running it: keys, parameters, arithmetic."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+from clu import parameter_overview
+
+from dbae_jax import build
+from dbae_jax.config import Config, to_dict
+from dbae_jax.models.autoencoder import Networks
+
+
+def describe(config: Config) -> str:
+    """Returns the resolved config, the table of parameters and the FLOPs an image, as text."""
+    networks = build.make_networks(config)
+    build.make_bridge(config.bridge)
+    params = jax.eval_shape(networks.init, jax.random.key(0))["params"]
+    table = parameter_overview.get_parameter_overview(params, include_stats=False)
+    parts = {name: _count(tree) for name, tree in params.items()}
+    flops = forward_flops(config, networks)
+    return "\n".join(
+        [
+            json.dumps(to_dict(config), indent=2),
+            table,
+            f"Parameters: {sum(parts.values()) / 1e6:.1f}M ("
+            + ", ".join(f"{name} {count / 1e6:.1f}M" for name, count in parts.items())
+            + ")",
+            f"FLOPs per image: {flops / 1e9:.1f} G forward (encoder, decoder, one evaluation of "
+            f"the U-Net), about {3 * flops / 1e9:.1f} G a training step",
+        ]
+    )
+
+
+def forward_flops(config: Config, networks: Networks) -> float:
+    """Returns the floating-point operations of one forward pass of all three networks.
+
+    A multiply-add counts as 2. Read off the program before compilation, so it does not depend on
+    the machine.
+    """
+    size, channels = config.data.image_size, config.data.channels
+    variables = jax.eval_shape(networks.init, jax.random.key(0))
+    x_0 = jax.ShapeDtypeStruct((1, size, size, channels), jnp.float32)
+    lowered = jax.jit(networks.module.apply).lower(
+        variables, x_0, jax.ShapeDtypeStruct((1,), jnp.float32)
+    )
+    return lowered.cost_analysis()["flops"]
+
+
+def _count(tree: dict) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))

@@ -1,0 +1,45 @@
+"""How well images come back through z: errors, the linear baseline, pictures."""
+
+import numpy as np
+from sklearn.decomposition import PCA
+
+from dbae_jax.api import DBAE
+from dbae_jax.config import SampleConfig
+from dbae_jax.images import to_float
+
+
+def reconstruct(model: DBAE, images: np.ndarray, sample: SampleConfig) -> np.ndarray:
+    """Returns reconstructions [N, H, W, C] in [-1, 1]; churn noise is of seed 0."""
+    return model.reconstruct(images, rng=0 if sample.churn else None, **vars(sample))
+
+
+def mse(model: DBAE, images: np.ndarray, sample: SampleConfig) -> float:
+    """Returns the mean squared error of reconstructions of uint8 images, pixels in [0, 1]."""
+    return pixel_mse(reconstruct(model, images, sample), np.asarray(to_float(images)))
+
+
+def pixel_mse(x: np.ndarray, y: np.ndarray) -> float:
+    """Returns the mean squared error of images in [-1, 1], in units of pixels in [0, 1]."""
+    return float(np.mean((np.float64(x) - np.float64(y)) ** 2) / 4)
+
+
+def pca_mse(train: np.ndarray, test: np.ndarray, components: int) -> float:
+    """Returns the error of the best linear code: PCA of the training images, pixels in [0, 1].
+
+    Args:
+      train: uint8 [N, H, W, C].
+      test: uint8 [M, H, W, C].
+      components: width of the code; capped at what the data allow.
+    """
+    flat_train, flat_test = (x.reshape(len(x), -1) / 255.0 for x in (train, test))
+    pca = PCA(min(components, *flat_train.shape), random_state=0).fit(flat_train)
+    again = pca.inverse_transform(pca.transform(flat_test))
+    return float(np.mean((again - flat_test) ** 2))
+
+
+def picture_rows(model: DBAE, images: np.ndarray, sample: SampleConfig) -> list[np.ndarray]:
+    """Returns rows for `images.grid`: inputs, their endpoints x_T, reconstructions."""
+    z = model.encode(images)
+    x_T = model.endpoint(z)
+    again = model.decode(z, x_T, rng=0 if sample.churn else None, **vars(sample))
+    return [np.asarray(to_float(images)), x_T, again]

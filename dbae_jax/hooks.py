@@ -1,0 +1,206 @@
+"""What happens beside the steps of training: log, checkpoint, diagnose, evaluate, pictures."""
+
+import logging
+import pathlib
+import time
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from dbae_jax import build, checkpoint, images, rngs, sharding, summaries, workdir
+from dbae_jax.api import DBAE
+from dbae_jax.config import Config
+from dbae_jax.data.sources import Source, gather
+from dbae_jax.evaluators import reconstruction
+from dbae_jax.train_state import TrainState
+from dbae_jax.train_step import make_diagnose
+
+log = logging.getLogger(__name__)
+
+# A shuffled code that raises the loss by less than this share of it is not used.
+MIN_CODE_SHARE = 0.02
+
+
+class Hook(NamedTuple):
+    """`action(step, state)` every `every` steps and at the last one."""
+
+    every: int
+    action: Callable[[int, TrainState], None]
+
+
+class Clock:
+    """Seconds of training so far, over all sessions of a run, and of the interval since a lap."""
+
+    def __init__(self, seconds_before: float):
+        self._before = seconds_before
+        self.start()
+
+    def start(self) -> None:
+        """Begins this session and its first interval."""
+        self._started = self._lap = time.perf_counter()
+
+    def total(self) -> float:
+        """Returns seconds of training, earlier sessions included."""
+        return self._before + time.perf_counter() - self._started
+
+    def lap(self) -> float:
+        """Returns seconds since the last lap, and begins the next."""
+        now = time.perf_counter()
+        seconds, self._lap = now - self._lap, now
+        return seconds
+
+
+class Hooks:
+    """The hooks of a run and the metrics recorded for them."""
+
+    def __init__(self, hooks: list[Hook], last_step: int, meter: "Meter", clock: Clock):
+        self._hooks = [hook for hook in hooks if hook.every]
+        self._last = last_step
+        self._meter = meter
+        self.clock = clock
+
+    def due(self, step: int) -> bool:
+        """Whether any hook acts at this step."""
+        return any(self._acts(hook, step) for hook in self._hooks)
+
+    def record(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Keeps the metrics of a step for the next log line."""
+        self._meter.add(step, metrics)
+
+    def run(self, step: int, state: TrainState) -> None:
+        """Runs the hooks that are due, in the order given."""
+        for hook in self._hooks:
+            if self._acts(hook, step):
+                hook.action(step, state)
+
+    def _acts(self, hook: Hook, step: int) -> bool:
+        return step % hook.every == 0 or step == self._last
+
+
+class Meter:
+    """Means of metrics over an interval of steps."""
+
+    def __init__(self):
+        self._sums: dict[str, float] = {}
+        self._count = 0
+
+    def add(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Adds the metrics of one step."""
+        for name, value in metrics.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value
+        self._count += 1
+
+    def take(self) -> tuple[dict[str, float], int]:
+        """Returns the means and the number of steps since the last call."""
+        taken = {name: value / self._count for name, value in self._sums.items()}, self._count
+        self._sums, self._count = {}, 0
+        return taken
+
+
+def make_hooks(
+    config: Config,
+    directory: pathlib.Path,
+    run,
+    held_out: Source,
+    checkpoints: checkpoint.Writer,
+    scalars: summaries.Writer,
+) -> Hooks:
+    """Builds the hooks that a config asks for; see `configs/base.py` for their intervals."""
+    meter = Meter()
+    rows = summaries.read(directory)
+    clock = Clock(rows[-1].get("train_seconds", 0.0) if rows else 0.0)
+    meta = workdir.meta(config)
+    shown, _ = gather(held_out, config.eval.num_pictures)
+    model = DBAE(config, run.state.ema)
+    hooks = [
+        Hook(config.train.log_every_steps, _logger(config, meter, clock, scalars)),
+        Hook(config.train.diagnose_every_steps, _diagnoser(config, run, held_out, scalars)),
+        Hook(config.train.evaluate_every_steps, _evaluator(config, model, held_out, scalars)),
+        Hook(config.train.picture_every_steps, _painter(config, model, shown, directory)),
+        Hook(
+            config.checkpoint.every_steps,
+            lambda step, state: checkpoints.save(state, step, meta, force=True),
+        ),
+    ]
+    return Hooks(hooks, config.train.num_steps, meter, clock)
+
+
+def _logger(config: Config, meter: Meter, clock: Clock, scalars: summaries.Writer):
+    rate_schedule = build.make_learning_rate(config)
+
+    def action(step: int, state: TrainState) -> None:
+        means, count = meter.take()
+        rate = count * config.train.batch_size / clock.lap()
+        left = (config.train.num_steps - step) * config.train.batch_size / rate
+        row = means | {
+            "learning_rate": float(rate_schedule(step - 1)),
+            "images_per_second": rate,
+            "train_seconds": clock.total(),
+        }
+        scalars.write(step, row)
+        log.info(
+            "step %d/%d  loss %.4f  %.0f images/s  %s left",
+            *(step, config.train.num_steps, means["loss"], rate, _duration(left)),
+        )
+
+    return action
+
+
+def _diagnoser(config: Config, run, held_out: Source, scalars: summaries.Writer):
+    """Is the code used? On one fixed batch of held-out images, at fixed times and noises."""
+    networks, bridge = build.make_networks(config), build.make_bridge(config.bridge)
+    everywhere = sharding.replicated(run.mesh)
+    diagnose = jax.jit(make_diagnose(networks, bridge), out_shardings=everywhere)
+    taken, _ = gather(held_out, config.train.batch_size)
+    batch = np.resize(taken, (config.train.batch_size, *taken.shape[1:]))
+    key = jax.device_put(rngs.stream(jax.random.key(config.seed), "diagnose"), everywhere)
+
+    def action(step: int, state: TrainState) -> None:
+        placed = sharding.to_global(run.mesh, {"image": _own_part(batch)})
+        values = {k: float(v) for k, v in jax.device_get(diagnose(state, placed, key)).items()}
+        scalars.write(step, values)
+        log.info(
+            "step %d  latent variance %.3g  held-out loss %.4f, with shuffled codes %+.4f",
+            *(step, values["z_variance"], values["eval_loss"], values["code_gap"]),
+        )
+        if values["code_gap"] < MIN_CODE_SHARE * values["eval_loss"]:
+            log.warning(
+                "step %d: the code is hardly used: giving images each other's codes changes the "
+                "loss by %+.2f%% only. If this lasts, train longer, raise "
+                "config.optim.learning_rate, or use --config.model.encoder.pool=flatten.",
+                *(step, 100 * values["code_gap"] / values["eval_loss"]),
+            )
+
+    return action
+
+
+def _evaluator(config: Config, model: DBAE, held_out: Source, scalars: summaries.Writer):
+    taken, _ = gather(held_out, config.eval.num_images or None)
+
+    def action(step: int, state: TrainState) -> None:
+        error = reconstruction.mse(model.with_variables(state.ema), taken, config.sample)
+        scalars.write(step, {"test_mse": error})
+        log.info("step %d  held-out reconstruction MSE %.5f (pixels in [0, 1])", step, error)
+
+    return action
+
+
+def _painter(config: Config, model: DBAE, shown: np.ndarray, directory: pathlib.Path):
+    def action(step: int, state: TrainState) -> None:
+        rows = reconstruction.picture_rows(model.with_variables(state.ema), shown, config.sample)
+        images.save_grid(directory / "pictures" / f"reconstructions_{step:08d}.png", rows)
+
+    return action
+
+
+def _own_part(batch: np.ndarray) -> np.ndarray:
+    size = len(batch) // jax.process_count()
+    return batch[jax.process_index() * size :][:size]
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h {minutes:02d}m" if hours else f"{minutes}m {seconds:02d}s"

@@ -1,0 +1,152 @@
+"""Training: set a run up, walk its steps, and let hooks do the rest."""
+
+import logging
+import math
+import pathlib
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import jax
+
+from dbae_jax import build, checkpoint, hooks, rngs, sharding, summaries, train_state, workdir
+from dbae_jax.config import Config
+from dbae_jax.data import pipeline
+from dbae_jax.data.sources import Source
+from dbae_jax.errors import NonFiniteError
+from dbae_jax.train_state import TrainState
+from dbae_jax.train_step import StepFn, make_train_step
+
+log = logging.getLogger(__name__)
+
+
+class Run(NamedTuple):
+    """A run that is ready to go on: everything the loop needs."""
+
+    train_step: StepFn  # jitted; donates its state
+    state: TrainState
+    key: jax.Array  # root of all draws in training
+    mesh: jax.sharding.Mesh
+
+
+def train(config: Config, directory: pathlib.Path) -> TrainState:
+    """Trains until `config.train.num_steps`, from scratch or from the workdir's last checkpoint.
+
+    Args:
+      config: checked config.
+      directory: the workdir, made if missing; checkpoints, metrics.jsonl and pictures go there.
+
+    Returns:
+      The state after the last step.
+
+    Raises:
+      ConfigError: before anything is written, if the config and the devices or the run in the
+        workdir do not fit.
+      CheckpointError: if the workdir cannot be used.
+      NonFiniteError: if the loss or a gradient leaves the finite numbers; the last checkpoint
+        stays.
+    """
+    workdir.check_usable(directory)
+    source = build.make_source(config.data, "train")
+    held_out = build.make_source(config.data, "test")
+    run = set_up(config, directory)
+    start = int(run.state.step)
+    if start >= config.train.num_steps:
+        log.info("The run in %s is at step %d already; nothing to do.", directory, start)
+        return run.state
+    workdir.write_config(directory, config)
+    with (
+        checkpoint.Writer(directory, **vars(config.checkpoint)) as checkpoints,
+        summaries.Writer(directory, start_step=start) as scalars,
+    ):
+        actions = hooks.make_hooks(config, directory, run, held_out, checkpoints, scalars)
+        batches = _batches(config, source, run.mesh, start)
+        return run_loop(run, batches, actions, stop=config.train.num_steps, directory=directory)
+
+
+def set_up(config: Config, directory: pathlib.Path) -> Run:
+    """Compiles nothing yet, writes nothing: builds the step and finds or draws the state."""
+    mesh = sharding.make_mesh()
+    sharding.check_batch_size(config.train.batch_size, mesh, "train.batch_size")
+    networks, bridge = build.make_networks(config), build.make_bridge(config.bridge)
+    optimizer = build.make_optimizer(config)
+    everywhere = sharding.replicated(mesh)
+    key = jax.device_put(jax.random.key(config.seed), everywhere)
+
+    def init(key: jax.Array) -> TrainState:
+        return train_state.create(networks, optimizer, key)
+
+    abstract = workdir.placed(jax.eval_shape(init, key), everywhere)
+    state = workdir.resume(directory, config, abstract)
+    if state is None:
+        state = jax.jit(init, out_shardings=everywhere)(key)
+    else:
+        log.info("Going on from step %d of %s.", int(state.step), directory)
+    step_fn = make_train_step(networks, bridge, optimizer, ema_decay=config.optim.ema_decay)
+    jitted = jax.jit(
+        step_fn,
+        in_shardings=(everywhere, sharding.batched(mesh), everywhere),
+        out_shardings=(everywhere, everywhere),
+        donate_argnums=0,
+    )
+    return Run(jitted, state, jax.device_put(rngs.stream(key, "train"), everywhere), mesh)
+
+
+def run_loop(
+    run: Run,
+    batches: Iterator[dict[str, jax.Array]],
+    actions: hooks.Hooks,
+    *,
+    stop: int,
+    directory: pathlib.Path,
+) -> TrainState:
+    """Walks the steps to `stop`; metrics of a step are read after the next is dispatched.
+
+    At steps with a due hook the metrics are read at once, so no hook (no checkpoint above all)
+    ever sees a state whose loss or gradient was not finite.
+    """
+    state, pending = run.state, None
+    start = int(state.step)
+    actions.clock.start()
+    for step in range(start + 1, stop + 1):
+        state, metrics = run.train_step(state, next(batches), run.key)
+        if pending is not None:
+            actions.record(*_fetch(*pending, directory))
+        pending = (step, metrics)
+        if actions.due(step):
+            actions.record(*_fetch(*pending, directory))
+            pending = None
+            actions.run(step, state)
+    return state
+
+
+def _fetch(step: int, metrics: dict[str, jax.Array], directory: pathlib.Path):
+    values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+    for name in ("loss", "grad_norm"):
+        if not math.isfinite(values[name]):
+            raise NonFiniteError(_advice(step, name, values[name], directory))
+    return step, values
+
+
+def _advice(step: int, name: str, value: float, directory: pathlib.Path) -> str:
+    saved = checkpoint.steps(directory)
+    kept = f"the checkpoint of step {saved[-1]} is kept" if saved else "no checkpoint was due yet"
+    return (
+        f"{name} became {value} at step {step}; training stopped, {kept}. Try a smaller "
+        "config.optim.learning_rate, config.optim.grad_clip_norm=1.0, a longer "
+        "config.optim.warmup_steps, or config.model.dtype=float32."
+    )
+
+
+def _batches(
+    config: Config, source: Source, mesh: jax.sharding.Mesh, start_step: int
+) -> Iterator[dict[str, jax.Array]]:
+    local = pipeline.train_batches(
+        source,
+        batch_size=config.train.batch_size,
+        seed=config.seed,
+        start_step=start_step,
+        flip=config.data.flip,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+    return (sharding.to_global(mesh, batch) for batch in local)
