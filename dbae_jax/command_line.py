@@ -1,15 +1,27 @@
-"""What the commands share: logging, and errors as one sentence instead of a traceback."""
+"""What the commands share: logging, flags, and errors as one sentence instead of a traceback."""
 
+import ast
+import difflib
 import logging
+import pathlib
+import re
+import runpy
 import sys
 from collections.abc import Callable
+from typing import Any
 
 from absl import app, flags
 from absl import logging as absl_logging
+from ml_collections import ConfigDict, config_flags
 
-from dbae_jax.errors import DBAEError
+from dbae_jax import config as config_lib
+from dbae_jax.config import Config
+from dbae_jax.errors import ConfigError, DBAEError
 
 USAGE_ERROR = 2
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, such as configs/digits.py.")
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
 
 
 def run(main: Callable[[list[str]], None]) -> None:
@@ -18,15 +30,96 @@ def run(main: Callable[[list[str]], None]) -> None:
     def guarded(argv: list[str]) -> None:
         _log_to_stderr()
         try:
+            if len(argv) > 1:
+                raise ConfigError(f"{argv[1]!r} is no flag; see --help.")
             main(argv)
         except DBAEError as error:
-            _stop(str(error))
+            _stop(error)
 
     app.run(guarded, flags_parser=_parse)
 
 
+def read_config() -> Config:
+    """Returns the config that --config and its overrides name.
+
+    Raises:
+      ConfigError: if it is missing, cannot be loaded, or fails its checks.
+    """
+    if CONFIG.value is None:
+        raise ConfigError("--config is missing; name a file such as configs/digits.py.")
+    return config_lib.from_config_dict(CONFIG.value)
+
+
+def read_workdir() -> pathlib.Path:
+    """Returns --workdir.
+
+    Raises:
+      ConfigError: if it is missing.
+    """
+    if not WORKDIR.value:
+        raise ConfigError("--workdir is missing; name the folder of the run.")
+    return pathlib.Path(WORKDIR.value)
+
+
+def explain_overrides(arguments: list[str], config: ConfigDict) -> str | None:
+    """Returns what is wrong with the first wrong `--config.a.b=value`, or None if none is.
+
+    Args:
+      arguments: of the command line.
+      config: the config that they override.
+    """
+    for argument in arguments:
+        match = re.match(r"--?config\.([^=]+)(?:=(.*))?$", argument)
+        problem = _explain_override(match[1], match[2], config) if match else None
+        if problem:
+            return problem
+    return None
+
+
+def _explain_override(path: str, value: str | None, node: Any) -> str | None:
+    name = "config"
+    for part in path.split("."):
+        if not isinstance(node, ConfigDict):
+            return f"{name} is a value, it has no key {part!r}."
+        if part not in node:
+            near = difflib.get_close_matches(part, node.keys(), n=1)
+            meant = f"did you mean {near[0]!r}? " if near else ""
+            return f"{name}.{part} is no key; {meant}allowed are {', '.join(node.keys())}."
+        node, name = node[part], f"{name}.{part}"
+    if isinstance(node, ConfigDict):
+        return f"{name} is a section; override one of its keys: {', '.join(node.keys())}."
+    kinds = {int: int, float: float, tuple: lambda v: tuple(ast.literal_eval(v)), bool: _boolean}
+    try:
+        kinds.get(type(node), str)(value)
+    except (ValueError, SyntaxError, TypeError):
+        return f"{name} must be {type(node).__name__}, got {value!r}."
+    return None
+
+
+def _boolean(value: str | None) -> bool:
+    if value is not None and value.lower() not in ("true", "false", "1", "0"):
+        raise ValueError(value)
+    return True
+
+
+def _parse(arguments: list[str]) -> list[str]:
+    """Parses flags; whatever ml_collections raises for a wrong override becomes one sentence."""
+    named = [a.partition("=")[2] for a in arguments if re.match(r"--?config=", a)]
+    for path in named:
+        if not pathlib.Path(path.partition(":")[0]).is_file():
+            _stop(ConfigError(f"--config={path} does not exist; see configs/ for examples."))
+        # Config files import their base as `configs.base`, from wherever the command is run.
+        sys.path.append(str(pathlib.Path(path).resolve().parent.parent))
+    try:
+        return flags.FLAGS(arguments)
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
+        loaded = [runpy.run_path(path)["get_config"]() for path in named if ":" not in path]
+        reason = explain_overrides(arguments, loaded[-1]) if loaded else None
+        _stop(ConfigError(reason or " ".join(str(error).split())))
+
+
 def _log_to_stderr() -> None:
-    """Shows this package's messages, and warnings alone of the libraries'."""
+    """Shows this package's messages, and of the libraries' the warnings alone."""
     absl_logging.set_verbosity(absl_logging.WARNING)
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
@@ -36,14 +129,6 @@ def _log_to_stderr() -> None:
     ours.propagate = False
 
 
-def _parse(argv: list[str]) -> list[str]:
-    """Parses flags; what ml_collections raises for a wrong override becomes one sentence."""
-    try:
-        return flags.FLAGS(argv)
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        _stop(" ".join(str(error).split()))
-
-
-def _stop(sentence: str) -> None:
-    print(f"error: {sentence}", file=sys.stderr)
+def _stop(error: DBAEError) -> None:
+    print(f"error: {error}", file=sys.stderr)
     sys.exit(USAGE_ERROR)

@@ -1,5 +1,149 @@
-"""Authors' PyTorch state dicts <-> our workdirs.
+"""Turns the authors' checkpoints into workdirs, and workdirs into the authors' checkpoints.
 
 python -m dbae_jax.convert --checkpoint=ema.pt --config=configs/celeba.py --workdir=DIR
-python -m dbae_jax.convert --reverse --checkpoint=out.safetensors --workdir=DIR
+python -m dbae_jax.convert --reverse --checkpoint=ema.safetensors --workdir=DIR
+
+Files are .safetensors, or .pt with the `torch` extra; no pickled code is ever run.
 """
+
+import logging
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+import safetensors.numpy
+from absl import flags
+from safetensors import SafetensorError
+
+from dbae_jax import build, checkpoint, command_line, state_dict, train_state, workdir
+from dbae_jax.config import Config
+from dbae_jax.errors import CheckpointError, ConfigError
+
+CHECKPOINT = flags.DEFINE_string("checkpoint", None, "State dict: a .pt or .safetensors file.")
+REVERSE = flags.DEFINE_bool("reverse", False, "Write the workdir's averaged weights to the file.")
+
+COUNTERS = "torch_counters"  # in a checkpoint's meta: what batch norms counted in PyTorch
+
+log = logging.getLogger(__name__)
+
+
+def to_workdir(path: pathlib.Path, config: Config, directory: pathlib.Path) -> None:
+    """Writes a workdir whose raw and averaged weights are those of a state dict.
+
+    Training goes on from there with a fresh optimizer, at step 0.
+
+    Args:
+      path: .pt or .safetensors.
+      config: of the model that the state dict holds.
+      directory: must be empty or missing.
+
+    Raises:
+      CheckpointError: if the file or the folder cannot be used; nothing is written.
+    """
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise CheckpointError(f"--workdir={directory} is not empty; name a new folder.")
+    read = read_state_dict(path)
+    networks = build.make_networks(config)
+    shapes = jax.eval_shape(networks.init, jax.random.key(0))
+    variables = state_dict.from_state_dict(read, networks.module, shapes)
+    variables = jax.tree.map(jax.numpy.asarray, variables)
+    state = train_state.from_variables(variables, build.make_optimizer(config))
+    workdir.write_config(directory, config)
+    meta = workdir.meta(config, **{COUNTERS: state_dict.read_counters(read)})
+    with checkpoint.Writer(directory, **vars(config.checkpoint)) as writer:
+        writer.save(state, 0, meta, force=True)
+    log.info("Converted %s: %s holds a model that loads like any other.", path, directory)
+
+
+def from_workdir(directory: pathlib.Path, path: pathlib.Path) -> None:
+    """Writes a workdir's averaged weights as a state dict.
+
+    Args:
+      directory: the workdir.
+      path: .pt or .safetensors; must not exist.
+
+    Raises:
+      CheckpointError: if the workdir cannot be read, or the file exists.
+    """
+    if path.exists():
+        raise CheckpointError(f"--checkpoint={path} exists already; name a new file.")
+    _check_suffix(path)
+    loaded = workdir.load(directory)
+    counters = checkpoint.read_meta(directory, loaded.step).get(COUNTERS)
+    written = state_dict.to_state_dict(loaded.variables, loaded.networks.module, counters)
+    write_state_dict(path, written)
+    log.info("Wrote the averaged weights of step %d to %s.", loaded.step, path)
+
+
+def read_state_dict(path: pathlib.Path) -> dict[str, np.ndarray]:
+    """Reads a flat state dict, running no pickled code.
+
+    Raises:
+      CheckpointError: if it is missing, torn, of another kind, or needs PyTorch and there is none.
+    """
+    _check_suffix(path)
+    if not path.is_file():
+        raise CheckpointError(f"--checkpoint={path} does not exist.")
+    if path.suffix == ".safetensors":
+        try:
+            return safetensors.numpy.load_file(path)
+        except SafetensorError as error:
+            raise CheckpointError(f"{path} is not a whole .safetensors file ({error}).") from error
+    return _read_pt(path)
+
+
+def write_state_dict(path: pathlib.Path, values: dict[str, np.ndarray]) -> None:
+    """Writes a flat state dict, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(f"{path.name}.tmp")
+    if path.suffix == ".safetensors":
+        safetensors.numpy.save_file(values, fresh)
+    else:
+        torch = _torch()
+        torch.save({key: torch.from_numpy(value) for key, value in values.items()}, fresh)
+    fresh.replace(path)
+
+
+def _read_pt(path: pathlib.Path) -> dict[str, np.ndarray]:
+    torch = _torch()
+    try:
+        read = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many types for torn and for unsafe files
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(f"{path} is no whole file of tensors alone ({reason}).") from error
+    if not isinstance(read, dict) or not all(torch.is_tensor(v) for v in read.values()):
+        raise CheckpointError(f"{path} holds no flat state dict of key -> tensor.")
+    return {key: value.numpy() for key, value in read.items()}
+
+
+def _torch() -> Any:
+    try:
+        import torch
+    except ImportError as error:
+        raise CheckpointError(
+            "Reading and writing .pt needs PyTorch: pip install 'dbae_jax[torch]', "
+            "or use a .safetensors file."
+        ) from error
+    return torch
+
+
+def _check_suffix(path: pathlib.Path) -> None:
+    if path.suffix not in (".pt", ".pth", ".safetensors"):
+        raise CheckpointError(f"--checkpoint={path} must end in .pt, .pth or .safetensors.")
+
+
+def main(argv: list[str]) -> None:
+    """Converts as the flags say."""
+    del argv
+    if not CHECKPOINT.value:
+        raise ConfigError("--checkpoint is missing; name a .pt or .safetensors file.")
+    path, directory = pathlib.Path(CHECKPOINT.value), command_line.read_workdir()
+    if REVERSE.value:
+        from_workdir(directory, path)
+    else:
+        to_workdir(path, command_line.read_config(), directory)
+
+
+if __name__ == "__main__":
+    command_line.run(main)

@@ -8,6 +8,7 @@ from clu import parameter_overview
 
 from dbae_jax import build
 from dbae_jax.config import Config, to_dict
+from dbae_jax.flops import count_flops
 from dbae_jax.models.autoencoder import Networks
 
 
@@ -33,18 +34,14 @@ def describe(config: Config) -> str:
 
 
 def forward_flops(config: Config, networks: Networks) -> float:
-    """Returns the floating-point operations of one forward pass of all three networks.
-
-    A multiply-add counts as 2. Read off the program before compilation, so it does not depend on
-    the machine.
-    """
+    """Returns the operations of one forward pass of all three networks, for one image."""
     size, channels = config.data.image_size, config.data.channels
-    variables = jax.eval_shape(networks.init, jax.random.key(0))
-    x_0 = jax.ShapeDtypeStruct((1, size, size, channels), jnp.float32)
-    lowered = jax.jit(networks.module.apply).lower(
-        variables, x_0, jax.ShapeDtypeStruct((1,), jnp.float32)
+    return count_flops(
+        networks.module.apply,
+        jax.eval_shape(networks.init, jax.random.key(0)),
+        jax.ShapeDtypeStruct((1, size, size, channels), jnp.float32),
+        jax.ShapeDtypeStruct((1,), jnp.float32),
     )
-    return lowered.cost_analysis()["flops"]
 
 
 def _count(tree: dict) -> int:

@@ -1,0 +1,33 @@
+# `make demo` trains a model on real images and shows it; `make test` proves the code; `make lint`
+# checks its form. Each makes its own virtual environment, .venv, where there is none.
+PYTHON ?= python3
+VENV ?= .venv
+# Extras of setup.py to install for tests; add torch to test reading .pt files: EXTRAS=test,torch
+EXTRAS ?= test
+WORKDIR ?= runs/digits
+BIN := $(VENV)/bin
+# Pinned versions for the Pythons that are tested; others take the newest that setup.py allows.
+SERIES = $(shell $(PYTHON) -c 'import sys; print(*sys.version_info[:2], sep="")')
+CONSTRAINTS = $(addprefix -c ,$(wildcard constraints/py$(SERIES).txt))
+
+.PHONY: demo test lint clean
+
+demo: $(VENV)/installed-demo
+	$(BIN)/python -m dbae_jax.main --config=configs/digits.py --workdir=$(WORKDIR)
+	$(BIN)/python -m dbae_jax.main --config=configs/digits.py --workdir=$(WORKDIR) --mode=evaluate
+
+test: $(VENV)/installed-$(EXTRAS)
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/installed-$(EXTRAS)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# One stamp a set of extras; a change of setup.py or of the pinned versions installs anew.
+$(VENV)/installed-%: setup.py constraints
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet $(CONSTRAINTS) -e '.[$(filter-out demo,$*)]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) runs build dist *.egg-info

@@ -1,0 +1,143 @@
+"""`DBAE` in Python: shapes, ranges, batches, randomness, and what it refuses."""
+
+import jax
+import numpy as np
+import pytest
+
+import dbae_jax
+from dbae_jax import DBAE
+from dbae_jax.errors import DBAEError
+from tests import tiny
+
+
+@pytest.fixture(scope="module")
+def model():
+    c = tiny.config()
+    return DBAE(c, tiny.variables(c))
+
+
+@pytest.fixture(scope="module")
+def stochastic():
+    c = tiny.config(**{"model.stochastic": True})
+    return DBAE(c, tiny.variables(c))
+
+
+def test_the_whole_way(model):
+    images = tiny.images(5)
+    z = model.encode(images)
+    x_T = model.endpoint(z)
+    x_0 = model.decode(z, steps=3)
+    assert z.shape == (5, 8) and x_T.shape == x_0.shape == images.shape
+    assert {a.dtype for a in (z, x_T, x_0)} == {np.dtype("float32")}
+    assert x_0.min() >= -1 and x_0.max() <= 1
+    np.testing.assert_array_equal(model.decode(z, x_T, steps=3), x_0)
+    np.testing.assert_array_equal(model.reconstruct(images, steps=3), x_0)
+    assert not np.allclose(model.decode(z, x_T + 0.5, steps=3), x_0)
+
+
+def test_uint8_and_float_images_give_the_same_code(model):
+    images = tiny.images(3)
+    floats = images / 127.5 - 1
+    np.testing.assert_allclose(model.encode(floats), model.encode(images), atol=1e-5)
+    np.testing.assert_array_equal(dbae_jax.to_uint8(floats), images)
+    assert dbae_jax.to_uint8(np.array([-2.0, 0.0, 2.0])).tolist() == [0, 128, 255]
+
+
+def test_any_batch_size_compiles_once_and_gives_the_same(model):
+    images = tiny.images(21)  # batches of 8: split, and a short last one
+    together = model.encode(images)
+    with jax.log_compiles(), pytest.MonkeyPatch.context() as patch:
+        compiled = []
+        import logging
+
+        handler = logging.Handler()
+        handler.emit = lambda record: compiled.append(record.getMessage())
+        logging.getLogger("jax").addHandler(handler)
+        patch.setattr(logging.getLogger("jax"), "propagate", False)
+        alone = np.concatenate([model.encode(images[i : i + 1]) for i in range(21)])
+        other = model.encode(images[:13])
+        logging.getLogger("jax").removeHandler(handler)
+    assert not [line for line in compiled if "Compiling" in line and "encode" in line]
+    np.testing.assert_array_equal(alone, together)
+    np.testing.assert_array_equal(other, together[:13])
+
+
+def test_denoise_is_unclipped_and_takes_one_time_or_many(model):
+    images = tiny.images(2)
+    z = model.encode(images)
+    x_T = model.endpoint(z)
+    x_t = 40 * np.ones_like(x_T)
+    out = model.denoise(x_t, 0.3, x_T, z)
+    assert out.shape == x_T.shape and np.abs(out).max() > 1
+    many = model.denoise(x_t, np.array([0.3, 0.9]), x_T, z)
+    np.testing.assert_array_equal(many[0], out[0])
+    assert not np.allclose(many[1], out[1])
+
+
+def test_trajectories_and_evaluations(model):
+    z = model.encode(tiny.images(3))
+    walked = model.trajectory(z, steps=4)
+    assert walked.path.shape == (5, 3, 16, 16, 1)
+    np.testing.assert_allclose(walked.x_0, model.decode(z, steps=4), atol=1e-6)
+    np.testing.assert_allclose(walked.path[0], np.clip(model.endpoint(z), -1, 1), atol=1e-6)
+    assert walked.nfe == model.nfe("heun", 4) == 7
+    assert model.nfe("euler", 10) == 10 and model.nfe("heun", 10, churn=0.3) == 29
+
+
+def test_churn_draws_by_seed_and_not_by_batch(model):
+    z = model.encode(tiny.images(3))
+    first = model.decode(z, steps=3, churn=0.5, rng=1)
+    np.testing.assert_array_equal(model.decode(z, steps=3, churn=0.5, rng=jax.random.key(1)), first)
+    np.testing.assert_array_equal(model.decode(z[:1], steps=3, churn=0.5, rng=1), first[:1])
+    assert not np.allclose(model.decode(z, steps=3, churn=0.5, rng=2), first)
+
+
+def test_stochastic_codes_are_the_mean_unless_drawn(stochastic):
+    images = tiny.images(4)
+    np.testing.assert_array_equal(stochastic.encode(images), stochastic.encode(images))
+    drawn = stochastic.encode(images, rng=0)
+    np.testing.assert_array_equal(stochastic.encode(images, rng=0), drawn)
+    assert not np.allclose(drawn, stochastic.encode(images))
+    assert not np.allclose(drawn, stochastic.encode(images, rng=1))
+
+
+def test_other_weights_share_the_programs(model):
+    other = model.with_variables(tiny.variables(model.config, seed=5))
+    images = tiny.images(2)
+    assert not np.allclose(other.encode(images), model.encode(images))
+
+
+IMAGES = np.zeros((2, 16, 16, 1), np.uint8)
+Z = np.zeros((2, 8), np.float32)
+X = np.zeros((2, 16, 16, 1), np.float32)
+
+WRONG = {
+    "rank": (lambda m: m.encode(IMAGES[0]), r"4 axes, \[B, 16, 16, 1\], got shape \[16, 16, 1\]"),
+    "size": (lambda m: m.encode(np.zeros((2, 8, 8, 1))), r"got \[2, 8, 8, 1\]"),
+    "channels": (lambda m: m.encode(np.zeros((2, 16, 16, 3))), r"\[B, 16, 16, 1\] for this model"),
+    "channels first": (lambda m: m.encode(np.zeros((2, 1, 16, 16))), r"\[B, 16, 16, 1\]"),
+    "empty": (lambda m: m.encode(IMAGES[:0]), "at least one image"),
+    "integers": (lambda m: m.encode(IMAGES.astype(int)), "uint8 or float"),
+    "range": (lambda m: m.encode(X + 255), r"must lie in \[-1, 1\], got \[255, 255\]"),
+    "not finite": (lambda m: m.encode(X + np.nan), "not finite"),
+    "rng": (lambda m: m.encode(IMAGES, rng=0), "deterministic"),
+    "code width": (lambda m: m.decode(Z[:, :5]), r"z must be \[B, 8\], got shape \[2, 5\]"),
+    "code rank": (lambda m: m.endpoint(Z[0]), r"z must be \[B, 8\]"),
+    "code not finite": (lambda m: m.endpoint(Z * np.inf), "finite"),
+    "x_T": (lambda m: m.decode(Z, X[:1]), r"x_T must be \[2, 16, 16, 1\]"),
+    "sampler": (lambda m: m.decode(Z, sampler="ddim"), "one of euler, heun"),
+    "steps": (lambda m: m.decode(Z, steps=1), "at least 2 steps"),
+    "churn": (lambda m: m.decode(Z, churn=1.5, rng=0), r"churn=1.5: must be in \[0, 1\)"),
+    "churn without rng": (lambda m: m.decode(Z, churn=0.3), "pass rng"),
+    "rho": (lambda m: m.decode(Z, rho=-1.0), "rho=-1.0"),
+    "time": (lambda m: m.denoise(X, 1.5, X, Z), r"t must lie in \[0.0001, 1\], got 1.5"),
+    "times": (lambda m: m.denoise(X, np.ones(3), X, Z), r"scalar or \[2\]"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_input_gets_a_sentence(model, name):
+    call, words = WRONG[name]
+    with pytest.raises(DBAEError, match=words) as caught:
+        call(model)
+    assert str(caught.value).endswith(".") and "\n" not in str(caught.value)

@@ -1,0 +1,166 @@
+"""The bridge's formulas: float32 against float64, automatic differentiation, identities."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dbae_jax import bridge, precond
+from dbae_jax.schedules import VE, VP
+
+SCHEDULES = [VP(), VE(), VP(t_max=2.0, beta_d=0.5, beta_min=1.0), VE(t_max=10.0)]
+schedules = pytest.mark.parametrize("schedule", SCHEDULES, ids=str)
+
+
+def _times(schedule):
+    """(t up to T - 1e-3 T, t nearer to T), as float32 numbers held in float64."""
+    far = np.geomspace(schedule.t_min, schedule.t_max * (1 - 1e-3), 4001)
+    near = schedule.t_max * (1 - np.geomspace(1e-3, 3e-7, 400))
+    return [np.float32(t).astype(np.float64) for t in (far, near)]
+
+
+def _scalars(schedule, t):
+    """Everything that depends on t alone."""
+    values = [*bridge.marginal_coefficients(schedule, t)]
+    values += [schedule.snr_ratio(t), schedule.snr_gap(t), schedule.alpha(t)]
+    values += [schedule.variance(t), schedule.alpha_ratio(t)]
+    values += [*precond.Bridge(schedule).at(t)]
+    values += [*precond.Bridge(schedule, precond.Moments(0.3, 1.2, 0.2)).at(t)]
+    return values
+
+
+@schedules
+def test_float32_is_accurate(schedule):
+    for t, tolerance in zip(_times(schedule), (1e-5, 3e-4), strict=True):
+        got, want = _scalars(schedule, jnp.asarray(t, jnp.float32)), _scalars(schedule, t)
+        for i, (single, double) in enumerate(zip(got, want, strict=True)):
+            assert single.dtype == jnp.float32
+            # c_noise = 250 ln t crosses 0 at t = 1: there the error is measured against 1.
+            scale = np.maximum(np.abs(double), 1e-30 if i not in (12, 18) else 1.0)
+            worst = np.max(np.abs(np.asarray(single, np.float64) - double) / scale)
+            assert worst < tolerance, (i, worst)
+
+
+@schedules
+def test_float32_drifts_are_accurate(schedule):
+    rng = np.random.default_rng(0)
+    for t, tolerance in zip(_times(schedule), (1e-5, 3e-4), strict=True):
+        x_0, x_T, noise = rng.uniform(-1, 1, (3, len(t), 2, 2, 1)).astype(np.float32)
+        doubles = [np.float64(a) for a in (x_0, x_T, noise)]
+        x_t = bridge.marginal_sample(schedule, t, *doubles).astype(np.float32)
+        for function in (
+            lambda t, x, e, s: bridge.marginal_sample(schedule, t, s, e, x),
+            lambda t, x, e, s: (
+                bridge.score_from_x_0(schedule, t, x, e, s)
+                * bridge.expand(bridge.marginal_coefficients(schedule, t).C, x)
+            ),
+            lambda t, x, e, s: bridge.reverse_sde_drift(schedule, t, x, e, s),
+        ):
+            single = function(jnp.asarray(t, jnp.float32), *map(jnp.asarray, (x_t, x_T, x_0)))
+            double = function(t, *map(np.float64, (x_t, x_T, x_0)))
+            scale = np.abs(double).max(axis=(1, 2, 3), keepdims=True)
+            # x_t - A x_T - B x_0 may cancel: errors are relative to the largest term in it.
+            terms = np.abs(doubles).max() + np.abs(double).max(axis=(1, 2, 3), keepdims=True)
+            error = np.abs(np.asarray(single, np.float64) - double) / np.maximum(scale, terms)
+            assert error.max() < tolerance
+
+
+@schedules
+def test_h_is_the_gradient_of_the_log_transition_density(schedule):
+    with jax.enable_x64(True):
+        x_T = jnp.array([0.7, -0.4])
+
+        def log_density(x_t, t):
+            ratio = 1 / schedule.alpha_ratio(t)  # a_T / a_t
+            variance = schedule.variance(jnp.float64(schedule.t_max)) - ratio**2 * (
+                schedule.variance(t)
+            )
+            return -jnp.sum((x_T - ratio * x_t) ** 2) / (2 * variance)
+
+        for share in (0.01, 0.3, 0.9, 0.999):
+            t = jnp.float64(share * schedule.t_max)
+            x_t = jnp.array([0.2, 1.5])
+            want = jax.grad(log_density)(x_t, t)
+            got = bridge.h_transform(schedule, t, x_t, x_T)
+            np.testing.assert_allclose(got, want, rtol=1e-8)
+
+
+@schedules
+def test_score_is_the_gradient_of_the_log_marginal_and_inverts(schedule):
+    rng = np.random.default_rng(1)
+    x_0, x_T, x_t = rng.normal(size=(3, 5, 2, 2, 1))
+    t = np.linspace(0.05, 0.95, 5) * schedule.t_max
+    score = bridge.score_from_x_0(schedule, t, x_t, x_T, x_0)
+    with jax.enable_x64(True):
+
+        def log_marginal(x_t):
+            C = bridge.marginal_coefficients(schedule, jnp.asarray(t)).C
+            mean = bridge.marginal_mean(schedule, jnp.asarray(t), x_0, x_T)
+            return -jnp.sum((x_t - mean) ** 2 / (2 * bridge.expand(C, x_t)))
+
+        np.testing.assert_allclose(score, jax.grad(log_marginal)(jnp.asarray(x_t)), rtol=1e-9)
+    again = bridge.x_0_from_score(schedule, t, x_t, x_T, score)
+    np.testing.assert_allclose(again, x_0, rtol=1e-6, atol=1e-9)
+
+
+@schedules
+def test_flow_of_known_ends_is_the_path_of_the_marginal(schedule):
+    """With x_0 known the ODE carries A x_T + B x_0 + sqrt(C) eps along: its drift is d/dt of it."""
+    rng = np.random.default_rng(2)
+    x_0, x_T, noise = rng.normal(size=(3, 1, 2, 2, 1))
+    for share in (0.1, 0.5, 0.9):
+        t, step = share * schedule.t_max, 1e-6 * schedule.t_max
+        around = [
+            bridge.marginal_sample(schedule, np.array([t + s]), x_0, x_T, noise)
+            for s in (-step, 0, step)
+        ]
+        slope = (around[2] - around[0]) / (2 * step)
+        score = bridge.score_from_x_0(schedule, np.array([t]), around[1], x_T, x_0)
+        flow = bridge.probability_flow_drift(schedule, np.array([t]), around[1], x_T, score)
+        np.testing.assert_allclose(flow, slope, rtol=1e-6)
+        reverse = bridge.reverse_sde_drift(schedule, np.array([t]), around[1], x_T, score)
+        g2 = schedule.diffusion_squared(np.float64(t))
+        np.testing.assert_allclose(flow - reverse, g2 * score / 2, rtol=1e-9)
+
+
+@schedules
+def test_ends_are_pinned(schedule):
+    A, B, C = bridge.marginal_coefficients(schedule, np.array([0.0, schedule.t_max]))
+    np.testing.assert_allclose(A, [0, 1], atol=1e-12)
+    np.testing.assert_allclose(B, [1, 0], atol=1e-12)
+    np.testing.assert_allclose(C, [0, 0], atol=1e-9)
+
+
+@schedules
+def test_preconditioning_gives_unit_variance(schedule):
+    """c_in x_t and the network's target have unit variance under the assumed moments."""
+    moments = precond.Moments(data_std=0.4, endpoint_std=0.9, covariance=0.2)
+    rng = np.random.default_rng(3)
+    cov = [[0.16, 0.2], [0.2, 0.81]]
+    x_0, x_T = rng.multivariate_normal([0, 0], cov, size=400_000).T
+    noise = rng.normal(size=x_0.shape)
+    for share in (0.02, 0.4, 0.97):
+        t = np.float64(share * schedule.t_max)
+        at = precond.Bridge(schedule, moments).at(t)
+        x_t = bridge.marginal_sample(schedule, t, x_0, x_T, noise)
+        target = (x_0 - at.c_skip * x_t) / at.c_out
+        # The standard error of a variance of 400,000 normal numbers is 0.0022.
+        assert np.var(at.c_in * x_t) == pytest.approx(1, abs=0.011)
+        assert np.var(target) == pytest.approx(1, abs=0.011)
+        assert abs(np.mean(target * x_t)) < 5 * x_t.std() / np.sqrt(x_t.size)
+        assert at.weight == pytest.approx(at.c_out**-2)
+
+
+def test_without_preconditioning_the_network_is_the_denoiser():
+    plain = precond.Bridge(VP(), None)
+    x_t, x_T = jnp.ones((2, 4, 4, 1)), jnp.zeros((2, 4, 4, 1))
+    denoise_fn = precond.make_denoiser(lambda x, c_noise, z: 3 * x[..., :1] + x[..., 1:])
+    out = denoise_fn(x_t, plain.at(jnp.array([0.2, 0.4])), x_T, None)
+    np.testing.assert_array_equal(out, 3 * x_t)
+    np.testing.assert_array_equal(plain.at(jnp.array([0.2])).weight, [1])
+
+
+def test_a_wrong_shape_of_t_is_refused():
+    x = jnp.zeros((3, 4, 4, 1))
+    with pytest.raises(ValueError, match=r"scalar or of shape \[B\] = \[3\]"):
+        bridge.marginal_mean(VP(), jnp.ones((3, 1)), x, x)

@@ -1,0 +1,167 @@
+"""Full-size networks against the authors', through the state-dict converter.
+
+Tolerances are relative L2 distances that float32 reaches; see `golden` for how cases are made.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dbae_jax import losses, samplers, state_dict, time_grids
+from dbae_jax.bridge import marginal_sample
+from dbae_jax.precond import make_denoiser
+from tests import golden
+
+CASES = ["celeba64_vp", "celeba64_ve", "celeba64_vp_stochastic", "ffhq128_vp"]
+
+
+@pytest.fixture(scope="module", params=CASES)
+def case(request):
+    yield golden.Case(request.param)
+    jax.clear_caches()
+
+
+@functools.cache
+def _forward(case):
+    """(q(z | x_0), z, x_T) in evaluation mode."""
+    networks, variables = case.networks, case.variables
+    code = jax.jit(networks.encode)(variables, case.x_0)
+    z = code.sample(golden.draw("eps", code.mean.shape))
+    return code, z, jax.jit(networks.endpoint)(variables, z)
+
+
+@functools.cache
+def _network(case):
+    return jax.jit(functools.partial(case.networks.network, case.variables))
+
+
+def test_codes_and_endpoints(case):
+    code, z, x_T = _forward(case)
+    assert case.distance("z", z) < 1e-5
+    assert case.distance("x_T", x_T) < 1e-5
+    if case.config.model.stochastic:
+        assert case.distance("mu", code.mean) < 1e-5
+        assert case.distance("log_sigma", code.log_sigma) < 1e-5
+    else:
+        assert code.log_sigma is None
+
+
+def test_training_pass_of_the_decoder(case):
+    _, z, _ = _forward(case)
+    x_T, stats = jax.jit(case.networks.endpoint_train)(case.variables, z)
+    assert golden.distance(golden.channels_first(x_T), case.outputs["train/x_T"], "") < 1e-5
+    after = state_dict.to_state_dict(
+        {"params": case.variables["params"], "stats": stats}, case.networks.module
+    )
+    entries = [name for name in case.outputs if name.startswith("train/decoder")]
+    used = [name for name in entries if "feat_256" not in name and "tracked" not in name]
+    assert len(used) >= 20
+    for name in used:
+        key = name.removeprefix("train/")
+        assert golden.distance(after[key], case.outputs[name], key) < 1e-5, name
+
+
+def test_denoiser(case):
+    _, z, x_T = _forward(case)
+    T = case.bridge.schedule.t_max
+    for j, t in enumerate(case.outputs["sigmas"]):
+        near_end = T - t < 1e-3 * T
+        raw = []
+
+        def network_fn(x, c_noise, z, raw=raw):
+            raw.append(_network(case)(x, c_noise, z))
+            return raw[0]
+
+        t = jnp.full(case.batch, t, jnp.float32)
+        x_t = marginal_sample(case.bridge.schedule, t, case.x_0, x_T, case.noise)
+        denoised = make_denoiser(network_fn)(x_t, case.bridge.at(t), x_T, z)
+        assert case.distance(f"x_t/{j}", x_t, "x_t") < (2e-4 if near_end else 3e-5)
+        assert case.distance(f"network/{j}", raw[0], "network") < (2e-4 if near_end else 3e-5)
+        assert case.distance(f"denoised/{j}", denoised, "denoised") < (2e-4 if near_end else 1e-5)
+
+
+def test_loss_and_gradients(case):
+    times = np.resize(case.outputs["loss/sigmas"], case.batch).astype(np.float32)
+    eps = golden.draw("eps", (case.batch, case.config.model.latent_dim))
+    draws = losses.Draws(times, case.noise, eps, dropout_key=None)
+
+    def loss_fn(params):
+        variables = {"params": params, "stats": case.variables["stats"]}
+        terms = losses.bridge_loss(
+            case.networks, case.bridge, variables, case.x_0, draws, train=False
+        )
+        return terms.weighted.mean(), terms
+
+    grads, terms = jax.jit(jax.grad(loss_fn, has_aux=True))(case.variables["params"])
+    np.testing.assert_allclose(terms.weighted, case.outputs["loss/weighted"], rtol=1e-5)
+    np.testing.assert_allclose(terms.x_0_error, case.outputs["loss/x0_mse"], rtol=1e-5)
+
+    as_keys = state_dict.to_state_dict(
+        {"params": grads, "stats": case.variables["stats"]}, case.networks.module
+    )
+    wanted = [n for n in case.outputs if n.startswith("grad/") and "feat_256" not in n]
+    trained = [e for e in state_dict.entries(case.networks.module, case.shapes)]
+    assert len(wanted) == sum(entry.path[0] == "params" for entry in trained)
+    for name in wanted:
+        key = name.removeprefix("grad/")
+        assert golden.distance(as_keys[key], case.outputs[name], key) < 5e-5, name
+
+
+def test_samples(case):
+    _, z, x_T = _forward(case)
+    names = [n for n in case.outputs if n.startswith("sample/") and n.count("/") == 1]
+    assert names
+    for name in names:
+        sampler, steps, churn, rho = name.removeprefix("sample/").split("_")[:4]
+        steps, churn = int(steps.removeprefix("steps")), float(churn.removeprefix("churn"))
+        schedule = case.bridge.schedule
+        times = time_grids.karras(schedule.t_min, schedule.t_max, steps, float(rho[3:]))
+        np.testing.assert_allclose(times, case.outputs[f"grid/steps{steps}_{rho}"], rtol=1e-12)
+        table = samplers.TABLES[sampler](case.bridge, times, churn=churn)
+        noises = jnp.stack([golden.draw_last(f"churn{i}", case.shape) for i in range(steps)])
+        x_0, states = _integrate(case, bool(churn))(case.variables, x_T, z, table, noises)
+        assert case.distance(name, x_0) < 2e-4, name
+        assert table.nfe == case.outputs[f"{name}/nfe"]
+        path = samplers.path_states(x_T, states, table)
+        for state, want in zip(path, case.outputs[f"{name}/path"], strict=True):
+            assert golden.distance(golden.channels_first(state), want, "path") < 2e-4, name
+
+
+@functools.cache
+def _integrate(case, noisy):
+    @jax.jit
+    def integrate(variables, x_T, z, table, noises):
+        denoiser = make_denoiser(functools.partial(case.networks.network, variables))
+        return samplers.integrate(
+            lambda x_t, at, x_T: denoiser(x_t, at, x_T, z),
+            x_T,
+            table,
+            (lambda i: noises[i]) if noisy else None,
+            keep_path=True,
+        )
+
+    return integrate
+
+
+def test_scalings(case):
+    """In float64 on the host, and in float32 on the device at the same float32 times."""
+    from configs import base
+    from dbae_jax import build, config
+
+    for name in [n for n in case.outputs if n.startswith("scalings/")]:
+        t, *wanted = case.outputs[name]
+        c = base.get_config()
+        c.bridge.schedule = name.removeprefix("scalings/")
+        bridge = build.make_bridge(config.from_config_dict(c).bridge)
+        at = bridge.at(t)
+        for got, want in zip((at.c_skip, at.c_out, at.c_in, at.weight), wanted, strict=True):
+            np.testing.assert_allclose(got, want, rtol=1e-10, atol=0)
+        at = bridge.at(jnp.asarray(t, jnp.float32))
+        near_end = bridge.schedule.t_max - t < 1e-3 * bridge.schedule.t_max
+        for got, want in zip((at.c_skip, at.c_out, at.c_in, at.weight), wanted, strict=True):
+            error = np.abs(np.asarray(got, np.float64) - want) / np.where(want == 0, 1, want)
+            assert np.all(error[~near_end] < 1e-5)
+            assert np.all(error[near_end] < 3e-4)

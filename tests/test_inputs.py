@@ -1,0 +1,170 @@
+"""Wrong commands: exit code 2, one clear sentence on stderr, nothing written."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from dbae_jax import command_line, train
+from dbae_jax.config import from_config_dict, from_dict, to_dict
+from dbae_jax.errors import ConfigError
+from tests import tiny
+
+ROOT = pathlib.Path(__file__).parent.parent
+PAPER = ("celeba", "ffhq", "celebahq", "horse", "bedroom")
+
+
+def _main(*flags, module="main"):
+    # One device: the commands under test stop before any arithmetic.
+    env = os.environ | {"XLA_FLAGS": ""}
+    command = [sys.executable, "-m", f"dbae_jax.{module}", *flags]
+    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
+
+
+WRONG_COMMANDS = {
+    "unknown key": (["--config.model.latent_dm=8"], "did you mean 'latent_dim'? allowed are"),
+    "wrong type": (["--config.model.latent_dim=many"], "config.model.latent_dim must be int"),
+    "value below": (["--config.train.batch_size=0"], "config.train.batch_size=0"),
+    "no data": (["--config.data.name=mnist"], "config.data.name='mnist' has no reader"),
+    "no flag": (["train"], "'train' is no flag"),
+    "mode": (["--mode=dance"], "<train|evaluate>"),
+    "missing workdir": (["--mode=evaluate"], "does not exist"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_COMMANDS)
+def test_wrong_commands_stop_with_a_sentence(name, tmp_path):
+    flags, words = WRONG_COMMANDS[name]
+    done = _main("--config=configs/digits.py", f"--workdir={tmp_path / 'run'}", *flags)
+    assert done.returncode == 2
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: ") and words in last
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_missing_flags_and_files(tmp_path):
+    for flags, words in (
+        ([f"--workdir={tmp_path / 'run'}"], "--config is missing"),
+        (["--config=configs/digits.py"], "--workdir is missing"),
+        (["--config=configs/nothing.py", f"--workdir={tmp_path / 'run'}"], "does not exist"),
+    ):
+        done = _main(*flags)
+        assert done.returncode == 2 and words in done.stderr and "Traceback" not in done.stderr
+    done = _main("--config=configs/digits.py", f"--workdir={tmp_path / 'run'}", module="convert")
+    assert done.returncode == 2 and "--checkpoint is missing" in done.stderr
+
+
+WRONG_CONFIGS = {
+    "size not a power of two": ({"data.image_size": 24}, "image_size=24 .* a power of two"),
+    "size too small": ({"data.image_size": 8}, "16 or more"),
+    "no channels": ({"data.channels": 0}, "channels=0"),
+    "schedule": ({"bridge.schedule": "vpp"}, "one of vp, ve, vp_simple, ve_simple"),
+    "negative time": ({"bridge.t_min": -1.0}, "t_min=-1.0 .* positive"),
+    "times crossed": ({"bridge.t_min": 0.5, "bridge.t_max": 0.4}, "below t_max=0.4"),
+    "covariance": ({"bridge.covariance": 0.5}, "data_std \\* endpoint_std = 0.25"),
+    "latent width": ({"model.latent_dim": 0}, "latent_dim=0"),
+    "dtype": ({"model.dtype": "float16"}, "float32, bfloat16"),
+    "widths": ({"model.unet.base_channels": 40}, "multiple of 32"),
+    "decoder width": ({"model.decoder.base_channels": 6}, "multiple of 4"),
+    "pool": ({"model.encoder.pool": "max"}, "mean, flatten"),
+    "attention off the tower": (
+        {"model.unet.attention_resolutions": (32,)},
+        r"attention_resolutions=\(32,\) .* \[16, 8\]",
+    ),
+    "too many levels": ({"model.unet.channel_mult": (1,) * 6}, "at most 5 levels"),
+    "heads": ({"model.unet.head_channels": 24}, "head_channels=24 .* divisor of the 32 channels"),
+    "dropout": ({"model.unet.dropout": 1.0}, r"dropout=1.0 .* \[0, 1\)"),
+    "optimizer": ({"optim.optimizer": "sgd"}, "one of radam, adam"),
+    "learning rate": ({"optim.learning_rate": 0.0}, "learning_rate=0.0 .* positive"),
+    "clipping": ({"optim.grad_clip_norm": -1.0}, "0 for no clipping"),
+    "ema": ({"optim.ema_decay": 1.0}, r"ema_decay=1.0 .* \[0, 1\)"),
+    "checkpoints": ({"checkpoint.every_steps": 0}, "checkpoint.every_steps=0"),
+    "sampler": ({"sample.sampler": "ddim"}, "one of euler, heun"),
+    "steps": ({"sample.steps": 1}, "sample.steps=1"),
+    "churn": ({"sample.churn": 1.0}, r"churn=1.0 .* \[0, 1\)"),
+    "seed": ({"seed": -1}, "seed=-1"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_CONFIGS)
+def test_wrong_configs_name_the_key_and_what_is_allowed(name):
+    overrides, words = WRONG_CONFIGS[name]
+    with pytest.raises(ConfigError, match=words) as caught:
+        tiny.config(**overrides)
+    assert str(caught.value).startswith("config.") and "\n" not in str(caught.value)
+
+
+def test_unknown_missing_and_mistyped_keys_in_a_config_file():
+    good = to_dict(tiny.config())
+    assert to_dict(from_dict(good)) == good
+    with pytest.raises(ConfigError, match=r"config\.model\.depth is no key"):
+        from_dict(good | {"model": good["model"] | {"depth": 3}})
+    with pytest.raises(ConfigError, match=r"config\.seed is missing"):
+        from_dict({key: value for key, value in good.items() if key != "seed"})
+    with pytest.raises(ConfigError, match=r"config\.seed must be int, got '0' \(str\)"):
+        from_dict(good | {"seed": "0"})
+    with pytest.raises(ConfigError, match=r"config\.train must be a section"):
+        from_dict(good | {"train": 3})
+    mult = good["model"]["unet"] | {"channel_mult": (1, 2.5)}
+    with pytest.raises(ConfigError, match=r"channel_mult\[1\] must be int"):
+        from_dict(good | {"model": good["model"] | {"unet": mult}})
+
+
+def test_overrides_are_explained():
+    config = tiny.config_dict()
+
+    def explain(flag):
+        return command_line.explain_overrides(["prog", flag], config)
+
+    assert explain("--config.model.latent_dim=3") is None
+    assert explain("--config.model.unet.channel_mult=(1,2)") is None
+    assert "config.modle is no key; did you mean 'model'?" in explain("--config.modle.x=3")
+    assert "config.seed is a value" in explain("--config.seed.x=3")
+    assert "is a section" in explain("--config.model=3")
+    assert "must be bool" in explain("--config.model.stochastic=maybe")
+    assert "must be tuple" in explain("--config.model.unet.channel_mult=a")
+
+
+def test_a_batch_that_devices_cannot_share_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"batch_size=12 .* by 8 devices; use 8 or 16"):
+        train.train(tiny.config(**{"train.batch_size": 12}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_workdirs_that_are_none(tmp_path):
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("x")
+    for name, words in (("file", "is a file"), ("mine", "no run of dbae_jax")):
+        with pytest.raises(ValueError, match=words):
+            train.train(tiny.config(), tmp_path / name)
+    assert [p.name for p in (tmp_path / "mine").iterdir()] == ["thesis.tex"]
+
+
+def test_channels_that_the_data_do_not_have(tmp_path):
+    with pytest.raises(ConfigError, match=r"data.channels=3 .* digits has 1"):
+        train.train(tiny.config(**{"data.channels": 3}), tmp_path / "run")
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_dry_run_describes_the_papers_models(name, tmp_path):
+    done = _main(f"--config=configs/{name}.py", "--dry_run", f"--workdir={tmp_path / 'run'}")
+    assert done.returncode == 0, done.stderr
+    celeba = name == "celeba"
+    # Parameters and forward cost that the paper's networks have (feat_256 aside: 0.04M).
+    assert f"Parameters: {'120.6M' if celeba else '162.4M'}" in done.stdout
+    assert f"{'40.0 G' if celeba else '186.6 G'} forward" in done.stdout
+    assert f'"name": "{name}"' in done.stdout
+    assert "unet/conv_in/kernel" in done.stdout
+    assert not (tmp_path / "run").exists()
+
+
+def test_from_config_dict_reads_what_command_lines_override():
+    c = tiny.config_dict()
+    c.update_from_flattened_dict({"model.unet.channel_mult": [1, 1], "bridge.t_max": 2})
+    config = from_config_dict(c)
+    assert config.model.unet.channel_mult == (1, 1)
+    assert config.bridge.t_max == 2.0

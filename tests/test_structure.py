@@ -1,0 +1,104 @@
+"""The house rules that a machine can check: who imports what, and how long things are."""
+
+import ast
+import pathlib
+
+import pytest
+
+PACKAGE = pathlib.Path(__file__).parent.parent / "dbae_jax"
+FILES = {str(p.relative_to(PACKAGE))[:-3].replace("/", "."): p for p in PACKAGE.rglob("*.py")}
+
+# Heavy libraries have one place each.
+OWNERS = {
+    "orbax": {"checkpoint"},
+    "grain": {"data.pipeline"},
+    "torch": {"convert"},
+    "safetensors": {"convert"},
+    "tensorflow": set(),
+    "ml_collections": {"config", "command_line"},
+    "jax.sharding": {"sharding"},
+    "flax.linen": {n for n in FILES if n.startswith("models.")},
+    "sklearn": {"data.sources", "evaluators.probe", "evaluators.reconstruction"},
+    "matplotlib": {"evaluators.pictures"},
+}
+
+# Modules that know nothing of networks, and those that know nothing but arrays.
+NO_MODELS = ("schedules", "bridge", "precond", "samplers", "time_grids", "losses", "optim", "rngs")
+ARRAYS_ONLY = ("schedules", "time_grids", "rngs", "errors", "flops")
+
+
+def _imports(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+IMPORTS = {name: set(_imports(path)) for name, path in FILES.items()}
+
+
+@pytest.mark.parametrize("library", OWNERS)
+def test_heavy_libraries_have_one_owner(library):
+    users = {
+        name
+        for name, imported in IMPORTS.items()
+        if any(i == library or i.startswith(library + ".") for i in imported)
+    }
+    assert users <= OWNERS[library]
+
+
+def _ours(name):
+    return {
+        i.removeprefix("dbae_jax.")
+        for i in IMPORTS[name]
+        if i.startswith("dbae_jax.") and i.removeprefix("dbae_jax.") in FILES
+    }
+
+
+def test_mathematics_does_not_know_networks():
+    for name in NO_MODELS:
+        assert not [i for i in _ours(name) if i.startswith("models")], name
+    for name in ARRAYS_ONLY:
+        assert not _ours(name), name
+    assert _ours("bridge") == {"schedules"}
+
+
+def test_only_the_border_sees_the_config_of_ml_collections():
+    inner = [n for n in FILES if n.startswith(("models", "data", "evaluators")) or n in NO_MODELS]
+    for name in inner:
+        assert not _ours(name) & {"build", "workdir", "train", "main"}, name
+
+
+def test_imports_have_no_circle():
+    done, path = set(), []
+
+    def visit(name):
+        assert name not in path, " -> ".join([*path, name])
+        if name in done:
+            return
+        path.append(name)
+        for other in _ours(name):
+            visit(other)
+        path.pop()
+        done.add(name)
+
+    for name in FILES:
+        visit(name)
+
+
+def test_no_private_parts_of_jax_or_optax():
+    for name, imported in IMPORTS.items():
+        assert not [i for i in imported if "._src" in i], name
+
+
+def test_functions_and_files_fit_on_a_screen():
+    for name, path in FILES.items():
+        text = path.read_text()
+        assert len(text.splitlines()) <= 400, name
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef):
+                doc = ast.get_docstring(node) or ""
+                length = node.end_lineno - node.lineno + 1 - len(doc.splitlines())
+                assert length <= 45, f"{name}.{node.name}: {length} lines"

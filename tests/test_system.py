@@ -1,0 +1,220 @@
+"""The system by running it: train, kill, resume, torn checkpoints, runs that must stop."""
+
+import json
+import os
+import pathlib
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+import dbae_jax
+from dbae_jax import checkpoint, summaries, train, workdir
+from dbae_jax.errors import CheckpointError, ConfigError, NonFiniteError
+from tests import tiny
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+def _params(directory, step=None, weights="raw"):
+    return jax.device_get(workdir.load(directory, weights, step).variables)
+
+
+def _assert_same(a, b):
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The workdir of a run of 6 steps; tests copy it before they touch it."""
+    directory = tmp_path_factory.mktemp("runs") / "whole"
+    train.train(tiny.config(**{"train.num_steps": 6}), directory)
+    return directory
+
+
+@pytest.fixture
+def run_copy(finished, tmp_path):
+    return pathlib.Path(shutil.copytree(finished, tmp_path / "run"))
+
+
+def test_a_run_leaves_what_it_should(finished):
+    assert checkpoint.steps(finished) == [2, 4, 6]
+    rows = summaries.read(finished)
+    assert [row["step"] for row in rows if "loss" in row] == [1, 2, 3, 4, 5, 6]
+    assert {"images_per_second", "learning_rate", "grad_norm", "train_seconds"} <= rows[0].keys()
+    saved = json.loads((finished / "config.json").read_text())
+    assert saved["model"]["latent_dim"] == 8
+    assert checkpoint.read_meta(finished, 6)["config"] == saved
+    items = {path.name for path in (finished / "checkpoints" / "6").iterdir() if path.is_dir()}
+    assert items >= {"params", "ema", "optimizer", "meta"}
+
+
+def test_an_interrupted_run_ends_as_the_uninterrupted_one(finished, tmp_path):
+    directory = tmp_path / "run"
+    train.train(tiny.config(**{"train.num_steps": 4}), directory)
+    # The learning rate's cosine must not end at 4: its length is the config's num_steps.
+    config = tiny.config(**{"train.num_steps": 6, "optim.schedule": "constant"})
+    shutil.rmtree(directory)
+    train.train(tiny.config(**{"train.num_steps": 4, "optim.schedule": "constant"}), directory)
+    train.train(config, directory)
+    whole = tmp_path / "whole"
+    train.train(config, whole)
+    for weights in ("raw", "ema"):
+        _assert_same(_params(directory, 6, weights), _params(whole, 6, weights))
+    assert [r["step"] for r in summaries.read(directory)] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_finished_run_has_nothing_to_do(run_copy):
+    before = _params(run_copy)
+    state = train.train(tiny.config(**{"train.num_steps": 6}), run_copy)
+    assert int(state.step) == 6
+    _assert_same(before, _params(run_copy))
+
+
+def test_keep_last_and_keep_every(tmp_path):
+    overrides = {
+        "train.num_steps": 7,
+        "checkpoint.every_steps": 1,
+        "checkpoint.keep_last": 2,
+        "checkpoint.keep_every_steps": 3,
+    }
+    train.train(tiny.config(**overrides), tmp_path / "run")
+    assert checkpoint.steps(tmp_path / "run") == [3, 6, 7]
+
+
+@pytest.mark.parametrize("item", ["params", "ema", "optimizer", "meta"])
+def test_a_torn_newest_checkpoint_is_skipped(run_copy, item, caplog):
+    torn = run_copy / "checkpoints" / "6" / item
+    for path in [p for p in torn.rglob("*") if p.is_file()]:
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with caplog.at_level("WARNING", logger="dbae_jax"):
+        state = train.train(tiny.config(**{"train.num_steps": 6}), run_copy)
+    assert "step 6" in caplog.text and "unreadable" in caplog.text
+    assert int(state.step) == 6
+    assert checkpoint.steps(run_copy) == [2, 4, 6]
+    assert workdir.load(run_copy).step == 6  # written anew, whole
+
+
+def test_a_torn_checkpoint_is_skipped_by_readers_too(run_copy, caplog):
+    for path in (run_copy / "checkpoints" / "6" / "ema").rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"")
+    model = dbae_jax.DBAE.load(run_copy)
+    assert "unreadable" in caplog.text
+    _assert_same(jax.device_get(model.variables), _params(run_copy, 4, "ema"))
+    assert (run_copy / "checkpoints" / "6").exists()  # a reader removes nothing
+
+
+def test_when_nothing_is_readable_it_says_so(run_copy):
+    for path in run_copy.rglob("*"):
+        if path.is_file() and "checkpoints" in path.parts:
+            path.write_bytes(path.read_bytes()[:10])
+    with pytest.raises(CheckpointError, match=r"No checkpoint under .* can be read"):
+        dbae_jax.DBAE.load(run_copy)
+    with pytest.raises(CheckpointError, match=r"No checkpoint under .* can be read"):
+        train.train(tiny.config(**{"train.num_steps": 8}), run_copy)
+
+
+def test_configs_that_do_not_fit_are_refused_with_their_keys(run_copy):
+    before = sorted(run_copy.rglob("*"))
+    changed = {"model.latent_dim": 4, "bridge.schedule": "ve", "train.num_steps": 8}
+    with pytest.raises(ConfigError) as caught:
+        train.train(tiny.config(**changed), run_copy)
+    assert "model.latent_dim (8 there, 4 now)" in str(caught.value)
+    assert "bridge.schedule ('vp' there, 've' now)" in str(caught.value)
+    assert "num_steps" not in str(caught.value)
+    assert sorted(run_copy.rglob("*")) == before
+
+
+def test_free_keys_may_change(run_copy):
+    free = {"train.num_steps": 7, "optim.learning_rate": 1e-4, "model.dtype": "bfloat16"}
+    assert int(train.train(tiny.config(**free), run_copy).step) == 7
+
+
+def test_other_device_counts_can_go_on(run_copy):
+    """The run was made on 8 devices; its arrays are read onto one."""
+    loaded = workdir.load(run_copy, "ema")
+    kernel = loaded.variables["params"]["unet"]["conv_in"]["kernel"]
+    assert len(kernel.sharding.device_set) == 1
+
+
+def test_a_non_finite_loss_stops_the_run_and_keeps_the_last_checkpoint(tmp_path):
+    directory = tmp_path / "run"
+    train.train(tiny.config(**{"train.num_steps": 2}), directory)
+    before = _params(directory, 2)
+    with pytest.raises(NonFiniteError) as caught:
+        train.train(tiny.config(**{"train.num_steps": 40, "optim.learning_rate": 1e30}), directory)
+    sentence = str(caught.value)
+    assert "at step" in sentence and "the checkpoint of step" in sentence
+    assert "learning_rate" in sentence and "grad_clip_norm" in sentence
+    kept = checkpoint.steps(directory)
+    assert 2 in kept
+    for step in kept:
+        leaves = jax.tree.leaves(_params(directory, step))
+        assert all(np.isfinite(leaf).all() for leaf in leaves)
+    _assert_same(before, _params(directory, 2))
+
+
+def test_metrics_after_the_resumed_step_are_made_again(run_copy):
+    path = run_copy / "metrics.jsonl"
+    path.write_text(path.read_text() + '{"step": 9, "loss": 1}\n{"step": 10, "lo')
+    train.train(tiny.config(**{"train.num_steps": 7}), run_copy)
+    assert [row["step"] for row in summaries.read(run_copy)] == [1, 2, 3, 4, 5, 6, 7]
+
+
+def _command(directory, steps):
+    overrides = {
+        "model.latent_dim": 8,
+        "model.encoder.channel_mult": (1, 1),
+        "model.decoder.base_channels": 4,
+        "model.unet.channel_mult": (1, 1),
+        "model.unet.attention_resolutions": (8,),
+        "train.batch_size": 16,
+        "train.num_steps": steps,
+        "train.log_every_steps": 1,
+        "train.diagnose_every_steps": 0,
+        "train.picture_every_steps": 0,
+        "checkpoint.every_steps": 1,
+        "optim.schedule": "constant",
+        "eval.num_images": 16,
+    }
+    flags = [f"--config.{key}={value}" for key, value in overrides.items()]
+    return [
+        *(sys.executable, "-m", "dbae_jax.main", "--config=configs/digits.py"),
+        *(f"--workdir={directory}", *flags),
+    ]
+
+
+def test_killed_at_a_random_moment_it_goes_on(tmp_path):
+    """kill -9 while steps and checkpoints are written, then start again and compare."""
+    directory, env = tmp_path / "killed", os.environ | {"XLA_FLAGS": ""}
+    process = subprocess.Popen(
+        _command(directory, 400), cwd=ROOT, env=env, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 300
+    while len(checkpoint.steps(directory)) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(random.uniform(0, 1.5))
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    reached = checkpoint.steps(directory)[-1]
+    assert 2 <= reached < 400
+
+    done = subprocess.run(
+        _command(directory, reached + 3), cwd=ROOT, env=env, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"Going on from step {reached}" in done.stderr
+    names = [path.name for path in (directory / "checkpoints").iterdir()]
+    assert not [name for name in names if "tmp" in name]
+    for step in checkpoint.steps(directory):
+        assert workdir.load(directory, step=step).step == step
+    whole = tmp_path / "whole"
+    subprocess.run(_command(whole, reached + 3), cwd=ROOT, env=env, check=True, capture_output=True)
+    _assert_same(_params(directory), _params(whole))

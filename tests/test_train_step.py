@@ -1,0 +1,209 @@
+"""The pure training step: what it learns from, what it repeats, how it lies on devices."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import bedroom, celeba, celebahq, ffhq, horse
+from dbae_jax import build, images, losses, optim, sharding, train_state
+from dbae_jax.config import from_config_dict
+from dbae_jax.train_step import make_diagnose, make_train_step
+from tests import tiny
+
+
+def _start(config, devices=1):
+    """(jitted step, state, key, mesh) on the first `devices` devices."""
+    mesh = sharding.make_mesh(jax.devices()[:devices])
+    networks, bridge = build.make_networks(config), build.make_bridge(config.bridge)
+    optimizer = build.make_optimizer(config)
+    everywhere = sharding.replicated(mesh)
+    key = jax.device_put(jax.random.key(config.seed), everywhere)
+    state = jax.jit(
+        lambda key: train_state.create(networks, optimizer, key), out_shardings=everywhere
+    )(key)
+    step = jax.jit(
+        make_train_step(networks, bridge, optimizer, ema_decay=config.optim.ema_decay),
+        in_shardings=(everywhere, sharding.batched(mesh), everywhere),
+        out_shardings=(everywhere, everywhere),
+        donate_argnums=0,
+    )
+    return step, state, key, mesh
+
+
+def _walk(config, steps, devices=1):
+    step, state, key, mesh = _start(config, devices)
+    shown, losses_seen = tiny.images(config.train.batch_size), []
+    for _ in range(steps):
+        state, metrics = step(state, sharding.to_global(mesh, {"image": shown}), key)
+        losses_seen.append(float(metrics["loss"]))
+    return jax.device_get(state), losses_seen
+
+
+def test_same_seed_same_parameters_bit_for_bit():
+    config = tiny.config(**{"model.unet.dropout": 0.1})
+    first, second = _walk(config, 20), _walk(config, 20)
+    assert first[1] == second[1]
+    jax.tree.map(np.testing.assert_array_equal, first[0], second[0])
+    other, _ = _walk(tiny.config(**{"model.unet.dropout": 0.1, "seed": 1}), 1)
+    kernel = lambda state: state.variables["params"]["unet"]["conv_in"]["kernel"]  # noqa: E731
+    assert not np.array_equal(kernel(first[0]), kernel(other))
+
+
+def test_one_and_eight_devices_agree():
+    """Random draws and batch norm see the global batch, so only rounding differs."""
+    config = tiny.config(**{"model.unet.dropout": 0.1, "model.stochastic": True})
+    one, eight = _walk(config, 3, devices=1), _walk(config, 3, devices=8)
+    np.testing.assert_allclose(one[1], eight[1], rtol=1e-5)
+    for a, b in zip(jax.tree.leaves(one[0]), jax.tree.leaves(eight[0]), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5, rtol=1e-5)
+
+
+def test_the_compiled_step_has_one_kind_of_collective():
+    step, state, key, mesh = _start(tiny.config(), devices=8)
+    batch = sharding.to_global(mesh, {"image": tiny.images(16)})
+    text = step.lower(state, batch, key).compile().as_text()
+    assert "all-reduce" in text
+    for other in ("all-gather(", "all-to-all(", "collective-permute("):
+        assert other not in text
+
+
+def test_loss_falls_on_one_batch():
+    _, seen = _walk(tiny.config(), 40)
+    assert np.mean(seen[-5:]) < 0.7 * np.mean(seen[:5])
+
+
+def test_all_three_networks_and_their_statistics_move():
+    config = tiny.config()
+    step, state, key, mesh = _start(config)
+    before = jax.device_get(state)
+    for _ in range(2):  # the first step moves only what follows the zero-initialised layers
+        state, _ = step(state, sharding.to_global(mesh, {"image": tiny.images(16)}), key)
+    after = jax.device_get(state)
+    for name in ("encoder", "decoder", "unet"):
+        moved = jax.tree.map(
+            lambda a, b: bool(np.any(a != b)),
+            before.variables["params"][name],
+            after.variables["params"][name],
+        )
+        assert np.mean(jax.tree.leaves(moved)) > 0.9, name
+    moved = jax.tree.map(
+        lambda a, b: bool(np.any(a != b)), before.variables["stats"], after.variables["stats"]
+    )
+    assert all(jax.tree.leaves(moved))
+    assert int(after.step) == 2
+    decay = config.optim.ema_decay
+    kernel = lambda v: v["params"]["unet"]["conv_out"]["kernel"]  # noqa: E731
+    assert (
+        np.linalg.norm(kernel(after.ema))
+        < 2.1 * (1 - decay) * np.linalg.norm(kernel(after.variables)) + 1e-6
+    )
+
+
+def test_gradients_reach_the_decoder_through_the_bridge_and_the_condition():
+    """x_T acts inside x_t and as an input of the network: cutting either changes its gradient."""
+    config = tiny.config()
+    networks, bridge = build.make_networks(config), build.make_bridge(config.bridge)
+    variables = tiny.variables(config)
+    x_0 = images.to_float(jnp.asarray(tiny.images(4)))
+    draws = losses.draw(jax.random.key(0), x_0.shape, 8, bridge)._replace(dropout_key=None)
+
+    class Cut:
+        """The networks, with no gradient through the condition x_T."""
+
+        latent_dim, encode = networks.latent_dim, staticmethod(networks.encode)
+        endpoint_train = staticmethod(networks.endpoint_train)
+
+        @staticmethod
+        def network(variables, x, c_noise, z, dropout_key):
+            x = jnp.concatenate([x[..., :1], jax.lax.stop_gradient(x[..., 1:])], axis=-1)
+            return networks.network(variables, x, c_noise, z, dropout_key)
+
+    def grad(nets):
+        def loss(params):
+            full = {"params": params, "stats": variables["stats"]}
+            return losses.bridge_loss(nets, bridge, full, x_0, draws, train=True).weighted.mean()
+
+        return jax.grad(loss)(variables["params"])["decoder"]["conv_out"]["kernel"]
+
+    whole, cut = grad(networks), grad(Cut)
+    assert np.linalg.norm(cut) > 0
+    assert np.linalg.norm(whole - cut) > 1e-3 * np.linalg.norm(whole)
+
+
+def test_loss_is_the_weighted_error_at_uniform_times():
+    config = tiny.config()
+    bridge = build.make_bridge(config.bridge)
+    draws = losses.draw(jax.random.key(0), (4096, 1, 1, 1), 8, bridge)
+    t = np.asarray(draws.t)
+    assert t.min() >= bridge.schedule.t_min and t.max() <= bridge.schedule.t_max
+    assert t.mean() == pytest.approx(0.5, abs=0.025)  # five standard errors
+    networks, variables = build.make_networks(config), tiny.variables(config)
+    x_0 = images.to_float(jnp.asarray(tiny.images(6)))
+    draws = losses.draw(jax.random.key(0), x_0.shape, 8, bridge)._replace(dropout_key=None)
+    terms = losses.bridge_loss(networks, bridge, variables, x_0, draws, train=False)
+    want = np.asarray(bridge.at(np.asarray(draws.t)).weight) * terms.x_0_error
+    np.testing.assert_allclose(terms.weighted, want, rtol=1e-5)
+
+
+def test_diagnostics_tell_a_code_that_is_used():
+    config = tiny.config(**{"train.num_steps": 300, "optim.learning_rate": 2e-3})
+    networks, bridge = build.make_networks(config), build.make_bridge(config.bridge)
+    diagnose = jax.jit(make_diagnose(networks, bridge))
+    batch = {"image": jnp.asarray(tiny.images(16))}
+    optimizer = build.make_optimizer(config)
+    drawn = train_state.create(networks, optimizer, jax.random.key(0))
+    values = diagnose(drawn, batch, jax.random.key(1))
+    assert abs(float(values["code_gap"])) < 1e-3  # zero-initialised output: nothing is used
+    state, _ = _walk(config, 150)
+    values = diagnose(state, batch, jax.random.key(1))
+    assert float(values["code_gap"]) > 0.02 * float(values["eval_loss"])
+    assert float(values["z_variance"]) > 0
+
+
+def test_learning_rate_schedules():
+    make = optim.make_schedule
+    warm = make(2.0, schedule="constant", warmup_steps=4, num_steps=100)
+    np.testing.assert_allclose([warm(i) for i in (0, 2, 4, 99)], [0.5, 1.25, 2, 2])
+    cosine = make(2.0, schedule="cosine", warmup_steps=0, num_steps=100)
+    np.testing.assert_allclose([cosine(i) for i in (0, 50, 100)], [2, 1, 0], atol=1e-6)
+
+
+def test_clipping_bounds_the_gradient_and_is_off_by_default():
+    def first_moment(clip):
+        optimizer = optim.make_optimizer("adam", lambda _: 1.0, grad_clip_norm=clip)
+        params = {"w": jnp.zeros(4)}
+        _, state = optimizer.update({"w": jnp.full(4, 50.0)}, optimizer.init(params), params)
+        return np.linalg.norm(state[1][0].mu["w"]) / 0.1
+
+    assert first_moment(0.0) == pytest.approx(100)
+    assert first_moment(1.0) == pytest.approx(1)
+
+
+PAPER = {m.__name__: m for m in (celeba, ffhq, celebahq, horse, bedroom)}
+
+
+@pytest.fixture(scope="module")
+def compiled():
+    """Compiled full-size steps: the 128-pixel configs differ in nothing that is compiled."""
+    return {}
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_the_papers_configs_train_a_step_at_full_size(name, compiled):
+    c = PAPER[name].get_config()
+    c.train.batch_size = 2
+    config = from_config_dict(c)
+    kind = (config.data.image_size, config.model, config.bridge, config.optim)
+    if kind not in compiled:
+        compiled.clear()
+        jax.clear_caches()
+        compiled[kind] = _start(config)
+    step, state, key, mesh = compiled.pop(kind)
+    size = config.data.image_size
+    made_up = np.random.default_rng(0).integers(0, 256, (2, size, size, 3), np.uint8)
+    at = int(state.step)
+    state, metrics = step(state, sharding.to_global(mesh, {"image": made_up}), key)
+    assert np.isfinite([float(v) for v in metrics.values()]).all()
+    assert int(state.step) == at + 1
+    compiled[kind] = step, state, key, mesh

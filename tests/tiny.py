@@ -1,0 +1,55 @@
+"""A model that compiles in seconds: the digits config with narrow towers."""
+
+import functools
+
+import jax
+import numpy as np
+
+from configs import digits
+from dbae_jax import build
+from dbae_jax.config import Config, from_config_dict
+
+
+def config_dict():
+    c = digits.get_config()
+    c.model.latent_dim = 8
+    c.model.encoder.channel_mult = (1, 1)
+    c.model.decoder.base_channels = 4
+    c.model.unet.channel_mult = (1, 1)
+    c.model.unet.attention_resolutions = (8,)
+    c.train.batch_size = 16
+    c.train.num_steps = 4
+    c.train.log_every_steps = 1
+    c.train.diagnose_every_steps = 0
+    c.train.picture_every_steps = 0
+    c.checkpoint.every_steps = 2
+    c.sample.steps = 3
+    c.eval.batch_size = 8
+    c.eval.num_images = 16
+    c.eval.num_pictures = 2
+    return c
+
+
+def config(**overrides) -> Config:
+    """Returns the tiny config; overrides as `**{"model.latent_dim": 4}`."""
+    c = config_dict()
+    c.update_from_flattened_dict(overrides)
+    return from_config_dict(c)
+
+
+def images(count: int) -> np.ndarray:
+    """Returns the first digits, uint8 [count, 16, 16, 1]."""
+    return build.make_source(config().data, "test").images[:count]
+
+
+@functools.cache
+def variables(c: Config, seed: int = 0) -> dict:
+    """Returns drawn weights, with the zero-initialised layers filled as well."""
+    drawn = jax.jit(build.make_networks(c).init)(jax.random.key(seed))
+    leaves, tree = jax.tree.flatten(drawn)
+    keys = jax.random.split(jax.random.key(seed + 1), len(leaves))
+    filled = [
+        leaf if np.any(leaf) else 0.1 * jax.random.normal(key, leaf.shape)
+        for key, leaf in zip(keys, leaves, strict=True)
+    ]
+    return jax.tree.unflatten(tree, filled)
