@@ -67,7 +67,7 @@ def get_config() -> ConfigDict:
     c.train.log_every_steps = 100
     c.train.diagnose_every_steps = 5_000  # latent variance, loss with shuffled codes; 0: never
     c.train.picture_every_steps = 10_000  # reconstructions of held-out images; 0: never
-    c.train.evaluate_every_steps = 50_000  # held-out reconstruction error; 0: only at the end
+    c.train.evaluate_every_steps = 50_000  # held-out reconstruction error; 0: never
 
     c.checkpoint = ConfigDict()
     c.checkpoint.every_steps = 5_000

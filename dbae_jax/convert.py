@@ -101,7 +101,7 @@ def write_state_dict(path: pathlib.Path, values: dict[str, np.ndarray]) -> None:
         safetensors.numpy.save_file(values, fresh)
     else:
         torch = _torch()
-        torch.save({key: torch.from_numpy(value) for key, value in values.items()}, fresh)
+        torch.save({key: torch.tensor(value) for key, value in values.items()}, fresh)
     fresh.replace(path)
 
 

@@ -78,7 +78,7 @@ def set_up(config: Config, directory: pathlib.Path) -> Run:
     abstract = workdir.placed(jax.eval_shape(init, key), everywhere)
     state = workdir.resume(directory, config, abstract)
     if state is None:
-        state = jax.jit(init, out_shardings=everywhere)(key)
+        state = jax.jit(init, out_shardings=everywhere, compiler_options=_quick_compile())(key)
     else:
         log.info("Going on from step %d of %s.", int(state.step), directory)
     step_fn = make_train_step(networks, bridge, optimizer, ema_decay=config.optim.ema_decay)
@@ -89,6 +89,11 @@ def set_up(config: Config, directory: pathlib.Path) -> Run:
         donate_argnums=0,
     )
     return Run(jitted, state, jax.device_put(rngs.stream(key, "train"), everywhere), mesh)
+
+
+def _quick_compile() -> dict | None:
+    """Options for programs that run once: on a CPU, optimising them takes longer than they do."""
+    return {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
 
 
 def run_loop(

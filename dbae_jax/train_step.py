@@ -45,7 +45,7 @@ def make_train_step(
         metrics = {
             "loss": loss,
             "x_0_mse": terms.x_0_error.mean(),
-            "grad_norm": optax.global_norm(grads),
+            "grad_norm": optax.tree.norm(grads),
         }
         return TrainState(state.step + 1, variables, ema, opt_state), metrics
 

@@ -338,10 +338,16 @@ def propagate(
 
     Returns:
       One Gaussian for each of times[1:].
+
+    Raises:
+      ArithmeticError: where the moments run away, which those of a right drift do not.
     """
-    d, width = world.widths[0], sum(world.widths)
+    d, width, calls = world.widths[0], sum(world.widths), itertools.count()
 
     def slope_fn(v, packed):
+        # a wrong drift may explode or turn stiff: fail then, do not crawl
+        if not np.abs(packed).max() < 1e8 or next(calls) > 20_000:
+            raise ArithmeticError(f"moments run away, calls {calls}")
         t, slope = time_at(schedule, v)
         drift = affine_of(lambda state: drift_fn(t, *world.split(state)), width)
         mean, cov = packed[:width], packed[width:].reshape(width, width)

@@ -170,5 +170,5 @@ def test_averaged_statistics_belong_to_the_averaged_weights():
     np.testing.assert_allclose(stats["norm"]["mean"], raw_stats["norm"]["mean"], atol=1e-5)
     matrix = decoder.as_matrix(ema["params"]["decoder"]["up_8"]["conv"]["kernel"])
     sigma = stats["conv"]["u"] @ matrix @ stats["conv"]["v"]
-    assert float(sigma) == pytest.approx(np.linalg.svd(matrix, compute_uv=False)[0], rel=1e-3)
+    assert float(sigma) == pytest.approx(np.linalg.svd(matrix, compute_uv=False)[0], rel=5e-3)
     assert float(jnp.linalg.norm(stats["conv"]["u"])) == pytest.approx(1, rel=1e-5)

@@ -17,6 +17,7 @@ def config_dict():
     c.model.decoder.base_channels = 4
     c.model.unet.channel_mult = (1, 1)
     c.model.unet.attention_resolutions = (8,)
+    c.optim.schedule = "constant"
     c.train.batch_size = 16
     c.train.num_steps = 4
     c.train.log_every_steps = 1

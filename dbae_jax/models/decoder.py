@@ -4,8 +4,6 @@ Running state lives in the flax collection "stats": mean and var of the batch no
 singular vectors u and v of the spectral norms.
 """
 
-import math
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -18,6 +16,7 @@ from dbae_jax.models.layers import kernel_init, upsample
 BATCH_NORM_EPS = 1e-5
 BATCH_NORM_MOMENTUM = 0.9
 FIRST_GATED_SIZE = 64
+FIRST_POWER_STEPS = 15
 GATE_REDUCTION = 16  # a gate at r looks at the features at r / 16
 
 
@@ -58,8 +57,11 @@ def _normalize(x: jax.Array) -> jax.Array:
     return x / jnp.maximum(jnp.linalg.norm(x), 1e-12)
 
 
-def _random_unit(key: jax.Array, size: int) -> jax.Array:
-    return _normalize(jax.random.normal(key, (size,)))
+def _first_vectors(key: jax.Array, kernel: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns u and v after some steps from a random u: a fresh model can be evaluated at once."""
+    u = _normalize(jax.random.normal(key, kernel.shape[-1:]))
+    u = lax.fori_loop(0, FIRST_POWER_STEPS, lambda _, u: power_iteration(kernel, u)[0], u)
+    return power_iteration(kernel, u)
 
 
 class SpectralConv(nn.Module):
@@ -93,10 +95,9 @@ class SpectralConv(nn.Module):
         """Returns kernel / sigma, [size, size, in, out] in float32; moves u and v when training."""
         shape = (self.size, self.size, in_channels, self.channels)
         kernel = self.param("kernel", kernel_init, shape, self.param_dtype)
-        u, v = (
-            self.variable("stats", name, lambda n=n: _random_unit(self.make_rng("params"), n))
-            for name, n in (("u", self.channels), ("v", math.prod(shape[:-1])))
-        )
+        start = (self.make_rng("params"), kernel) if self.is_initializing() else None
+        u = self.variable("stats", "u", lambda: _first_vectors(*start)[0])
+        v = self.variable("stats", "v", lambda: _first_vectors(*start)[1])
         if train and not self.is_initializing():
             u.value, v.value = power_iteration(kernel, u.value)
         sigma = u.value @ as_matrix(kernel) @ v.value
