@@ -26,7 +26,7 @@ lint: $(VENV)/installed-$(EXTRAS)
 # One stamp a set of extras; a change of setup.py or of the pinned versions installs anew.
 $(VENV)/installed-%: setup.py constraints
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet $(CONSTRAINTS) -e '.[$(filter-out demo,$*)]'
+	$(BIN)/python -m pip install --quiet $(CONSTRAINTS) -e '$(if $(filter demo,$*),.,.[$*])'
 	touch $@
 
 clean:

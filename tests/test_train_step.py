@@ -89,6 +89,8 @@ def test_all_three_networks_and_their_statistics_move():
         )
         # Biases stand still where a norm of one channel a group takes them out again.
         assert np.mean(jax.tree.leaves(moved)) > 0.7, name
+    for state in (before, after):  # with one output channel u is 1 for good
+        del state.variables["stats"]["decoder"]["conv_out"]["u"]
     moved = jax.tree.map(
         lambda a, b: bool(np.any(a != b)), before.variables["stats"], after.variables["stats"]
     )
