@@ -75,10 +75,12 @@ def get_config() -> ConfigDict:
     c.checkpoint.keep_every_steps = 100_000  # and these for good; 0: none
 
     c.sample = ConfigDict()
-    c.sample.sampler = "euler"  # or "heun"
-    c.sample.steps = 100  # N intervals: N evaluations of euler, 2N - 1 of heun, churn adds N
-    c.sample.churn = 0.0  # share of every interval walked by the reverse SDE first; 0: the ODE
-    c.sample.rho = 7.0  # bend of the time grid
+    c.sample.sampler = "euler"  # or "heun", "dbim", "multistep2", "multistep3"
+    c.sample.steps = 100  # N intervals: N evaluations (heun 2N - 1; churn adds N)
+    c.sample.grid = "karras"  # or "uniform", "power", "lambda"
+    c.sample.rho = 7.0  # bend of the karras and power grids
+    c.sample.churn = 0.0  # euler, heun: share of every interval walked by the reverse SDE first
+    c.sample.eta = 0.0  # dbim: from 0, deterministic, to 1, a Markov bridge
 
     c.eval = ConfigDict()
     c.eval.batch_size = 64  # images at a time

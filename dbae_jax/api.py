@@ -8,13 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dbae_jax import build, rngs, samplers, time_grids, workdir
+from dbae_jax import build, rngs, samplers, workdir
 from dbae_jax.config import Config
 from dbae_jax.errors import DataError
 from dbae_jax.images import check_images, to_float
 from dbae_jax.models.autoencoder import Networks
 from dbae_jax.precond import make_denoiser
-from dbae_jax.samplers import Sample
+from dbae_jax.sampler_tables import Table
+from dbae_jax.samplers import Plan, Sample
 
 Rng = int | jax.Array | None  # a seed, a key of jax.random.key, or nothing
 
@@ -57,7 +58,7 @@ class DBAE:
         self._encode = jax.jit(self._encode_batch, static_argnames="sample")
         self._endpoint = jax.jit(self._networks.endpoint)
         self._denoise = jax.jit(self._denoise_batch)
-        self._decode = jax.jit(self._decode_batch, static_argnames=("noisy", "keep_path"))
+        self._decode = jax.jit(self._decode_batch, static_argnames="keep_path")
 
     @classmethod
     def load(
@@ -137,58 +138,60 @@ class DBAE:
         churn: float = 0.0,
         rho: float = 7.0,
         rng: Rng = None,
+        *,
+        grid: str | np.ndarray = "karras",
+        eta: float = 0.0,
     ) -> np.ndarray:
         """Decodes z: [B, D] to images: [B, H, W, C], float32 in [-1, 1].
 
         Args:
           z: codes.
           x_T: endpoint to start from; default `self.endpoint(z)`.
-          sampler: "euler" (`steps` network evaluations) or "heun" (2 steps - 1).
+          sampler: "euler", "dbim", "multistep2", "multistep3" (`steps` network evaluations each) or
+            "heun" (2 steps - 1); docs/samplers.md compares them.
           steps: intervals of the time grid.
-          churn: share in [0, 1) of every interval that the reverse SDE walks; adds `steps`
-            evaluations and needs `rng`. 0: the ODE, deterministic.
-          rho: bend of the time grid.
-          rng: seed or key of the churn noise.
+          churn: euler and heun: share in [0, 1) of every interval that the reverse SDE walks;
+            adds `steps` evaluations and needs `rng`. 0: the ODE, deterministic.
+          rho: bend of the karras and power grids.
+          rng: seed or key of the noise of churn and eta. For dbim and multistep it also draws the
+            noise of the first step, which without rng is 0.
+          grid: "karras", "uniform", "power", "lambda", or times falling to 0 (then `steps` and
+            `rho` have no effect).
+          eta: dbim: in [0, 1], 0 deterministic, 1 a Markov bridge; needs `rng` above 0.
         """
-        return self._sample(z, x_T, sampler, steps, churn, rho, rng, keep_path=False).x_0
+        plan = Plan(sampler, steps, grid, rho, churn, eta)
+        return self._sample(z, x_T, plan, rng, keep_path=False).x_0
 
     def trajectory(
-        self,
-        z: np.ndarray,
-        x_T: np.ndarray | None = None,
-        sampler: str = "heun",
-        steps: int = 20,
-        churn: float = 0.0,
-        rho: float = 7.0,
-        rng: Rng = None,
+        self, z: np.ndarray, x_T: np.ndarray | None = None, rng: Rng = None, **plan
     ) -> Sample:
         """As `decode`, also with the states on the way and the number of evaluations.
 
         Returns:
-          x_0: [B, H, W, C]; path: [S, B, H, W, C], x_T first, then the state after every churn
-          and every ODE step, clipped to [-1, 1]; nfe.
+          x_0: [B, H, W, C]; path: [S, B, H, W, C], x_T first, then the state after every step
+          (and every churn), clipped to [-1, 1]; nfe.
         """
-        return self._sample(z, x_T, sampler, steps, churn, rho, rng, keep_path=True)
+        return self._sample(z, x_T, Plan(**plan), rng, keep_path=True)
 
     def reconstruct(self, images: np.ndarray, **kwargs) -> np.ndarray:
         """Encodes and decodes images: [B, H, W, C]; `kwargs` as `decode` takes."""
         return self.decode(self.encode(images), **kwargs)
 
-    def nfe(self, sampler: str, steps: int, churn: float = 0.0) -> int:
+    def nfe(self, **plan) -> int:
         """Returns the number of network evaluations that `decode` makes an image."""
-        return self._table(sampler, steps, churn, 7.0).nfe
+        return self._table(Plan(**plan), None).nfe
 
-    def _sample(self, z, x_T, sampler, steps, churn, rho, rng, *, keep_path) -> Sample:
+    def _sample(self, z, x_T, plan: Plan, rng: Rng, *, keep_path: bool) -> Sample:
         z = self._check_codes(z)
-        if churn and rng is None:
-            raise DataError(f"churn={churn} draws noise: pass rng, a seed or a key.")
-        table = self._table(sampler, steps, churn, rho)
+        table = self._table(plan, rng)
+        if plan.needs_noise and rng is None:
+            raise DataError(
+                f"churn={plan.churn}, eta={plan.eta} draw noise: pass rng, a seed or a key."
+            )
         x_T = self.endpoint(z) if x_T is None else self._check_states(x_T, "x_T", len(z))
 
         def decode_batch(x_T, z, keys):
-            return self._decode(
-                self.variables, x_T, z, keys, table, noisy=bool(churn), keep_path=keep_path
-            )
+            return self._decode(self.variables, x_T, z, keys, table, keep_path=keep_path)
 
         keys = _keys(rng, len(z))
         if not keep_path:
@@ -197,16 +200,9 @@ class DBAE:
         path = samplers.path_states(x_T, np.moveaxis(states, 1, 0), table)
         return Sample(x_0, np.asarray(path), table.nfe)
 
-    def _table(self, sampler: str, steps: int, churn: float, rho: float) -> samplers.Table:
-        if sampler not in samplers.TABLES:
-            raise DataError(
-                f"sampler={sampler!r} is not allowed: it must be one of "
-                f"{', '.join(samplers.TABLES)}."
-            )
-        schedule = self.bridge.schedule
+    def _table(self, plan: Plan, rng: Rng) -> Table:
         try:
-            times = time_grids.karras(schedule.t_min, schedule.t_max, steps, rho)
-            return samplers.TABLES[sampler](self.bridge, times, churn=churn)
+            return plan.table(self.bridge, boot=rng is not None)
         except ValueError as error:
             raise DataError(str(error)) from error
 
@@ -222,13 +218,12 @@ class DBAE:
 
         return make_denoiser(network_fn)(x_t, at, x_T, z)
 
-    def _decode_batch(self, variables, x_T, z, keys, table, *, noisy, keep_path):
-        noise_fn = samplers.example_noise_fn(keys, x_T.shape[1:]) if noisy else None
+    def _decode_batch(self, variables, x_T, z, keys, table, *, keep_path):
         x_0, states = samplers.integrate(
             lambda x_t, at, x_T: self._denoise_batch(variables, x_t, at, x_T, z),
             x_T,
             table,
-            noise_fn,
+            samplers.example_noise_fn(keys, x_T.shape[1:]),
             keep_path=keep_path,
         )
         return (x_0, jnp.moveaxis(states, 0, 1)) if keep_path else x_0

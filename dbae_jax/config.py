@@ -205,13 +205,22 @@ class SampleConfig:
 
     sampler: str
     steps: int
-    churn: float
+    grid: str
     rho: float
+    churn: float
+    eta: float
 
     def _check(self, path: str) -> None:
-        _one_of(self.sampler, f"{path}.sampler", ("euler", "heun"))
+        names = ("euler", "heun", "dbim", "multistep2", "multistep3")
+        _one_of(self.sampler, f"{path}.sampler", names)
+        _one_of(self.grid, f"{path}.grid", ("karras", "uniform", "power", "lambda"))
         _require(self.steps >= 2, f"{path}.steps={self.steps}", "at least 2")
         _require(0 <= self.churn < 1, f"{path}.churn={self.churn}", "in [0, 1)")
+        _require(0 <= self.eta <= 1, f"{path}.eta={self.eta}", "in [0, 1]")
+        drifts = self.sampler in ("euler", "heun")
+        _require(drifts or not self.churn, f"{path}.churn={self.churn}", "0 but for euler and heun")
+        dbim = self.sampler == "dbim"
+        _require(dbim or not self.eta, f"{path}.eta={self.eta}", "0 but for dbim")
         _require(self.rho > 0, f"{path}.rho={self.rho}", "positive")
 
 

@@ -47,7 +47,7 @@ def evaluate(config: Config, directory: pathlib.Path) -> dict[str, Any]:
         "test_mse": reconstruction.mse(model, test, config.sample),
         "pca_mse": reconstruction.pca_mse(train, test, config.model.latent_dim),
         "probe_accuracy": None,
-        "nfe": model.nfe(config.sample.sampler, config.sample.steps, config.sample.churn),
+        "nfe": model.nfe(**vars(config.sample)),
         **_training_record(directory),
         "latent_dim": config.model.latent_dim,
         "num_steps": loaded.step,

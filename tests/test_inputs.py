@@ -80,9 +80,12 @@ WRONG_CONFIGS = {
     "clipping": ({"optim.grad_clip_norm": -1.0}, "0 for no clipping"),
     "ema": ({"optim.ema_decay": 1.0}, r"ema_decay=1.0 .* \[0, 1\)"),
     "checkpoints": ({"checkpoint.every_steps": 0}, "checkpoint.every_steps=0"),
-    "sampler": ({"sample.sampler": "ddim"}, "one of euler, heun"),
+    "sampler": ({"sample.sampler": "ddim"}, "one of euler, heun, dbim"),
     "steps": ({"sample.steps": 1}, "sample.steps=1"),
     "churn": ({"sample.churn": 1.0}, r"churn=1.0 .* \[0, 1\)"),
+    "grid": ({"sample.grid": "cosine"}, "one of karras, uniform"),
+    "churn of dbim": ({"sample.sampler": "dbim", "sample.churn": 0.3}, "0 but for euler and heun"),
+    "eta of heun": ({"sample.eta": 0.3}, "0 but for dbim"),
     "seed": ({"seed": -1}, "seed=-1"),
 }
 

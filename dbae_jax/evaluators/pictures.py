@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from dbae_jax.api import DBAE
 from dbae_jax.config import SampleConfig
 from dbae_jax.evaluators import reconstruction
+from dbae_jax.evaluators.reconstruction import noise_seed
 from dbae_jax.images import save_grid, to_float
 
 
@@ -37,7 +38,7 @@ def interpolation(
     for first, second in _different(labels, len(images), pairs):
         weights = np.linspace(0, 1, points, dtype=np.float32)[:, None]
         line = (1 - weights) * z[first] + weights * z[second]
-        decoded = model.decode(line, rng=0 if sample.churn else None, **vars(sample))
+        decoded = model.decode(line, rng=noise_seed(sample), **vars(sample))
         rows.append(np.concatenate([real[[first]], decoded, real[[second]]]))
     save_grid(path, rows)
 
@@ -46,9 +47,7 @@ def trajectory(
     path: pathlib.Path, model: DBAE, images: np.ndarray, sample: SampleConfig, *, columns: int = 9
 ) -> None:
     """Writes a row an image: states from x_T (left) to the reconstruction (right)."""
-    walked = model.trajectory(
-        model.encode(images), rng=0 if sample.churn else None, **vars(sample)
-    ).path
+    walked = model.trajectory(model.encode(images), rng=noise_seed(sample), **vars(sample)).path
     at = np.linspace(0, len(walked) - 1, min(columns, len(walked))).round().astype(int)
     save_grid(path, list(np.moveaxis(walked[at], 1, 0)))
 

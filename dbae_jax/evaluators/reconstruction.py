@@ -8,9 +8,14 @@ from dbae_jax.config import SampleConfig
 from dbae_jax.images import to_float
 
 
+def noise_seed(sample: SampleConfig) -> int | None:
+    """Returns the seed of evaluations with samplers that draw noise, None for those that do not."""
+    return 0 if sample.churn or sample.eta else None
+
+
 def reconstruct(model: DBAE, images: np.ndarray, sample: SampleConfig) -> np.ndarray:
-    """Returns reconstructions [N, H, W, C] in [-1, 1]; churn noise is of seed 0."""
-    return model.reconstruct(images, rng=0 if sample.churn else None, **vars(sample))
+    """Returns reconstructions [N, H, W, C] in [-1, 1]."""
+    return model.reconstruct(images, rng=noise_seed(sample), **vars(sample))
 
 
 def mse(model: DBAE, images: np.ndarray, sample: SampleConfig) -> float:
@@ -41,5 +46,5 @@ def picture_rows(model: DBAE, images: np.ndarray, sample: SampleConfig) -> list[
     """Returns rows for `images.grid`: inputs, their endpoints x_T, reconstructions."""
     z = model.encode(images)
     x_T = model.endpoint(z)
-    again = model.decode(z, x_T, rng=0 if sample.churn else None, **vars(sample))
+    again = model.decode(z, x_T, rng=noise_seed(sample), **vars(sample))
     return [np.asarray(to_float(images)), x_T, again]
