@@ -13,6 +13,7 @@ Source: DBAE, section 3.1 and eqs. (7)-(10); DDBM (Zhou et al., 2024), eqs. (6)-
 from typing import NamedTuple
 
 import jax
+import numpy as np
 
 from dbae_jax.schedules import Array, Schedule
 
@@ -31,7 +32,7 @@ def expand(coefficient: Array, x: Array) -> Array:
     Raises:
       ValueError: unless the coefficient is a scalar or has one entry an example.
     """
-    if coefficient.ndim == 0:
+    if np.ndim(coefficient) == 0:
         return coefficient
     if coefficient.shape != x.shape[:1]:
         raise ValueError(
@@ -65,9 +66,10 @@ def marginal_sample(schedule: Schedule, t: Array, x_0: Array, x_T: Array, noise:
 def h_transform(schedule: Schedule, t: Array, x_t: Array, x_T: Array) -> Array:
     """Returns h = grad_{x_t} log p(x_T | x_t), the drift that pins the end. Diverges at t = T.
 
-    ((a_t/a_T) x_T - x_t) / (s_t^2 (SNR_t/SNR_T - 1)), with SNR_t/SNR_T - 1 = (1 - r)/r.
+    ((a_t/a_T) x_T - x_t) / (s_t^2 (SNR_t/SNR_T - 1)), where s_t^2 (SNR_t/SNR_T - 1) =
+    a_t^2 (1 - r) / SNR_T: regular at t = 0.
     """
-    weight = schedule.snr_ratio(t) / marginal_coefficients(schedule, t).C
+    weight = schedule.snr_end() / (schedule.alpha(t) ** 2 * schedule.snr_gap(t))
     return expand(weight, x_t) * (expand(schedule.alpha_ratio(t), x_T) * x_T - x_t)
 
 

@@ -9,6 +9,7 @@ Source: DBAE, section 2.1 and appendix; EDM (Karras et al., 2022) for the VE tim
 """
 
 import dataclasses
+import math
 from types import ModuleType
 from typing import Protocol, TypeVar
 
@@ -32,6 +33,9 @@ class Schedule(Protocol):
 
     t_min: float
     t_max: float
+
+    def snr_end(self) -> float:
+        """SNR_T."""
 
     def alpha(self, t: Array) -> Array:
         """a_t, the scale of x_0 in x_t."""
@@ -61,6 +65,9 @@ class VE:
 
     t_min: float = 0.002
     t_max: float = 80.0
+
+    def snr_end(self) -> float:
+        return self.t_max**-2
 
     def alpha(self, t: Array) -> Array:
         return namespace(t).ones_like(t)
@@ -104,6 +111,9 @@ class VP:
         """m_T - m_t, factored by T - t: a subtraction that is exact in floating point near T."""
         return (self.t_max - t) * (0.5 * self.beta_d * (self.t_max + t) + self.beta_min)
 
+    def snr_end(self) -> float:
+        return 1 / math.expm1(self._m(self.t_max))
+
     def alpha(self, t: Array) -> Array:
         return namespace(t).exp(-0.5 * self._m(t))
 
@@ -111,11 +121,11 @@ class VP:
         return -namespace(t).expm1(-self._m(t))
 
     def snr_ratio(self, t: Array) -> Array:
-        return namespace(t).expm1(self._m(t)) / np.expm1(self._m(self.t_max))
+        return namespace(t).expm1(self._m(t)) * self.snr_end()
 
     def snr_gap(self, t: Array) -> Array:
         xp = namespace(t)
-        return xp.exp(self._m(t)) * xp.expm1(self._m_to_end(t)) / np.expm1(self._m(self.t_max))
+        return xp.exp(self._m(t)) * xp.expm1(self._m_to_end(t)) * self.snr_end()
 
     def alpha_ratio(self, t: Array) -> Array:
         return namespace(t).exp(0.5 * self._m_to_end(t))

@@ -185,11 +185,16 @@ def generated(given, schedule, denoiser_fn, prior, e):
 
 
 @on_schedules
-@on_conditions
 @on_denoisers
-@pytest.mark.parametrize("noise_free", [False, True])
-def test_theorem_1(schedule, condition, kind, noise_free):
-    """Both forms on [e, T], to 1e-6 of the smaller term on the other side."""
+@pytest.mark.parametrize(
+    ("condition", "noise_free"), [("z2", False), ("z4", False), ("x_T", False), ("z2", True)]
+)
+def test_theorem_1(schedule, kind, condition, noise_free):
+    """Both forms on [e, T], to 1e-6 of the smaller term on the other side.
+
+    A noise-free z of two numbers leaves one direction of x_0 unknown: I(x_0; x_e | z) is finite
+    though I(x_0; z) is not.
+    """
     _, given = worlds_of(condition, noise_free=noise_free)
     span = whole_span(schedule)
     denoiser_fn = denoiser_of(kind, condition, schedule, noise_free=noise_free)
@@ -200,8 +205,8 @@ def test_theorem_1(schedule, condition, kind, noise_free):
     by_image = reconstruction(given, schedule, denoiser_fn, span)
     assert matched < 1e-9 if kind == "exact" else matched > 1
     tolerance = 1e-6 * (information if kind == "exact" else min(information, matched))
-    assert by_score == pytest.approx(matched + information, rel=0, abs=tolerance + 1e-9)
-    assert by_image == pytest.approx(matched + information, rel=0, abs=tolerance + 1e-9)
+    assert by_score == pytest.approx(matched + information, rel=0, abs=tolerance)
+    assert by_image == pytest.approx(matched + information, rel=0, abs=tolerance)
 
 
 @on_schedules
@@ -216,7 +221,7 @@ def test_theorem_1_for_a_score_that_does_not_know_the_end(schedule, condition):
         return bridge.x_0_from_score(schedule, t, x_t, given.decoder(z), score)
 
     sides = []
-    for distance in (1e-2, 1e-4, 1e-5):
+    for distance in (0.9, 1e-4, 1e-5):
         span = schedule.t_min, (1 - distance) * schedule.t_max
         matched = score_matching(given, schedule, score_fn, span)
         information = given.information_at(schedule, span[0])
