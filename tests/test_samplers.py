@@ -256,8 +256,8 @@ def test_multistep_is_exact_where_D_is_a_polynomial_of_lambda(b, order):
     D = poly(lam)
     for i in range(order, len(times) - 2):  # row i: from times[i] to times[i + 1]
         s, t = times[i], times[i + 1]
-        A_s, B_s, C_s = bridge.marginal_coefficients(b.schedule, s)
-        A_t, B_t, C_t = bridge.marginal_coefficients(b.schedule, t)
+        A_s, _, C_s = bridge.marginal_coefficients(b.schedule, s)
+        A_t, _, C_t = bridge.marginal_coefficients(b.schedule, t)
         x_T, x = -0.3, 0.2
         nodes, weights = np.polynomial.legendre.leggauss(20)
         at = (lam[i] + lam[i - 1]) / 2 + nodes * (lam[i] - lam[i - 1]) / 2
