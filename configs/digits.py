@@ -28,17 +28,17 @@ def get_config():
     c.model.unet.head_channels = 32
     c.model.unet.dropout = 0.0
 
-    c.optim.learning_rate = 1e-3
+    c.optim.learning_rate = 3e-3
     c.optim.schedule = "cosine"
     c.optim.ema_decay = 0.99
 
     c.train.batch_size = 64
-    c.train.num_steps = 1000
+    c.train.num_steps = 800
     c.train.log_every_steps = 50
-    c.train.diagnose_every_steps = 250
-    c.train.picture_every_steps = 500
+    c.train.diagnose_every_steps = 200
+    c.train.picture_every_steps = 400
 
-    c.checkpoint.every_steps = 250
+    c.checkpoint.every_steps = 200
     c.checkpoint.keep_every_steps = 0
 
     c.sample.steps = 10
