@@ -169,7 +169,7 @@ class DBAE:
 
         Returns:
           x_0: [B, H, W, C]; path: [S, B, H, W, C], x_T first, then the state after every step
-          (and every churn), clipped to [-1, 1]; nfe.
+          (and every churn), clipped to [-1, 1]; times: [S]; nfe.
         """
         return self._sample(z, x_T, Plan(**plan), rng, keep_path=True)
 
@@ -195,10 +195,11 @@ class DBAE:
 
         keys = _keys(rng, len(z))
         if not keep_path:
-            return Sample(self._run(decode_batch, x_T, z, keys), None, table.nfe)
+            x_0 = self._run(decode_batch, x_T, z, keys)
+            return Sample(x_0, None, table.path_times, table.nfe)
         x_0, states = self._run(decode_batch, x_T, z, keys)
         path = samplers.path_states(x_T, np.moveaxis(states, 1, 0), table)
-        return Sample(x_0, np.asarray(path), table.nfe)
+        return Sample(x_0, np.asarray(path), table.path_times, table.nfe)
 
     def _table(self, plan: Plan, rng: Rng) -> Table:
         try:

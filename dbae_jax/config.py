@@ -231,9 +231,10 @@ class EvalConfig:
     batch_size: int
     num_images: int
     num_pictures: int
+    information_points: int
 
     def _check(self, path: str) -> None:
-        for key in ("batch_size", "num_pictures"):
+        for key in ("batch_size", "num_pictures", "information_points"):
             _require(getattr(self, key) >= 1, f"{path}.{key}={getattr(self, key)}", "at least 1")
         _require(
             self.num_images >= 0, f"{path}.num_images={self.num_images}", "positive, or 0 for all"

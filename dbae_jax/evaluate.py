@@ -12,7 +12,7 @@ from dbae_jax import build, summaries, workdir
 from dbae_jax.api import DBAE
 from dbae_jax.config import Config, to_dict
 from dbae_jax.data.sources import gather
-from dbae_jax.evaluators import pictures, probe, reconstruction
+from dbae_jax.evaluators import information, pictures, probe, reconstruction
 
 SUMMARY = "summary.json"
 
@@ -22,8 +22,8 @@ log = logging.getLogger(__name__)
 def evaluate(config: Config, directory: pathlib.Path) -> dict[str, Any]:
     """Measures and shows the model of a workdir, with its averaged weights.
 
-    Writes reconstructions.png, interpolation.png, trajectory.png, loss_curve.png and
-    summary.json into the workdir.
+    Writes reconstructions.png, interpolation.png, trajectory.png, loss_curve.png,
+    loss_by_time.png and summary.json into the workdir.
 
     Args:
       config: must fit the run's; `sample` and `eval` are followed.
@@ -32,7 +32,8 @@ def evaluate(config: Config, directory: pathlib.Path) -> dict[str, Any]:
     Returns:
       The summary: test_mse and pca_mse (pixels in [0, 1]), probe_accuracy (None without labels),
       nfe, train_seconds, images_per_second (None for a model not trained here), latent_dim,
-      num_steps, and what they were measured with.
+      num_steps, the information bound (see `evaluators.information`), and what they were
+      measured with.
 
     Raises:
       CheckpointError, ConfigError: if the workdir holds no model, or another one.
@@ -57,6 +58,9 @@ def evaluate(config: Config, directory: pathlib.Path) -> dict[str, Any]:
     if labels is not None:
         codes = model.encode(train), train_labels, model.encode(test), labels
         summary["probe_accuracy"] = probe.accuracy(*codes)
+    measured = information.measure(model, test, points=config.eval.information_points)
+    summary |= information.summary(measured)
+    pictures.loss_by_time(directory / "loss_by_time.png", measured)
     _paint(config, directory, model, test, labels)
     _write_json(directory / SUMMARY, summary)
     _report(summary, directory)
@@ -82,7 +86,7 @@ def _paint(
 ) -> None:
     shown = test[: config.eval.num_pictures]
     pictures.reconstructions(directory / "reconstructions.png", model, shown, config.sample)
-    pictures.trajectory(directory / "trajectory.png", model, shown, config.sample)
+    pictures.trajectories(directory / "trajectory.png", model, shown)
     pairs = slice(0, 4 * config.eval.num_pictures)
     some_labels = None if labels is None else labels[pairs]
     pictures.interpolation(
@@ -105,4 +109,8 @@ def _report(summary: dict[str, Any], directory: pathlib.Path) -> None:
     )
     if summary["probe_accuracy"] is not None:
         log.info("probe accuracy %.3f", summary["probe_accuracy"])
+    log.info(
+        "z leaves at most %.3f bits a dimension of 8-bit pixels open (standard error %.3f)",
+        *(summary["unexplained_bits_per_dim"], summary["unexplained_bits_per_dim_se"]),
+    )
     log.info("pictures and %s are in %s", SUMMARY, directory)

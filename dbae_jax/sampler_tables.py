@@ -53,9 +53,10 @@ class Table(NamedTuple):
         return len(self.on_path)
 
     @property
-    def times(self) -> np.ndarray:
-        """Times of evaluation, then 0."""
-        return np.append(self.at.t, 0.0)
+    def path_times(self) -> np.ndarray:
+        """Times of the states on the trajectory: where it starts, then where each row leads."""
+        leads_to = np.append(self.at.t[1:], 0.0)
+        return np.append(self.at.t[0], leads_to[self.on_path])
 
 
 def euler_table(bridge: Bridge, times: np.ndarray, *, churn: float = 0.0) -> Table:

@@ -29,10 +29,15 @@ NoiseFn = Callable[[jax.Array], jax.Array]
 
 
 class Sample(NamedTuple):
-    """x_0: [B, H, W, C] in [-1, 1]; path: states from x_T to x_0 or None; nfe: evaluations."""
+    """What a sampler gives.
+
+    x_0: [B, H, W, C] in [-1, 1]. path: [S, B, H, W, C], states from x_T to x_0, or None. times:
+    [S], those of the states. nfe: network evaluations.
+    """
 
     x_0: jax.Array
     path: jax.Array | None
+    times: np.ndarray
     nfe: int
 
 
@@ -131,7 +136,7 @@ def sample(
         noise_fn = example_noise_fn(rngs.per_example(key, 0, x_T.shape[0]), x_T.shape[1:])
     x_0, states = integrate(denoise_fn, x_T, table, noise_fn, keep_path=keep_path)
     path = path_states(x_T, states, table) if keep_path else None
-    return Sample(x_0, path, table.nfe)
+    return Sample(x_0, path, table.path_times, table.nfe)
 
 
 def integrate(

@@ -12,9 +12,10 @@ import time
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 import dbae_jax
-from dbae_jax import checkpoint, summaries, train, workdir
+from dbae_jax import checkpoint, evaluate, summaries, train, workdir
 from dbae_jax.errors import CheckpointError, ConfigError, NonFiniteError
 from tests import tiny
 
@@ -65,6 +66,39 @@ def test_an_interrupted_run_ends_as_the_uninterrupted_one(finished, tmp_path):
     for weights in ("raw", "ema"):
         _assert_same(_params(directory, 6, weights), _params(finished, 6, weights))
     assert _logged_steps(directory) == [1, 2, 3, 4, 5, 6]
+
+
+def test_hooks_and_evaluation_write_what_they_should(tmp_path, caplog):
+    overrides = {
+        "train.num_steps": 2,
+        "train.diagnose_every_steps": 1,
+        "train.picture_every_steps": 2,
+        "train.evaluate_every_steps": 2,
+    }
+    config = tiny.config(**overrides)
+    with caplog.at_level("INFO", logger="dbae_jax"):
+        train.train(config, tmp_path / "run")
+    rows = summaries.read(tmp_path / "run")
+    assert len([r for r in rows if {"z_variance", "code_gap", "eval_loss"} <= r.keys()]) == 2
+    assert [r["step"] for r in rows if "test_mse" in r] == [2]
+    assert (tmp_path / "run" / "pictures" / "reconstructions_00000002.png").exists()
+    assert "images/s" in caplog.text and "left" in caplog.text
+    assert "the code is hardly used" in caplog.text  # after two steps it is not
+
+    summary = evaluate.evaluate(config, tmp_path / "run")
+    assert json.loads((tmp_path / "run" / "summary.json").read_text()) == summary
+    wanted = {"test_mse", "pca_mse", "probe_accuracy", "nfe", "train_seconds"}
+    wanted |= {"images_per_second", "latent_dim", "num_steps", "information_bound_nats"}
+    assert wanted <= summary.keys()
+    assert summary["num_steps"] == 2 and summary["latent_dim"] == 8 and summary["nfe"] == 3
+    assert summary["test_mse"] == pytest.approx(
+        next(r["test_mse"] for r in rows if "test_mse" in r), rel=1e-4
+    )
+    pictures = ("reconstructions", "interpolation", "trajectory", "loss_curve", "loss_by_time")
+    for name in pictures:
+        assert Image.open(tmp_path / "run" / f"{name}.png").size[0] > 100
+    with pytest.raises(ConfigError, match=r"model\.latent_dim"):
+        evaluate.evaluate(tiny.config(**{"model.latent_dim": 4}), tmp_path / "run")
 
 
 def test_a_finished_run_has_nothing_to_do(run_copy):
@@ -177,9 +211,9 @@ def _command(directory, steps):
         "train.log_every_steps": 1,
         "train.diagnose_every_steps": 0,
         "train.picture_every_steps": 0,
+        "train.evaluate_every_steps": 0,
         "checkpoint.every_steps": 1,
         "optim.schedule": "constant",
-        "eval.num_images": 16,
     }
     flags = [f"--config.{key}={value}" for key, value in overrides.items()]
     return [

@@ -8,8 +8,9 @@ from matplotlib.figure import Figure
 from dbae_jax.api import DBAE
 from dbae_jax.config import SampleConfig
 from dbae_jax.evaluators import reconstruction
+from dbae_jax.evaluators.information import LossOverTime
 from dbae_jax.evaluators.reconstruction import noise_seed
-from dbae_jax.images import save_grid, to_float
+from dbae_jax.images import save_grid, to_float, to_uint8
 
 
 def reconstructions(
@@ -43,13 +44,42 @@ def interpolation(
     save_grid(path, rows)
 
 
-def trajectory(
-    path: pathlib.Path, model: DBAE, images: np.ndarray, sample: SampleConfig, *, columns: int = 9
+def trajectories(
+    path: pathlib.Path, model: DBAE, images: np.ndarray, *, columns: int = 9, steps: int = 50
 ) -> None:
-    """Writes a row an image: states from x_T (left) to the reconstruction (right)."""
-    walked = model.trajectory(model.encode(images), rng=noise_seed(sample), **vars(sample)).path
-    at = np.linspace(0, len(walked) - 1, min(columns, len(walked))).round().astype(int)
-    save_grid(path, list(np.moveaxis(walked[at], 1, 0)))
+    """Writes two rows an image: the ODE's states from x_T (left) to x_0, then the SDE's.
+
+    Columns are times evenly spread over the steps; the last one is the image itself. The SDE is
+    the Markov bridge (dbim with eta = 1). The paper's figure 5.
+    """
+    z, grid = model.encode(images), {"steps": steps, "grid": "uniform"}
+    walks = {
+        "ODE": model.trajectory(z, sampler="dbim", **grid),
+        "SDE": model.trajectory(z, rng=0, sampler="dbim", eta=1.0, **grid),
+    }
+    at = np.linspace(0, steps, columns).round().astype(int)
+    figure = Figure(figsize=(columns + 1, 2 * len(images)), layout="compressed")
+    axes = figure.subplots(2 * len(images), columns + 1, squeeze=False)
+    for i, image in enumerate(images):
+        for j, (name, walk) in enumerate(walks.items()):
+            row = axes[2 * i + j]
+            row[0].set_ylabel(name, rotation=0, ha="right", va="center")
+            for cell, k in zip(row, at, strict=False):
+                _show(cell, walk.path[k, i], f"t = {walk.times[k]:.2g}" if i + j == 0 else "")
+            _show(row[-1], np.asarray(to_float(image)), "image" if i + j == 0 else "")
+    figure.savefig(path, dpi=80)
+
+
+def loss_by_time(path: pathlib.Path, measured: LossOverTime) -> None:
+    """Writes the training loss and the error of D at each time."""
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.add_subplot()
+    error = measured.error.mean(axis=0) / measured.dimensions
+    axes.plot(measured.t, measured.training_loss, label="training loss")
+    axes.plot(measured.t, error, label="squared error of D, a dimension")
+    axes.set(xlabel="t", xscale="log", yscale="log")
+    axes.legend()
+    figure.savefig(path, dpi=120)
 
 
 def loss_curve(path: pathlib.Path, rows: list[dict]) -> None:
@@ -76,3 +106,10 @@ def _different(labels: np.ndarray | None, count: int, pairs: int) -> list[tuple[
                 used |= {first, second}
                 break
     return chosen[:pairs]
+
+
+def _show(cell, image: np.ndarray, title: str) -> None:
+    pixels = to_uint8(image)
+    cell.imshow(pixels if pixels.shape[-1] == 3 else pixels[..., 0], cmap="gray", vmin=0, vmax=255)
+    cell.set(xticks=[], yticks=[])
+    cell.set_title(title, fontsize=8)

@@ -6,6 +6,7 @@ from sklearn.decomposition import PCA
 from dbae_jax.api import DBAE
 from dbae_jax.config import SampleConfig
 from dbae_jax.images import to_float
+from dbae_jax.metrics.similarity import pixel_mse
 
 
 def noise_seed(sample: SampleConfig) -> int | None:
@@ -21,11 +22,6 @@ def reconstruct(model: DBAE, images: np.ndarray, sample: SampleConfig) -> np.nda
 def mse(model: DBAE, images: np.ndarray, sample: SampleConfig) -> float:
     """Returns the mean squared error of reconstructions of uint8 images, pixels in [0, 1]."""
     return pixel_mse(reconstruct(model, images, sample), np.asarray(to_float(images)))
-
-
-def pixel_mse(x: np.ndarray, y: np.ndarray) -> float:
-    """Returns the mean squared error of images in [-1, 1], in units of pixels in [0, 1]."""
-    return float(np.mean((np.float64(x) - np.float64(y)) ** 2) / 4)
 
 
 def pca_mse(train: np.ndarray, test: np.ndarray, components: int) -> float:

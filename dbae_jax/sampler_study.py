@@ -1,0 +1,153 @@
+"""Compares samplers and time grids on trained models: error, similarity and time against NFE.
+
+python -m dbae_jax.sampler_study --workdirs=runs/digits,runs/digits-1 --output=docs
+
+writes samplers.json, samplers_table.md and images/samplers.png into the output folder.
+"""
+
+import itertools
+import json
+import logging
+import pathlib
+import time
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from absl import flags
+from matplotlib.figure import Figure
+
+from dbae_jax import build, command_line, time_grids
+from dbae_jax.api import DBAE
+from dbae_jax.data.sources import gather
+from dbae_jax.errors import ConfigError
+from dbae_jax.images import to_float
+from dbae_jax.metrics.similarity import pixel_mse, ssim
+
+WORKDIRS = flags.DEFINE_list("workdirs", None, "Workdirs of one config, trained with other seeds.")
+OUTPUT = flags.DEFINE_string("output", "docs", "Folder for the table, the plot and the figures.")
+
+EVALUATIONS = (3, 5, 10, 20)
+SAMPLERS = ("euler", "heun", "dbim", "multistep2", "multistep3")
+# The authors' choice for reconstructions.
+BASELINE = {"sampler": "euler", "grid": "karras", "steps": 100}
+
+log = logging.getLogger(__name__)
+
+
+class Codes(NamedTuple):
+    """Held-out images x_0 in [-1, 1] with their codes z and endpoints x_T."""
+
+    x_0: np.ndarray
+    z: np.ndarray
+    x_T: np.ndarray
+
+
+def measure(model: DBAE, codes: Codes, **plan) -> dict[str, Any]:
+    """Decodes codes by one plan; returns its mse, ssim, nfe and seconds an image."""
+    model.decode(codes.z[:1], codes.x_T[:1], **plan)  # compiles
+    started = time.perf_counter()
+    again = model.decode(codes.z, codes.x_T, **plan)
+    seconds = time.perf_counter() - started
+    return plan | {
+        "nfe": model.nfe(**plan),
+        "mse": pixel_mse(again, codes.x_0),
+        "ssim": ssim(again, codes.x_0),
+        "seconds_per_image": seconds / len(again),
+    }
+
+
+def plans() -> list[dict[str, Any]]:
+    """Returns every sampler on every grid, at about equal numbers of evaluations; the baseline."""
+    compared = [
+        # Heun evaluates twice a step: 2 N - 1.
+        {"sampler": sampler, "grid": grid, "steps": (nfe + 1) // 2 if sampler == "heun" else nfe}
+        for nfe, sampler, grid in itertools.product(EVALUATIONS, SAMPLERS, time_grids.GRIDS)
+    ]
+    return [BASELINE, *compared]
+
+
+def study(workdirs: list[pathlib.Path]) -> list[dict[str, Any]]:
+    """Measures every plan on every model; a row a plan, with means and ranges over models.
+
+    mse_ratio is the mean over models of the plan's error divided by the baseline's on the same
+    model.
+    """
+    first = DBAE.load(workdirs[0])
+    images, _ = gather(build.make_source(first.config.data, "test"))
+    rows: list[list[dict[str, Any]]] = [[] for _ in plans()]
+    for directory in workdirs:
+        model = first.with_variables(DBAE.load(directory).variables)
+        z = model.encode(images)
+        codes = Codes(np.asarray(to_float(images)), z, model.endpoint(z))
+        for group, plan in zip(rows, plans(), strict=True):
+            group.append(measure(model, codes, **plan))
+        base = rows[0][-1]["mse"]
+        for group in rows:
+            group[-1]["mse_ratio"] = group[-1]["mse"] / base
+        log.info("%s: the baseline's MSE is %.5f", directory, base)
+    return [_summarised(group) for group in rows]
+
+
+def _summarised(group: list[dict[str, Any]]) -> dict[str, Any]:
+    numbers = ("mse", "ssim", "seconds_per_image", "mse_ratio")
+    values = {name: np.array([row[name] for row in group]) for name in numbers}
+    spread = {f"{name}_range": [float(v.min()), float(v.max())] for name, v in values.items()}
+    kept = {name: group[0][name] for name in ("sampler", "grid", "steps", "nfe")}
+    return kept | {name: float(v.mean()) for name, v in values.items()} | spread
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Returns the best grid of every sampler at every NFE as Markdown."""
+    lines = [
+        "| NFE | sampler | grid | MSE / baseline's (range) | MSE | SSIM | ms an image |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    groups = itertools.groupby(
+        sorted(rows, key=lambda row: (row["nfe"], row["sampler"], row["mse_ratio"])),
+        key=lambda row: (row["nfe"], row["sampler"]),
+    )
+    for _, group in groups:
+        row = next(group)
+        low, high = row["mse_ratio_range"]
+        lines.append(
+            f"| {row['nfe']} | {row['sampler']} | {row['grid']} | {row['mse_ratio']:.3f} "
+            f"({low:.3f} to {high:.3f}) | {row['mse']:.5f} | {row['ssim']:.3f} "
+            f"| {1e3 * row['seconds_per_image']:.2f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def plot(path: pathlib.Path, rows: list[dict[str, Any]]) -> None:
+    """Writes MSE relative to the baseline against NFE: a panel a grid, a line a sampler."""
+    figure = Figure(figsize=(12, 3.6), layout="constrained")
+    panels = figure.subplots(1, len(time_grids.GRIDS), sharey=True)
+    for axes, grid in zip(panels, time_grids.GRIDS, strict=True):
+        for sampler in SAMPLERS:
+            chosen = [r for r in rows if (r["sampler"], r["grid"]) == (sampler, grid)]
+            points = sorted((row["nfe"], row["mse_ratio"]) for row in chosen)
+            axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=sampler)
+        axes.axhline(1, color="gray", linewidth=0.8)
+        axes.set(title=grid, xlabel="network evaluations", xscale="log", yscale="log")
+    panels[0].set_ylabel("MSE / that of euler, karras, 100")
+    panels[-1].legend()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+
+
+def main(argv: list[str]) -> None:
+    """Studies the models of --workdirs."""
+    del argv
+    if not WORKDIRS.value:
+        raise ConfigError("--workdirs is missing; name one or more workdirs, comma between.")
+    rows = study([pathlib.Path(directory) for directory in WORKDIRS.value])
+    output = pathlib.Path(OUTPUT.value)
+    plot(output / "images" / "samplers.png", rows)
+    record = {"device": jax.devices()[0].device_kind, "models": len(WORKDIRS.value), "rows": rows}
+    (output / "samplers.json").write_text(json.dumps(record, indent=1) + "\n")
+    (output / "samplers_table.md").write_text(table(rows))
+    log.info("Wrote samplers.json, samplers_table.md and images/samplers.png to %s", output)
+
+
+if __name__ == "__main__":
+    command_line.run(main)

@@ -1,0 +1,41 @@
+"""The comparison of samplers: what it covers and how it sums up."""
+
+import numpy as np
+import pytest
+
+from dbae_jax import build, checkpoint, sampler_study, train_state, workdir
+from tests import tiny
+
+
+def _save(config, directory, seed):
+    state = train_state.from_variables(tiny.variables(config, seed), build.make_optimizer(config))
+    with checkpoint.Writer(directory, **vars(config.checkpoint)) as writer:
+        writer.save(state, 0, workdir.meta(config), force=True)
+
+
+def test_every_sampler_meets_every_grid():
+    plans = sampler_study.plans()
+    assert plans[0] == sampler_study.BASELINE
+    assert len(plans) == 1 + 5 * 4 * len(sampler_study.EVALUATIONS)
+
+
+def test_a_study_of_two_models(tmp_path, monkeypatch):
+    config = tiny.config()
+    for seed in (0, 1):
+        _save(config, tmp_path / str(seed), seed)
+    monkeypatch.setattr(sampler_study, "EVALUATIONS", (3,))
+    monkeypatch.setattr(sampler_study, "BASELINE", sampler_study.BASELINE | {"steps": 4})
+    source = build.make_source(config.data, "test")
+    monkeypatch.setattr(sampler_study, "gather", lambda _: (source.images[:8], None))
+    rows = sampler_study.study([tmp_path / "0", tmp_path / "1"])
+    assert len(rows) == 21
+    assert rows[0]["mse_ratio"] == 1 and rows[0]["nfe"] == 4
+    for row in rows:
+        assert row["mse_range"][0] <= row["mse"] <= row["mse_range"][1]
+        assert np.isfinite(row["ssim"]) and row["seconds_per_image"] > 0
+    assert rows[1]["mse_range"][0] < rows[1]["mse_range"][1]  # two models
+    text = sampler_study.table(rows)
+    assert text.count("\n") == 2 + 6 and "multistep3" in text
+    sampler_study.plot(tmp_path / "images" / "plot.png", rows)
+    assert (tmp_path / "images" / "plot.png").stat().st_size > 2000
+    assert rows[0]["mse"] == pytest.approx(np.mean(rows[0]["mse_range"]))
