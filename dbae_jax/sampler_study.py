@@ -15,12 +15,12 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from absl import flags
-from matplotlib.figure import Figure
 
 from dbae_jax import build, command_line, time_grids
 from dbae_jax.api import DBAE
 from dbae_jax.data.sources import gather
 from dbae_jax.errors import ConfigError
+from dbae_jax.evaluators import pictures
 from dbae_jax.images import to_float
 from dbae_jax.metrics.similarity import pixel_mse, ssim
 
@@ -118,23 +118,6 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def plot(path: pathlib.Path, rows: list[dict[str, Any]]) -> None:
-    """Writes MSE relative to the baseline against NFE: a panel a grid, a line a sampler."""
-    figure = Figure(figsize=(12, 3.6), layout="constrained")
-    panels = figure.subplots(1, len(time_grids.GRIDS), sharey=True)
-    for axes, grid in zip(panels, time_grids.GRIDS, strict=True):
-        for sampler in SAMPLERS:
-            chosen = [r for r in rows if (r["sampler"], r["grid"]) == (sampler, grid)]
-            points = sorted((row["nfe"], row["mse_ratio"]) for row in chosen)
-            axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=sampler)
-        axes.axhline(1, color="gray", linewidth=0.8)
-        axes.set(title=grid, xlabel="network evaluations", xscale="log", yscale="log")
-    panels[0].set_ylabel("MSE / that of euler, karras, 100")
-    panels[-1].legend()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
-
-
 def main(argv: list[str]) -> None:
     """Studies the models of --workdirs."""
     del argv
@@ -142,7 +125,8 @@ def main(argv: list[str]) -> None:
         raise ConfigError("--workdirs is missing; name one or more workdirs, comma between.")
     rows = study([pathlib.Path(directory) for directory in WORKDIRS.value])
     output = pathlib.Path(OUTPUT.value)
-    plot(output / "images" / "samplers.png", rows)
+    (output / "images").mkdir(parents=True, exist_ok=True)
+    pictures.samplers(output / "images" / "samplers.png", rows)
     record = {"device": jax.devices()[0].device_kind, "models": len(WORKDIRS.value), "rows": rows}
     (output / "samplers.json").write_text(json.dumps(record, indent=1) + "\n")
     (output / "samplers_table.md").write_text(table(rows))

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from dbae_jax import build, checkpoint, sampler_study, train_state, workdir
+from dbae_jax.evaluators import pictures
 from tests import tiny
 
 
@@ -36,6 +37,6 @@ def test_a_study_of_two_models(tmp_path, monkeypatch):
     assert rows[1]["mse_range"][0] < rows[1]["mse_range"][1]  # two models
     text = sampler_study.table(rows)
     assert text.count("\n") == 2 + 6 and "multistep3" in text
-    sampler_study.plot(tmp_path / "images" / "plot.png", rows)
-    assert (tmp_path / "images" / "plot.png").stat().st_size > 2000
+    pictures.samplers(tmp_path / "plot.png", rows)
+    assert (tmp_path / "plot.png").stat().st_size > 2000
     assert rows[0]["mse"] == pytest.approx(np.mean(rows[0]["mse_range"]))

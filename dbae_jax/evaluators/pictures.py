@@ -95,6 +95,25 @@ def loss_curve(path: pathlib.Path, rows: list[dict]) -> None:
     figure.savefig(path, dpi=120)
 
 
+def samplers(path: pathlib.Path, rows: list[dict]) -> None:
+    """Writes error relative to a baseline's against NFE: a panel a grid, a line a sampler.
+
+    rows: of `sampler_study`.
+    """
+    grids = list(dict.fromkeys(row["grid"] for row in rows))
+    figure = Figure(figsize=(3 * len(grids), 3.6), layout="constrained")
+    for axes, grid in zip(figure.subplots(1, len(grids), sharey=True), grids, strict=True):
+        for sampler in dict.fromkeys(row["sampler"] for row in rows):
+            chosen = [row for row in rows if (row["sampler"], row["grid"]) == (sampler, grid)]
+            points = sorted((row["nfe"], row["mse_ratio"]) for row in chosen)
+            axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=sampler)
+        axes.axhline(1, color="gray", linewidth=0.8)
+        axes.set(title=grid, xlabel="network evaluations", xscale="log", yscale="log")
+    figure.axes[0].set_ylabel("MSE / the baseline's")
+    figure.axes[-1].legend()
+    figure.savefig(path, dpi=110)
+
+
 def _different(labels: np.ndarray | None, count: int, pairs: int) -> list[tuple[int, int]]:
     if labels is None:
         return [(i, i + 1) for i in range(0, min(2 * pairs, count - 1), 2)]
