@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dbae_jax.bridge import marginal_coefficients
+from dbae_jax.bridge import lambda_of, marginal_coefficients
 from dbae_jax.precond import At, Bridge
 from dbae_jax.schedules import Schedule
 
@@ -149,13 +149,6 @@ def multistep_table(bridge: Bridge, times: np.ndarray, *, order: int, boot: bool
         before = [start, *before][: order if end > 0 else 1]
         rows.append(_multistep_row(schedule, before, end))
     return _stack(bridge, rows)
-
-
-def lambda_of(schedule: Schedule, t: np.ndarray) -> np.ndarray:
-    """Returns lambda_t = log(B_t / sqrt(C_t)): -infinity at T, rising to infinity at 0."""
-    return np.log(schedule.alpha(t) / np.sqrt(schedule.variance(t))) + 0.5 * np.log(
-        schedule.snr_gap(t)
-    )
 
 
 def _intervals(

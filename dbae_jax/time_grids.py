@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from dbae_jax.sampler_tables import lambda_of
+from dbae_jax.bridge import lambda_of
 from dbae_jax.schedules import Schedule
 
 # The authors start this far below T, whatever the schedule.

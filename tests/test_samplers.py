@@ -52,7 +52,7 @@ def test_grids_are_even_in_their_own_measure():
     karras = _grid("karras", b, 9, start)[:-1] ** (1 / 3)
     uniform = _grid("uniform", b, 9, start)[:-1]
     power = (_grid("power", b, 9, start)[:-1] - b.schedule.t_min) ** (1 / 3)
-    by_lambda = sampler_tables.lambda_of(b.schedule, _grid("lambda", b, 9, start)[:-1])
+    by_lambda = bridge.lambda_of(b.schedule, _grid("lambda", b, 9, start)[:-1])
     for values in (karras, uniform, power, by_lambda):
         np.testing.assert_allclose(steps_of(values), steps_of(values).mean(), rtol=1e-6)
 
@@ -251,7 +251,7 @@ def test_multistep_is_exact_where_D_is_a_polynomial_of_lambda(b, order):
     """D quadratic (linear) in lambda: order 3 (2) integrates it without error after its start."""
     times = _grid("lambda", b, 12, b.schedule.t_max)
     table = sampler_tables.multistep_table(b, times, order=order)
-    lam = sampler_tables.lambda_of(b.schedule, times[1:-1])
+    lam = bridge.lambda_of(b.schedule, times[1:-1])
     poly = np.polynomial.Polynomial([0.3, -0.2, 0.05][:order])
     D = poly(lam)
     for i in range(order, len(times) - 2):  # row i: from times[i] to times[i + 1]
