@@ -25,6 +25,7 @@ from dbae_jax.images import to_float
 from dbae_jax.metrics.similarity import pixel_mse, ssim
 
 WORKDIRS = flags.DEFINE_list("workdirs", None, "Workdirs of one config, trained with other seeds.")
+NUM_IMAGES = flags.DEFINE_integer("num_images", 0, "Held-out images to decode; 0: all.")
 OUTPUT = flags.DEFINE_string("output", "docs", "Folder for the table, the plot and the figures.")
 
 EVALUATIONS = (3, 5, 10, 20)
@@ -67,14 +68,16 @@ def plans() -> list[dict[str, Any]]:
     return [BASELINE, *compared]
 
 
-def study(workdirs: list[pathlib.Path]) -> list[dict[str, Any]]:
+def study(workdirs: list[pathlib.Path], num_images: int = 0) -> list[dict[str, Any]]:
     """Measures every plan on every model; a row a plan, with means and ranges over models.
+
+    The first `num_images` held-out images are decoded; 0 for all.
 
     mse_ratio is the mean over models of the plan's error divided by the baseline's on the same
     model.
     """
     first = DBAE.load(workdirs[0])
-    images, _ = gather(build.make_source(first.config.data, "test"))
+    images, _ = gather(build.make_source(first.config.data, "test"), num_images or None)
     rows: list[list[dict[str, Any]]] = [[] for _ in plans()]
     for directory in workdirs:
         model = first.with_variables(DBAE.load(directory).variables)
@@ -123,11 +126,16 @@ def main(argv: list[str]) -> None:
     del argv
     if not WORKDIRS.value:
         raise ConfigError("--workdirs is missing; name one or more workdirs, comma between.")
-    rows = study([pathlib.Path(directory) for directory in WORKDIRS.value])
+    rows = study([pathlib.Path(directory) for directory in WORKDIRS.value], NUM_IMAGES.value)
     output = pathlib.Path(OUTPUT.value)
     (output / "images").mkdir(parents=True, exist_ok=True)
     pictures.samplers(output / "images" / "samplers.png", rows)
-    record = {"device": jax.devices()[0].device_kind, "models": len(WORKDIRS.value), "rows": rows}
+    record = {
+        "device": jax.devices()[0].device_kind,
+        "models": len(WORKDIRS.value),
+        "num_images": NUM_IMAGES.value,
+        "rows": rows,
+    }
     (output / "samplers.json").write_text(json.dumps(record, indent=1) + "\n")
     (output / "samplers_table.md").write_text(table(rows))
     log.info("Wrote samplers.json, samplers_table.md and images/samplers.png to %s", output)

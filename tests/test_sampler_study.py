@@ -26,9 +26,7 @@ def test_a_study_of_two_models(tmp_path, monkeypatch):
         _save(config, tmp_path / str(seed), seed)
     monkeypatch.setattr(sampler_study, "EVALUATIONS", (3,))
     monkeypatch.setattr(sampler_study, "BASELINE", sampler_study.BASELINE | {"steps": 4})
-    source = build.make_source(config.data, "test")
-    monkeypatch.setattr(sampler_study, "gather", lambda _: (source.images[:8], None))
-    rows = sampler_study.study([tmp_path / "0", tmp_path / "1"])
+    rows = sampler_study.study([tmp_path / "0", tmp_path / "1"], 8)
     assert len(rows) == 21
     assert rows[0]["mse_ratio"] == 1 and rows[0]["nfe"] == 4
     for row in rows:
