@@ -17,7 +17,7 @@ from dbae_jax.precond import make_denoiser
 from dbae_jax.sampler_tables import Table
 from dbae_jax.samplers import Plan, Sample
 
-Rng = int | jax.Array | None  # a seed, a key of jax.random.key, or nothing
+Rng = int | jax.Array | None  # a seed, a key of jax.random.key, keys [B], or nothing
 
 
 class DBAE:
@@ -103,10 +103,12 @@ class DBAE:
         images = check_images(images, self.config.data.image_size, self.config.data.channels)
         if rng is not None and not self.config.model.stochastic:
             raise DataError("This model's encoder is deterministic: call encode without rng.")
-        keys = _keys(rng, len(images))
-        return self._run(
-            lambda x, k: self._encode(self.variables, x, k, sample=rng is not None), images, keys
-        )
+        key = _key(rng, len(images))
+
+        def encode_batch(x_0, indices):
+            return self._encode(self.variables, x_0, key, indices, sample=rng is not None)
+
+        return self._run(encode_batch, images, np.arange(len(images)))
 
     def endpoint(self, z: np.ndarray) -> np.ndarray:
         """Decodes z: [B, D] to the diffusion's endpoint x_T: [B, H, W, C], unbounded."""
@@ -141,6 +143,7 @@ class DBAE:
         *,
         grid: str | np.ndarray = "karras",
         eta: float = 0.0,
+        boot: bool = False,
     ) -> np.ndarray:
         """Decodes z: [B, D] to images: [B, H, W, C], float32 in [-1, 1].
 
@@ -153,13 +156,14 @@ class DBAE:
           churn: euler and heun: share in [0, 1) of every interval that the reverse SDE walks;
             adds `steps` evaluations and needs `rng`. 0: the ODE, deterministic.
           rho: bend of the karras and power grids.
-          rng: seed or key of the noise of churn and eta. For dbim and multistep it also draws the
-            noise of the first step, which without rng is 0.
+          rng: of the noise of churn, eta and boot: a seed, a key, or keys [B]. An image depends on
+            its own key (from a seed or one key: on its place), not on the others decoded with it.
           grid: "karras", "uniform", "power", "lambda", or times falling to 0 (then `steps` and
             `rho` have no effect).
           eta: dbim: in [0, 1], 0 deterministic, 1 a Markov bridge; needs `rng` above 0.
+          boot: dbim and multistep: draws the noise of the first step, with `rng`; else it is 0.
         """
-        plan = Plan(sampler, steps, grid, rho, churn, eta)
+        plan = Plan(sampler, steps, grid, rho, churn, eta, boot)
         return self._sample(z, x_T, plan, rng, keep_path=False).x_0
 
     def trajectory(
@@ -179,38 +183,38 @@ class DBAE:
 
     def nfe(self, **plan) -> int:
         """Returns the number of network evaluations that `decode` makes an image."""
-        return self._table(Plan(**plan), None).nfe
+        return self._table(Plan(**plan)).nfe
 
     def _sample(self, z, x_T, plan: Plan, rng: Rng, *, keep_path: bool) -> Sample:
         z = self._check_codes(z)
-        table = self._table(plan, rng)
+        table = self._table(plan)
         if plan.needs_noise and rng is None:
-            raise DataError(
-                f"churn={plan.churn}, eta={plan.eta} draw noise: pass rng, a seed or a key."
-            )
+            raise DataError("churn, eta and boot draw noise: pass rng, a seed or a key.")
         x_T = self.endpoint(z) if x_T is None else self._check_states(x_T, "x_T", len(z))
 
-        def decode_batch(x_T, z, keys):
-            return self._decode(self.variables, x_T, z, keys, table, keep_path=keep_path)
+        key, indices = _key(rng, len(z)), np.arange(len(z))
 
-        keys = _keys(rng, len(z))
+        def decode_batch(x_T, z, indices):
+            return self._decode(self.variables, x_T, z, key, indices, table, keep_path=keep_path)
+
         if not keep_path:
-            x_0 = self._run(decode_batch, x_T, z, keys)
+            x_0 = self._run(decode_batch, x_T, z, indices)
             return Sample(x_0, None, table.path_times, table.nfe)
-        x_0, states = self._run(decode_batch, x_T, z, keys)
+        x_0, states = self._run(decode_batch, x_T, z, indices)
         path = samplers.path_states(x_T, np.moveaxis(states, 1, 0), table)
         return Sample(x_0, np.asarray(path), table.path_times, table.nfe)
 
-    def _table(self, plan: Plan, rng: Rng) -> Table:
+    def _table(self, plan: Plan) -> Table:
         try:
-            return plan.table(self.bridge, boot=rng is not None)
+            return plan.table(self.bridge)
         except ValueError as error:
             raise DataError(str(error)) from error
 
-    def _encode_batch(self, variables, images, keys, *, sample):
+    def _encode_batch(self, variables, images, key, indices, *, sample):
         code = self._networks.encode(variables, to_float(images))
         if not sample:
             return code.mean
+        keys = rngs.per_example(key, indices)
         return code.sample(samplers.example_noise_fn(keys, (self.latent_dim,))(0))
 
     def _denoise_batch(self, variables, x_t, at, x_T, z):
@@ -219,7 +223,8 @@ class DBAE:
 
         return make_denoiser(network_fn)(x_t, at, x_T, z)
 
-    def _decode_batch(self, variables, x_T, z, keys, table, *, keep_path):
+    def _decode_batch(self, variables, x_T, z, key, indices, table, *, keep_path):
+        keys = rngs.per_example(key, indices)
         x_0, states = samplers.integrate(
             lambda x_t, at, x_T: self._denoise_batch(variables, x_t, at, x_T, z),
             x_T,
@@ -260,14 +265,19 @@ class DBAE:
         t, schedule = np.asarray(t, np.float64), self.bridge.schedule
         if t.shape not in ((), (count,)):
             raise DataError(f"t must be a scalar or [{count}], got shape {list(t.shape)}.")
-        if not np.all((t >= schedule.t_min) & (t <= schedule.t_max)):
+        low, high = schedule.t_min * (1 - 1e-6), schedule.t_max * (1 + 1e-6)  # float32 rounds
+        if not np.all((t >= low) & (t <= high)):
             raise DataError(f"t must lie in [{schedule.t_min:g}, {schedule.t_max:g}], got {t}.")
         return t
 
 
-def _keys(rng: Rng, count: int) -> jax.Array:
-    key = jax.random.key(rng or 0) if rng is None or isinstance(rng, int) else rng
-    return rngs.per_example(key, 0, count)
+def _key(rng: Rng, count: int) -> jax.Array:
+    """Returns one key, or `count` of them, for a seed, a key, keys, or nothing."""
+    if rng is None or isinstance(rng, (int, np.integer)):
+        return jax.random.key(rng or 0)
+    if not jax.numpy.issubdtype(rng.dtype, jax.dtypes.prng_key) or rng.shape not in ((), (count,)):
+        raise DataError(f"rng must be a seed, a key of jax.random.key, or {count} such keys.")
+    return rng
 
 
 def _lengthen(array, missing: int):
@@ -276,6 +286,7 @@ def _lengthen(array, missing: int):
 
 
 def _finite_float(array: np.ndarray, name: str) -> np.ndarray:
-    if not np.issubdtype(array.dtype, np.number) or not np.isfinite(array).all():
-        raise DataError(f"{name} must hold finite numbers, got {array.dtype} with others.")
+    real = np.issubdtype(array.dtype, np.integer) or np.issubdtype(array.dtype, np.floating)
+    if not real or not np.isfinite(array).all():
+        raise DataError(f"{name} must hold real, finite numbers: no NaN or infinity.")
     return array.astype(np.float32)

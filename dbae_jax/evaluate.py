@@ -1,14 +1,12 @@
 """Evaluates a trained model: figures to summary.json, pictures beside it."""
 
-import json
 import logging
-import os
 import pathlib
 from typing import Any
 
 import numpy as np
 
-from dbae_jax import build, summaries, workdir
+from dbae_jax import build, files, summaries, workdir
 from dbae_jax.api import DBAE
 from dbae_jax.config import Config, to_dict
 from dbae_jax.data.sources import gather
@@ -40,7 +38,7 @@ def evaluate(config: Config, directory: pathlib.Path) -> dict[str, Any]:
     """
     loaded = workdir.load(directory)
     workdir.check_same_model(directory, to_dict(loaded.config), config)
-    model = DBAE(config, loaded.variables, networks=loaded.networks)
+    model = DBAE(config, loaded.variables)
     train, train_labels = gather(build.make_source(config.data, "train"))
     test, labels = gather(build.make_source(config.data, "test"), config.eval.num_images or None)
 
@@ -62,7 +60,7 @@ def evaluate(config: Config, directory: pathlib.Path) -> dict[str, Any]:
     summary |= information.summary(measured)
     pictures.loss_by_time(directory / "loss_by_time.png", measured)
     _paint(config, directory, model, test, labels)
-    _write_json(directory / SUMMARY, summary)
+    files.write_json(directory / SUMMARY, summary)
     _report(summary, directory)
     return summary
 
@@ -93,12 +91,6 @@ def _paint(
         directory / "interpolation.png", model, test[pairs], some_labels, config.sample
     )
     pictures.loss_curve(directory / "loss_curve.png", summaries.read(directory))
-
-
-def _write_json(path: pathlib.Path, values: dict[str, Any]) -> None:
-    fresh = path.with_suffix(".tmp")
-    fresh.write_text(json.dumps(values, indent=2) + "\n")
-    os.replace(fresh, path)
 
 
 def _report(summary: dict[str, Any], directory: pathlib.Path) -> None:

@@ -6,7 +6,6 @@ writes samplers.json, samplers_table.md and images/samplers.png into the output 
 """
 
 import itertools
-import json
 import logging
 import pathlib
 import time
@@ -16,13 +15,15 @@ import jax
 import numpy as np
 from absl import flags
 
-from dbae_jax import build, command_line, time_grids
+from dbae_jax import build, command_line, files, time_grids, workdir
 from dbae_jax.api import DBAE
+from dbae_jax.config import to_dict
 from dbae_jax.data.sources import gather
 from dbae_jax.errors import ConfigError
 from dbae_jax.evaluators import pictures
 from dbae_jax.images import to_float
 from dbae_jax.metrics.similarity import pixel_mse, ssim
+from dbae_jax.samplers import Plan
 
 WORKDIRS = flags.DEFINE_list("workdirs", None, "Workdirs of one config, trained with other seeds.")
 NUM_IMAGES = flags.DEFINE_integer("num_images", 0, "Held-out images to decode; 0: all.")
@@ -32,6 +33,12 @@ EVALUATIONS = (3, 5, 10, 20)
 SAMPLERS = ("euler", "heun", "dbim", "multistep2", "multistep3")
 # The authors' choice for reconstructions.
 BASELINE = {"sampler": "euler", "grid": "karras", "steps": 100}
+NOISY = (
+    {"sampler": "euler", "churn": 0.33},
+    {"sampler": "dbim", "eta": 1.0},
+    {"sampler": "dbim", "boot": True},
+    {"sampler": "multistep2", "boot": True},
+)
 
 log = logging.getLogger(__name__)
 
@@ -47,9 +54,12 @@ class Codes(NamedTuple):
 def measure(model: DBAE, codes: Codes, **plan) -> dict[str, Any]:
     """Decodes codes by one plan; returns its mse, ssim, nfe and seconds an image."""
     started = time.perf_counter()
-    again = model.decode(codes.z, codes.x_T, **plan)
+    again = model.decode(codes.z, codes.x_T, rng=0 if Plan(**plan).needs_noise else None, **plan)
     seconds = time.perf_counter() - started
-    return plan | {
+    return {
+        "sampler": label(plan),
+        "grid": plan["grid"],
+        "steps": plan["steps"],
         "nfe": model.nfe(**plan),
         "mse": pixel_mse(again, codes.x_0),
         "ssim": ssim(again, codes.x_0),
@@ -57,14 +67,25 @@ def measure(model: DBAE, codes: Codes, **plan) -> dict[str, Any]:
     }
 
 
+def label(plan: dict[str, Any]) -> str:
+    """Returns the sampler's name with what is not usual about it, as in "dbim eta=1"."""
+    extra = [f"{name}={plan[name]:g}" for name in ("churn", "eta") if name in plan]
+    return " ".join([plan["sampler"], *extra, *["boot"] * plan.get("boot", False)])
+
+
 def plans() -> list[dict[str, Any]]:
-    """Returns every sampler on every grid, at about equal numbers of evaluations; the baseline."""
+    """Returns the baseline, every sampler on every grid, and noisy ones, at about equal NFE."""
     compared = [
         # Heun evaluates twice a step: 2 N - 1.
         {"sampler": sampler, "grid": grid, "steps": (nfe + 1) // 2 if sampler == "heun" else nfe}
         for nfe, sampler, grid in itertools.product(EVALUATIONS, SAMPLERS, time_grids.GRIDS)
     ]
-    return [BASELINE, *compared]
+    noisy = [
+        # Churn doubles Euler's evaluations.
+        plan | {"grid": "karras", "steps": nfe // 2 if "churn" in plan else nfe}
+        for nfe, plan in itertools.product(EVALUATIONS[1:], NOISY)
+    ]
+    return [BASELINE, *compared, *noisy]
 
 
 def study(workdirs: list[pathlib.Path], num_images: int = 0) -> list[dict[str, Any]]:
@@ -78,8 +99,11 @@ def study(workdirs: list[pathlib.Path], num_images: int = 0) -> list[dict[str, A
     first = DBAE.load(workdirs[0])
     images, _ = gather(build.make_source(first.config.data, "test"), num_images or None)
     rows: list[list[dict[str, Any]]] = [[] for _ in plans()]
+    seed = {"seed": first.config.seed}  # alone may differ
     for directory in workdirs:
-        model = first.with_variables(DBAE.load(directory).variables)
+        other = DBAE.load(directory)
+        workdir.check_same_model(directory, to_dict(other.config) | seed, first.config)
+        model = first.with_variables(other.variables)
         z = model.encode(images)
         codes = Codes(np.asarray(to_float(images)), z, model.endpoint(z))
         for group, plan in zip(rows, plans(), strict=True):
@@ -137,8 +161,8 @@ def main(argv: list[str]) -> None:
         "num_images": NUM_IMAGES.value,
         "rows": rows,
     }
-    (output / "samplers.json").write_text(json.dumps(record, indent=1) + "\n")
-    (output / "samplers_table.md").write_text(table(rows))
+    files.write_json(output / "samplers.json", record)
+    files.write_text(output / "samplers_table.md", table(rows))
     log.info("Wrote samplers.json, samplers_table.md and images/samplers.png to %s", output)
 
 

@@ -158,8 +158,12 @@ def _intervals(
     times, T = np.asarray(times, np.float64), schedule.t_max
     if times.ndim != 1 or len(times) < 3:
         raise ValueError(f"times of shape {list(times.shape)}: a grid needs at least 2 steps.")
-    if np.any(np.diff(times) >= 0) or times[-1] != 0:
-        raise ValueError(f"times must fall strictly, to 0, got {times}.")
+    falling = np.diff(times) < 0  # False for NaN too
+    if not falling.all():
+        at = int(np.argmin(falling))
+        raise ValueError(f"times must fall strictly, got {times[at]:g} and then {times[at + 1]:g}.")
+    if times[-1] != 0:
+        raise ValueError(f"times must fall to 0, got {times[-1]:g} at the end.")
     if times[0] > T or (times[0] == T and not from_end):
         raise ValueError(f"times must start {'at or ' * from_end}below T = {T:g}, got {times[0]}.")
     if from_end and times[0] < T:
@@ -261,4 +265,11 @@ def _stack(bridge: Bridge, rows: list[dict]) -> Table:
         for name in Table._fields
         if name in used
     }
-    return Table(at=bridge.at(np.array([row["t"] for row in rows])), **columns)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        at = bridge.at(np.array([row["t"] for row in rows]))
+    if not np.isfinite(at).all():
+        raise ValueError(
+            "the scalings are not finite at T, where dbim and multistep begin, with "
+            "config.bridge.endpoint_std=0 or perfectly correlated ends; use euler or heun."
+        )
+    return Table(at=at, **columns)

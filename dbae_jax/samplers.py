@@ -48,7 +48,7 @@ class Plan:
     sampler: one of `SAMPLERS`. steps: intervals of the grid. grid: one of `time_grids.GRIDS`, or
     an array of times falling to 0. rho: bend of the karras and power grids. churn: share in [0, 1)
     of every interval that the reverse SDE walks first (euler, heun). eta: in [0, 1], 1 a Markov
-    bridge (dbim).
+    bridge (dbim). boot: draws the noise of the first step (dbim, multistep), which is 0 otherwise.
     """
 
     sampler: str = "heun"
@@ -57,16 +57,15 @@ class Plan:
     rho: float = 7.0
     churn: float = 0.0
     eta: float = 0.0
+    boot: bool = False
 
     @property
     def needs_noise(self) -> bool:
         """Whether the sampler cannot do without random numbers."""
-        return self.churn > 0 or self.eta > 0
+        return self.churn > 0 or self.eta > 0 or self.boot
 
-    def table(self, bridge: Bridge, *, boot: bool = False) -> Table:
+    def table(self, bridge: Bridge) -> Table:
         """Tabulates the sampler on its grid.
-
-        `boot` draws a noise for the first step of the implicit samplers; others draw none there.
 
         Raises:
           ValueError: for an unknown sampler or grid, a bad grid, or a value out of range.
@@ -78,8 +77,10 @@ class Plan:
             raise ValueError(f"churn={self.churn}: {self.sampler} knows none, only euler and heun.")
         if self.sampler != "dbim" and self.eta:
             raise ValueError(f"eta={self.eta}: {self.sampler} knows none, only dbim.")
+        if self.boot and not implicit:
+            raise ValueError(f"boot=True: {self.sampler} has no first step of that kind.")
         times = self._times(bridge, from_end=implicit)
-        return SAMPLERS[self.sampler](bridge, times, self, boot)
+        return SAMPLERS[self.sampler](bridge, times, self)
 
     def _times(self, bridge: Bridge, *, from_end: bool) -> np.ndarray:
         if not isinstance(self.grid, str):
@@ -91,13 +92,13 @@ class Plan:
         return make(bridge.schedule, self.steps, start=start, rho=self.rho)
 
 
-# Name -> function of (bridge, times, plan, boot).
-SAMPLERS: dict[str, Callable[..., Table]] = {
-    "euler": lambda bridge, times, plan, _: euler_table(bridge, times, churn=plan.churn),
-    "heun": lambda bridge, times, plan, _: heun_table(bridge, times, churn=plan.churn),
-    "dbim": lambda bridge, times, plan, boot: dbim_table(bridge, times, eta=plan.eta, boot=boot),
-    "multistep2": lambda bridge, times, _, boot: multistep_table(bridge, times, order=2, boot=boot),
-    "multistep3": lambda bridge, times, _, boot: multistep_table(bridge, times, order=3, boot=boot),
+# Name -> function of (bridge, times, plan).
+SAMPLERS: dict[str, Callable[[Bridge, np.ndarray, Plan], Table]] = {
+    "euler": lambda b, times, plan: euler_table(b, times, churn=plan.churn),
+    "heun": lambda b, times, plan: heun_table(b, times, churn=plan.churn),
+    "dbim": lambda b, times, plan: dbim_table(b, times, eta=plan.eta, boot=plan.boot),
+    "multistep2": lambda b, times, plan: multistep_table(b, times, order=2, boot=plan.boot),
+    "multistep3": lambda b, times, plan: multistep_table(b, times, order=3, boot=plan.boot),
 }
 
 
@@ -120,8 +121,8 @@ def sample(
       denoise_fn: (x_t, at, x_T) -> estimate of x_0, with z bound.
       x_T: [B, H, W, C].
       plan: sampler, grid and their settings.
-      key: of the noises: of churn, of eta, and of the first step of the implicit samplers,
-        which without a key is deterministic.
+      key: of the noises of churn, eta and boot: one, or [B] of them. An image depends on its key
+        (from one key: on its place in the batch), not on the rest of the batch.
       bridge: schedule and scalings.
       keep_path: also returns x_T and the state after every step, clipped to [-1, 1].
 
@@ -129,11 +130,11 @@ def sample(
       ValueError: for a plan that `Plan.table` refuses, or one that needs a key without a key.
     """
     if plan.needs_noise and key is None:
-        raise ValueError(f"churn={plan.churn}, eta={plan.eta} draw noise: pass a key.")
-    table = plan.table(bridge, boot=key is not None)
-    noise_fn = None
+        raise ValueError("churn, eta and boot draw noise: pass a key.")
+    table, noise_fn = plan.table(bridge), None
     if table.w_noise is not None:
-        noise_fn = example_noise_fn(rngs.per_example(key, 0, x_T.shape[0]), x_T.shape[1:])
+        keys = rngs.per_example(key, jnp.arange(x_T.shape[0]))
+        noise_fn = example_noise_fn(keys, x_T.shape[1:])
     x_0, states = integrate(denoise_fn, x_T, table, noise_fn, keep_path=keep_path)
     path = path_states(x_T, states, table) if keep_path else None
     return Sample(x_0, path, table.path_times, table.nfe)

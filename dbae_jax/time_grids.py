@@ -53,6 +53,8 @@ def power(schedule: Schedule, steps: int, *, start: float, rho: float = 7.0) -> 
     """
     _check(schedule, steps, start, rho)
     span = start - schedule.t_min
+    if span * (1 / (steps - 1)) ** rho < 1e-14 * schedule.t_min:
+        raise ValueError(f"steps={steps}, rho={rho}: the last times coincide; take a smaller rho.")
     return _closed(np.linspace(1, 0, steps), lambda v: schedule.t_min + span * v**rho, start)
 
 
@@ -64,9 +66,12 @@ def uniform_lambda(schedule: Schedule, steps: int, *, start: float, rho: float =
     """
     _check(schedule, steps, start, rho)
     at_end = start == schedule.t_max
+    if steps - at_end < 2:
+        return np.array([start, schedule.t_min, 0.0])
     first = START_SHARE * start if at_end else start
     ends = lambda_of(schedule, np.array([first, schedule.t_min]))
-    inner = [_time_at(schedule, v) for v in np.linspace(*ends, steps - at_end)[1:-1]]
+    places = np.linspace(*ends, steps - at_end)[1:-1]
+    inner = invert_falling(lambda t: lambda_of(schedule, t), places, schedule.t_min, first)
     return np.array([*[start] * at_end, first, *inner, schedule.t_min, 0.0])
 
 
@@ -83,7 +88,7 @@ GRIDS: dict[str, Callable[..., np.ndarray]] = {
 def _check(schedule: Schedule, steps: int, start: float, rho: float) -> None:
     if steps < 2:
         raise ValueError(f"steps={steps}: a time grid needs at least 2 steps.")
-    if rho <= 0:
+    if not rho > 0:
         raise ValueError(f"rho={rho}: must be positive.")
     if not schedule.t_min < start <= schedule.t_max:
         raise ValueError(f"start={start}: must be in ({schedule.t_min:g}, {schedule.t_max:g}].")
@@ -95,11 +100,14 @@ def _closed(values: np.ndarray, to_time: Callable, start: float) -> np.ndarray:
     return times
 
 
-def _time_at(schedule: Schedule, value: float) -> float:
-    """Inverts lambda, which falls in t, by bisection."""
-    low, high = schedule.t_min, schedule.t_max
-    for _ in range(200):
+def invert_falling(fn: Callable, value: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Returns t with fn(t) = value, for fn that falls over [low, high], by bisection.
+
+    value: of any shape, within fn's range.
+    """
+    low, high = np.full_like(value, low), np.full_like(value, high)
+    for _ in range(100):
         middle = (low + high) / 2
-        above = lambda_of(schedule, np.float64(middle)) > value
-        low, high = (middle, high) if above else (low, middle)
+        above = fn(middle) > value
+        low, high = np.where(above, middle, low), np.where(above, high, middle)
     return (low + high) / 2

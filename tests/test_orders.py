@@ -42,7 +42,8 @@ def _errors(name, schedule):
     for steps in numbers:
         start = START * schedule.t_max
         times = time_grids.GRIDS[grid](schedule, steps, start=start)
-        table = Plan(name, grid=times).table(bridge, boot=True)
+        implicit = name not in ("euler", "heun")
+        table = Plan(name, grid=times, boot=implicit).table(bridge)
         _, states = samplers.integrate(
             denoise_fn,
             jnp.asarray(x_T)[:, None, None],
@@ -51,7 +52,6 @@ def _errors(name, schedule):
             keep_path=True,
         )
         # Implicit samplers come to `start` by their first row, the others begin there at x_T.
-        implicit = table.w_noise is not None
         first = np.asarray(states)[0, :, 0, 0] if implicit else x_T
         exact = world.flow(schedule, np.float64(start), np.float64(schedule.t_min), first, z)
         at_t_min = np.asarray(states)[np.flatnonzero(table.on_path)[-2], :, 0, 0]

@@ -9,7 +9,7 @@ import pytest
 
 from dbae_jax import bridge, sampler_tables, samplers, time_grids
 from dbae_jax.config import SampleConfig
-from dbae_jax.precond import Bridge
+from dbae_jax.precond import Bridge, Moments
 from dbae_jax.samplers import Plan
 from dbae_jax.schedules import VE, VP
 
@@ -35,7 +35,7 @@ def _grid(name, b, steps, start, rho=3.0):
 @pytest.mark.parametrize("gap", [0.0, 1e-4])
 def test_grids_fall_from_their_start_to_zero(b, name, gap):
     start = b.schedule.t_max - gap
-    for steps in (3, 10, 57):
+    for steps in (2, 3, 10, 57, 1000):
         times = _grid(name, b, steps, start)
         assert times.dtype == np.float64 and times.shape == (steps + 1,)
         assert times[0] == start and times[-1] == 0
@@ -75,6 +75,7 @@ def test_bad_grids_cannot_be_made(name, change, words):
         ([0.5, 0.5, 0.0], "fall strictly"),
         ([0.5, 0.1], "at least 2 steps"),
         ([0.5, 0.2, 0.1], "to 0"),
+        ([0.5, np.nan, 0.0], "fall strictly"),
         ([1.2, 0.5, 0.0], "below T = 1"),
         ([[0.5, 0.1, 0.0]], "at least 2 steps"),
     ],
@@ -101,11 +102,22 @@ def test_drifts_are_not_evaluated_at_the_end():
         (Plan("dbim", eta=-0.1), r"eta=-0.1: must be in \[0, 1\]"),
         (Plan("dbim", churn=0.1), "only euler and heun"),
         (Plan("multistep2", eta=0.1), "only dbim"),
+        (Plan("heun", boot=True), "boot=True: heun"),
+        (Plan("power", rho=float("nan")), "sampler='power'"),
+        (Plan(rho=float("nan")), "must be positive"),
+        (Plan("dbim", 1000, "power"), "take a smaller rho"),
     ],
 )
 def test_bad_plans_are_refused(plan, words):
     with pytest.raises(ValueError, match=words):
         plan.table(VP_BRIDGE)
+
+
+def test_a_bridge_without_width_at_its_end_needs_a_sampler_that_starts_below():
+    still = Bridge(VP(), Moments(endpoint_std=0.0))
+    assert np.isfinite(Plan("euler", 5).table(still).at).all()
+    with pytest.raises(ValueError, match="not finite at T"):
+        Plan("dbim", 5).table(still)
 
 
 def test_order_of_multistep_is_checked():
@@ -115,9 +127,9 @@ def test_order_of_multistep_is_checked():
 
 def test_configs_name_the_samplers_and_grids_that_exist():
     for name in samplers.SAMPLERS:
-        SampleConfig(name, 5, "karras", 7.0, 0.0, 0.0)._check("config.sample")
+        SampleConfig(**vars(Plan(name)))._check("config.sample")
     for name in time_grids.GRIDS:
-        SampleConfig("euler", 5, name, 7.0, 0.0, 0.0)._check("config.sample")
+        SampleConfig(**vars(Plan(grid=name)))._check("config.sample")
 
 
 # --- steps ----------------------------------------------------------------------------------
@@ -295,7 +307,7 @@ def test_paths_start_at_x_T_and_hold_a_state_a_step(plan):
     np.testing.assert_array_equal(result.path[-1], result.x_0)
 
 
-NOISY = [Plan("euler", 6, churn=0.5), Plan("dbim", 6, eta=0.7), Plan("multistep3", 6)]
+NOISY = [Plan("euler", 6, churn=0.5), Plan("dbim", 6, eta=0.7), Plan("multistep3", 6, boot=True)]
 
 
 @pytest.mark.parametrize("plan", NOISY, ids=lambda plan: plan.sampler)
@@ -309,19 +321,25 @@ def test_an_image_depends_on_its_key_and_not_on_its_batch(plan):
     np.testing.assert_array_equal(run(x_T)[:2], run(x_T[:2]))
     np.testing.assert_array_equal(run(x_T), run(x_T))
     assert not np.allclose(run(x_T), run(x_T, seed=4))
-    assert not np.allclose(run(x_T)[0], run(x_T[::-1])[4])
+    assert not np.allclose(run(x_T)[0], run(x_T[::-1])[4])  # one key: places have their own
+    keys, order = jax.random.split(jax.random.key(8), 5), np.array([3, 0, 4])
+    whole = samplers.sample(lambda x, at, _: 0.5 * x, x_T, plan, keys, bridge=VP_BRIDGE).x_0
+    part = samplers.sample(
+        lambda x, at, _: 0.5 * x, x_T[order], plan, keys[order], bridge=VP_BRIDGE
+    ).x_0
+    np.testing.assert_array_equal(whole[order], part)
 
 
 def test_implicit_samplers_without_a_key_draw_nothing():
     x_T = jax.random.normal(jax.random.key(4), (2, 4, 4, 1))
     for name in ("dbim", "multistep2", "multistep3"):
         assert Plan(name, 6).table(VP_BRIDGE).w_noise is None
-        assert Plan(name, 6).table(VP_BRIDGE, boot=True).w_noise[0] > 0
+        assert Plan(name, 6, boot=True).table(VP_BRIDGE).w_noise[0] > 0
         result = samplers.sample(lambda x, *_: 0.5 * x, x_T, Plan(name, 6), bridge=VP_BRIDGE)
         assert np.isfinite(result.x_0).all()
 
 
-@pytest.mark.parametrize("plan", NOISY[:2], ids=lambda plan: plan.sampler)
+@pytest.mark.parametrize("plan", NOISY, ids=lambda plan: plan.sampler)
 def test_noise_without_a_key_is_refused(plan):
     with pytest.raises(ValueError, match="pass a key"):
         samplers.sample(lambda x, *_: x, jnp.ones((1, 4, 4, 1)), plan, bridge=VP_BRIDGE)

@@ -127,6 +127,7 @@ def test_a_torn_newest_checkpoint_is_skipped(run_copy, item, caplog):
     with caplog.at_level("WARNING", logger="dbae_jax"):
         state = train.train(tiny.config(**{"train.num_steps": 6}), run_copy)
     assert "step 6" in caplog.text and "unreadable" in caplog.text
+    assert [path.name for path in (run_copy / "torn").iterdir()] == ["6-0"]
     assert int(state.step) == 6
     assert checkpoint.steps(run_copy) == [2, 4, 6]
     assert workdir.load(run_copy).step == 6  # written anew, whole
@@ -189,6 +190,8 @@ def test_a_non_finite_loss_stops_the_run_and_keeps_the_last_checkpoint(tmp_path)
     for step in kept:
         leaves = jax.tree.leaves(_params(directory, step))
         assert all(np.isfinite(leaf).all() for leaf in leaves)
+    rows = [row for row in summaries.read(directory) if "param_norm" in row]
+    assert all(np.isfinite(row["param_norm"]) for row in rows)
     _assert_same(before, _params(directory, 2))
 
 

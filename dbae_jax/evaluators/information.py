@@ -22,36 +22,40 @@ import numpy as np
 from dbae_jax.api import DBAE
 from dbae_jax.bridge import marginal_sample
 from dbae_jax.precond import Bridge
+from dbae_jax.schedules import Schedule
+from dbae_jax.time_grids import invert_falling
 
 LEVEL = 2 / 256  # width of a level of 8-bit pixels, in units of [-1, 1]
 
-# (x_t [B, H, W, C], t scalar, x_T, z) -> estimate of x_0
-DenoiseFn = Callable[[np.ndarray, float, np.ndarray, np.ndarray], np.ndarray]
+# (x_t [B, H, W, C], t [B], x_T, z) -> estimate of x_0
+ModelFn = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
 class LossOverTime:
-    """Errors of the denoiser at times that lie evenly in log SNR, on held-out images.
+    """Errors of the denoiser on held-out images, at times drawn evenly in log SNR.
 
-    t: [N], falling. snr_step: [N], the part of the SNR's range that each time stands for.
-    error: [B, N], squared error of an image, summed over its dimensions. weight: [N], of the
-    training loss. dimensions: H W C.
+    Row: an image; column: one of N equal cells of log SNR, from T down to e. t: [B, N], drawn in
+    its cell for each image. snr_step: [B, N], the part of the SNR's range that it stands for.
+    error: [B, N], squared error of D, summed over the image's dimensions. weight: [B, N], of the
+    training loss. error_at_e: [B]. dimensions: H W C.
     """
 
     t: np.ndarray
     snr_step: np.ndarray
     error: np.ndarray
     weight: np.ndarray
+    error_at_e: np.ndarray
     dimensions: int
 
     @property
     def training_loss(self) -> np.ndarray:
-        """The loss that training sees at each time: [N]."""
-        return self.weight * self.error.mean(axis=0) / self.dimensions
+        """The loss that training sees in each cell: [N]."""
+        return (self.weight * self.error).mean(axis=0) / self.dimensions
 
 
 def loss_over_time(
-    denoise_fn: DenoiseFn,
+    model_fn: ModelFn,
     x_0: np.ndarray,
     x_T: np.ndarray,
     z: np.ndarray,
@@ -60,34 +64,34 @@ def loss_over_time(
     points: int,
     seed: int = 0,
 ) -> LossOverTime:
-    """Measures the denoiser at `points` times, one uniform draw in each of equal cells of log SNR.
+    """Measures the denoiser at `points` times an image, and at e = t_min.
 
     Args:
-      denoise_fn: unclipped denoiser.
+      model_fn: unclipped denoiser.
       x_0: [B, H, W, C] in [-1, 1], held out and dequantised.
       x_T: [B, H, W, C], endpoints of the codes.
       z: [B, D].
       bridge: schedule and scalings.
-      points: number of times.
+      points: number of cells, N.
       seed: of times and noises.
     """
-    rng, schedule = np.random.default_rng(seed), bridge.schedule
-    edges = np.linspace(
-        *(_log_snr(schedule, t) for t in (schedule.t_max, schedule.t_min)), points + 1
-    )
-    places = edges[:-1] + rng.uniform(size=points) * np.diff(edges)
-    times = np.array([_time_of(schedule, place) for place in places])
-    errors = []
-    for t in times:
-        noise = rng.standard_normal(x_0.shape)
-        x_t = marginal_sample(schedule, np.float64(t), x_0, x_T, noise)
-        difference = np.asarray(denoise_fn(x_t, float(t), x_T, z), np.float64) - x_0
-        errors.append(np.sum(difference**2, axis=(1, 2, 3)))
+    rng, schedule = np.random.default_rng([seed, 1]), bridge.schedule
+
+    def error_at(t: np.ndarray) -> np.ndarray:
+        x_t = marginal_sample(schedule, t, x_0, x_T, rng.standard_normal(x_0.shape))
+        difference = np.asarray(model_fn(x_t, t, x_T, z), np.float64) - x_0
+        return np.sum(difference**2, axis=(1, 2, 3))
+
+    ends = _log_snr(schedule, np.array([schedule.t_max, schedule.t_min]))
+    cell = (ends[1] - ends[0]) / points
+    places = ends[0] + cell * (np.arange(points) + rng.uniform(size=(len(x_0), points)))
+    t = invert_falling(lambda t: _log_snr(schedule, t), places, schedule.t_min, schedule.t_max)
     return LossOverTime(
-        t=times,
-        snr_step=np.exp(places) * np.diff(edges),
-        error=np.stack(errors, axis=1),
-        weight=np.asarray(bridge.at(times).weight),
+        t=t,
+        snr_step=np.exp(places) * cell,
+        error=np.stack([error_at(column) for column in t.T], axis=1),
+        weight=np.asarray(bridge.at(t).weight),
+        error_at_e=error_at(np.full(len(x_0), schedule.t_min)),
         dimensions=math.prod(x_0.shape[1:]),
     )
 
@@ -95,21 +99,19 @@ def loss_over_time(
 def entropy_bound(measured: LossOverTime) -> tuple[float, float]:
     """Returns the upper bound of h(x_0 | z) in nats an image, and its standard error.
 
-    The standard error is over images (each with its own noises); the Gaussian term at e uses the
-    mean error of the time nearest to e.
+    Every image has times and noises of its own, so the standard error over images covers them too.
     """
-    path = 0.5 * measured.error @ measured.snr_step
-    left = measured.error[:, np.argmin(measured.t)] / measured.dimensions
-    entropy = 0.5 * measured.dimensions * math.log(2 * math.pi * math.e * left.mean())
+    path = 0.5 * np.sum(measured.error * measured.snr_step, axis=1)
+    left, half = measured.error_at_e, 0.5 * measured.dimensions
+    entropy = half * math.log(2 * math.pi * math.e * left.mean() / measured.dimensions)
     # Linearised: how much each image moves the logarithm of the mean.
-    moved = 0.5 * measured.dimensions * (left / left.mean() - 1)
-    values = path + moved
+    values = path + half * (left / left.mean() - 1)
     return float(path.mean() + entropy), float(values.std(ddof=1) / math.sqrt(len(values)))
 
 
 def measure(model: DBAE, images: np.ndarray, *, points: int, seed: int = 0) -> LossOverTime:
     """Returns `loss_over_time` of a model on uint8 images, dequantised."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng([seed, 0])
     x_0 = LEVEL * (images + rng.uniform(size=images.shape)) - 1
     z = model.encode(x_0, rng=seed if model.config.model.stochastic else None)
     x_T = model.endpoint(z)
@@ -132,16 +134,5 @@ def summary(measured: LossOverTime) -> dict[str, float]:
     }
 
 
-def _log_snr(schedule, t: float) -> float:
-    t = np.float64(t)
-    return float(2 * np.log(schedule.alpha(t)) - np.log(schedule.variance(t)))
-
-
-def _time_of(schedule, log_snr: float) -> float:
-    """Inverts log SNR, which falls in t, by bisection in log t."""
-    low, high = math.log(schedule.t_min), math.log(schedule.t_max)
-    for _ in range(100):
-        middle = (low + high) / 2
-        above = _log_snr(schedule, math.exp(middle)) > log_snr
-        low, high = (middle, high) if above else (low, middle)
-    return math.exp((low + high) / 2)
+def _log_snr(schedule: Schedule, t: np.ndarray) -> np.ndarray:
+    return 2 * np.log(schedule.alpha(t)) - np.log(schedule.variance(t))

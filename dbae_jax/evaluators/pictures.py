@@ -41,7 +41,8 @@ def interpolation(
         line = (1 - weights) * z[first] + weights * z[second]
         decoded = model.decode(line, rng=noise_seed(sample), **vars(sample))
         rows.append(np.concatenate([real[[first]], decoded, real[[second]]]))
-    save_grid(path, rows)
+    if rows:  # images of one class alone make no pair
+        save_grid(path, rows)
 
 
 def trajectories(
@@ -55,7 +56,7 @@ def trajectories(
     z, grid = model.encode(images), {"steps": steps, "grid": "uniform"}
     walks = {
         "ODE": model.trajectory(z, sampler="dbim", **grid),
-        "SDE": model.trajectory(z, rng=0, sampler="dbim", eta=1.0, **grid),
+        "SDE": model.trajectory(z, rng=0, sampler="dbim", eta=1.0, boot=True, **grid),
     }
     at = np.linspace(0, steps, columns).round().astype(int)
     figure = Figure(figsize=(columns + 1, 2 * len(images)), layout="compressed")
@@ -74,9 +75,9 @@ def loss_by_time(path: pathlib.Path, measured: LossOverTime) -> None:
     """Writes the training loss and the error of D at each time."""
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.add_subplot()
-    error = measured.error.mean(axis=0) / measured.dimensions
-    axes.plot(measured.t, measured.training_loss, label="training loss")
-    axes.plot(measured.t, error, label="squared error of D, a dimension")
+    t, error = measured.t.mean(axis=0), measured.error.mean(axis=0) / measured.dimensions
+    axes.plot(t, measured.training_loss, label="training loss")
+    axes.plot(t, error, label="squared error of D, a dimension")
     axes.set(xlabel="t", xscale="log", yscale="log")
     axes.legend()
     figure.savefig(path, dpi=120)

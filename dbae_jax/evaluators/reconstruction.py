@@ -7,11 +7,12 @@ from dbae_jax.api import DBAE
 from dbae_jax.config import SampleConfig
 from dbae_jax.images import to_float
 from dbae_jax.metrics.similarity import pixel_mse
+from dbae_jax.samplers import Plan
 
 
 def noise_seed(sample: SampleConfig) -> int | None:
     """Returns the seed of evaluations with samplers that draw noise, None for those that do not."""
-    return 0 if sample.churn or sample.eta else None
+    return 0 if Plan(**vars(sample)).needs_noise else None
 
 
 def reconstruct(model: DBAE, images: np.ndarray, sample: SampleConfig) -> np.ndarray:
