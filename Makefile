@@ -24,7 +24,7 @@ lint: $(VENV)/installed-$(EXTRAS)
 	$(BIN)/ruff format --check .
 
 # One stamp a set of extras; a change of setup.py or of the pinned versions installs anew.
-$(VENV)/installed-%: setup.py constraints
+$(VENV)/installed-%: setup.py $(wildcard constraints/*.txt)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet $(CONSTRAINTS) -e '$(if $(filter demo,$*),.,.[$*])'
 	touch $@

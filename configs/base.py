@@ -21,7 +21,7 @@ def get_config() -> ConfigDict:
     c.model.stochastic = False  # True: the encoder gives mean and scale of a Gaussian z ("DBAE"),
     # False: z itself ("DBAE-d")
     c.model.dtype = "float32"  # what the networks compute in; norms, softmax and loss stay float32
-    c.model.param_dtype = "float32"  # what the weights are kept in
+    c.model.param_dtype = "float32"  # what the weights are kept in; nothing else trains
     c.model.matmul_precision = "default"  # "highest" for true float32 products on TPU and GPU
 
     c.model.encoder = ConfigDict()
@@ -57,7 +57,7 @@ def get_config() -> ConfigDict:
     c.optim.optimizer = "radam"  # or "adam"
     c.optim.learning_rate = 1e-4
     c.optim.schedule = "constant"  # or "cosine": down to 0 at train.num_steps
-    c.optim.warmup_steps = 0  # linear, from 0
+    c.optim.warmup_steps = 0  # linear, from learning_rate / warmup_steps
     c.optim.grad_clip_norm = 0.0  # of the global norm; 0: off
     c.optim.ema_decay = 0.9999  # a step, of weights and statistics; evaluation uses the average
 
@@ -75,13 +75,17 @@ def get_config() -> ConfigDict:
     c.checkpoint.keep_every_steps = 100_000  # and these for good; 0: none
 
     c.sample = ConfigDict()
-    c.sample.sampler = "euler"  # or "heun"
-    c.sample.steps = 100  # N intervals: N evaluations of euler, 2N - 1 of heun, churn adds N
-    c.sample.churn = 0.0  # share of every interval walked by the reverse SDE first; 0: the ODE
-    c.sample.rho = 7.0  # bend of the time grid
+    c.sample.sampler = "euler"  # or "heun", "dbim", "multistep2", "multistep3"
+    c.sample.steps = 100  # N intervals: N evaluations (heun 2N - 1; churn adds N)
+    c.sample.grid = "karras"  # or "uniform", "power", "lambda"
+    c.sample.rho = 7.0  # bend of the karras and power grids
+    c.sample.churn = 0.0  # euler, heun: share of every interval walked by the reverse SDE first
+    c.sample.eta = 0.0  # dbim: from 0, deterministic, to 1, a Markov bridge
+    c.sample.boot = False  # dbim, multistep: draw the noise of the first step; False: none
 
     c.eval = ConfigDict()
     c.eval.batch_size = 64  # images at a time
     c.eval.num_images = 0  # of the held-out split; 0: all
     c.eval.num_pictures = 8  # images in a picture
+    c.eval.information_points = 64  # times at which the information bound measures the loss
     return c

@@ -8,15 +8,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dbae_jax import build, rngs, samplers, time_grids, workdir
+from dbae_jax import build, rngs, samplers, workdir
 from dbae_jax.config import Config
 from dbae_jax.errors import DataError
 from dbae_jax.images import check_images, to_float
 from dbae_jax.models.autoencoder import Networks
 from dbae_jax.precond import make_denoiser
-from dbae_jax.samplers import Sample
+from dbae_jax.sampler_tables import Table
+from dbae_jax.samplers import Plan, Sample
 
-Rng = int | jax.Array | None  # a seed, a key of jax.random.key, or nothing
+Rng = int | jax.Array | None  # a seed, a key of jax.random.key, keys [B], or nothing
 
 
 class DBAE:
@@ -57,7 +58,7 @@ class DBAE:
         self._encode = jax.jit(self._encode_batch, static_argnames="sample")
         self._endpoint = jax.jit(self._networks.endpoint)
         self._denoise = jax.jit(self._denoise_batch)
-        self._decode = jax.jit(self._decode_batch, static_argnames=("noisy", "keep_path"))
+        self._decode = jax.jit(self._decode_batch, static_argnames="keep_path")
 
     @classmethod
     def load(
@@ -102,10 +103,12 @@ class DBAE:
         images = check_images(images, self.config.data.image_size, self.config.data.channels)
         if rng is not None and not self.config.model.stochastic:
             raise DataError("This model's encoder is deterministic: call encode without rng.")
-        keys = _keys(rng, len(images))
-        return self._run(
-            lambda x, k: self._encode(self.variables, x, k, sample=rng is not None), images, keys
-        )
+        key = _key(rng, len(images))
+
+        def encode_batch(x_0, indices):
+            return self._encode(self.variables, x_0, key, indices, sample=rng is not None)
+
+        return self._run(encode_batch, images, np.arange(len(images)))
 
     def endpoint(self, z: np.ndarray) -> np.ndarray:
         """Decodes z: [B, D] to the diffusion's endpoint x_T: [B, H, W, C], unbounded."""
@@ -137,83 +140,81 @@ class DBAE:
         churn: float = 0.0,
         rho: float = 7.0,
         rng: Rng = None,
+        *,
+        grid: str | np.ndarray = "karras",
+        eta: float = 0.0,
+        boot: bool = False,
     ) -> np.ndarray:
         """Decodes z: [B, D] to images: [B, H, W, C], float32 in [-1, 1].
 
         Args:
           z: codes.
           x_T: endpoint to start from; default `self.endpoint(z)`.
-          sampler: "euler" (`steps` network evaluations) or "heun" (2 steps - 1).
+          sampler: "euler", "dbim", "multistep2", "multistep3" (`steps` network evaluations each) or
+            "heun" (2 steps - 1); docs/samplers.md compares them.
           steps: intervals of the time grid.
-          churn: share in [0, 1) of every interval that the reverse SDE walks; adds `steps`
-            evaluations and needs `rng`. 0: the ODE, deterministic.
-          rho: bend of the time grid.
-          rng: seed or key of the churn noise.
+          churn: euler and heun: share in [0, 1) of every interval that the reverse SDE walks;
+            adds `steps` evaluations and needs `rng`. 0: the ODE, deterministic.
+          rho: bend of the karras and power grids.
+          rng: of the noise of churn, eta and boot: a seed, a key, or keys [B]. An image depends on
+            its own key (from a seed or one key: on its place), not on the others decoded with it.
+          grid: "karras", "uniform", "power", "lambda", or times falling to 0 (then `steps` and
+            `rho` have no effect).
+          eta: dbim: in [0, 1], 0 deterministic, 1 a Markov bridge; needs `rng` above 0.
+          boot: dbim and multistep: draws the noise of the first step, with `rng`; else it is 0.
         """
-        return self._sample(z, x_T, sampler, steps, churn, rho, rng, keep_path=False).x_0
+        plan = Plan(sampler, steps, grid, rho, churn, eta, boot)
+        return self._sample(z, x_T, plan, rng, keep_path=False).x_0
 
     def trajectory(
-        self,
-        z: np.ndarray,
-        x_T: np.ndarray | None = None,
-        sampler: str = "heun",
-        steps: int = 20,
-        churn: float = 0.0,
-        rho: float = 7.0,
-        rng: Rng = None,
+        self, z: np.ndarray, x_T: np.ndarray | None = None, rng: Rng = None, **plan
     ) -> Sample:
         """As `decode`, also with the states on the way and the number of evaluations.
 
         Returns:
-          x_0: [B, H, W, C]; path: [S, B, H, W, C], x_T first, then the state after every churn
-          and every ODE step, clipped to [-1, 1]; nfe.
+          x_0: [B, H, W, C]; path: [S, B, H, W, C], x_T first, then the state after every step
+          (and every churn), clipped to [-1, 1]; times: [S]; nfe.
         """
-        return self._sample(z, x_T, sampler, steps, churn, rho, rng, keep_path=True)
+        return self._sample(z, x_T, Plan(**plan), rng, keep_path=True)
 
     def reconstruct(self, images: np.ndarray, **kwargs) -> np.ndarray:
         """Encodes and decodes images: [B, H, W, C]; `kwargs` as `decode` takes."""
         return self.decode(self.encode(images), **kwargs)
 
-    def nfe(self, sampler: str, steps: int, churn: float = 0.0) -> int:
+    def nfe(self, **plan) -> int:
         """Returns the number of network evaluations that `decode` makes an image."""
-        return self._table(sampler, steps, churn, 7.0).nfe
+        return self._table(Plan(**plan)).nfe
 
-    def _sample(self, z, x_T, sampler, steps, churn, rho, rng, *, keep_path) -> Sample:
+    def _sample(self, z, x_T, plan: Plan, rng: Rng, *, keep_path: bool) -> Sample:
         z = self._check_codes(z)
-        if churn and rng is None:
-            raise DataError(f"churn={churn} draws noise: pass rng, a seed or a key.")
-        table = self._table(sampler, steps, churn, rho)
+        table = self._table(plan)
+        if plan.needs_noise and rng is None:
+            raise DataError("churn, eta and boot draw noise: pass rng, a seed or a key.")
         x_T = self.endpoint(z) if x_T is None else self._check_states(x_T, "x_T", len(z))
 
-        def decode_batch(x_T, z, keys):
-            return self._decode(
-                self.variables, x_T, z, keys, table, noisy=bool(churn), keep_path=keep_path
-            )
+        key, indices = _key(rng, len(z)), np.arange(len(z))
 
-        keys = _keys(rng, len(z))
+        def decode_batch(x_T, z, indices):
+            return self._decode(self.variables, x_T, z, key, indices, table, keep_path=keep_path)
+
         if not keep_path:
-            return Sample(self._run(decode_batch, x_T, z, keys), None, table.nfe)
-        x_0, states = self._run(decode_batch, x_T, z, keys)
+            x_0 = self._run(decode_batch, x_T, z, indices)
+            return Sample(x_0, None, table.path_times, table.nfe)
+        x_0, states = self._run(decode_batch, x_T, z, indices)
         path = samplers.path_states(x_T, np.moveaxis(states, 1, 0), table)
-        return Sample(x_0, np.asarray(path), table.nfe)
+        return Sample(x_0, np.asarray(path), table.path_times, table.nfe)
 
-    def _table(self, sampler: str, steps: int, churn: float, rho: float) -> samplers.Table:
-        if sampler not in samplers.TABLES:
-            raise DataError(
-                f"sampler={sampler!r} is not allowed: it must be one of "
-                f"{', '.join(samplers.TABLES)}."
-            )
-        schedule = self.bridge.schedule
+    def _table(self, plan: Plan) -> Table:
         try:
-            times = time_grids.karras(schedule.t_min, schedule.t_max, steps, rho)
-            return samplers.TABLES[sampler](self.bridge, times, churn=churn)
+            return plan.table(self.bridge)
         except ValueError as error:
             raise DataError(str(error)) from error
 
-    def _encode_batch(self, variables, images, keys, *, sample):
+    def _encode_batch(self, variables, images, key, indices, *, sample):
         code = self._networks.encode(variables, to_float(images))
         if not sample:
             return code.mean
+        keys = rngs.per_example(key, indices)
         return code.sample(samplers.example_noise_fn(keys, (self.latent_dim,))(0))
 
     def _denoise_batch(self, variables, x_t, at, x_T, z):
@@ -222,13 +223,13 @@ class DBAE:
 
         return make_denoiser(network_fn)(x_t, at, x_T, z)
 
-    def _decode_batch(self, variables, x_T, z, keys, table, *, noisy, keep_path):
-        noise_fn = samplers.example_noise_fn(keys, x_T.shape[1:]) if noisy else None
+    def _decode_batch(self, variables, x_T, z, key, indices, table, *, keep_path):
+        keys = rngs.per_example(key, indices)
         x_0, states = samplers.integrate(
             lambda x_t, at, x_T: self._denoise_batch(variables, x_t, at, x_T, z),
             x_T,
             table,
-            noise_fn,
+            samplers.example_noise_fn(keys, x_T.shape[1:]),
             keep_path=keep_path,
         )
         return (x_0, jnp.moveaxis(states, 0, 1)) if keep_path else x_0
@@ -264,14 +265,19 @@ class DBAE:
         t, schedule = np.asarray(t, np.float64), self.bridge.schedule
         if t.shape not in ((), (count,)):
             raise DataError(f"t must be a scalar or [{count}], got shape {list(t.shape)}.")
-        if not np.all((t >= schedule.t_min) & (t <= schedule.t_max)):
+        low, high = schedule.t_min * (1 - 1e-6), schedule.t_max * (1 + 1e-6)  # float32 rounds
+        if not np.all((t >= low) & (t <= high)):
             raise DataError(f"t must lie in [{schedule.t_min:g}, {schedule.t_max:g}], got {t}.")
         return t
 
 
-def _keys(rng: Rng, count: int) -> jax.Array:
-    key = jax.random.key(rng or 0) if rng is None or isinstance(rng, int) else rng
-    return rngs.per_example(key, 0, count)
+def _key(rng: Rng, count: int) -> jax.Array:
+    """Returns one key, or `count` of them, for a seed, a key, keys, or nothing."""
+    if rng is None or isinstance(rng, (int, np.integer)):
+        return jax.random.key(rng or 0)
+    if not jax.numpy.issubdtype(rng.dtype, jax.dtypes.prng_key) or rng.shape not in ((), (count,)):
+        raise DataError(f"rng must be a seed, a key of jax.random.key, or {count} such keys.")
+    return rng
 
 
 def _lengthen(array, missing: int):
@@ -280,6 +286,7 @@ def _lengthen(array, missing: int):
 
 
 def _finite_float(array: np.ndarray, name: str) -> np.ndarray:
-    if not np.issubdtype(array.dtype, np.number) or not np.isfinite(array).all():
-        raise DataError(f"{name} must hold finite numbers, got {array.dtype} with others.")
+    real = np.issubdtype(array.dtype, np.integer) or np.issubdtype(array.dtype, np.floating)
+    if not real or not np.isfinite(array).all():
+        raise DataError(f"{name} must hold real, finite numbers: no NaN or infinity.")
     return array.astype(np.float32)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from dbae_jax.schedules import Array, Schedule
+from dbae_jax.schedules import Array, Schedule, namespace
 
 
 class Marginal(NamedTuple):
@@ -49,6 +49,15 @@ def marginal_coefficients(schedule: Schedule, t: Array) -> Marginal:
         B=schedule.alpha(t) * gap,
         C=schedule.variance(t) * gap,
     )
+
+
+def lambda_of(schedule: Schedule, t: Array) -> Array:
+    """Returns lambda_t = log(B / sqrt(C)): -infinity at T, rising to infinity at 0.
+
+    The clock of multistep samplers: B^2 / C = SNR_t - SNR_T, the signal that x_t adds to x_T.
+    """
+    log = namespace(t).log
+    return log(schedule.alpha(t)) - 0.5 * log(schedule.variance(t)) + 0.5 * log(schedule.snr_gap(t))
 
 
 def marginal_mean(schedule: Schedule, t: Array, x_0: Array, x_T: Array) -> Array:

@@ -8,7 +8,6 @@ what a killed run left half-written is removed at the next start.
 
 import logging
 import pathlib
-import shutil
 from typing import Any, Self
 
 import jax
@@ -21,20 +20,23 @@ from dbae_jax.train_state import TrainState
 FOLDER = "checkpoints"
 FORMAT = 1  # of "meta" and of the items' names
 
+TORN = "torn"  # folder of a workdir to which unreadable checkpoints are moved
+
 log = logging.getLogger(__name__)
+
+
+class TornCheckpointError(CheckpointError):
+    """A checkpoint cannot be read."""
 
 
 class Writer:
     """Saves a run's states in the background; a context manager that waits for the last one."""
 
-    def __init__(
-        self, workdir: pathlib.Path, *, every_steps: int, keep_last: int, keep_every_steps: int
-    ):
+    def __init__(self, workdir: pathlib.Path, *, keep_last: int, keep_every_steps: int):
         """Opens (or makes) the folder of checkpoints.
 
         Args:
           workdir: the run's folder.
-          every_steps: `save` writes at multiples of this.
           keep_last: how many of the newest stay.
           keep_every_steps: multiples of this stay for good; 0 for none.
         """
@@ -44,22 +46,14 @@ class Writer:
         self._manager = ocp.CheckpointManager(
             (workdir / FOLDER).absolute(),
             options=ocp.CheckpointManagerOptions(
-                save_decision_policy=policies.FixedIntervalPolicy(every_steps),
                 preservation_policy=policies.AnyPreservationPolicy(keep),
                 cleanup_tmp_directories=True,
             ),
         )
 
-    def save(
-        self, state: TrainState, step: int, meta: dict[str, Any], *, force: bool = False
-    ) -> bool:
-        """Saves if `step` is due (or `force`); returns whether it did.
-
-        Blocks only until the arrays are copied, so the state may be donated right after.
-        """
-        if step in self._manager.all_steps():
-            return False
-        return self._manager.save(
+    def save(self, state: TrainState, step: int, meta: dict[str, Any]) -> None:
+        """Saves a step; blocks only until the arrays are copied, so the state may be donated."""
+        self._manager.save(
             step,
             args=ocp.args.Composite(
                 params=ocp.args.StandardSave(state.variables),
@@ -67,16 +61,8 @@ class Writer:
                 optimizer=ocp.args.StandardSave(state.opt_state),
                 meta=ocp.args.JsonSave({"format": FORMAT, "step": step, **meta}),
             ),
-            force=force,
+            force=True,
         )
-
-    def due(self, step: int) -> bool:
-        """Whether `save` would write at this step."""
-        return self._manager.should_save(step)
-
-    def wait(self) -> None:
-        """Returns when everything saved so far is on disk."""
-        self._manager.wait_until_finished()
 
     def __enter__(self) -> Self:
         return self
@@ -98,7 +84,8 @@ def read_meta(workdir: pathlib.Path, step: int) -> dict[str, Any]:
     """Returns the JSON saved with a step.
 
     Raises:
-      CheckpointError: if it cannot be read, or is of another format.
+      TornCheckpointError: if it cannot be read.
+      CheckpointError: if it is of another format.
     """
     meta = _restore(workdir, step, {"meta": ocp.args.JsonRestore()})["meta"]
     if meta.get("format") != FORMAT:
@@ -113,7 +100,7 @@ def read_variables(workdir: pathlib.Path, step: int, item: str, abstract: dict) 
     """Returns the item "params" or "ema" of a step, in the shape of `abstract`.
 
     Raises:
-      CheckpointError: if it cannot be read.
+      TornCheckpointError: if it cannot be read.
     """
     return _restore(workdir, step, {item: ocp.args.StandardRestore(abstract)})[item]
 
@@ -122,7 +109,7 @@ def read_state(workdir: pathlib.Path, step: int, abstract: TrainState) -> TrainS
     """Returns the whole state of a step, each array where `abstract` says (its sharding).
 
     Raises:
-      CheckpointError: if an item cannot be read.
+      TornCheckpointError: if an item cannot be read.
     """
     items = _restore(
         workdir,
@@ -137,13 +124,14 @@ def read_state(workdir: pathlib.Path, step: int, abstract: TrainState) -> TrainS
     return TrainState(count, items["params"], items["ema"], items["optimizer"])
 
 
-def newest_readable(workdir: pathlib.Path, read, *, remove_torn: bool = False):
+def newest_readable(workdir: pathlib.Path, read, *, move_torn: bool = False):
     """Returns (step, read(step)) of the newest step that can be read, or None if there is none.
 
     Args:
       workdir: the run's folder.
-      read: reads a step, raising CheckpointError if it is torn.
-      remove_torn: removes torn steps, so that the run can write them anew.
+      read: reads a step, raising TornCheckpointError if it is torn.
+      move_torn: moves torn steps to the workdir's folder "torn", so that the run can write them
+        anew.
 
     Raises:
       CheckpointError: if there are checkpoints and not one can be read.
@@ -153,18 +141,27 @@ def newest_readable(workdir: pathlib.Path, read, *, remove_torn: bool = False):
     for step in reversed(found):
         try:
             answer = step, read(step)
-        except CheckpointError as error:
+        except TornCheckpointError as error:
             problem = problem or error
             log.warning("%s It is skipped; the one before it is tried.", error)
             continue
-        if remove_torn:
+        if move_torn:
             for torn in [s for s in found if s > step]:
-                log.warning("Removing the unreadable checkpoint of step %d.", torn)
-                shutil.rmtree(_folder(workdir, torn))
+                _move_aside(workdir, torn)
         return answer
     if problem:
         raise CheckpointError(f"No checkpoint under {workdir / FOLDER} can be read: {problem}")
     return None
+
+
+def _move_aside(workdir: pathlib.Path, step: int) -> None:
+    """Moves a torn checkpoint out of the way, beside earlier ones of the same step."""
+    folder = workdir / TORN
+    folder.mkdir(exist_ok=True)
+    count = len(list(folder.iterdir()))
+    target = folder / f"{step}-{count}"
+    log.warning("Moving the unreadable checkpoint of step %d to %s.", step, target)
+    _folder(workdir, step).rename(target)
 
 
 def _folder(workdir: pathlib.Path, step: int) -> pathlib.Path:
@@ -184,7 +181,7 @@ def _restore(workdir: pathlib.Path, step: int, items: dict) -> dict:
                 checkpointer.restore(folder.absolute(), args=ocp.args.Composite(**items)).items()
             )
         except Exception as error:  # orbax and tensorstore raise many types for a torn file
-            raise CheckpointError(
-                f"The checkpoint {folder} is unreadable ({type(error).__name__}: "
-                f"{str(error).splitlines()[0][:160]})."
+            reason = " ".join(str(error).split())[:160]
+            raise TornCheckpointError(
+                f"The checkpoint {folder} is unreadable ({type(error).__name__}: {reason})."
             ) from error

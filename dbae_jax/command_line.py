@@ -2,6 +2,7 @@
 
 import ast
 import difflib
+import itertools
 import logging
 import pathlib
 import re
@@ -105,17 +106,29 @@ def _boolean(value: str | None) -> bool:
 def _parse(arguments: list[str]) -> list[str]:
     """Parses flags; whatever ml_collections raises for a wrong override becomes one sentence."""
     named = [a.partition("=")[2] for a in arguments if re.match(r"--?config=", a)]
+    named += [b for a, b in itertools.pairwise(arguments) if a in ("-config", "--config")]
     for path in named:
         if not pathlib.Path(path.partition(":")[0]).is_file():
             _stop(ConfigError(f"--config={path} does not exist; see configs/ for examples."))
         # Config files import their base as `configs.base`, from wherever the command is run.
         sys.path.append(str(pathlib.Path(path).resolve().parent.parent))
+        _load(path)
     try:
         return flags.FLAGS(arguments)
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
-        loaded = [runpy.run_path(path)["get_config"]() for path in named if ":" not in path]
-        reason = explain_overrides(arguments, loaded[-1]) if loaded else None
+        reason = explain_overrides(arguments, _load(named[-1])) if named else None
         _stop(ConfigError(reason or " ".join(str(error).split())))
+
+
+def _load(path: str) -> ConfigDict:
+    """Runs a config file, `FILE` or `FILE:ARGUMENT`, and returns its config."""
+    name, _, argument = path.partition(":")
+    try:
+        get_config = runpy.run_path(name)["get_config"]
+        return get_config(argument) if argument else get_config()
+    except Exception as error:  # whatever a file that is no config may do
+        reason = " ".join(str(error).split())
+        _stop(ConfigError(f"--config={path} cannot be loaded: {type(error).__name__}: {reason}."))
 
 
 def _log_to_stderr() -> None:

@@ -103,7 +103,8 @@ class ModelConfig:
     def _check(self, path: str) -> None:
         _require(self.latent_dim >= 1, f"{path}.latent_dim={self.latent_dim}", "at least 1")
         _one_of(self.dtype, f"{path}.dtype", ("float32", "bfloat16"))
-        _one_of(self.param_dtype, f"{path}.param_dtype", ("float32", "bfloat16"))
+        # Most updates of training and of the average are lost in bfloat16.
+        _one_of(self.param_dtype, f"{path}.param_dtype", ("float32",))
         _one_of(self.matmul_precision, f"{path}.matmul_precision", ("default", "high", "highest"))
 
 
@@ -201,17 +202,28 @@ class CheckpointConfig:
 
 @dataclasses.dataclass(frozen=True)
 class SampleConfig:
-    """The sampler that reconstructs when a caller names none."""
+    """The sampler of evaluation and of pictures; see `samplers.Plan`."""
 
     sampler: str
     steps: int
-    churn: float
+    grid: str
     rho: float
+    churn: float
+    eta: float
+    boot: bool
 
     def _check(self, path: str) -> None:
-        _one_of(self.sampler, f"{path}.sampler", ("euler", "heun"))
+        names = ("euler", "heun", "dbim", "multistep2", "multistep3")
+        _one_of(self.sampler, f"{path}.sampler", names)
+        _one_of(self.grid, f"{path}.grid", ("karras", "uniform", "power", "lambda"))
         _require(self.steps >= 2, f"{path}.steps={self.steps}", "at least 2")
         _require(0 <= self.churn < 1, f"{path}.churn={self.churn}", "in [0, 1)")
+        _require(0 <= self.eta <= 1, f"{path}.eta={self.eta}", "in [0, 1]")
+        drifts = self.sampler in ("euler", "heun")
+        _require(drifts or not self.churn, f"{path}.churn={self.churn}", "0 but for euler and heun")
+        _require(not (drifts and self.boot), f"{path}.boot={self.boot}", "False for euler and heun")
+        dbim = self.sampler == "dbim"
+        _require(dbim or not self.eta, f"{path}.eta={self.eta}", "0 but for dbim")
         _require(self.rho > 0, f"{path}.rho={self.rho}", "positive")
 
 
@@ -222,12 +234,15 @@ class EvalConfig:
     batch_size: int
     num_images: int
     num_pictures: int
+    information_points: int
 
     def _check(self, path: str) -> None:
-        for key in ("batch_size", "num_pictures"):
+        for key in ("batch_size", "num_pictures", "information_points"):
             _require(getattr(self, key) >= 1, f"{path}.{key}={getattr(self, key)}", "at least 1")
         _require(
-            self.num_images >= 0, f"{path}.num_images={self.num_images}", "positive, or 0 for all"
+            self.num_images >= 0 and self.num_images != 1,
+            f"{path}.num_images={self.num_images}",
+            "2 or more, or 0 for all",
         )
 
 
@@ -248,6 +263,12 @@ class Config:
     def _check(self, path: str) -> None:
         _require(0 <= self.seed < 2**31, f"{path}.seed={self.seed}", "in [0, 2**31)")
         size, model = self.data.image_size, f"{path}.model"
+        width = self.model.decoder.base_channels
+        _require(
+            128 * width >= size and 128 * width % size == 0,
+            f"{model}.decoder.base_channels={width}",
+            f"such that {path}.data.image_size={size} divides 128 times it",
+        )
         for name in ("encoder", "unet"):
             tower = getattr(self.model, name)
             levels = len(tower.channel_mult)
@@ -298,17 +319,6 @@ def from_dict(values: Mapping[str, Any]) -> Config:
 def to_dict(config: Config) -> dict[str, Any]:
     """Returns the config as nested dictionaries of JSON types."""
     return _listed(dataclasses.asdict(config))
-
-
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Returns `{"model.latent_dim": 512, ...}` for nested dictionaries."""
-    flat = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            flat.update(flatten(value, f"{prefix}{key}."))
-        else:
-            flat[prefix + key] = value
-    return flat
 
 
 def _listed(value: Any) -> Any:

@@ -49,10 +49,10 @@ def to_workdir(path: pathlib.Path, config: Config, directory: pathlib.Path) -> N
     variables = state_dict.from_state_dict(read, networks.module, shapes)
     variables = jax.tree.map(jax.numpy.asarray, variables)
     state = train_state.from_variables(variables, build.make_optimizer(config))
-    workdir.write_config(directory, config)
     meta = workdir.meta(config, **{COUNTERS: state_dict.read_counters(read)})
-    with checkpoint.Writer(directory, **vars(config.checkpoint)) as writer:
-        writer.save(state, 0, meta, force=True)
+    with checkpoint.Writer(directory, keep_last=1, keep_every_steps=0) as writer:
+        writer.save(state, 0, meta)
+    workdir.write_config(directory, config)
     log.info("Converted %s: %s holds a model that loads like any other.", path, directory)
 
 
@@ -95,12 +95,12 @@ def read_state_dict(path: pathlib.Path) -> dict[str, np.ndarray]:
 
 def write_state_dict(path: pathlib.Path, values: dict[str, np.ndarray]) -> None:
     """Writes a flat state dict, whole or not at all."""
+    torch = None if path.suffix == ".safetensors" else _torch()
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(f"{path.name}.tmp")
-    if path.suffix == ".safetensors":
+    if torch is None:
         safetensors.numpy.save_file(values, fresh)
     else:
-        torch = _torch()
         torch.save({key: torch.tensor(value) for key, value in values.items()}, fresh)
     fresh.replace(path)
 
@@ -110,11 +110,14 @@ def _read_pt(path: pathlib.Path) -> dict[str, np.ndarray]:
     try:
         read = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many types for torn and for unsafe files
-        reason = str(error).splitlines()[0]
+        reason = " ".join(str(error).split())[:160]
         raise CheckpointError(f"{path} is no whole file of tensors alone ({reason}).") from error
     if not isinstance(read, dict) or not all(torch.is_tensor(v) for v in read.values()):
         raise CheckpointError(f"{path} holds no flat state dict of key -> tensor.")
-    return {key: value.numpy() for key, value in read.items()}
+    # bfloat16, which numpy lacks, fits in float32.
+    half = torch.bfloat16
+    plain = {k: v.detach().float() if v.dtype == half else v.detach() for k, v in read.items()}
+    return {key: value.numpy() for key, value in plain.items()}
 
 
 def _torch() -> Any:
@@ -122,7 +125,7 @@ def _torch() -> Any:
         import torch
     except ImportError as error:
         raise CheckpointError(
-            "Reading and writing .pt needs PyTorch: pip install 'dbae_jax[torch]', "
+            "Reading and writing .pt needs PyTorch: pip install -e '.[torch]', "
             "or use a .safetensors file."
         ) from error
     return torch

@@ -1,18 +1,16 @@
 """Evaluates a trained model: figures to summary.json, pictures beside it."""
 
-import json
 import logging
-import os
 import pathlib
 from typing import Any
 
 import numpy as np
 
-from dbae_jax import build, summaries, workdir
+from dbae_jax import build, files, summaries, workdir
 from dbae_jax.api import DBAE
 from dbae_jax.config import Config, to_dict
 from dbae_jax.data.sources import gather
-from dbae_jax.evaluators import pictures, probe, reconstruction
+from dbae_jax.evaluators import information, pictures, probe, reconstruction
 
 SUMMARY = "summary.json"
 
@@ -22,8 +20,8 @@ log = logging.getLogger(__name__)
 def evaluate(config: Config, directory: pathlib.Path) -> dict[str, Any]:
     """Measures and shows the model of a workdir, with its averaged weights.
 
-    Writes reconstructions.png, interpolation.png, trajectory.png, loss_curve.png and
-    summary.json into the workdir.
+    Writes reconstructions.png, interpolation.png, trajectory.png, loss_curve.png,
+    loss_by_time.png and summary.json into the workdir.
 
     Args:
       config: must fit the run's; `sample` and `eval` are followed.
@@ -32,14 +30,15 @@ def evaluate(config: Config, directory: pathlib.Path) -> dict[str, Any]:
     Returns:
       The summary: test_mse and pca_mse (pixels in [0, 1]), probe_accuracy (None without labels),
       nfe, train_seconds, images_per_second (None for a model not trained here), latent_dim,
-      num_steps, and what they were measured with.
+      num_steps, the information bound (see `evaluators.information`), and what they were
+      measured with.
 
     Raises:
       CheckpointError, ConfigError: if the workdir holds no model, or another one.
     """
     loaded = workdir.load(directory)
     workdir.check_same_model(directory, to_dict(loaded.config), config)
-    model = DBAE(config, loaded.variables, networks=loaded.networks)
+    model = DBAE(config, loaded.variables)
     train, train_labels = gather(build.make_source(config.data, "train"))
     test, labels = gather(build.make_source(config.data, "test"), config.eval.num_images or None)
 
@@ -47,7 +46,7 @@ def evaluate(config: Config, directory: pathlib.Path) -> dict[str, Any]:
         "test_mse": reconstruction.mse(model, test, config.sample),
         "pca_mse": reconstruction.pca_mse(train, test, config.model.latent_dim),
         "probe_accuracy": None,
-        "nfe": model.nfe(config.sample.sampler, config.sample.steps, config.sample.churn),
+        "nfe": model.nfe(**vars(config.sample)),
         **_training_record(directory),
         "latent_dim": config.model.latent_dim,
         "num_steps": loaded.step,
@@ -57,8 +56,11 @@ def evaluate(config: Config, directory: pathlib.Path) -> dict[str, Any]:
     if labels is not None:
         codes = model.encode(train), train_labels, model.encode(test), labels
         summary["probe_accuracy"] = probe.accuracy(*codes)
+    measured = information.measure(model, test, points=config.eval.information_points)
+    summary |= information.summary(measured)
+    pictures.loss_by_time(directory / "loss_by_time.png", measured)
     _paint(config, directory, model, test, labels)
-    _write_json(directory / SUMMARY, summary)
+    files.write_json(directory / SUMMARY, summary)
     _report(summary, directory)
     return summary
 
@@ -82,19 +84,13 @@ def _paint(
 ) -> None:
     shown = test[: config.eval.num_pictures]
     pictures.reconstructions(directory / "reconstructions.png", model, shown, config.sample)
-    pictures.trajectory(directory / "trajectory.png", model, shown, config.sample)
+    pictures.trajectories(directory / "trajectory.png", model, shown)
     pairs = slice(0, 4 * config.eval.num_pictures)
     some_labels = None if labels is None else labels[pairs]
     pictures.interpolation(
         directory / "interpolation.png", model, test[pairs], some_labels, config.sample
     )
     pictures.loss_curve(directory / "loss_curve.png", summaries.read(directory))
-
-
-def _write_json(path: pathlib.Path, values: dict[str, Any]) -> None:
-    fresh = path.with_suffix(".tmp")
-    fresh.write_text(json.dumps(values, indent=2) + "\n")
-    os.replace(fresh, path)
 
 
 def _report(summary: dict[str, Any], directory: pathlib.Path) -> None:
@@ -105,4 +101,8 @@ def _report(summary: dict[str, Any], directory: pathlib.Path) -> None:
     )
     if summary["probe_accuracy"] is not None:
         log.info("probe accuracy %.3f", summary["probe_accuracy"])
+    log.info(
+        "z leaves at most %.3f bits a dimension of 8-bit pixels open (standard error %.3f)",
+        *(summary["unexplained_bits_per_dim"], summary["unexplained_bits_per_dim_se"]),
+    )
     log.info("pictures and %s are in %s", SUMMARY, directory)

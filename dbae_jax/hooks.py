@@ -65,9 +65,9 @@ class Hooks:
         """Whether any hook acts at this step."""
         return any(self._acts(hook, step) for hook in self._hooks)
 
-    def record(self, step: int, metrics: Mapping[str, float]) -> None:
+    def record(self, metrics: Mapping[str, float]) -> None:
         """Keeps the metrics of a step for the next log line."""
-        self._meter.add(step, metrics)
+        self._meter.add(metrics)
 
     def run(self, step: int, state: TrainState) -> None:
         """Runs the hooks that are due, in the order given."""
@@ -86,7 +86,7 @@ class Meter:
         self._sums: dict[str, float] = {}
         self._count = 0
 
-    def add(self, step: int, metrics: Mapping[str, float]) -> None:
+    def add(self, metrics: Mapping[str, float]) -> None:
         """Adds the metrics of one step."""
         for name, value in metrics.items():
             self._sums[name] = self._sums.get(name, 0.0) + value
@@ -109,8 +109,8 @@ def make_hooks(
 ) -> Hooks:
     """Builds the hooks that a config asks for; see `configs/base.py` for their intervals."""
     meter = Meter()
-    rows = summaries.read(directory)
-    clock = Clock(rows[-1].get("train_seconds", 0.0) if rows else 0.0)
+    earlier = [row["train_seconds"] for row in summaries.read(directory) if "train_seconds" in row]
+    clock = Clock(earlier[-1] if earlier else 0.0)
     meta = workdir.meta(config)
     shown, _ = gather(held_out, config.eval.num_pictures)
     model = DBAE(config, run.state.ema)
@@ -121,7 +121,7 @@ def make_hooks(
         Hook(config.train.picture_every_steps, _painter(config, model, shown, directory)),
         Hook(
             config.checkpoint.every_steps,
-            lambda step, state: checkpoints.save(state, step, meta, force=True),
+            lambda step, state: checkpoints.save(state, step, meta),
         ),
     ]
     return Hooks(hooks, config.train.num_steps, meter, clock)

@@ -10,6 +10,11 @@ def stream(key: jax.Array, name: str) -> jax.Array:
     return jax.random.fold_in(key, zlib.crc32(name.encode()) & 0x7FFFFFFF)
 
 
-def per_example(key: jax.Array, start: int | jax.Array, count: int) -> jax.Array:
-    """Returns `count` keys, for examples start, start + 1, ...: the same in whatever batch."""
-    return jax.vmap(lambda i: jax.random.fold_in(key, i))(start + jax.numpy.arange(count))
+def per_example(key: jax.Array, indices: jax.Array) -> jax.Array:
+    """Returns the keys of examples, [n] for indices [n]: the same in whatever batch they stand.
+
+    key: one key, folded with each index, or an array of keys, of which the indexed are taken.
+    """
+    if key.ndim:
+        return key[indices]
+    return jax.vmap(lambda index: jax.random.fold_in(key, index))(indices)

@@ -1,17 +1,9 @@
-"""Samplers from x_T down to x_0: a table of float64 coefficients, then one scan on the device.
+"""Samplers from x_T down to x_0: a table of coefficients, run by one scan on the device.
 
-Every sampler here is a list of network evaluations, and what each does to the state is linear in
-x, x_T, the denoised image D and fresh noise. The coefficients depend on the time grid alone, so
-they are computed on the host in float64 (T - t_0 = 1e-4 would drown in float32) and one generic
-scan runs them; a row is one network evaluation, the number of rows is the NFE.
-
-The terms in x and x_T are written as w_x (x - x_T) + w_xT x_T: near T, w_x diverges like
-1 / (T - t) while x - x_T vanishes, and this form does not cancel.
-
-Source: DBAE, algorithm 2; DDBM (Zhou et al., 2024), algorithm 1 for the churned Heun sampler.
+`SAMPLERS` names them; `sampler_tables` says what each does, and what it costs.
 """
 
-import itertools
+import dataclasses
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -20,10 +12,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from dbae_jax import rngs
-from dbae_jax.bridge import marginal_coefficients
+from dbae_jax import rngs, time_grids
 from dbae_jax.precond import At, Bridge
-from dbae_jax.schedules import Schedule
+from dbae_jax.sampler_tables import (
+    Table,
+    dbim_table,
+    euler_table,
+    heun_table,
+    multistep_table,
+)
 
 # (x_t [B, H, W, C], at of scalars, x_T [B, H, W, C]) -> estimate of x_0, with z already bound
 BoundDenoiseFn = Callable[[jax.Array, At, jax.Array], jax.Array]
@@ -31,121 +28,116 @@ BoundDenoiseFn = Callable[[jax.Array, At, jax.Array], jax.Array]
 NoiseFn = Callable[[jax.Array], jax.Array]
 
 
-class Table(NamedTuple):
-    """A sampler, unrolled: one row a network evaluation, arrays of shape [NFE].
-
-    A row evaluates D at x and `at`, and moves the state,
-      move = w_x (x - x_T) + w_xT x_T + w_D D
-      x' = (saved if from_saved else x) + move + w_noise eps
-      saved' = x + move / 2
-    so that a Heun step is two rows: the full Euler step, which also saves the half step, and
-    half a step with the slope at its end, added to the saved one.
-    """
-
-    at: At  # where D is evaluated: the time and the scalings there
-    w_x: np.ndarray
-    w_xT: np.ndarray
-    w_D: np.ndarray
-    w_noise: np.ndarray
-    noise_index: np.ndarray  # which noise, counted from 0
-    from_saved: np.ndarray  # bool
-    on_path: np.ndarray  # bool: the state after this row belongs to the trajectory
-
-    @property
-    def nfe(self) -> int:
-        """Number of network evaluations."""
-        return len(self.on_path)
-
-
 class Sample(NamedTuple):
-    """x_0: [B, H, W, C] in [-1, 1]; path: states from x_T to x_0 or None; nfe: evaluations."""
+    """What a sampler gives.
+
+    x_0: [B, H, W, C] in [-1, 1]. path: [S, B, H, W, C], states from x_T to x_0, or None. times:
+    [S], those of the states. nfe: network evaluations.
+    """
 
     x_0: jax.Array
     path: jax.Array | None
+    times: np.ndarray
     nfe: int
 
 
-def euler_table(bridge: Bridge, times: np.ndarray, *, churn: float = 0.0) -> Table:
-    """Tabulates the Euler sampler: an evaluation an interval, one more with churn.
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """How to sample, as configs and callers say it.
+
+    sampler: one of `SAMPLERS`. steps: intervals of the grid. grid: one of `time_grids.GRIDS`, or
+    an array of times falling to 0. rho: bend of the karras and power grids. churn: share in [0, 1)
+    of every interval that the reverse SDE walks first (euler, heun). eta: in [0, 1], 1 a Markov
+    bridge (dbim). boot: draws the noise of the first step (dbim, multistep), which is 0 otherwise.
+    """
+
+    sampler: str = "heun"
+    steps: int = 20
+    grid: str | np.ndarray = "karras"
+    rho: float = 7.0
+    churn: float = 0.0
+    eta: float = 0.0
+    boot: bool = False
+
+    @property
+    def needs_noise(self) -> bool:
+        """Whether the sampler cannot do without random numbers."""
+        return self.churn > 0 or self.eta > 0 or self.boot
+
+    def table(self, bridge: Bridge) -> Table:
+        """Tabulates the sampler on its grid.
+
+        Raises:
+          ValueError: for an unknown sampler or grid, a bad grid, or a value out of range.
+        """
+        if self.sampler not in SAMPLERS:
+            raise ValueError(_not_among("sampler", self.sampler, SAMPLERS))
+        implicit = self.sampler not in ("euler", "heun")
+        if implicit and self.churn:
+            raise ValueError(f"churn={self.churn}: {self.sampler} knows none, only euler and heun.")
+        if self.sampler != "dbim" and self.eta:
+            raise ValueError(f"eta={self.eta}: {self.sampler} knows none, only dbim.")
+        if self.boot and not implicit:
+            raise ValueError(f"boot=True: {self.sampler} has no first step of that kind.")
+        times = self._times(bridge, from_end=implicit)
+        return SAMPLERS[self.sampler](bridge, times, self)
+
+    def _times(self, bridge: Bridge, *, from_end: bool) -> np.ndarray:
+        if not isinstance(self.grid, str):
+            return np.asarray(self.grid)
+        if self.grid not in time_grids.GRIDS:
+            raise ValueError(_not_among("grid", self.grid, time_grids.GRIDS))
+        start = bridge.schedule.t_max - (0 if from_end else time_grids.DISTANCE_TO_END)
+        make = time_grids.GRIDS[self.grid]
+        return make(bridge.schedule, self.steps, start=start, rho=self.rho)
+
+
+# Name -> function of (bridge, times, plan).
+SAMPLERS: dict[str, Callable[[Bridge, np.ndarray, Plan], Table]] = {
+    "euler": lambda b, times, plan: euler_table(b, times, churn=plan.churn),
+    "heun": lambda b, times, plan: heun_table(b, times, churn=plan.churn),
+    "dbim": lambda b, times, plan: dbim_table(b, times, eta=plan.eta, boot=plan.boot),
+    "multistep2": lambda b, times, plan: multistep_table(b, times, order=2, boot=plan.boot),
+    "multistep3": lambda b, times, plan: multistep_table(b, times, order=3, boot=plan.boot),
+}
+
+
+def _not_among(name: str, value: str, allowed) -> str:
+    return f"{name}={value!r} is not allowed: it must be one of {', '.join(allowed)}."
+
+
+def sample(
+    denoise_fn: BoundDenoiseFn,
+    x_T: jax.Array,
+    plan: Plan,
+    key: jax.Array | None = None,
+    *,
+    bridge: Bridge,
+    keep_path: bool = False,
+) -> Sample:
+    """Samples x_0 from x_T as a plan says.
 
     Args:
+      denoise_fn: (x_t, at, x_T) -> estimate of x_0, with z bound.
+      x_T: [B, H, W, C].
+      plan: sampler, grid and their settings.
+      key: of the noises of churn, eta and boot: one, or [B] of them. An image depends on its key
+        (from one key: on its place in the batch), not on the rest of the batch.
       bridge: schedule and scalings.
-      times: [N + 1], falling, the last one 0.
-      churn: share in [0, 1) of each interval that the reverse SDE walks first; the ODE then
-        walks from there to the interval's end.
+      keep_path: also returns x_T and the state after every step, clipped to [-1, 1].
+
+    Raises:
+      ValueError: for a plan that `Plan.table` refuses, or one that needs a key without a key.
     """
-    rows, schedule = [], bridge.schedule
-    for i, (start, end) in enumerate(_intervals(times)):
-        start, churned = _churn_rows(schedule, start, end, churn, i)
-        rows += [*churned, _ode_row(schedule, start, end - start)]
-    return _stack(bridge, rows)
-
-
-def heun_table(bridge: Bridge, times: np.ndarray, *, churn: float = 0.0) -> Table:
-    """Tabulates Heun's sampler: 2 N - 1 evaluations (the last step, to 0, is Euler's).
-
-    Takes what `euler_table` takes; churn adds an evaluation an interval.
-    """
-    rows, schedule = [], bridge.schedule
-    for i, (start, end) in enumerate(_intervals(times)):
-        start, churned = _churn_rows(schedule, start, end, churn, i)
-        rows += churned
-        full = _ode_row(schedule, start, end - start)
-        if end == 0:
-            rows.append(full)
-        else:
-            half = _ode_row(schedule, end, (end - start) / 2)
-            rows += [full | {"on_path": False}, half | {"from_saved": True}]
-    return _stack(bridge, rows)
-
-
-def _intervals(times: np.ndarray) -> list[tuple[float, float]]:
-    times = np.asarray(times, np.float64)
-    if times.ndim != 1 or len(times) < 2 or np.any(np.diff(times) >= 0) or times[-1] != 0:
-        raise ValueError(f"times must fall strictly from near T to 0, got {times!r}.")
-    return list(itertools.pairwise(times))
-
-
-def _ode_row(schedule: Schedule, t: float, dt: float) -> dict:
-    """dt times the probability-flow drift, as coefficients of x - x_T, x_T and D."""
-    t = np.float64(t)
-    A, B, C = marginal_coefficients(schedule, t)
-    half = schedule.diffusion_squared(t) / (2 * C)
-    of_x = schedule.drift(t) + half * (1 - 2 * schedule.snr_ratio(t))
-    return {"t": t, "w_x": dt * of_x, "w_xT": dt * (of_x + half * A), "w_D": -dt * half * B}
-
-
-def _sde_row(schedule: Schedule, t: float, dt: float, noise_index: int) -> dict:
-    """An Euler-Maruyama step of the reverse SDE; its drift has no term in x_T."""
-    t = np.float64(t)
-    g2, variance = schedule.diffusion_squared(t), schedule.variance(t)
-    of_x = schedule.drift(t) + g2 / variance
-    return {
-        "t": t,
-        "w_x": dt * of_x,
-        "w_xT": dt * of_x,
-        "w_D": -dt * g2 * schedule.alpha(t) / variance,
-        "w_noise": np.sqrt(g2 * abs(dt)),
-        "noise_index": noise_index,
-    }
-
-
-def _churn_rows(
-    schedule: Schedule, start: float, end: float, churn: float, index: int
-) -> tuple[float, list[dict]]:
-    if not 0 <= churn < 1:
-        raise ValueError(f"churn={churn}: must be in [0, 1).")
-    if churn == 0:
-        return start, []
-    middle = start + churn * (end - start)
-    return middle, [_sde_row(schedule, start, middle - start, index)]
-
-
-def _stack(bridge: Bridge, rows: list[dict]) -> Table:
-    blank = {"w_noise": 0.0, "noise_index": 0, "from_saved": False, "on_path": True}
-    rows = [blank | row for row in rows]
-    columns = {name: np.array([row[name] for row in rows]) for name in rows[0]}
-    return Table(at=bridge.at(columns.pop("t")), **columns)
+    if plan.needs_noise and key is None:
+        raise ValueError("churn, eta and boot draw noise: pass a key.")
+    table, noise_fn = plan.table(bridge), None
+    if table.w_noise is not None:
+        keys = rngs.per_example(key, jnp.arange(x_T.shape[0]))
+        noise_fn = example_noise_fn(keys, x_T.shape[1:])
+    x_0, states = integrate(denoise_fn, x_T, table, noise_fn, keep_path=keep_path)
+    path = path_states(x_T, states, table) if keep_path else None
+    return Sample(x_0, path, table.path_times, table.nfe)
 
 
 def integrate(
@@ -170,16 +162,28 @@ def integrate(
     """
 
     def body(carry, row):
-        x, saved = carry
+        x, saved, D1, D2 = carry
         denoised = jnp.clip(denoise_fn(x, row.at, x_T), -1, 1)
         move = row.w_x * (x - x_T) + row.w_xT * x_T + row.w_D * denoised
-        new = jnp.where(row.from_saved, saved, x) + move
-        if noise_fn is not None:
+        if row.w_D1 is not None:
+            move = move + row.w_D1 * D1
+        if row.w_D2 is not None:
+            move = move + row.w_D2 * D2
+        new = (x if row.from_saved is None else jnp.where(row.from_saved, saved, x)) + move
+        if row.w_noise is not None:
             new = new + row.w_noise * noise_fn(row.noise_index)
-        return (new, x + 0.5 * move), new if keep_path else None
+        carry = (
+            new,
+            None if row.from_saved is None else x + 0.5 * move,
+            None if row.w_D1 is None else denoised,
+            None if row.w_D2 is None else D1,
+        )
+        return carry, new if keep_path else None
 
     rows = jax.tree.map(lambda a: a.astype(x_T.dtype) if a.dtype.kind == "f" else a, table)
-    (x, _), path = lax.scan(body, (x_T, x_T), rows)
+    used = (True, table.from_saved is not None, table.w_D1 is not None, table.w_D2 is not None)
+    first = tuple(x_T if use else None for use in used)
+    (x, *_), path = lax.scan(body, first, rows)
     return jnp.clip(x, -1, 1), path
 
 
@@ -199,64 +203,6 @@ def example_noise_fn(keys: jax.Array, image_shape: tuple[int, ...]) -> NoiseFn:
     return noise_fn
 
 
-def sample_euler(
-    denoise_fn: BoundDenoiseFn,
-    x_T: jax.Array,
-    times: np.ndarray,
-    key: jax.Array | None = None,
-    *,
-    bridge: Bridge,
-    churn: float = 0.0,
-    keep_path: bool = False,
-) -> Sample:
-    """Samples with Euler steps, preceded by reverse-SDE steps if `churn` is positive.
-
-    Args:
-      denoise_fn: (x_t, at, x_T) -> estimate of x_0, with z bound.
-      x_T: [B, H, W, C].
-      times: [N + 1] from `time_grids`.
-      key: of the churn noise; needed when churn > 0.
-      bridge: schedule and scalings.
-      churn: see `euler_table`.
-      keep_path: also returns x_T and the state after every step, clipped to [-1, 1].
-
-    Returns:
-      x_0, the trajectory or None, and the number of evaluations: N, or 2 N with churn.
-    """
-    table = euler_table(bridge, times, churn=churn)
-    return _sample(denoise_fn, x_T, table, key, churn=churn, keep_path=keep_path)
-
-
-def sample_heun(
-    denoise_fn: BoundDenoiseFn,
-    x_T: jax.Array,
-    times: np.ndarray,
-    key: jax.Array | None = None,
-    *,
-    bridge: Bridge,
-    churn: float = 0.0,
-    keep_path: bool = False,
-) -> Sample:
-    """As `sample_euler` with Heun's second-order steps: 2 N - 1 evaluations, 3 N - 1 with churn."""
-    table = heun_table(bridge, times, churn=churn)
-    return _sample(denoise_fn, x_T, table, key, churn=churn, keep_path=keep_path)
-
-
-TABLES = {"euler": euler_table, "heun": heun_table}
-
-
 def path_states(x_T: jax.Array, states: jax.Array, table: Table) -> jax.Array:
     """Returns the trajectory [S, B, H, W, C]: x_T, then the states that the table puts on it."""
     return jnp.clip(jnp.concatenate([x_T[None], states[np.flatnonzero(table.on_path)]]), -1, 1)
-
-
-def _sample(denoise_fn, x_T, table, key, *, churn, keep_path) -> Sample:
-    noise_fn = None
-    if churn:
-        if key is None:
-            raise ValueError(f"churn={churn} draws noise: pass a key.")
-        keys = rngs.per_example(key, 0, x_T.shape[0])
-        noise_fn = example_noise_fn(keys, x_T.shape[1:])
-    x_0, states = integrate(denoise_fn, x_T, table, noise_fn, keep_path=keep_path)
-    path = path_states(x_T, states, table) if keep_path else None
-    return Sample(x_0, path, table.nfe)

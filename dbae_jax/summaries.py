@@ -2,11 +2,11 @@
 
 import importlib.util
 import json
-import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any, Self
 
+from dbae_jax import files
 from dbae_jax.workdir import METRICS
 
 
@@ -31,9 +31,7 @@ class Writer:
         """Opens the record, without the rows after `start_step` that a resumed run makes again."""
         kept = [row for row in read(workdir) if row["step"] <= start_step]
         path = workdir / METRICS
-        fresh = path.with_suffix(".tmp")
-        fresh.write_text("".join(json.dumps(row) + "\n" for row in kept))
-        os.replace(fresh, path)
+        files.write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
         self._file = path.open("a")
         self._board = _tensorboard(workdir)
 

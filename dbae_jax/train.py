@@ -55,7 +55,7 @@ def train(config: Config, directory: pathlib.Path) -> TrainState:
         return run.state
     workdir.write_config(directory, config)
     with (
-        checkpoint.Writer(directory, **vars(config.checkpoint)) as checkpoints,
+        _checkpoints(config, directory) as checkpoints,
         summaries.Writer(directory, start_step=start) as scalars,
     ):
         actions = hooks.make_hooks(config, directory, run, held_out, checkpoints, scalars)
@@ -63,8 +63,15 @@ def train(config: Config, directory: pathlib.Path) -> TrainState:
         return run_loop(run, batches, actions, stop=config.train.num_steps, directory=directory)
 
 
+def _checkpoints(config: Config, directory: pathlib.Path) -> checkpoint.Writer:
+    keep = config.checkpoint
+    return checkpoint.Writer(
+        directory, keep_last=keep.keep_last, keep_every_steps=keep.keep_every_steps
+    )
+
+
 def set_up(config: Config, directory: pathlib.Path) -> Run:
-    """Compiles nothing yet, writes nothing: builds the step and finds or draws the state."""
+    """Builds the step and finds or draws the state; torn checkpoints are moved aside."""
     mesh = sharding.make_mesh()
     sharding.check_batch_size(config.train.batch_size, mesh, "train.batch_size")
     networks, bridge = build.make_networks(config), build.make_bridge(config.bridge)
@@ -115,21 +122,21 @@ def run_loop(
     for step in range(start + 1, stop + 1):
         state, metrics = run.train_step(state, next(batches), run.key)
         if pending is not None:
-            actions.record(*_fetch(*pending, directory))
+            actions.record(_fetch(*pending, directory))
         pending = (step, metrics)
         if actions.due(step):
-            actions.record(*_fetch(*pending, directory))
+            actions.record(_fetch(*pending, directory))
             pending = None
             actions.run(step, state)
     return state
 
 
-def _fetch(step: int, metrics: dict[str, jax.Array], directory: pathlib.Path):
+def _fetch(step: int, metrics: dict[str, jax.Array], directory: pathlib.Path) -> dict[str, float]:
     values = {name: float(value) for name, value in jax.device_get(metrics).items()}
-    for name in ("loss", "grad_norm"):
+    for name in ("loss", "grad_norm", "param_norm"):
         if not math.isfinite(values[name]):
             raise NonFiniteError(_advice(step, name, values[name], directory))
-    return step, values
+    return values
 
 
 def _advice(step: int, name: str, value: float, directory: pathlib.Path) -> str:

@@ -23,7 +23,7 @@ def make_train_step(
 
     The batch is the global one; `key` is the run's root key and never changes, the step count is
     folded in here. Metrics are scalars: loss, x_0_mse (of the denoised images, in units of
-    [-1, 1]) and grad_norm.
+    [-1, 1]), grad_norm, and param_norm after the step.
     """
 
     def train_step(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, Metrics]:
@@ -46,6 +46,7 @@ def make_train_step(
             "loss": loss,
             "x_0_mse": terms.x_0_error.mean(),
             "grad_norm": optax.tree.norm(grads),
+            "param_norm": optax.tree.norm(variables["params"]),
         }
         return TrainState(state.step + 1, variables, ema, opt_state), metrics
 

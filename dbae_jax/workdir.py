@@ -1,14 +1,13 @@
 """What a workdir holds: one run, its config, checkpoints and records; whose model it is."""
 
-import json
 import logging
 import pathlib
 from typing import Any, NamedTuple
 
 import jax
 
-from dbae_jax import build, checkpoint
-from dbae_jax.config import Config, flatten, from_dict, to_dict
+from dbae_jax import build, checkpoint, files
+from dbae_jax.config import Config, from_dict, to_dict
 from dbae_jax.errors import CheckpointError, ConfigError
 from dbae_jax.models.autoencoder import Networks
 from dbae_jax.train_state import TrainState
@@ -68,7 +67,7 @@ def check_same_model(workdir: pathlib.Path, saved: dict[str, Any], config: Confi
     Raises:
       ConfigError: listing the keys that differ and both values.
     """
-    there, now = flatten(saved), flatten(to_dict(config))
+    there, now = _flatten(saved), _flatten(to_dict(config))
     fixed = [key for key in now | there if key.startswith(FIXED_SECTIONS) and key not in FREE_KEYS]
     absent = "absent"
     differing = [
@@ -85,8 +84,7 @@ def check_same_model(workdir: pathlib.Path, saved: dict[str, Any], config: Confi
 
 def write_config(workdir: pathlib.Path, config: Config) -> None:
     """Writes the resolved config as JSON, for people to read."""
-    workdir.mkdir(parents=True, exist_ok=True)
-    (workdir / CONFIG).write_text(json.dumps(to_dict(config), indent=2) + "\n")
+    files.write_json(workdir / CONFIG, to_dict(config))
 
 
 def meta(config: Config, **extra: Any) -> dict[str, Any]:
@@ -97,7 +95,7 @@ def meta(config: Config, **extra: Any) -> dict[str, Any]:
 def resume(workdir: pathlib.Path, config: Config, abstract: TrainState) -> TrainState | None:
     """Returns the state of the newest readable checkpoint, or None where there is none.
 
-    Torn checkpoints newer than it are removed.
+    Torn checkpoints newer than it are moved to the workdir's folder "torn".
 
     Args:
       workdir: the run's folder.
@@ -113,7 +111,7 @@ def resume(workdir: pathlib.Path, config: Config, abstract: TrainState) -> Train
         check_same_model(workdir, checkpoint.read_meta(workdir, step)["config"], config)
         return checkpoint.read_state(workdir, step, abstract)
 
-    found = checkpoint.newest_readable(workdir, read, remove_torn=True)
+    found = checkpoint.newest_readable(workdir, read, move_torn=True)
     return None if found is None else found[1]
 
 
@@ -151,3 +149,14 @@ def placed(abstract: Any, sharding: jax.sharding.Sharding | None = None) -> Any:
     return jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), abstract
     )
+
+
+def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns `{"model.latent_dim": 512, ...}` for nested dictionaries."""
+    flat = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat.update(_flatten(value, f"{prefix}{key}."))
+        else:
+            flat[prefix + key] = value
+    return flat

@@ -212,8 +212,11 @@ def test_heun_sampler_follows_the_exact_flow(schedule, code_width):
     times = np.append(time_at(schedule, v)[0], 0.0)
     with jax.enable_x64(True):
         denoise_fn = gaussian_world.make_denoise_fn(world, schedule, codes)
-        sample = samplers.sample_heun(
-            denoise_fn, jnp.asarray(x_T)[:, None, None], times, bridge=precond.Bridge(schedule)
+        sample = samplers.sample(
+            denoise_fn,
+            jnp.asarray(x_T)[:, None, None],
+            samplers.Plan("heun", grid=times),
+            bridge=precond.Bridge(schedule),
         )
         x_0 = np.asarray(sample.x_0)[:, 0, 0]
     given = world.with_endpoint_as_code() if codes is None else world

@@ -118,11 +118,12 @@ def test_samples(case):
         sampler, steps, churn, rho = name.removeprefix("sample/").split("_")[:4]
         steps, churn = int(steps.removeprefix("steps")), float(churn.removeprefix("churn"))
         schedule = case.bridge.schedule
-        times = time_grids.karras(schedule.t_min, schedule.t_max, steps, float(rho[3:]))
+        start = schedule.t_max - time_grids.DISTANCE_TO_END
+        times = time_grids.karras(schedule, steps, start=start, rho=float(rho[3:]))
         np.testing.assert_allclose(times, case.outputs[f"grid/steps{steps}_{rho}"], rtol=1e-12)
-        table = samplers.TABLES[sampler](case.bridge, times, churn=churn)
+        table = samplers.Plan(sampler, steps, times, churn=churn).table(case.bridge)
         noises = jnp.stack([golden.draw_last(f"churn{i}", case.shape) for i in range(steps)])
-        x_0, states = _integrate(case, bool(churn))(case.variables, x_T, z, table, noises)
+        x_0, states = _integrate(case)(case.variables, x_T, z, table, noises)
         assert case.distance(name, x_0) < 2e-4, name
         assert table.nfe == case.outputs[f"{name}/nfe"]
         path = samplers.path_states(x_T, states, table)
@@ -131,7 +132,7 @@ def test_samples(case):
 
 
 @functools.cache
-def _integrate(case, noisy):
+def _integrate(case):
     @jax.jit
     def integrate(variables, x_T, z, table, noises):
         denoiser = make_denoiser(functools.partial(case.networks.network, variables))
@@ -139,7 +140,7 @@ def _integrate(case, noisy):
             lambda x_t, at, x_T: denoiser(x_t, at, x_T, z),
             x_T,
             table,
-            (lambda i: noises[i]) if noisy else None,
+            lambda i: noises[i],
             keep_path=True,
         )
 

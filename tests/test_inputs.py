@@ -44,7 +44,12 @@ def test_wrong_commands_stop_with_a_sentence(name, tmp_path):
 
 
 def test_missing_flags_and_files(tmp_path):
+    (tmp_path / "broken.py").write_text("def get_config(:")
+    (tmp_path / "empty.py").write_text("")
     for flags, words in (
+        ([f"--config={tmp_path / 'broken.py'}"], "cannot be loaded: SyntaxError"),
+        ([f"--config={tmp_path / 'empty.py'}"], "cannot be loaded: KeyError"),
+        (["--config", "configs/digits.py", "--config.sed=1"], "did you mean 'seed'?"),
         ([f"--workdir={tmp_path / 'run'}"], "--config is missing"),
         (["--config=configs/digits.py"], "--workdir is missing"),
         (["--config=configs/nothing.py", f"--workdir={tmp_path / 'run'}"], "does not exist"),
@@ -80,9 +85,19 @@ WRONG_CONFIGS = {
     "clipping": ({"optim.grad_clip_norm": -1.0}, "0 for no clipping"),
     "ema": ({"optim.ema_decay": 1.0}, r"ema_decay=1.0 .* \[0, 1\)"),
     "checkpoints": ({"checkpoint.every_steps": 0}, "checkpoint.every_steps=0"),
-    "sampler": ({"sample.sampler": "ddim"}, "one of euler, heun"),
+    "sampler": ({"sample.sampler": "ddim"}, "one of euler, heun, dbim"),
     "steps": ({"sample.steps": 1}, "sample.steps=1"),
     "churn": ({"sample.churn": 1.0}, r"churn=1.0 .* \[0, 1\)"),
+    "grid": ({"sample.grid": "cosine"}, "one of karras, uniform"),
+    "churn of dbim": ({"sample.sampler": "dbim", "sample.churn": 0.3}, "0 but for euler and heun"),
+    "eta of heun": ({"sample.eta": 0.3}, "0 but for dbim"),
+    "boot of heun": ({"sample.boot": True}, "boot=True"),
+    "one image": ({"eval.num_images": 1}, "2 or more, or 0 for all"),
+    "weights in bfloat16": ({"model.param_dtype": "bfloat16"}, "one of float32"),
+    "decoder too narrow": (
+        {"data.image_size": 1024, "model.decoder.base_channels": 4},
+        "image_size=1024 divides",
+    ),
     "seed": ({"seed": -1}, "seed=-1"),
 }
 

@@ -101,12 +101,6 @@ def test_bfloat16_computes_beside_float32_weights():
     assert {e.invars[0].aval.dtype for e in convolutions} == {jnp.dtype("bfloat16")}
 
 
-def test_weights_can_be_kept_in_bfloat16():
-    c = tiny.config(**{"model.dtype": "bfloat16", "model.param_dtype": "bfloat16"})
-    params = jax.eval_shape(build.make_networks(c).init, jax.random.key(0))["params"]
-    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("bfloat16")}
-
-
 def test_batch_norm_statistics():
     x = 3 + 2 * jax.random.normal(jax.random.key(0), (4, 2, 2, 5))
     norm = decoder.BatchNorm()

@@ -7,39 +7,149 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dbae_jax import bridge, samplers, time_grids
-from dbae_jax.precond import Bridge
+from dbae_jax import bridge, sampler_tables, samplers, time_grids
+from dbae_jax.config import SampleConfig
+from dbae_jax.precond import Bridge, Moments
+from dbae_jax.samplers import Plan
 from dbae_jax.schedules import VE, VP
 
-BRIDGES = [Bridge(VP()), Bridge(VE())]
-bridges = pytest.mark.parametrize("b", BRIDGES, ids=["vp", "ve"])
+BRIDGES = {"vp": Bridge(VP()), "ve": Bridge(VE())}
+bridges = pytest.mark.parametrize("b", BRIDGES.values(), ids=BRIDGES)
+VP_BRIDGE = BRIDGES["vp"]
 
 
 def _times(b, steps, rho=7.0):
-    return time_grids.karras(b.schedule.t_min, b.schedule.t_max, steps, rho)
+    start = b.schedule.t_max - time_grids.DISTANCE_TO_END
+    return time_grids.karras(b.schedule, steps, start=start, rho=rho)
 
 
-@pytest.mark.parametrize(("steps", "rho"), [(2, 7.0), (10, 7.0), (100, 1.0)])
-def test_karras_grid(steps, rho):
-    times = time_grids.karras(1e-4, 1.0, steps, rho)
-    assert times.dtype == np.float64 and len(times) == steps + 1
-    np.testing.assert_allclose(times[[0, -2, -1]], [1 - 1e-4, 1e-4, 0], rtol=1e-12)
-    roots = times[:-1] ** (1 / rho)
-    np.testing.assert_allclose(np.diff(roots), np.diff(roots).mean(), rtol=1e-9)
+def _grid(name, b, steps, start, rho=3.0):
+    return time_grids.GRIDS[name](b.schedule, steps, start=start, rho=rho)
 
 
-@pytest.mark.parametrize(("steps", "rho", "words"), [(1, 7.0, "2 steps"), (5, 0.0, "positive")])
-def test_bad_karras_grids_are_refused(steps, rho, words):
+# --- time grids -----------------------------------------------------------------------------
+
+
+@bridges
+@pytest.mark.parametrize("name", time_grids.GRIDS)
+@pytest.mark.parametrize("gap", [0.0, 1e-4])
+def test_grids_fall_from_their_start_to_zero(b, name, gap):
+    start = b.schedule.t_max - gap
+    for steps in (2, 3, 10, 57, 1000):
+        times = _grid(name, b, steps, start)
+        assert times.dtype == np.float64 and times.shape == (steps + 1,)
+        assert times[0] == start and times[-1] == 0
+        assert times[-2] == pytest.approx(b.schedule.t_min, rel=1e-9)
+        assert np.all(np.diff(times) < 0)
+
+
+def test_grids_are_even_in_their_own_measure():
+    b, start = VP_BRIDGE, 1 - 1e-4
+
+    def steps_of(values):
+        return np.diff(values)
+
+    karras = _grid("karras", b, 9, start)[:-1] ** (1 / 3)
+    uniform = _grid("uniform", b, 9, start)[:-1]
+    power = (_grid("power", b, 9, start)[:-1] - b.schedule.t_min) ** (1 / 3)
+    by_lambda = bridge.lambda_of(b.schedule, _grid("lambda", b, 9, start)[:-1])
+    for values in (karras, uniform, power, by_lambda):
+        np.testing.assert_allclose(steps_of(values), steps_of(values).mean(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", time_grids.GRIDS)
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [({"steps": 1}, "2 steps"), ({"rho": 0.0}, "positive"), ({"start": 1.1}, "must be in")],
+)
+def test_bad_grids_cannot_be_made(name, change, words):
+    wanted = {"steps": 5, "start": 1.0, "rho": 3.0} | change
     with pytest.raises(ValueError, match=words):
-        time_grids.karras(1e-4, 1.0, steps, rho)
+        time_grids.GRIDS[name](VP(), wanted.pop("steps"), **wanted)
+
+
+@pytest.mark.parametrize(
+    ("times", "words"),
+    [
+        ([0.5, 0.6, 0.0], "fall strictly"),
+        ([0.5, 0.5, 0.0], "fall strictly"),
+        ([0.5, 0.1], "at least 2 steps"),
+        ([0.5, 0.2, 0.1], "to 0"),
+        ([0.5, np.nan, 0.0], "fall strictly"),
+        ([1.2, 0.5, 0.0], "below T = 1"),
+        ([[0.5, 0.1, 0.0]], "at least 2 steps"),
+    ],
+)
+@pytest.mark.parametrize("sampler", samplers.SAMPLERS)
+def test_bad_grids_are_refused_by_every_sampler(sampler, times, words):
+    with pytest.raises(ValueError, match=words):
+        Plan(sampler, grid=np.array(times)).table(VP_BRIDGE)
+
+
+def test_drifts_are_not_evaluated_at_the_end():
+    times = np.array([1.0, 0.5, 0.0])
+    with pytest.raises(ValueError, match="start below T"):
+        Plan("euler", grid=times).table(VP_BRIDGE)
+    assert Plan("dbim", grid=times).table(VP_BRIDGE).nfe == 2
+
+
+@pytest.mark.parametrize(
+    ("plan", "words"),
+    [
+        (Plan("ddim"), "sampler='ddim'"),
+        (Plan(grid="cosine"), "grid='cosine'"),
+        (Plan(churn=1.0), r"churn=1.0: must be in \[0, 1\)"),
+        (Plan("dbim", eta=-0.1), r"eta=-0.1: must be in \[0, 1\]"),
+        (Plan("dbim", churn=0.1), "only euler and heun"),
+        (Plan("multistep2", eta=0.1), "only dbim"),
+        (Plan("heun", boot=True), "boot=True: heun"),
+        (Plan("power", rho=float("nan")), "sampler='power'"),
+        (Plan(rho=float("nan")), "must be positive"),
+        (Plan("dbim", 1000, "power"), "take a smaller rho"),
+    ],
+)
+def test_bad_plans_are_refused(plan, words):
+    with pytest.raises(ValueError, match=words):
+        plan.table(VP_BRIDGE)
+
+
+def test_a_bridge_without_width_at_its_end_needs_a_sampler_that_starts_below():
+    still = Bridge(VP(), Moments(endpoint_std=0.0))
+    assert np.isfinite(Plan("euler", 5).table(still).at).all()
+    with pytest.raises(ValueError, match="not finite at T"):
+        Plan("dbim", 5).table(still)
+
+
+def test_order_of_multistep_is_checked():
+    with pytest.raises(ValueError, match="order=4"):
+        sampler_tables.multistep_table(VP_BRIDGE, _times(VP_BRIDGE, 5), order=4)
+
+
+def test_configs_name_the_samplers_and_grids_that_exist():
+    for name in samplers.SAMPLERS:
+        SampleConfig(**vars(Plan(name)))._check("config.sample")
+    for name in time_grids.GRIDS:
+        SampleConfig(**vars(Plan(grid=name)))._check("config.sample")
+
+
+# --- steps ----------------------------------------------------------------------------------
 
 
 @bridges
 @pytest.mark.parametrize(
-    ("name", "churn", "nfe"),
-    [("euler", 0, 7), ("euler", 0.3, 14), ("heun", 0, 13), ("heun", 0.3, 20)],
+    ("plan", "nfe"),
+    [
+        (Plan("euler", 7), 7),
+        (Plan("euler", 7, churn=0.3), 14),
+        (Plan("heun", 7), 13),
+        (Plan("heun", 7, churn=0.3), 20),
+        (Plan("dbim", 7), 7),
+        (Plan("dbim", 7, eta=1.0), 7),
+        (Plan("multistep2", 7), 7),
+        (Plan("multistep3", 7, "lambda"), 7),
+    ],
 )
-def test_reported_evaluations_are_those_made(b, name, churn, nfe):
+def test_reported_evaluations_are_those_made(b, plan, nfe):
     calls = []
 
     def denoise_fn(x, at, x_T):
@@ -47,8 +157,7 @@ def test_reported_evaluations_are_those_made(b, name, churn, nfe):
         return 0.5 * x
 
     x_T = jnp.full((2, 4, 4, 1), 0.2)
-    sample = {"euler": samplers.sample_euler, "heun": samplers.sample_heun}[name]
-    result = sample(denoise_fn, x_T, _times(b, 7), jax.random.key(0), bridge=b, churn=churn)
+    result = samplers.sample(denoise_fn, x_T, plan, jax.random.key(0), bridge=b)
     jax.effects_barrier()
     assert result.nfe == len(calls) == nfe
     assert result.x_0.shape == x_T.shape and np.abs(result.x_0).max() <= 1
@@ -77,11 +186,12 @@ def test_steps_are_those_of_the_drifts(b, name):
         heun = name == "heun" and end > 0
         x = x + (end - start) * (slope + drift(full, end)) / 2 if heun else full
     with jax.enable_x64(True):
-        got, _ = samplers.integrate(
+        got = samplers.sample(
             lambda x, at, x_T: 0.3 * jnp.tanh(x) + target,
             jnp.asarray(x_T),
-            samplers.TABLES[name](b, times),
-        )
+            Plan(name, grid=times),
+            bridge=b,
+        ).x_0
     np.testing.assert_allclose(got, np.clip(x, -1, 1), rtol=1e-8, atol=1e-10)
 
 
@@ -104,53 +214,140 @@ def test_churn_is_a_step_of_the_reverse_sde_and_then_the_whole_ode_step(b):
         got, _ = samplers.integrate(
             lambda x, at, x_T: 0.1 * jnp.cos(x),
             jnp.asarray(x_T),
-            samplers.euler_table(b, times, churn=churn),
+            sampler_tables.euler_table(b, times, churn=churn),
             lambda i: jnp.asarray(noises)[i],
         )
     np.testing.assert_allclose(got, np.clip(x, -1, 1), rtol=1e-7, atol=1e-9)
 
 
 @bridges
-def test_a_perfect_denoiser_brings_the_image_back(b):
+@pytest.mark.parametrize("eta", [0.0, 0.4, 1.0])
+def test_implicit_steps_keep_the_marginals(b, eta):
+    """With the true x_0 as D, each step takes q(x_s | x_0, x_T) to q(x_t | x_0, x_T)."""
+    times = _grid("karras", b, 8, b.schedule.t_max)
+    table = sampler_tables.dbim_table(b, times, eta=eta, boot=True)
+    x_0, x_T = 0.7, -0.4
+    mean, variance = x_T, 0.0
+    for i, t in enumerate(times[1:]):
+        w_x, w_xT, w_D, w = (c[i] for c in (table.w_x, table.w_xT, table.w_D, table.w_noise))
+        mean = mean + w_x * (mean - x_T) + w_xT * x_T + w_D * x_0
+        variance = (1 + w_x) ** 2 * variance + w**2
+        A, B, C = bridge.marginal_coefficients(b.schedule, t)
+        assert mean == pytest.approx(A * x_T + B * x_0, rel=1e-9, abs=1e-12)
+        assert variance == pytest.approx(C, rel=1e-9, abs=1e-15)
+    assert table.w_noise[-1] == 0
+
+
+@bridges
+def test_a_markov_bridge_forgets_its_end(b):
+    """eta = 1: below T, what multiplies x_T in (k x + ... x_T) vanishes."""
+    table = sampler_tables.dbim_table(b, _grid("karras", b, 8, b.schedule.t_max), eta=1.0)
+    of_x_T = table.w_xT[1:-1] - table.w_x[1:-1]
+    np.testing.assert_allclose(of_x_T, 0, atol=1e-9)
+    other = sampler_tables.dbim_table(b, _grid("karras", b, 8, b.schedule.t_max), eta=0.5)
+    assert np.abs(other.w_xT[1:-1] - other.w_x[1:-1]).max() > 0.01
+
+
+@bridges
+def test_multistep_of_order_one_is_the_deterministic_implicit_sampler(b):
+    times = _grid("lambda", b, 9, b.schedule.t_max)
+    one = sampler_tables.multistep_table(b, times, order=1)
+    dbim = sampler_tables.dbim_table(b, times)
+    for name in ("w_x", "w_xT", "w_D"):
+        np.testing.assert_allclose(getattr(one, name), getattr(dbim, name), rtol=1e-9, atol=1e-12)
+
+
+@bridges
+@pytest.mark.parametrize("order", [2, 3])
+def test_multistep_is_exact_where_D_is_a_polynomial_of_lambda(b, order):
+    """D quadratic (linear) in lambda: order 3 (2) integrates it without error after its start."""
+    times = _grid("lambda", b, 12, b.schedule.t_max)
+    table = sampler_tables.multistep_table(b, times, order=order)
+    lam = bridge.lambda_of(b.schedule, times[1:-1])
+    poly = np.polynomial.Polynomial([0.3, -0.2, 0.05][:order])
+    D = poly(lam)
+    for i in range(order, len(times) - 2):  # row i: from times[i] to times[i + 1]
+        s, t = times[i], times[i + 1]
+        A_s, _, C_s = bridge.marginal_coefficients(b.schedule, s)
+        A_t, _, C_t = bridge.marginal_coefficients(b.schedule, t)
+        x_T, x = -0.3, 0.2
+        nodes, weights = np.polynomial.legendre.leggauss(20)
+        at = (lam[i] + lam[i - 1]) / 2 + nodes * (lam[i] - lam[i - 1]) / 2
+        # x_t / sqrt(C_t) - x_s / sqrt(C_s), both less their x_T part: integral of e^lambda D.
+        integral = np.sum(weights * np.exp(at) * poly(at)) * (lam[i] - lam[i - 1]) / 2
+        want = A_t * x_T + np.sqrt(C_t) * ((x - A_s * x_T) / np.sqrt(C_s) + integral)
+        got = x + table.w_x[i] * (x - x_T) + table.w_xT[i] * x_T + table.w_D[i] * D[i - 1]
+        got += table.w_D1[i] * D[i - 2]
+        got += table.w_D2[i] * D[i - 3] if order == 3 else 0
+        assert got == pytest.approx(want, rel=1e-9)
+
+
+# --- whole runs -----------------------------------------------------------------------------
+
+PLANS = [Plan(name, 20) for name in samplers.SAMPLERS]
+
+
+@bridges
+@pytest.mark.parametrize("plan", PLANS, ids=lambda plan: plan.sampler)
+def test_a_perfect_denoiser_brings_the_image_back(b, plan):
     x_0 = jax.random.uniform(jax.random.key(0), (2, 8, 8, 3), minval=-1)
     x_T = jax.random.normal(jax.random.key(1), x_0.shape)
-    for sample in (samplers.sample_euler, samplers.sample_heun):
-        out = sample(lambda *_: x_0, x_T, _times(b, 20), bridge=b).x_0
-        np.testing.assert_allclose(out, x_0, atol=5e-3)
+    out = samplers.sample(lambda *_: x_0, x_T, plan, bridge=b).x_0
+    np.testing.assert_allclose(out, x_0, atol=5e-3)
 
 
-def test_paths_start_at_x_T_and_hold_a_state_a_step():
-    b, x_T = BRIDGES[0], jnp.full((2, 4, 4, 1), 0.2)
-    for churn, states in ((0.0, 6), (0.2, 11)):
-        result = samplers.sample_heun(
-            lambda x, at, x_T: 0.5 * x,
-            x_T,
-            _times(b, 5),
-            jax.random.key(0),
-            bridge=b,
-            churn=churn,
-            keep_path=True,
-        )
-        assert result.path.shape == (states, *x_T.shape)
-        np.testing.assert_array_equal(result.path[0], x_T)
-        np.testing.assert_array_equal(result.path[-1], result.x_0)
+@pytest.mark.parametrize("plan", PLANS, ids=lambda plan: plan.sampler)
+def test_paths_start_at_x_T_and_hold_a_state_a_step(plan):
+    x_T = jnp.full((2, 4, 4, 1), 0.2)
+    result = samplers.sample(
+        lambda x, at, x_T: 0.5 * x, x_T, plan, bridge=VP_BRIDGE, keep_path=True
+    )
+    assert result.path.shape == (21, *x_T.shape)
+    np.testing.assert_array_equal(result.path[0], x_T)
+    np.testing.assert_array_equal(result.path[-1], result.x_0)
 
 
-def test_an_image_does_not_depend_on_its_batch():
-    b, key = BRIDGES[0], jax.random.key(3)
+NOISY = [Plan("euler", 6, churn=0.5), Plan("dbim", 6, eta=0.7), Plan("multistep3", 6, boot=True)]
+
+
+@pytest.mark.parametrize("plan", NOISY, ids=lambda plan: plan.sampler)
+def test_an_image_depends_on_its_key_and_not_on_its_batch(plan):
     x_T = jax.random.normal(jax.random.key(4), (5, 4, 4, 1))
 
-    def run(x_T):
-        return samplers.sample_euler(
-            lambda x, at, x_T: 0.5 * x, x_T, _times(b, 6), key, bridge=b, churn=0.5
-        ).x_0
+    def run(x_T, seed=3):
+        key = jax.random.key(seed)
+        return samplers.sample(lambda x, at, _: 0.5 * x, x_T, plan, key, bridge=VP_BRIDGE).x_0
 
     np.testing.assert_array_equal(run(x_T)[:2], run(x_T[:2]))
-    assert not np.allclose(run(x_T)[0], run(x_T[::-1])[4])
+    np.testing.assert_array_equal(run(x_T), run(x_T))
+    assert not np.allclose(run(x_T), run(x_T, seed=4))
+    assert not np.allclose(run(x_T)[0], run(x_T[::-1])[4])  # one key: places have their own
+    keys, order = jax.random.split(jax.random.key(8), 5), np.array([3, 0, 4])
+    whole = samplers.sample(lambda x, at, _: 0.5 * x, x_T, plan, keys, bridge=VP_BRIDGE).x_0
+    part = samplers.sample(
+        lambda x, at, _: 0.5 * x, x_T[order], plan, keys[order], bridge=VP_BRIDGE
+    ).x_0
+    np.testing.assert_array_equal(whole[order], part)
 
 
-def test_a_second_grid_of_the_same_length_compiles_nothing():
-    b, traces = BRIDGES[0], []
+def test_implicit_samplers_without_a_key_draw_nothing():
+    x_T = jax.random.normal(jax.random.key(4), (2, 4, 4, 1))
+    for name in ("dbim", "multistep2", "multistep3"):
+        assert Plan(name, 6).table(VP_BRIDGE).w_noise is None
+        assert Plan(name, 6, boot=True).table(VP_BRIDGE).w_noise[0] > 0
+        result = samplers.sample(lambda x, *_: 0.5 * x, x_T, Plan(name, 6), bridge=VP_BRIDGE)
+        assert np.isfinite(result.x_0).all()
+
+
+@pytest.mark.parametrize("plan", NOISY, ids=lambda plan: plan.sampler)
+def test_noise_without_a_key_is_refused(plan):
+    with pytest.raises(ValueError, match="pass a key"):
+        samplers.sample(lambda x, *_: x, jnp.ones((1, 4, 4, 1)), plan, bridge=VP_BRIDGE)
+
+
+@pytest.mark.parametrize("name", samplers.SAMPLERS)
+def test_a_second_grid_of_the_same_length_compiles_nothing_and_no_step_asks_the_host(name):
+    traces = []
 
     @jax.jit
     def run(x_T, table):
@@ -158,27 +355,13 @@ def test_a_second_grid_of_the_same_length_compiles_nothing():
         return samplers.integrate(lambda x, at, x_T: 0.5 * x, x_T, table)[0]
 
     x_T = jnp.ones((1, 4, 4, 1))
-    outs = [run(x_T, samplers.euler_table(b, _times(b, 6, rho))) for rho in (7.0, 2.0)]
+    tables = [
+        Plan(name, 6, grid, rho).table(VP_BRIDGE)
+        for grid, rho in (("karras", 7.0), ("karras", 2.0), ("uniform", 1.0))
+    ]
+    outs = [run(x_T, table) for table in tables]
     assert len(traces) == 1
-    assert not np.array_equal(*outs)
-
-
-@pytest.mark.parametrize(
-    ("times", "churn", "words"),
-    [
-        ([0.5, 0.6, 0.0], 0.0, "fall strictly"),
-        ([0.5, 0.1], 0.0, "to 0"),
-        ([0.5, 0.1, 0.0], 1.0, "churn"),
-    ],
-)
-def test_bad_grids_and_churns_are_refused(times, churn, words):
-    with pytest.raises(ValueError, match=words):
-        samplers.euler_table(BRIDGES[0], np.array(times), churn=churn)
-
-
-def test_churn_without_a_key_is_refused():
-    x_T = jnp.ones((1, 4, 4, 1))
-    with pytest.raises(ValueError, match="pass a key"):
-        samplers.sample_euler(
-            lambda x, at, x_T: x, x_T, _times(BRIDGES[0], 4), bridge=BRIDGES[0], churn=0.3
-        )
+    assert not np.array_equal(outs[0], outs[1])
+    text = run.lower(x_T, tables[0]).as_text()
+    assert text.count("stablehlo.while") == 1
+    assert "callback" not in text and "infeed" not in text

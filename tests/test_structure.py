@@ -24,7 +24,7 @@ OWNERS = {
 
 # Modules that know nothing of networks, and those that know nothing but arrays.
 NO_MODELS = ("schedules", "bridge", "precond", "samplers", "time_grids", "losses", "optim", "rngs")
-ARRAYS_ONLY = ("schedules", "time_grids", "rngs", "errors", "flops")
+ARRAYS_ONLY = ("schedules", "rngs", "errors", "flops", "metrics.similarity")
 
 
 def _imports(path):
@@ -63,6 +63,8 @@ def test_mathematics_does_not_know_networks():
     for name in ARRAYS_ONLY:
         assert not _ours(name), name
     assert _ours("bridge") == {"schedules"}
+    assert _ours("time_grids") == {"bridge", "schedules"}
+    assert _ours("sampler_tables") == {"bridge", "precond", "schedules"}
 
 
 def test_only_the_border_sees_the_config_of_ml_collections():

@@ -12,9 +12,10 @@ import time
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 import dbae_jax
-from dbae_jax import checkpoint, summaries, train, workdir
+from dbae_jax import checkpoint, evaluate, summaries, train, workdir
 from dbae_jax.errors import CheckpointError, ConfigError, NonFiniteError
 from tests import tiny
 
@@ -67,6 +68,39 @@ def test_an_interrupted_run_ends_as_the_uninterrupted_one(finished, tmp_path):
     assert _logged_steps(directory) == [1, 2, 3, 4, 5, 6]
 
 
+def test_hooks_and_evaluation_write_what_they_should(tmp_path, caplog):
+    overrides = {
+        "train.num_steps": 2,
+        "train.diagnose_every_steps": 1,
+        "train.picture_every_steps": 2,
+        "train.evaluate_every_steps": 2,
+    }
+    config = tiny.config(**overrides)
+    with caplog.at_level("INFO", logger="dbae_jax"):
+        train.train(config, tmp_path / "run")
+    rows = summaries.read(tmp_path / "run")
+    assert len([r for r in rows if {"z_variance", "code_gap", "eval_loss"} <= r.keys()]) == 2
+    assert [r["step"] for r in rows if "test_mse" in r] == [2]
+    assert (tmp_path / "run" / "pictures" / "reconstructions_00000002.png").exists()
+    assert "images/s" in caplog.text and "left" in caplog.text
+    assert "the code is hardly used" in caplog.text  # after two steps it is not
+
+    summary = evaluate.evaluate(config, tmp_path / "run")
+    assert json.loads((tmp_path / "run" / "summary.json").read_text()) == summary
+    wanted = {"test_mse", "pca_mse", "probe_accuracy", "nfe", "train_seconds"}
+    wanted |= {"images_per_second", "latent_dim", "num_steps", "information_bound_nats"}
+    assert wanted <= summary.keys()
+    assert summary["num_steps"] == 2 and summary["latent_dim"] == 8 and summary["nfe"] == 3
+    assert summary["test_mse"] == pytest.approx(
+        next(r["test_mse"] for r in rows if "test_mse" in r), rel=1e-4
+    )
+    pictures = ("reconstructions", "interpolation", "trajectory", "loss_curve", "loss_by_time")
+    for name in pictures:
+        assert Image.open(tmp_path / "run" / f"{name}.png").size[0] > 100
+    with pytest.raises(ConfigError, match=r"model\.latent_dim"):
+        evaluate.evaluate(tiny.config(**{"model.latent_dim": 4}), tmp_path / "run")
+
+
 def test_a_finished_run_has_nothing_to_do(run_copy):
     before = _params(run_copy)
     state = train.train(tiny.config(**{"train.num_steps": 6}), run_copy)
@@ -93,6 +127,7 @@ def test_a_torn_newest_checkpoint_is_skipped(run_copy, item, caplog):
     with caplog.at_level("WARNING", logger="dbae_jax"):
         state = train.train(tiny.config(**{"train.num_steps": 6}), run_copy)
     assert "step 6" in caplog.text and "unreadable" in caplog.text
+    assert [path.name for path in (run_copy / "torn").iterdir()] == ["6-0"]
     assert int(state.step) == 6
     assert checkpoint.steps(run_copy) == [2, 4, 6]
     assert workdir.load(run_copy).step == 6  # written anew, whole
@@ -155,6 +190,8 @@ def test_a_non_finite_loss_stops_the_run_and_keeps_the_last_checkpoint(tmp_path)
     for step in kept:
         leaves = jax.tree.leaves(_params(directory, step))
         assert all(np.isfinite(leaf).all() for leaf in leaves)
+    rows = [row for row in summaries.read(directory) if "param_norm" in row]
+    assert all(np.isfinite(row["param_norm"]) for row in rows)
     _assert_same(before, _params(directory, 2))
 
 
@@ -177,9 +214,9 @@ def _command(directory, steps):
         "train.log_every_steps": 1,
         "train.diagnose_every_steps": 0,
         "train.picture_every_steps": 0,
+        "train.evaluate_every_steps": 0,
         "checkpoint.every_steps": 1,
         "optim.schedule": "constant",
-        "eval.num_images": 16,
     }
     flags = [f"--config.{key}={value}" for key, value in overrides.items()]
     return [

@@ -23,11 +23,13 @@ def config_dict():
     c.train.log_every_steps = 1
     c.train.diagnose_every_steps = 0
     c.train.picture_every_steps = 0
+    c.train.evaluate_every_steps = 0
     c.checkpoint.every_steps = 2
     c.sample.steps = 3
     c.eval.batch_size = 8
     c.eval.num_images = 16
     c.eval.num_pictures = 2
+    c.eval.information_points = 4
     return c
 
 

@@ -8,7 +8,9 @@ from matplotlib.figure import Figure
 from dbae_jax.api import DBAE
 from dbae_jax.config import SampleConfig
 from dbae_jax.evaluators import reconstruction
-from dbae_jax.images import save_grid, to_float
+from dbae_jax.evaluators.information import LossOverTime
+from dbae_jax.evaluators.reconstruction import noise_seed
+from dbae_jax.images import save_grid, to_float, to_uint8
 
 
 def reconstructions(
@@ -37,20 +39,48 @@ def interpolation(
     for first, second in _different(labels, len(images), pairs):
         weights = np.linspace(0, 1, points, dtype=np.float32)[:, None]
         line = (1 - weights) * z[first] + weights * z[second]
-        decoded = model.decode(line, rng=0 if sample.churn else None, **vars(sample))
+        decoded = model.decode(line, rng=noise_seed(sample), **vars(sample))
         rows.append(np.concatenate([real[[first]], decoded, real[[second]]]))
-    save_grid(path, rows)
+    if rows:  # images of one class alone make no pair
+        save_grid(path, rows)
 
 
-def trajectory(
-    path: pathlib.Path, model: DBAE, images: np.ndarray, sample: SampleConfig, *, columns: int = 9
+def trajectories(
+    path: pathlib.Path, model: DBAE, images: np.ndarray, *, columns: int = 9, steps: int = 50
 ) -> None:
-    """Writes a row an image: states from x_T (left) to the reconstruction (right)."""
-    walked = model.trajectory(
-        model.encode(images), rng=0 if sample.churn else None, **vars(sample)
-    ).path
-    at = np.linspace(0, len(walked) - 1, min(columns, len(walked))).round().astype(int)
-    save_grid(path, list(np.moveaxis(walked[at], 1, 0)))
+    """Writes two rows an image: the ODE's states from x_T (left) to x_0, then the SDE's.
+
+    Columns are times evenly spread over the steps; the last one is the image itself. The SDE is
+    the Markov bridge (dbim with eta = 1). The paper's figure 5.
+    """
+    z, grid = model.encode(images), {"steps": steps, "grid": "uniform"}
+    walks = {
+        "ODE": model.trajectory(z, sampler="dbim", **grid),
+        "SDE": model.trajectory(z, rng=0, sampler="dbim", eta=1.0, boot=True, **grid),
+    }
+    at = np.linspace(0, steps, columns).round().astype(int)
+    figure = Figure(figsize=(columns + 1, 2 * len(images)), layout="compressed")
+    axes = figure.subplots(2 * len(images), columns + 1, squeeze=False)
+    for i, image in enumerate(images):
+        for j, (name, walk) in enumerate(walks.items()):
+            row = axes[2 * i + j]
+            row[0].set_ylabel(name, rotation=0, ha="right", va="center")
+            for cell, k in zip(row, at, strict=False):
+                _show(cell, walk.path[k, i], f"t = {walk.times[k]:.2g}" if i + j == 0 else "")
+            _show(row[-1], np.asarray(to_float(image)), "image" if i + j == 0 else "")
+    figure.savefig(path, dpi=80)
+
+
+def loss_by_time(path: pathlib.Path, measured: LossOverTime) -> None:
+    """Writes the training loss and the error of D at each time."""
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.add_subplot()
+    t, error = measured.t.mean(axis=0), measured.error.mean(axis=0) / measured.dimensions
+    axes.plot(t, measured.training_loss, label="training loss")
+    axes.plot(t, error, label="squared error of D, a dimension")
+    axes.set(xlabel="t", xscale="log", yscale="log")
+    axes.legend()
+    figure.savefig(path, dpi=120)
 
 
 def loss_curve(path: pathlib.Path, rows: list[dict]) -> None:
@@ -66,6 +96,25 @@ def loss_curve(path: pathlib.Path, rows: list[dict]) -> None:
     figure.savefig(path, dpi=120)
 
 
+def samplers(path: pathlib.Path, rows: list[dict]) -> None:
+    """Writes error relative to a baseline's against NFE: a panel a grid, a line a sampler.
+
+    rows: of `sampler_study`.
+    """
+    grids = list(dict.fromkeys(row["grid"] for row in rows))
+    figure = Figure(figsize=(3 * len(grids), 3.6), layout="constrained")
+    for axes, grid in zip(figure.subplots(1, len(grids), sharey=True), grids, strict=True):
+        for sampler in dict.fromkeys(row["sampler"] for row in rows):
+            chosen = [row for row in rows if (row["sampler"], row["grid"]) == (sampler, grid)]
+            points = sorted((row["nfe"], row["mse_ratio"]) for row in chosen)
+            axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=sampler)
+        axes.axhline(1, color="gray", linewidth=0.8)
+        axes.set(title=grid, xlabel="network evaluations", xscale="log", yscale="log")
+    figure.axes[0].set_ylabel("MSE / the baseline's")
+    figure.axes[-1].legend()
+    figure.savefig(path, dpi=110)
+
+
 def _different(labels: np.ndarray | None, count: int, pairs: int) -> list[tuple[int, int]]:
     if labels is None:
         return [(i, i + 1) for i in range(0, min(2 * pairs, count - 1), 2)]
@@ -77,3 +126,10 @@ def _different(labels: np.ndarray | None, count: int, pairs: int) -> list[tuple[
                 used |= {first, second}
                 break
     return chosen[:pairs]
+
+
+def _show(cell, image: np.ndarray, title: str) -> None:
+    pixels = to_uint8(image)
+    cell.imshow(pixels if pixels.shape[-1] == 3 else pixels[..., 0], cmap="gray", vmin=0, vmax=255)
+    cell.set(xticks=[], yticks=[])
+    cell.set_title(title, fontsize=8)

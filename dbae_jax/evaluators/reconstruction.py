@@ -6,21 +6,23 @@ from sklearn.decomposition import PCA
 from dbae_jax.api import DBAE
 from dbae_jax.config import SampleConfig
 from dbae_jax.images import to_float
+from dbae_jax.metrics.similarity import pixel_mse
+from dbae_jax.samplers import Plan
+
+
+def noise_seed(sample: SampleConfig) -> int | None:
+    """Returns the seed of evaluations with samplers that draw noise, None for those that do not."""
+    return 0 if Plan(**vars(sample)).needs_noise else None
 
 
 def reconstruct(model: DBAE, images: np.ndarray, sample: SampleConfig) -> np.ndarray:
-    """Returns reconstructions [N, H, W, C] in [-1, 1]; churn noise is of seed 0."""
-    return model.reconstruct(images, rng=0 if sample.churn else None, **vars(sample))
+    """Returns reconstructions [N, H, W, C] in [-1, 1]."""
+    return model.reconstruct(images, rng=noise_seed(sample), **vars(sample))
 
 
 def mse(model: DBAE, images: np.ndarray, sample: SampleConfig) -> float:
     """Returns the mean squared error of reconstructions of uint8 images, pixels in [0, 1]."""
     return pixel_mse(reconstruct(model, images, sample), np.asarray(to_float(images)))
-
-
-def pixel_mse(x: np.ndarray, y: np.ndarray) -> float:
-    """Returns the mean squared error of images in [-1, 1], in units of pixels in [0, 1]."""
-    return float(np.mean((np.float64(x) - np.float64(y)) ** 2) / 4)
 
 
 def pca_mse(train: np.ndarray, test: np.ndarray, components: int) -> float:
@@ -41,5 +43,5 @@ def picture_rows(model: DBAE, images: np.ndarray, sample: SampleConfig) -> list[
     """Returns rows for `images.grid`: inputs, their endpoints x_T, reconstructions."""
     z = model.encode(images)
     x_T = model.endpoint(z)
-    again = model.decode(z, x_T, rng=0 if sample.churn else None, **vars(sample))
+    again = model.decode(z, x_T, rng=noise_seed(sample), **vars(sample))
     return [np.asarray(to_float(images)), x_T, again]

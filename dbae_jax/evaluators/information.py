@@ -1,0 +1,138 @@
+"""What z knows of the image, in nats: the bound of Theorem 2, from the loss over time.
+
+For a linear diffusion the weight of the denoising error in the bound is the rate of the
+signal-to-noise ratio, lambda dt = -d SNR, so that with e = t_min
+
+  h(x_0 | z) <= 1/2 Int_{SNR_T}^{SNR_e} E|D - x_0|^2 dSNR + h(x_0 | x_e, z),
+
+and the last term, the little that is left at e, is at most the entropy of a Gaussian with the error
+of D at e. Then I(x_0; z) = h(x_0) - h(x_0 | z) is at least h(x_0) minus the right-hand side.
+
+Pixels have 256 levels, so densities need dequantisation: uniform noise of one level is added.
+
+Source: DBAE, Theorems 1 and 2; the I-MMSE relation (Guo et al., 2005).
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from dbae_jax.api import DBAE
+from dbae_jax.bridge import marginal_sample
+from dbae_jax.precond import Bridge
+from dbae_jax.schedules import Schedule
+from dbae_jax.time_grids import invert_falling
+
+LEVEL = 2 / 256  # width of a level of 8-bit pixels, in units of [-1, 1]
+
+# (x_t [B, H, W, C], t [B], x_T, z) -> estimate of x_0
+ModelFn = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class LossOverTime:
+    """Errors of the denoiser on held-out images, at times drawn evenly in log SNR.
+
+    Row: an image; column: one of N equal cells of log SNR, from T down to e. t: [B, N], drawn in
+    its cell for each image. snr_step: [B, N], the part of the SNR's range that it stands for.
+    error: [B, N], squared error of D, summed over the image's dimensions. weight: [B, N], of the
+    training loss. error_at_e: [B]. dimensions: H W C.
+    """
+
+    t: np.ndarray
+    snr_step: np.ndarray
+    error: np.ndarray
+    weight: np.ndarray
+    error_at_e: np.ndarray
+    dimensions: int
+
+    @property
+    def training_loss(self) -> np.ndarray:
+        """The loss that training sees in each cell: [N]."""
+        return (self.weight * self.error).mean(axis=0) / self.dimensions
+
+
+def loss_over_time(
+    model_fn: ModelFn,
+    x_0: np.ndarray,
+    x_T: np.ndarray,
+    z: np.ndarray,
+    bridge: Bridge,
+    *,
+    points: int,
+    seed: int = 0,
+) -> LossOverTime:
+    """Measures the denoiser at `points` times an image, and at e = t_min.
+
+    Args:
+      model_fn: unclipped denoiser.
+      x_0: [B, H, W, C] in [-1, 1], held out and dequantised.
+      x_T: [B, H, W, C], endpoints of the codes.
+      z: [B, D].
+      bridge: schedule and scalings.
+      points: number of cells, N.
+      seed: of times and noises.
+    """
+    rng, schedule = np.random.default_rng([seed, 1]), bridge.schedule
+
+    def error_at(t: np.ndarray) -> np.ndarray:
+        x_t = marginal_sample(schedule, t, x_0, x_T, rng.standard_normal(x_0.shape))
+        difference = np.asarray(model_fn(x_t, t, x_T, z), np.float64) - x_0
+        return np.sum(difference**2, axis=(1, 2, 3))
+
+    ends = _log_snr(schedule, np.array([schedule.t_max, schedule.t_min]))
+    cell = (ends[1] - ends[0]) / points
+    places = ends[0] + cell * (np.arange(points) + rng.uniform(size=(len(x_0), points)))
+    t = invert_falling(lambda t: _log_snr(schedule, t), places, schedule.t_min, schedule.t_max)
+    return LossOverTime(
+        t=t,
+        snr_step=np.exp(places) * cell,
+        error=np.stack([error_at(column) for column in t.T], axis=1),
+        weight=np.asarray(bridge.at(t).weight),
+        error_at_e=error_at(np.full(len(x_0), schedule.t_min)),
+        dimensions=math.prod(x_0.shape[1:]),
+    )
+
+
+def entropy_bound(measured: LossOverTime) -> tuple[float, float]:
+    """Returns the upper bound of h(x_0 | z) in nats an image, and its standard error.
+
+    Every image has times and noises of its own, so the standard error over images covers them too.
+    """
+    path = 0.5 * np.sum(measured.error * measured.snr_step, axis=1)
+    left, half = measured.error_at_e, 0.5 * measured.dimensions
+    entropy = half * math.log(2 * math.pi * math.e * left.mean() / measured.dimensions)
+    # Linearised: how much each image moves the logarithm of the mean.
+    values = path + half * (left / left.mean() - 1)
+    return float(path.mean() + entropy), float(values.std(ddof=1) / math.sqrt(len(values)))
+
+
+def measure(model: DBAE, images: np.ndarray, *, points: int, seed: int = 0) -> LossOverTime:
+    """Returns `loss_over_time` of a model on uint8 images, dequantised."""
+    rng = np.random.default_rng([seed, 0])
+    x_0 = LEVEL * (images + rng.uniform(size=images.shape)) - 1
+    z = model.encode(x_0, rng=seed if model.config.model.stochastic else None)
+    x_T = model.endpoint(z)
+    return loss_over_time(model.denoise, x_0, x_T, z, model.bridge, points=points, seed=seed)
+
+
+def summary(measured: LossOverTime) -> dict[str, float]:
+    """Returns what `evaluate` reports of the bound.
+
+    information_bound_nats: lower bound of I(x_0; z) - h(x_0), an image. unexplained_bits_per_dim:
+    upper bound of what z leaves open of an 8-bit pixel. Each with its standard error.
+    """
+    nats, error = entropy_bound(measured)
+    bits = 1 / (measured.dimensions * math.log(2))
+    return {
+        "information_bound_nats": -nats,
+        "information_bound_nats_se": error,
+        "unexplained_bits_per_dim": nats * bits - math.log2(LEVEL),
+        "unexplained_bits_per_dim_se": error * bits,
+    }
+
+
+def _log_snr(schedule: Schedule, t: np.ndarray) -> np.ndarray:
+    return 2 * np.log(schedule.alpha(t)) - np.log(schedule.variance(t))

@@ -1,0 +1,170 @@
+"""Compares samplers and time grids on trained models: error, similarity and time against NFE.
+
+python -m dbae_jax.sampler_study --workdirs=runs/digits,runs/digits-1 --output=docs
+
+writes samplers.json, samplers_table.md and images/samplers.png into the output folder.
+"""
+
+import itertools
+import logging
+import pathlib
+import time
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from absl import flags
+
+from dbae_jax import build, command_line, files, time_grids, workdir
+from dbae_jax.api import DBAE
+from dbae_jax.config import to_dict
+from dbae_jax.data.sources import gather
+from dbae_jax.errors import ConfigError
+from dbae_jax.evaluators import pictures
+from dbae_jax.images import to_float
+from dbae_jax.metrics.similarity import pixel_mse, ssim
+from dbae_jax.samplers import Plan
+
+WORKDIRS = flags.DEFINE_list("workdirs", None, "Workdirs of one config, trained with other seeds.")
+NUM_IMAGES = flags.DEFINE_integer("num_images", 0, "Held-out images to decode; 0: all.")
+OUTPUT = flags.DEFINE_string("output", "docs", "Folder for the table, the plot and the figures.")
+
+EVALUATIONS = (3, 5, 10, 20)
+SAMPLERS = ("euler", "heun", "dbim", "multistep2", "multistep3")
+# The authors' choice for reconstructions.
+BASELINE = {"sampler": "euler", "grid": "karras", "steps": 100}
+NOISY = (
+    {"sampler": "euler", "churn": 0.33},
+    {"sampler": "dbim", "eta": 1.0},
+    {"sampler": "dbim", "boot": True},
+    {"sampler": "multistep2", "boot": True},
+)
+
+log = logging.getLogger(__name__)
+
+
+class Codes(NamedTuple):
+    """Held-out images x_0 in [-1, 1] with their codes z and endpoints x_T."""
+
+    x_0: np.ndarray
+    z: np.ndarray
+    x_T: np.ndarray
+
+
+def measure(model: DBAE, codes: Codes, **plan) -> dict[str, Any]:
+    """Decodes codes by one plan; returns its mse, ssim, nfe and seconds an image."""
+    started = time.perf_counter()
+    again = model.decode(codes.z, codes.x_T, rng=0 if Plan(**plan).needs_noise else None, **plan)
+    seconds = time.perf_counter() - started
+    return {
+        "sampler": label(plan),
+        "grid": plan["grid"],
+        "steps": plan["steps"],
+        "nfe": model.nfe(**plan),
+        "mse": pixel_mse(again, codes.x_0),
+        "ssim": ssim(again, codes.x_0),
+        "seconds_per_image": seconds / len(again),
+    }
+
+
+def label(plan: dict[str, Any]) -> str:
+    """Returns the sampler's name with what is not usual about it, as in "dbim eta=1"."""
+    extra = [f"{name}={plan[name]:g}" for name in ("churn", "eta") if name in plan]
+    return " ".join([plan["sampler"], *extra, *["boot"] * plan.get("boot", False)])
+
+
+def plans() -> list[dict[str, Any]]:
+    """Returns the baseline, every sampler on every grid, and noisy ones, at about equal NFE."""
+    compared = [
+        # Heun evaluates twice a step: 2 N - 1.
+        {"sampler": sampler, "grid": grid, "steps": (nfe + 1) // 2 if sampler == "heun" else nfe}
+        for nfe, sampler, grid in itertools.product(EVALUATIONS, SAMPLERS, time_grids.GRIDS)
+    ]
+    noisy = [
+        # Churn doubles Euler's evaluations.
+        plan | {"grid": "karras", "steps": nfe // 2 if "churn" in plan else nfe}
+        for nfe, plan in itertools.product(EVALUATIONS[1:], NOISY)
+    ]
+    return [BASELINE, *compared, *noisy]
+
+
+def study(workdirs: list[pathlib.Path], num_images: int = 0) -> list[dict[str, Any]]:
+    """Measures every plan on every model; a row a plan, with means and ranges over models.
+
+    The first `num_images` held-out images are decoded; 0 for all.
+
+    mse_ratio is the mean over models of the plan's error divided by the baseline's on the same
+    model.
+    """
+    first = DBAE.load(workdirs[0])
+    images, _ = gather(build.make_source(first.config.data, "test"), num_images or None)
+    rows: list[list[dict[str, Any]]] = [[] for _ in plans()]
+    seed = {"seed": first.config.seed}  # alone may differ
+    for directory in workdirs:
+        other = DBAE.load(directory)
+        workdir.check_same_model(directory, to_dict(other.config) | seed, first.config)
+        model = first.with_variables(other.variables)
+        z = model.encode(images)
+        codes = Codes(np.asarray(to_float(images)), z, model.endpoint(z))
+        for group, plan in zip(rows, plans(), strict=True):
+            if not group:
+                measure(model, codes, **plan)  # compiles: its time does not count
+            group.append(measure(model, codes, **plan))
+        base = rows[0][-1]["mse"]
+        for group in rows:
+            group[-1]["mse_ratio"] = group[-1]["mse"] / base
+        log.info("%s: the baseline's MSE is %.5f", directory, base)
+    return [_summarised(group) for group in rows]
+
+
+def _summarised(group: list[dict[str, Any]]) -> dict[str, Any]:
+    numbers = ("mse", "ssim", "seconds_per_image", "mse_ratio")
+    values = {name: np.array([row[name] for row in group]) for name in numbers}
+    spread = {f"{name}_range": [float(v.min()), float(v.max())] for name, v in values.items()}
+    kept = {name: group[0][name] for name in ("sampler", "grid", "steps", "nfe")}
+    return kept | {name: float(v.mean()) for name, v in values.items()} | spread
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Returns the best grid of every sampler at every NFE as Markdown."""
+    lines = [
+        "| NFE | sampler | grid | MSE / baseline's (range) | MSE | SSIM | ms an image |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    groups = itertools.groupby(
+        sorted(rows, key=lambda row: (row["nfe"], row["sampler"], row["mse_ratio"])),
+        key=lambda row: (row["nfe"], row["sampler"]),
+    )
+    for _, group in groups:
+        row = next(group)
+        low, high = row["mse_ratio_range"]
+        lines.append(
+            f"| {row['nfe']} | {row['sampler']} | {row['grid']} | {row['mse_ratio']:.3f} "
+            f"({low:.3f} to {high:.3f}) | {row['mse']:.5f} | {row['ssim']:.3f} "
+            f"| {1e3 * row['seconds_per_image']:.2f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def main(argv: list[str]) -> None:
+    """Studies the models of --workdirs."""
+    del argv
+    if not WORKDIRS.value:
+        raise ConfigError("--workdirs is missing; name one or more workdirs, comma between.")
+    rows = study([pathlib.Path(directory) for directory in WORKDIRS.value], NUM_IMAGES.value)
+    output = pathlib.Path(OUTPUT.value)
+    (output / "images").mkdir(parents=True, exist_ok=True)
+    pictures.samplers(output / "images" / "samplers.png", rows)
+    record = {
+        "device": jax.devices()[0].device_kind,
+        "models": len(WORKDIRS.value),
+        "num_images": NUM_IMAGES.value,
+        "rows": rows,
+    }
+    files.write_json(output / "samplers.json", record)
+    files.write_text(output / "samplers_table.md", table(rows))
+    log.info("Wrote samplers.json, samplers_table.md and images/samplers.png to %s", output)
+
+
+if __name__ == "__main__":
+    command_line.run(main)

@@ -1,0 +1,116 @@
+"""The information bound against a world where entropies are known, and the metrics beside it."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dbae_jax import precond
+from dbae_jax.api import DBAE
+from dbae_jax.evaluators import information, pictures
+from dbae_jax.metrics.similarity import pixel_mse, ssim
+from tests import gaussian_world, tiny
+from tests.gaussian_world import SCHEDULES, make_world
+
+
+def _measured(schedule, *, points=60, images=4000, spoil=0.0, seed=0):
+    """The bound of a Gaussian world whose denoiser is exact, or spoilt by a shift of D."""
+    world, rng = make_world(4), np.random.default_rng([seed, 7])
+    x_0, z = world.sample(rng, images)[:2]
+    x_T = world.decoder(z)
+    exact = gaussian_world.make_denoise_fn(world, schedule, z)
+    bridge = precond.Bridge(schedule)
+
+    def model_fn(x_t, t, x_T, z):
+        with jax.enable_x64(True):
+            states = jnp.asarray(x_t), bridge.at(jnp.asarray(t)), jnp.asarray(x_T)
+            return np.asarray(exact(*states)) + spoil
+
+    x_0, x_T = x_0[:, None, None], x_T[:, None, None]
+    measured = information.loss_over_time(model_fn, x_0, x_T, z, bridge, points=points, seed=seed)
+    return measured, world.entropy_given(schedule, schedule.t_max)  # h(x_0 | x_T, z) = h(x_0 | z)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
+def test_bound_is_tight_at_the_optimum_and_a_bound_off_it(schedule):
+    """With the exact denoiser the right-hand side is h(x_0 | z), within Monte Carlo error."""
+    measured, exact = _measured(schedule)
+    nats, error = information.entropy_bound(measured)
+    assert 0 < error < 0.1
+    assert nats == pytest.approx(exact, abs=4 * error)
+    worse, error = information.entropy_bound(_measured(schedule, spoil=0.02)[0])
+    assert worse > exact + 4 * error
+
+
+def test_the_standard_error_is_the_spread_of_estimates():
+    """Over seeds of times and noises, few points: the error over images covers them."""
+    estimates, errors = np.array(
+        [
+            information.entropy_bound(_measured(SCHEDULES["vp"], points=8, images=300, seed=i)[0])
+            for i in range(40)
+        ]
+    ).T
+    assert np.std(estimates, ddof=1) == pytest.approx(errors.mean(), rel=0.4)
+
+
+def test_times_are_even_in_log_snr_and_steps_cover_its_range():
+    schedule = SCHEDULES["vp"]
+    measured, _ = _measured(schedule, images=10)
+    assert np.all(np.diff(measured.t) < 0)  # each image's times, cell by cell
+    assert schedule.t_min <= measured.t.min() and measured.t.max() <= schedule.t_max
+    snr = lambda t: schedule.alpha(np.float64(t)) ** 2 / schedule.variance(np.float64(t))  # noqa: E731
+    whole = snr(schedule.t_min) - snr(schedule.t_max)
+    assert measured.snr_step.sum(axis=1).mean() == pytest.approx(whole, rel=0.05)
+
+
+def test_summary_counts_bits_of_eight_bit_pixels():
+    ones = np.ones((5, 4))
+    flat = information.LossOverTime(ones, 0 * ones, ones, ones, 10 * np.ones(5), dimensions=10)
+    summary = information.summary(flat)
+    nats = 5 * np.log(2 * np.pi * np.e)  # a Gaussian of variance 1 in 10 dimensions
+    assert summary["information_bound_nats"] == pytest.approx(-nats)
+    assert summary["unexplained_bits_per_dim"] == pytest.approx(nats / 10 / np.log(2) + 7)
+    assert summary["information_bound_nats_se"] == 0
+
+
+@pytest.mark.parametrize("stochastic", [False, True])
+def test_a_model_is_measured_and_shown(stochastic, tmp_path):
+    c = tiny.config(**{"model.stochastic": stochastic})
+    model = DBAE(c, tiny.variables(c))
+    measured = information.measure(model, tiny.images(6), points=3)
+    assert measured.error.shape == (6, 3) and np.isfinite(measured.error).all()
+    np.testing.assert_array_equal(
+        measured.error, information.measure(model, tiny.images(6), points=3).error
+    )
+    pictures.loss_by_time(tmp_path / "loss.png", measured)
+    pictures.trajectories(tmp_path / "trajectory.png", model, tiny.images(2), columns=3, steps=4)
+    assert all((tmp_path / name).stat().st_size > 2000 for name in ("loss.png", "trajectory.png"))
+
+
+def test_ssim_agrees_with_scikit_image():
+    skimage = pytest.importorskip("skimage.metrics")
+    rng = np.random.default_rng(0)
+    x = rng.uniform(-1, 1, (2, 24, 20, 3)).cumsum(axis=1) / 8
+    x = np.clip(x, -1, 1)
+    y = np.clip(x + 0.1 * rng.standard_normal(x.shape), -1, 1)
+    want = []
+    for a, b in zip(x, y, strict=True):
+        full = skimage.structural_similarity(
+            a / 2 + 0.5,
+            b / 2 + 0.5,
+            data_range=1,
+            channel_axis=-1,
+            gaussian_weights=True,
+            sigma=1.5,
+            use_sample_covariance=False,
+            full=True,
+        )[1]
+        want.append(full[5:-5, 5:-5].mean())
+    assert ssim(x, y) == pytest.approx(np.mean(want), rel=1e-9)
+    assert ssim(x, x) == pytest.approx(1) and ssim(x, y) == pytest.approx(ssim(y, x))
+    with pytest.raises(ValueError, match=">= 11"):
+        ssim(x[:, :10], y[:, :10])
+
+
+def test_pixel_mse_is_in_units_of_zero_to_one():
+    assert pixel_mse(np.zeros((2, 1)), np.ones((2, 1))) == pytest.approx(0.25)
