@@ -29,7 +29,7 @@ WORKDIRS = flags.DEFINE_list("workdirs", None, "Workdirs of one config, trained 
 NUM_IMAGES = flags.DEFINE_integer("num_images", 0, "Held-out images to decode; 0: all.")
 OUTPUT = flags.DEFINE_string("output", "docs", "Folder for the table, the plot and the figures.")
 
-EVALUATIONS = (3, 5, 10, 20)
+EVALUATIONS = (3, 5, 10)
 SAMPLERS = ("euler", "heun", "dbim", "multistep2", "multistep3")
 # The authors' choice for reconstructions.
 BASELINE = {"sampler": "euler", "grid": "karras", "steps": 100}
