@@ -80,3 +80,66 @@ def test_the_grid_decides_whether_an_order_shows(schedule):
                 patch.setitem(ORDERS, "multistep3", (3, grid, (40,)))
                 errors[grid] = _errors("multistep3", schedule)[0]
     assert errors["lambda"] < 0.5 * min(v for name, v in errors.items() if name != "lambda"), errors
+
+
+def _moments(plan_of, schedule, steps):
+    """(mean, covariance) at t_min of what a sampler draws for one code, exactly.
+
+    With a linear denoiser the result is affine in the noises: example 0 has none of them, every
+    other one a single coordinate of a single noise.
+    """
+    world, rng = make_world(4), np.random.default_rng(0)
+    z = world.sample(rng, 1)[1]
+    times = time_grids.GRIDS["lambda"](schedule, steps, start=START * schedule.t_max)
+    bridge = precond.Bridge(schedule)
+    table = plan_of(times).table(bridge)
+    count = int(table.noise_index.max()) + 1
+    units = np.zeros((count, 1 + 3 * count, 1, 1, 3))
+    for i, j in itertools.product(range(count), range(3)):
+        units[i, 1 + 3 * i + j, 0, 0, j] = 1
+    codes = np.repeat(z, units.shape[1], axis=0)
+    _, states = samplers.integrate(
+        gaussian_world.make_denoise_fn(world, schedule, codes),
+        jnp.asarray(world.decoder(codes))[:, None, None],
+        table,
+        lambda i: jnp.asarray(units)[i],
+        keep_path=True,
+    )
+    before_last = np.flatnonzero(table.at.t == schedule.t_min)[0] - 1
+    out = np.asarray(states)[before_last, :, 0, 0]
+    columns = out[1:] - out[0]
+    return out[0], columns.T @ columns, (world, z)
+
+
+STOCHASTIC = {
+    "euler churn": lambda times: Plan("euler", grid=times, churn=0.33),
+    "heun churn": lambda times: Plan("heun", grid=times, churn=0.33),
+    "dbim eta=1": lambda times: Plan("dbim", grid=times, eta=1.0, boot=True),
+    "dbim eta=0.5": lambda times: Plan("dbim", grid=times, eta=0.5, boot=True),
+}
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
+@pytest.mark.parametrize("name", STOCHASTIC)
+def test_weak_order_of_noisy_samplers(name, schedule):
+    """Mean and covariance converge with order 1: differences between grids halve."""
+    with jax.enable_x64(True):
+        drawn = [_moments(STOCHASTIC[name], schedule, n)[:2] for n in (40, 80, 160, 320)]
+    gaps = [
+        np.linalg.norm(np.subtract(a[1], b[1])) + np.linalg.norm(np.subtract(a[0], b[0]))
+        for a, b in itertools.pairwise(drawn)
+    ]
+    assert np.log2(gaps[-2] / gaps[-1]) == pytest.approx(1, abs=0.2), gaps
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
+def test_implicit_samplers_draw_from_the_marginal(schedule):
+    """Booting noise and eta bring the covariance of x_t given z, up to the error of the grid."""
+    t = np.float64(schedule.t_min)
+    for name in ("dbim eta=1", "dbim eta=0.5"):
+        with jax.enable_x64(True):
+            mean, cov, (world, z) = _moments(STOCHASTIC[name], schedule, 320)
+        np.testing.assert_allclose(mean, world.path_mean(schedule, t, z)[0], atol=1e-3)
+        variances = world._path_variances(schedule, t, mean[None])[0]
+        exact = world.posterior.vectors @ np.diag(variances) @ world.posterior.vectors.T
+        assert np.linalg.norm(cov - exact) < 0.06 * np.linalg.norm(exact)
