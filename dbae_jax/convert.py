@@ -25,7 +25,7 @@ REVERSE = flags.DEFINE_bool("reverse", False, "Write the workdir's averaged weig
 
 COUNTERS = "torch_counters"  # in a checkpoint's meta: what batch norms counted in PyTorch
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("dbae_jax.convert")  # run as a command, __name__ is "__main__"
 
 
 def to_workdir(path: pathlib.Path, config: Config, directory: pathlib.Path) -> None:

@@ -40,7 +40,7 @@ NOISY = (
     {"sampler": "multistep2", "boot": True},
 )
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("dbae_jax.sampler_study")  # run as a command, __name__ is "__main__"
 
 
 class Codes(NamedTuple):
