@@ -41,6 +41,8 @@ def get_config():
     c.checkpoint.every_steps = 200
     c.checkpoint.keep_every_steps = 0
 
+    c.sample.sampler = "dbim"
+    c.sample.grid = "lambda"
     c.sample.steps = 10
     c.eval.batch_size = 128
     return c

@@ -31,7 +31,7 @@ class DBAE:
     model = DBAE.load("runs/digits")
     z = model.encode(images)                        # [B, D]
     x_T = model.endpoint(z)                         # [B, H, W, C]
-    images_again = model.decode(z, steps=10)        # [B, H, W, C]
+    again = model.decode(z)                         # [B, H, W, C]
     """
 
     def __init__(
@@ -135,13 +135,13 @@ class DBAE:
         self,
         z: np.ndarray,
         x_T: np.ndarray | None = None,
-        sampler: str = "heun",
-        steps: int = 20,
+        sampler: str | None = None,
+        steps: int = 10,
         churn: float = 0.0,
         rho: float = 7.0,
         rng: Rng = None,
         *,
-        grid: str | np.ndarray = "karras",
+        grid: str | np.ndarray | None = None,
         eta: float = 0.0,
         boot: bool = False,
     ) -> np.ndarray:
@@ -151,7 +151,8 @@ class DBAE:
           z: codes.
           x_T: endpoint to start from; default `self.endpoint(z)`.
           sampler: "euler", "dbim", "multistep2", "multistep3" (`steps` network evaluations each) or
-            "heun" (2 steps - 1); docs/samplers.md compares them.
+            "heun" (2 steps - 1). Default: dbim, or heun if churn is given; docs/samplers.md
+            says why.
           steps: intervals of the time grid.
           churn: euler and heun: share in [0, 1) of every interval that the reverse SDE walks;
             adds `steps` evaluations and needs `rng`. 0: the ODE, deterministic.
@@ -159,11 +160,13 @@ class DBAE:
           rng: of the noise of churn, eta and boot: a seed, a key, or keys [B]. An image depends on
             its own key (from a seed or one key: on its place), not on the others decoded with it.
           grid: "karras", "uniform", "power", "lambda", or times falling to 0 (then `steps` and
-            `rho` have no effect).
+            `rho` have no effect). Default: karras for euler and heun, lambda for the others.
           eta: dbim: in [0, 1], 0 deterministic, 1 a Markov bridge; needs `rng` above 0.
           boot: dbim and multistep: draws the noise of the first step, with `rng`; else it is 0.
         """
-        plan = Plan(sampler, steps, grid, rho, churn, eta, boot)
+        plan = _plan(
+            sampler=sampler, steps=steps, grid=grid, rho=rho, churn=churn, eta=eta, boot=boot
+        )
         return self._sample(z, x_T, plan, rng, keep_path=False).x_0
 
     def trajectory(
@@ -175,7 +178,7 @@ class DBAE:
           x_0: [B, H, W, C]; path: [S, B, H, W, C], x_T first, then the state after every step
           (and every churn), clipped to [-1, 1]; times: [S]; nfe.
         """
-        return self._sample(z, x_T, Plan(**plan), rng, keep_path=True)
+        return self._sample(z, x_T, _plan(**plan), rng, keep_path=True)
 
     def reconstruct(self, images: np.ndarray, **kwargs) -> np.ndarray:
         """Encodes and decodes images: [B, H, W, C]; `kwargs` as `decode` takes."""
@@ -183,7 +186,7 @@ class DBAE:
 
     def nfe(self, **plan) -> int:
         """Returns the number of network evaluations that `decode` makes an image."""
-        return self._table(Plan(**plan)).nfe
+        return self._table(_plan(**plan)).nfe
 
     def _sample(self, z, x_T, plan: Plan, rng: Rng, *, keep_path: bool) -> Sample:
         z = self._check_codes(z)
@@ -269,6 +272,22 @@ class DBAE:
         if not np.all((t >= low) & (t <= high)):
             raise DataError(f"t must lie in [{schedule.t_min:g}, {schedule.t_max:g}], got {t}.")
         return t
+
+
+def _plan(
+    *,
+    sampler: str | None = None,
+    steps: int = 10,
+    grid: str | np.ndarray | None = None,
+    churn: float = 0.0,
+    **others,
+) -> Plan:
+    """Fills in the sampler and the grid that docs/samplers.md recommends."""
+    if sampler is None:
+        sampler = "heun" if churn else "dbim"
+    if grid is None:
+        grid = "karras" if sampler in ("euler", "heun") else "lambda"
+    return Plan(sampler, steps, grid, churn=churn, **others)
 
 
 def _key(rng: Rng, count: int) -> jax.Array:

@@ -51,8 +51,8 @@ class Plan:
     bridge (dbim). boot: draws the noise of the first step (dbim, multistep), which is 0 otherwise.
     """
 
-    sampler: str = "heun"
-    steps: int = 20
+    sampler: str
+    steps: int = 10
     grid: str | np.ndarray = "karras"
     rho: float = 7.0
     churn: float = 0.0

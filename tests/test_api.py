@@ -76,9 +76,12 @@ def test_denoise_is_unclipped_and_takes_one_time_or_many(model):
 
 def test_trajectories_and_evaluations(model):
     z = model.encode(tiny.images(3))
-    walked = model.trajectory(z, steps=4)
+    walked = model.trajectory(z, sampler="heun", steps=4)
     assert walked.path.shape == (5, 3, 16, 16, 1)
-    np.testing.assert_allclose(walked.x_0, model.decode(z, steps=4), atol=1e-6)
+    again = model.decode(z, sampler="heun", steps=4)
+    np.testing.assert_allclose(walked.x_0, again, atol=1e-6)
+    assert len(walked.times) == 5 and walked.times[-1] == 0
+    assert model.nfe(steps=4) == 4 and model.nfe(steps=4, churn=0.1) == 11  # dbim; heun
     np.testing.assert_allclose(walked.path[0], np.clip(model.endpoint(z), -1, 1), atol=1e-6)
     assert walked.nfe == model.nfe(sampler="heun", steps=4) == 7
     assert model.nfe(sampler="euler", steps=10) == 10
@@ -134,15 +137,18 @@ WRONG = {
     "steps": (lambda m: m.decode(Z, steps=1), "at least 2 steps"),
     "churn": (lambda m: m.decode(Z, churn=1.5, rng=0), r"churn=1.5: must be in \[0, 1\)"),
     "churn without rng": (lambda m: m.decode(Z, churn=0.3), "pass rng"),
-    "rho": (lambda m: m.decode(Z, rho=-1.0), "rho=-1.0"),
-    "grid": (lambda m: m.decode(Z, grid="cosine"), "one of karras, uniform, power, lambda"),
+    "rho": (lambda m: m.decode(Z, sampler="heun", rho=-1.0), "rho=-1.0"),
+    "grid": (
+        lambda m: m.decode(Z, sampler="heun", grid="cosine"),
+        "one of karras, uniform, power, lambda",
+    ),
     "times": (lambda m: m.decode(Z, grid=np.array([0.5, 0.7, 0.0])), "fall strictly"),
     "eta": (lambda m: m.decode(Z, sampler="dbim", eta=2.0, rng=0), "eta=2.0"),
     "eta without rng": (lambda m: m.decode(Z, sampler="dbim", eta=0.5), "pass rng"),
-    "eta of heun": (lambda m: m.decode(Z, eta=0.5, rng=0), "only dbim"),
+    "eta of heun": (lambda m: m.decode(Z, sampler="heun", eta=0.5, rng=0), "only dbim"),
     "churn of dbim": (lambda m: m.decode(Z, sampler="dbim", churn=0.5, rng=0), "only euler"),
     "rng of another kind": (lambda m: m.decode(Z, churn=0.5, rng=np.ones(3)), "a seed, a key"),
-    "boot of heun": (lambda m: m.decode(Z, boot=True, rng=0), "boot=True: heun"),
+    "boot of heun": (lambda m: m.decode(Z, sampler="heun", boot=True, rng=0), "boot=True: heun"),
     "time": (lambda m: m.denoise(X, 1.5, X, Z), r"t must lie in \[0.0001, 1\], got 1.5"),
     "times of denoise": (lambda m: m.denoise(X, np.ones(3), X, Z), r"scalar or \[2\]"),
 }

@@ -97,14 +97,14 @@ def test_drifts_are_not_evaluated_at_the_end():
     ("plan", "words"),
     [
         (Plan("ddim"), "sampler='ddim'"),
-        (Plan(grid="cosine"), "grid='cosine'"),
-        (Plan(churn=1.0), r"churn=1.0: must be in \[0, 1\)"),
+        (Plan("heun", grid="cosine"), "grid='cosine'"),
+        (Plan("heun", churn=1.0), r"churn=1.0: must be in \[0, 1\)"),
         (Plan("dbim", eta=-0.1), r"eta=-0.1: must be in \[0, 1\]"),
         (Plan("dbim", churn=0.1), "only euler and heun"),
         (Plan("multistep2", eta=0.1), "only dbim"),
         (Plan("heun", boot=True), "boot=True: heun"),
         (Plan("power", rho=float("nan")), "sampler='power'"),
-        (Plan(rho=float("nan")), "must be positive"),
+        (Plan("heun", rho=float("nan")), "must be positive"),
         (Plan("dbim", 1000, "power"), "take a smaller rho"),
     ],
 )
@@ -129,7 +129,7 @@ def test_configs_name_the_samplers_and_grids_that_exist():
     for name in samplers.SAMPLERS:
         SampleConfig(**vars(Plan(name)))._check("config.sample")
     for name in time_grids.GRIDS:
-        SampleConfig(**vars(Plan(grid=name)))._check("config.sample")
+        SampleConfig(**vars(Plan("heun", grid=name)))._check("config.sample")
 
 
 # --- steps ----------------------------------------------------------------------------------

@@ -97,22 +97,28 @@ def loss_curve(path: pathlib.Path, rows: list[dict]) -> None:
 
 
 def samplers(path: pathlib.Path, rows: list[dict]) -> None:
-    """Writes error relative to a baseline's against NFE: a panel a grid, a line a sampler.
+    """Writes error relative to a baseline's, and SSIM, against NFE: a column a grid.
 
-    rows: of `sampler_study`.
+    rows: of `sampler_study`. Errors above 5 times the baseline's are off the scale.
     """
     grids = list(dict.fromkeys(row["grid"] for row in rows))
-    figure = Figure(figsize=(3 * len(grids), 3.6), layout="constrained")
-    for axes, grid in zip(figure.subplots(1, len(grids), sharey=True), grids, strict=True):
-        for sampler in dict.fromkeys(row["sampler"] for row in rows):
-            chosen = [row for row in rows if (row["sampler"], row["grid"]) == (sampler, grid)]
-            points = sorted((row["nfe"], row["mse_ratio"]) for row in chosen)
-            axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=sampler)
-        axes.axhline(1, color="gray", linewidth=0.8)
-        axes.set(title=grid, xlabel="network evaluations", xscale="log", yscale="log")
-    figure.axes[0].set_ylabel("MSE / the baseline's")
-    figure.axes[-1].legend()
-    figure.savefig(path, dpi=110)
+    names = list(dict.fromkeys(row["sampler"] for row in rows))
+    figure = Figure(figsize=(3 * len(grids), 6), layout="constrained")
+    panels = figure.subplots(2, len(grids), sharey="row", sharex=True)
+    for j, grid in enumerate(grids):
+        for i, value in enumerate(("mse_ratio", "ssim")):
+            for k, name in enumerate(names):
+                chosen = [row for row in rows if (row["sampler"], row["grid"]) == (name, grid)]
+                points = sorted((row["nfe"], row[value]) for row in chosen)
+                x, y = zip(*points, strict=True) if points else ((), ())
+                panels[i, j].plot(x, y, f"C{k}o-", markersize=3, label=name)
+        panels[0, j].axhline(1, color="gray", linewidth=0.8)
+        panels[0, j].set(title=grid, ylim=(0.8, 5), yscale="log")
+        panels[1, j].set(xlabel="network evaluations", xscale="log", ylim=(0.9, 1))
+    panels[0, 0].set_ylabel("MSE / the baseline's")
+    panels[1, 0].set_ylabel("SSIM")
+    panels[0, -1].legend(fontsize=8)
+    figure.savefig(path, dpi=100)
 
 
 def _different(labels: np.ndarray | None, count: int, pairs: int) -> list[tuple[int, int]]:
