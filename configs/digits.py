@@ -44,5 +44,6 @@ def get_config():
     c.sample.sampler = "dbim"
     c.sample.grid = "lambda"
     c.sample.steps = 10
-    c.eval.batch_size = 128
+    c.eval.batch_size = 64
+    c.eval.information_points = 32
     return c
