@@ -90,8 +90,8 @@ WRONG_CONFIGS = {
     "churn": ({"sample.churn": 1.0}, r"churn=1.0 .* \[0, 1\)"),
     "grid": ({"sample.grid": "cosine"}, "one of karras, uniform"),
     "churn of dbim": ({"sample.sampler": "dbim", "sample.churn": 0.3}, "0 but for euler and heun"),
-    "eta of heun": ({"sample.eta": 0.3}, "0 but for dbim"),
-    "boot of heun": ({"sample.boot": True}, "boot=True"),
+    "eta of heun": ({"sample.sampler": "heun", "sample.eta": 0.3}, "0 but for dbim"),
+    "boot of heun": ({"sample.sampler": "heun", "sample.boot": True}, "boot=True"),
     "one image": ({"eval.num_images": 1}, "2 or more, or 0 for all"),
     "weights in bfloat16": ({"model.param_dtype": "bfloat16"}, "one of float32"),
     "decoder too narrow": (
