@@ -43,7 +43,7 @@ def get_config():
 
     c.sample.sampler = "dbim"
     c.sample.grid = "lambda"
-    c.sample.steps = 10
+    c.sample.steps = 5
     c.eval.batch_size = 64
     c.eval.information_points = 32
     return c

@@ -136,7 +136,7 @@ class DBAE:
         z: np.ndarray,
         x_T: np.ndarray | None = None,
         sampler: str | None = None,
-        steps: int = 10,
+        steps: int | None = None,
         churn: float = 0.0,
         rho: float = 7.0,
         rng: Rng = None,
@@ -153,7 +153,7 @@ class DBAE:
           sampler: "euler", "dbim", "multistep2", "multistep3" (`steps` network evaluations each) or
             "heun" (2 steps - 1). Default: dbim, or heun if churn is given; docs/samplers.md
             says why.
-          steps: intervals of the time grid.
+          steps: intervals of the time grid. Default: 5; for euler and heun 50.
           churn: euler and heun: share in [0, 1) of every interval that the reverse SDE walks;
             adds `steps` evaluations and needs `rng`. 0: the ODE, deterministic.
           rho: bend of the karras and power grids.
@@ -277,16 +277,19 @@ class DBAE:
 def _plan(
     *,
     sampler: str | None = None,
-    steps: int = 10,
+    steps: int | None = None,
     grid: str | np.ndarray | None = None,
     churn: float = 0.0,
     **others,
 ) -> Plan:
-    """Fills in the sampler and the grid that docs/samplers.md recommends."""
+    """Fills in what docs/samplers.md recommends: sampler, grid, and steps enough for them."""
     if sampler is None:
         sampler = "heun" if churn else "dbim"
+    drifts = sampler in ("euler", "heun")
     if grid is None:
-        grid = "karras" if sampler in ("euler", "heun") else "lambda"
+        grid = "karras" if drifts else "lambda"
+    if steps is None:
+        steps = 50 if drifts else 5
     return Plan(sampler, steps, grid, churn=churn, **others)
 
 
