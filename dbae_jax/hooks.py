@@ -31,18 +31,18 @@ class Hook(NamedTuple):
 
 
 class Clock:
-    """Seconds of training so far, over all sessions of a run, and of the interval since a lap."""
+    """Seconds of training so far, over all restarts of a run, and of the interval since a lap."""
 
     def __init__(self, seconds_before: float):
         self._before = seconds_before
         self.start()
 
     def start(self) -> None:
-        """Begins this session and its first interval."""
+        """Begins this stretch of training and its first interval."""
         self._started = self._lap = time.perf_counter()
 
     def total(self) -> float:
-        """Returns seconds of training, earlier sessions included."""
+        """Returns seconds of training, those before a restart included."""
         return self._before + time.perf_counter() - self._started
 
     def lap(self) -> float:
