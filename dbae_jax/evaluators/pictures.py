@@ -6,11 +6,11 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from dbae_jax.api import DBAE
-from dbae_jax.config import SampleConfig
 from dbae_jax.evaluators import reconstruction
 from dbae_jax.evaluators.information import LossOverTime
 from dbae_jax.evaluators.reconstruction import noise_seed
 from dbae_jax.images import save_grid, to_float, to_uint8
+from dbae_jax.sections import SampleConfig
 
 
 def reconstructions(
