@@ -2,7 +2,7 @@
 
 from absl import flags
 
-from dbae_jax import command_line, describe, evaluate, train
+from dbae_jax import command_line, describe, evaluate, processes, train
 
 MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate"], "What to do.")
 DRY_RUN = flags.DEFINE_bool(
@@ -20,7 +20,8 @@ def main(argv: list[str]) -> None:
     workdir = command_line.read_workdir()
     command_line.start_processes(save_on_sigterm=MODE.value == "train")
     modes = {"train": train.train, "evaluate": evaluate.evaluate}
-    modes[MODE.value](config, workdir)
+    with processes.naming_the_lost():
+        modes[MODE.value](config, workdir)
 
 
 if __name__ == "__main__":

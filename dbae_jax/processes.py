@@ -100,6 +100,17 @@ def wait_for_all(name: str) -> None:
         multihost_utils.sync_global_devices(name)
 
 
+def is_loss(error: BaseException | None) -> bool:
+    """Whether an error, or what led to it, is a device's in a run of several processes."""
+    if not jax.distributed.is_initialized() or jax.process_count() == 1:
+        return False
+    while error is not None:
+        if isinstance(error, jax.errors.JaxRuntimeError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
 @contextlib.contextmanager
 def naming_the_lost() -> Iterator[None]:
     """Turns what a step raises when another process has gone into one sentence.
@@ -109,8 +120,8 @@ def naming_the_lost() -> Iterator[None]:
     """
     try:
         yield
-    except jax.errors.JaxRuntimeError as error:
-        if jax.process_count() == 1:
+    except Exception as error:
+        if not is_loss(error):
             raise
         reason = " ".join(str(error).split())[:200]
         raise LostProcessError(

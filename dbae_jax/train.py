@@ -13,7 +13,6 @@ from dbae_jax import (
     build,
     checkpoint,
     hooks,
-    processes,
     rngs,
     sharding,
     summaries,
@@ -56,7 +55,6 @@ def train(config: Config, directory: pathlib.Path) -> TrainState:
       NonFiniteError: if the loss or a gradient leaves the finite numbers; the last checkpoint
         stays.
       PreemptedError: after a SIGTERM, once the state is saved (see `processes.start`).
-      LostProcessError: if another process of the run has gone.
     """
     workdir.check_usable(directory)
     source = build.make_source(config.data, "train")
@@ -70,7 +68,6 @@ def train(config: Config, directory: pathlib.Path) -> TrainState:
     with (
         _checkpoints(config, directory) as checkpoints,
         summaries.Writer(directory, start_step=start) as scalars,
-        processes.naming_the_lost(),
         _batches(config, source, run.mesh, start) as batches,
     ):
         actions = hooks.make_hooks(config, directory, run, held_out, checkpoints, scalars)
@@ -91,7 +88,7 @@ def set_up(config: Config, directory: pathlib.Path) -> Run:
     networks, bridge = build.make_networks(config), build.make_bridge(config.bridge)
     optimizer = build.make_optimizer(config)
     everywhere = sharding.replicated(mesh)
-    key = jax.device_put(jax.random.key(config.seed), everywhere)
+    key = sharding.replicate(jax.random.key(config.seed), everywhere)
 
     def init(key: jax.Array) -> TrainState:
         return train_state.create(networks, optimizer, key)
@@ -109,7 +106,7 @@ def set_up(config: Config, directory: pathlib.Path) -> Run:
         out_shardings=(everywhere, everywhere),
         donate_argnums=0,
     )
-    return Run(jitted, state, jax.device_put(rngs.stream(key, "train"), everywhere), mesh)
+    return Run(jitted, state, rngs.stream(key, "train"), mesh)
 
 
 def _quick_compile() -> dict | None:
