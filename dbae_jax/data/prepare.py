@@ -12,6 +12,7 @@ import shutil
 
 import tensorflow_datasets as tfds
 from absl import flags
+from absl import logging as absl_logging
 
 from dbae_jax import command_line
 from dbae_jax.data.builders.base import PREPARATION, ImageBuilder, Storage, read_preparation
@@ -22,7 +23,7 @@ from dbae_jax.data.builders.folder import Folder
 from dbae_jax.data.builders.lfw import Lfw
 from dbae_jax.data.builders.listing import Listing, Options
 from dbae_jax.data.builders.lsun import Bedroom, Horse
-from dbae_jax.data.builders.shards import read_back
+from dbae_jax.data.builders.shards import ShardRecord, is_intact
 from dbae_jax.errors import ConfigError, DataError
 
 BUILDERS = {b.name: b for b in (Ffhq, Celeba, Celebahq, Bedroom, Horse, Lfw, Folder)}
@@ -127,6 +128,7 @@ def main(argv: list[str]) -> None:
                 f"--{name} is missing; docs/data.md has the command of each data set."
             )
     tfds.disable_progress_bar()  # ours counts images
+    absl_logging.set_verbosity(absl_logging.ERROR)  # TFDS warns of every config that is not its own
     builder = _builder()
     expected = EXPECTED_COUNT.value
     if expected is None and not ALLOW_PARTIAL.value:
@@ -185,8 +187,7 @@ def _check_existing(builder: ImageBuilder) -> None:
             f"{final} was prepared from other files; delete it first, or name another --data_dir."
         )
     for name, want in report["shards"].items():
-        got = read_back(final / name) if (final / name).is_file() else None
-        if got is None or got.sha256 != want["sha256"]:
+        if not is_intact(final / name, ShardRecord(**want)):
             raise DataError(f"{final / name} is missing or changed; delete {final} and prepare it.")
 
 

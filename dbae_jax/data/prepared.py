@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import re
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,6 +18,9 @@ Range = tuple[str, int, int]  # split, start, stop
 
 # What TFDS itself calls a data set of ours; its images are the same, hashed into another order.
 TFDS_NAMES = {"celeba": "celeb_a"}
+
+# Data sets with a builder of their own; other names are folders of images.
+KNOWN = ("ffhq", "celeba", "celebahq", "bedroom", "horse", "lfw", "folder")
 
 # Parts of a DiffAE LMDB, which knows no splits: number of its images -> name -> (start, stop).
 LMDB_SPLITS = {
@@ -95,7 +99,8 @@ class PreparedSource(ImageSource):
         if (folder / PREPARATION).is_file():
             self.attribute_names = tuple(read_preparation(folder)["attribute_names"])
         elif "attributes" in features:
-            self.attribute_names = tuple(features["attributes"])
+            # TFDS restores them in no fixed order; CelebA's own is the alphabetical one.
+            self.attribute_names = tuple(sorted(features["attributes"]))
 
     def _open(self) -> None:
         self._lock = threading.Lock()
@@ -215,8 +220,7 @@ def _open_prepared(name: str, data_dir: pathlib.Path, split: str, view: View) ->
         report = read_preparation(folder)
         splits |= {part: tuple(where) for part, where in report["named_splits"].items()}
     _check_channels(name, builder.info.features["image"].shape[-1], view.channels)
-    title = f"{builder.info.full_name}"
-    return PreparedSource(folder, title, resolve(split, splits, name), view)
+    return PreparedSource(folder, builder.info.full_name, resolve(split, splits, name), view)
 
 
 def find(name: str, data_dir: pathlib.Path, image_size: int) -> pathlib.Path:
@@ -246,9 +250,6 @@ def find(name: str, data_dir: pathlib.Path, image_size: int) -> pathlib.Path:
     )
 
 
-KNOWN = ("ffhq", "celeba", "celebahq", "bedroom", "horse", "lfw", "folder")
-
-
 def resolve(split: str, splits: Mapping[str, Range], name: str) -> list[Range]:
     """Returns the ranges of a TFDS split expression.
 
@@ -269,6 +270,8 @@ def resolve(split: str, splits: Mapping[str, Range], name: str) -> list[Range]:
     )
     ranges = []
     try:
+        if "all" in re.split(r"[\s+]+", split):  # would hold named parts twice
+            raise ValueError(split)
         for piece in tfds.core.ReadInstruction.from_spec(split).to_absolute(infos):
             base, start, _ = splits[piece.splitname]
             count = infos[piece.splitname].num_examples
@@ -276,7 +279,7 @@ def resolve(split: str, splits: Mapping[str, Range], name: str) -> list[Range]:
             ranges.append((base, start + low, start + high))
     except (ValueError, KeyError, AssertionError, NotImplementedError) as error:
         raise ConfigError(
-            f"the split {split!r} is not one of {name}: write such as 'train', 'train[1000:]' or "
+            f"the split {split!r} does not fit {name}: write such as 'train', 'train[1000:]' or "
             f"'train[:10%]+test'; it has {have}."
         ) from error
     ranges = [part for part in ranges if part[1] < part[2]]
@@ -287,8 +290,8 @@ def resolve(split: str, splits: Mapping[str, Range], name: str) -> list[Range]:
 
 def _versions(folder: pathlib.Path) -> list[pathlib.Path]:
     """Returns the folders of versions, finished or not, one or two levels down."""
-    below = sorted(p for pattern in ("*", "*/*") for p in folder.glob(pattern) if p.is_dir())
-    return [p for p in below if p.name.removesuffix(".partial").replace(".", "").isdigit()]
+    below = sorted(p for level in ("*", "*/*") for p in folder.glob(level) if p.is_dir())
+    return [p for p in below if re.fullmatch(r"\d+\.\d+\.\d+(\.partial)?", p.name)]
 
 
 def _preference(folder: pathlib.Path, image_size: int) -> tuple:

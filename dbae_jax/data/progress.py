@@ -45,4 +45,5 @@ class Progress:
         hours, minutes, seconds = left // 3600, left // 60 % 60, left % 60
         parts = [(hours, "h"), (minutes, "min"), (seconds, "s")]
         shown = [f"{value} {unit}" for value, unit in parts if value or unit == "s"][:2]
-        return f"{count}, {rate:,.0f} images/s, {' '.join(shown)} left"
+        speed = f"{rate:,.0f}" if rate >= 10 else f"{rate:.1f}"
+        return f"{count}, {speed} images/s, {' '.join(shown)} left"

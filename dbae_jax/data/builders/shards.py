@@ -134,7 +134,7 @@ class Staging:
             record = _load_record(path)
             shard = path.with_suffix("")
             # A shard with broken images is written anew: they may have been mended since.
-            if shard.is_file() and not record.broken and read_back(shard) == record:
+            if not record.broken and is_intact(shard, record):
                 self._finished[shard.name] = record
         return earlier["images_per_shard"]
 
@@ -156,6 +156,15 @@ def read_back(path: pathlib.Path) -> ShardRecord:
     except RuntimeError as error:
         raise DataError(f"{path} cannot be read: {' '.join(str(error).split())}.") from error
     return ShardRecord(count, size, digest.hexdigest())
+
+
+def is_intact(path: pathlib.Path, record: ShardRecord) -> bool:
+    """Returns whether a shard is there and holds what was written, byte for byte."""
+    try:
+        got = read_back(path) if path.is_file() else None
+    except DataError:
+        return False
+    return got == dataclasses.replace(record, broken=())
 
 
 def _write_records(path: pathlib.Path, records: Iterable[bytes]) -> ShardRecord:

@@ -46,7 +46,7 @@ class ZipStore:
         try:
             self._file = zipfile.ZipFile(path)
         except (zipfile.BadZipFile, OSError) as error:
-            raise DataError(f"{path} cannot be read as a zip file: {error}.") from error
+            raise DataError(f"{path} cannot be read as a zip file: {_line(error)}.") from error
         self.path = path
         self.names = sorted(name for name in self._file.namelist() if _is_image(name))
 
@@ -54,7 +54,7 @@ class ZipStore:
         try:
             return self._file.read(name)
         except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-            raise DataError(f"{name} in {self.path} is broken: {error}.") from error
+            raise DataError(f"{name} in {self.path} is broken: {_line(error)}.") from error
 
     def find(self, name: str) -> bytes | None:
         """Returns a file of that name in any folder of the zip, None if there is none."""
@@ -78,7 +78,7 @@ class TarStore:
                     if member.isfile() and _is_image(member.name):
                         self._data[member.name] = file.extractfile(member).read()
         except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
-            raise DataError(f"{path} cannot be read as a tar file: {error}.") from error
+            raise DataError(f"{path} cannot be read as a tar file: {_line(error)}.") from error
         self.names = sorted(self._data)
 
     def read(self, name: str) -> bytes:
@@ -178,3 +178,7 @@ def _is_image(name: str) -> bool:
     path = pathlib.PurePosixPath(name)
     hidden = path.name.startswith(".") or "__MACOSX" in path.parts
     return path.suffix.lower() in IMAGE_SUFFIXES and not hidden
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split()).rstrip(".")
