@@ -1,5 +1,6 @@
 """Each data set from a small copy in its publisher's format: counts, order, pixels, joins."""
 
+import importlib
 import io
 import pathlib
 import zipfile
@@ -9,6 +10,8 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
+from dbae_jax.config import from_config_dict
+from dbae_jax.data import prepare, prepared, transforms
 from dbae_jax.data.builders.base import Storage
 from dbae_jax.data.builders.celeba import Celeba
 from dbae_jax.data.builders.celebahq import Celebahq
@@ -409,6 +412,19 @@ def test_published_checksums_are_compared(tmp_path):
         Celeba.list_images(source, Options())
     with pytest.raises(DataError, match=r"lfw-funneled.tgz is not the published file: its md5"):
         Lfw.list_images(datasets.lfw(tmp_path / "lfw"), Options())
+
+
+@pytest.mark.parametrize("name", [n for n in prepare.BUILDERS if n != "folder"])
+def test_configs_name_splits_and_crops_that_there_are(name):
+    data = from_config_dict(importlib.import_module(f"configs.{name}").get_config()).data
+    assert data.name == name and data.crop in transforms.CROPS
+    stored = {split: (split, 0, n) for split, n in prepare.BUILDERS[name].EXPECTED.items()}
+    named = {part: ("train", *edges) for part, edges in NAMED.get(name, {}).items()}
+    for split in (data.train_split, data.test_split):
+        assert prepared.resolve(split, stored | named, name)
+
+
+NAMED = {"ffhq": {"test": (0, 10_000), "train60k": (10_000, 70_000)}}
 
 
 def test_a_part_of_celeba_when_that_will_do(tmp_path):

@@ -10,7 +10,6 @@ import logging
 import pathlib
 import shutil
 
-import tensorflow_datasets as tfds
 from absl import flags
 from absl import logging as absl_logging
 
@@ -127,13 +126,12 @@ def main(argv: list[str]) -> None:
             raise ConfigError(
                 f"--{name} is missing; docs/data.md has the command of each data set."
             )
-    tfds.disable_progress_bar()  # ours counts images
     absl_logging.set_verbosity(absl_logging.ERROR)  # TFDS warns of every config that is not its own
-    builder = _builder()
-    expected = EXPECTED_COUNT.value
-    if expected is None and not ALLOW_PARTIAL.value:
-        expected = sum(builder.EXPECTED.values()) or None
     try:
+        builder = _builder()
+        expected = EXPECTED_COUNT.value
+        if expected is None and not ALLOW_PARTIAL.value:
+            expected = sum(builder.EXPECTED.values()) or None
         prepare(builder, expected)
     except KeyboardInterrupt:
         raise DataError("interrupted; the same command goes on with what is done.") from None

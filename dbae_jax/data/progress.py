@@ -43,7 +43,6 @@ class Progress:
         rate = self._fresh / elapsed
         left = round((self.total - self.done) / rate)
         hours, minutes, seconds = left // 3600, left // 60 % 60, left % 60
-        parts = [(hours, "h"), (minutes, "min"), (seconds, "s")]
-        shown = [f"{value} {unit}" for value, unit in parts if value or unit == "s"][:2]
+        left_text = f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s"
         speed = f"{rate:,.0f}" if rate >= 10 else f"{rate:.1f}"
-        return f"{count}, {speed} images/s, {' '.join(shown)} left"
+        return f"{count}, {speed} images/s, {left_text} left"

@@ -82,31 +82,27 @@ def load(data: bytes, *, crop: str, size: int, channels: int) -> np.ndarray:
     return pixels.reshape(size, size, channels)
 
 
-def shrink(data: bytes, size: int, encoding: str) -> bytes:
-    """Returns an image file with short side `size` (LANCZOS) and its central square, re-encoded.
-
-    Square images that are no larger stay as they are, byte for byte, and nothing is enlarged.
+def shrink(image: Image.Image, size: int, encoding: str) -> bytes | None:
+    """Returns an image file with short side `size` (LANCZOS) and its central square.
 
     Args:
-      data: bytes of the file.
-      size: of the result, in pixels.
+      image: decoded.
+      size: of the result, in pixels; nothing is enlarged.
       encoding: "png", lossless, or "webp", quality 90.
 
-    Raises:
-      DataError: if the bytes cannot be decoded.
+    Returns:
+      The file's bytes; None if the image is a square that is no larger: its own file will do.
 
     Source: DiffAE, data_resize_*.py (which writes JPEG of quality 100 for faces, WebP 90 for LSUN).
     """
-    image = decode(data)
     if image.width == image.height <= size:
-        return data
+        return None
     image = convert(image, channels_of(image))
     if min(image.size) > size:
         image = _resize_short(image, size, Image.Resampling.LANCZOS)
-    side = min(image.size)
     buffer = io.BytesIO()
     options = {"png": {}, "webp": {"quality": 90}}[encoding]
-    _crop_center(image, side).save(buffer, format=encoding, **options)
+    _crop_center(image, min(image.size)).save(buffer, format=encoding, **options)
     return buffer.getvalue()
 
 

@@ -128,6 +128,7 @@ class ImageBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
             "version": str(self.VERSION),
             "storage": dataclasses.asdict(self.storage),
         }
+        tfds.disable_progress_bar()  # `Progress` counts images
         self._staging = Staging(self.staging_path, plan, self._per_shard)
         try:
             with contextlib.redirect_stdout(io.StringIO()):  # TFDS speaks of a download
@@ -224,32 +225,36 @@ class ImageBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
     def _stored(self, name: str) -> bytes | Exception:
         """Returns the bytes to store of an image that can be decoded, or what is wrong with it."""
         try:
-            data = self.listing.store.read(name)
-            image = transforms.decode(data)
-            if transforms.channels_of(image) > self.sample.channels:
+            data, channels = self._encode(name)
+            if channels > self.sample.channels:
                 raise DataError("the image has colour, the others have none.")
-            if self.storage.size:
-                data = transforms.shrink(data, self.storage.size, self.storage.encoding)
         except (DataError, OSError) as error:
             return error
         return data
 
+    def _encode(self, name: str) -> tuple[bytes, int]:
+        """Returns the bytes to store of an image, and its channels."""
+        data = self.listing.store.read(name)
+        image = transforms.decode(data)  # also of images that are kept: they must not be broken
+        if self.storage.size:
+            data = transforms.shrink(image, self.storage.size, self.storage.encoding) or data
+        return data, transforms.channels_of(image)
+
     def _take_sample(self) -> Sample:
         names = [name for split in self.listing.splits.values() for name in split.names]
         chosen = np.unique(np.linspace(0, len(names) - 1, SAMPLED_IMAGES).astype(int))
-        sizes, channels, error = [], 1, None
+        sizes, channels, error = [], [], None
         for index in chosen:
             try:
-                data = self.listing.store.read(names[index])
-                channels = max(channels, transforms.channels_of(transforms.decode(data)))
-                if self.storage.size:
-                    data = transforms.shrink(data, self.storage.size, self.storage.encoding)
-                sizes.append(len(data))
+                data, colours = self._encode(names[index])
             except (DataError, OSError) as caught:
                 error = f"{names[index]}: {caught}"
+            else:
+                sizes.append(len(data))
+                channels.append(colours)
         if not sizes:
             raise DataError(f"none of {len(chosen)} images can be decoded, such as {error}")
-        return Sample(int(np.mean(sizes)) + 1, channels)
+        return Sample(int(np.mean(sizes)) + 1, max(channels))
 
     def _download_and_prepare(self, dl_manager: Any, download_config: Any = None) -> None:
         super()._download_and_prepare(dl_manager, download_config)

@@ -10,6 +10,7 @@ import errno
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import pathlib
 import shutil
@@ -23,6 +24,8 @@ from dbae_jax.files import write_json
 
 PLAN = "plan.json"
 READ_AT_ONCE = 64  # records
+
+log = logging.getLogger("dbae_jax.data")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,6 +139,8 @@ class Staging:
             # A shard with broken images is written anew: they may have been mended since.
             if not record.broken and is_intact(shard, record):
                 self._finished[shard.name] = record
+        kept = sum(record.records for record in self._finished.values())
+        log.info("Going on: %s images of an earlier run are kept.", f"{kept:,}")
         return earlier["images_per_shard"]
 
 
