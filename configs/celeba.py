@@ -2,7 +2,9 @@
 
 python -m dbae_jax.main --config=configs/celeba.py --workdir=runs/celeba
 
-Prepare the data first: docs/data.md. The paper's probes on its codes after about 1M steps: AP .650 deterministic, .655 with
+docs/data.md says how to prepare the data.
+
+The paper's probes on its codes after about 1M steps: AP .650 deterministic, .655 with
 --config.model.stochastic=True.
 """
 

@@ -2,7 +2,9 @@
 
 python -m dbae_jax.main --config=configs/ffhq.py --workdir=runs/ffhq
 
-Prepare the data first: docs/data.md. The paper's probes on its codes after about 1M steps: AP .656 deterministic, .664 with
+docs/data.md says how to prepare the data.
+
+The paper's probes on its codes after about 1M steps: AP .656 deterministic, .664 with
 --config.model.stochastic=True; reconstruction of CelebA-HQ: MSE 2.49e-3 and 4.81e-3.
 """
 

@@ -379,6 +379,11 @@ WRONG_SOURCES = {
         ],
         "c.png lies beside the folders train and test",
     ),
+    "half split": (
+        Folder,
+        lambda root: datasets.write(root / "train" / "a.png", b"x"),
+        "a folder train or test and not the other",
+    ),
     "table without a row": (
         Folder,
         lambda root: datasets.write_csv(

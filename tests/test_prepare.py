@@ -246,6 +246,19 @@ def test_a_disk_that_does_not_keep_what_is_written(tmp_path, faces, monkeypatch)
     _assert_not_there(tmp_path)
 
 
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, PermissionError(13, "no", "data/x")])
+def test_what_stops_the_command_is_told_in_a_sentence(tmp_path, faces, monkeypatch, stop):
+    def builder():
+        raise stop
+
+    monkeypatch.setattr(prepare, "_builder", builder)
+    monkeypatch.setattr(prepare, "DATASET", _Flag("ffhq"))
+    monkeypatch.setattr(prepare, "SOURCE", _Flag("x"))
+    monkeypatch.setattr(prepare, "DATA_DIR", _Flag("data"))
+    with pytest.raises(DataError, match=r"same command goes on|data/x cannot be used: no\."):
+        prepare.main([])
+
+
 def test_counts_are_those_that_are_expected(tmp_path, faces):
     with pytest.raises(DataError, match=r"20 images, 70,000 are expected; .* --allow_partial"):
         prepare.prepare(_builder(faces, tmp_path / "data"), sum(Ffhq.EXPECTED.values()))

@@ -22,7 +22,7 @@ from dbae_jax.data.builders.folder import Folder
 from dbae_jax.data.builders.lfw import Lfw
 from dbae_jax.data.builders.listing import Listing, Options
 from dbae_jax.data.builders.lsun import Bedroom, Horse
-from dbae_jax.data.builders.shards import ShardRecord, is_intact
+from dbae_jax.data.builders.shards import ShardRecord, explain, is_intact
 from dbae_jax.errors import ConfigError, DataError
 
 BUILDERS = {b.name: b for b in (Ffhq, Celeba, Celebahq, Bedroom, Horse, Lfw, Folder)}
@@ -135,6 +135,8 @@ def main(argv: list[str]) -> None:
         prepare(builder, expected)
     except KeyboardInterrupt:
         raise DataError("interrupted; the same command goes on with what is done.") from None
+    except OSError as error:  # such as a folder that must not be written
+        raise explain(error, pathlib.Path(DATA_DIR.value)) from error
 
 
 def _builder() -> ImageBuilder:
@@ -179,6 +181,7 @@ def _named(kind: type[ImageBuilder], name: str) -> type[ImageBuilder]:
 
 def _check_existing(builder: ImageBuilder) -> None:
     final = builder.final_path
+    log.info("Checking %s, which is there already.", final)
     report = read_preparation(final)
     if report["fingerprint"] != builder.listing.fingerprint():
         raise DataError(

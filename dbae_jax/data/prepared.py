@@ -232,7 +232,7 @@ def find(name: str, data_dir: pathlib.Path, image_size: int) -> pathlib.Path:
     Raises:
       DataError: if there is none, or only an unfinished one.
     """
-    found = [*_versions(data_dir / name), *_versions(data_dir / TFDS_NAMES.get(name, name))]
+    found = _versions(data_dir / name) or _versions(data_dir / TFDS_NAMES.get(name, name))
     whole = [folder for folder in found if (folder / "dataset_info.json").is_file()]
     if whole:
         return min(whole, key=lambda folder: _preference(folder, image_size))

@@ -60,6 +60,8 @@ def _split(names: list[str]) -> dict[str, list[tuple[str, str]]]:
     """Returns split -> (name, name below the split's folder)."""
     tops = {name.partition("/")[0] for name in names if "/" in name}
     by_folder = {"train", "test"} <= tops
+    if not by_folder and tops & {"train", "test"}:
+        raise DataError("there is a folder train or test and not the other; make both, or neither.")
     splits = collections.defaultdict(list)
     for name in names:
         top, _, rest = name.partition("/")

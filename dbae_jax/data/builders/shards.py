@@ -57,9 +57,13 @@ class Staging:
         self._lock = (folder / "lock").open("w")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        except OSError as error:
             self._lock.close()
-            raise DataError(f"{folder} is being written by another process.") from None
+            taken = isinstance(error, BlockingIOError)
+            reason = (
+                "is being written by another process" if taken else f"cannot be locked: {error}"
+            )
+            raise DataError(f"{folder} {reason}.") from error
         self._finished: dict[str, ShardRecord] = {}
         try:
             self.images_per_shard = self._take_up(plan, images_per_shard)
@@ -101,7 +105,7 @@ class Staging:
             record = dataclasses.replace(written, broken=tuple(broken()))
             write_json(self._record_path(name), dataclasses.asdict(record))
         except OSError as error:
-            raise _explain(error, self.folder) from error
+            raise explain(error, self.folder) from error
         finally:
             fresh.unlink(missing_ok=True)
         self._finished[name] = record
@@ -142,6 +146,16 @@ class Staging:
         kept = sum(record.records for record in self._finished.values())
         log.info("Going on: %s images of an earlier run are kept.", f"{kept:,}")
         return earlier["images_per_shard"]
+
+
+def explain(error: OSError, folder: pathlib.Path) -> DataError:
+    """Returns what a failed system call means for a preparation."""
+    if error.errno == errno.ENOSPC:
+        return DataError(
+            f"the disk of {folder} is full; free some space and run the same command again, which "
+            "goes on with the shards that are done."
+        )
+    return DataError(f"{error.filename or folder} cannot be used: {error.strerror or error}.")
 
 
 def read_back(path: pathlib.Path) -> ShardRecord:
@@ -199,12 +213,3 @@ def _add(digest: Any, record: bytes) -> int:
 def _load_record(path: pathlib.Path) -> ShardRecord:
     values = json.loads(path.read_text())
     return ShardRecord(**(values | {"broken": tuple(map(tuple, values["broken"]))}))
-
-
-def _explain(error: OSError, folder: pathlib.Path) -> DataError:
-    if error.errno == errno.ENOSPC:
-        return DataError(
-            f"the disk of {folder} is full; free some space and run the same command again, which "
-            "goes on with the shards that are done."
-        )
-    return DataError(f"{folder} cannot be written: {error.strerror or error}.")
