@@ -96,7 +96,9 @@ def test_larger_images_are_stored_smaller(tmp_path):
 
 def test_celeba_splits_attributes_and_crop(tmp_path):
     source = datasets.celeba(tmp_path / "celeba")
-    datasets.build(Celeba, source, tmp_path / "data", expected=10)
+    builder = datasets.build(Celeba, source, tmp_path / "data", expected=10)
+    as_tfds = tfds.builder_from_directory(str(builder.final_path))
+    assert tuple(as_tfds.info.metadata["attribute_names"]) == datasets.CELEBA_NAMES
     starts = {"train": (1, 5), "validation": (6, 2), "test": (8, 3)}
     for split, (first, count) in starts.items():
         part = datasets.read("celeba", tmp_path / "data", split, crop="d2c")

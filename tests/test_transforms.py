@@ -32,7 +32,7 @@ def _noise(width, height):
 @pytest.mark.parametrize(
     "width, height, rows, columns",
     [
-        (90, 61, slice(0, 61), slice(14, 75)),  # (90 - 61) / 2 = 14.5, halves to even
+        (92, 61, slice(0, 61), slice(16, 77)),  # (92 - 61) / 2 = 15.5, halves to even
         (61, 91, slice(15, 76), slice(0, 61)),
         (64, 64, slice(0, 64), slice(0, 64)),
     ],

@@ -197,7 +197,7 @@ def _open_lmdb(name: str, path: pathlib.Path, split: str, view: View) -> LmdbSou
     named = LMDB_SPLITS.get(name, {}).get(count, {})
     splits = {"train": ("all", 0, count)}
     splits |= {part: ("all", start, stop) for part, (start, stop) in named.items()}
-    first = images.read(0) if numbered else images.read(next(iter(images.keys())))
+    first = images.read(0) if numbered else images.file.get(next(iter(images.file)))
     _check_channels(name, transforms.channels_of(transforms.decode(first)), view.channels)
     return LmdbSource(path, f"{name}.lmdb", resolve(split, splits, name), view)
 

@@ -161,6 +161,7 @@ class ImageBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
             description=self.DESCRIPTION,
             homepage=self.HOMEPAGE,
             features=tfds.features.FeaturesDict(features),
+            metadata=tfds.core.MetadataDict(attribute_names=list(listing.attribute_names)),
             disable_shuffling=True,
         )
 
