@@ -120,13 +120,20 @@ def resume(workdir: pathlib.Path, config: Config, abstract: TrainState) -> Train
     return None if found is None else found[1]
 
 
-def load(workdir: pathlib.Path, weights: str = "ema", step: int | None = None) -> Loaded:
+def load(
+    workdir: pathlib.Path,
+    weights: str = "ema",
+    step: int | None = None,
+    *,
+    sharding: jax.sharding.Sharding | None = None,
+) -> Loaded:
     """Reads a model, without its optimizer.
 
     Args:
       workdir: the run's folder.
       weights: "ema", the averaged weights, or "raw".
       step: of the checkpoint; default the newest that can be read.
+      sharding: of the variables; default the first device.
 
     Raises:
       CheckpointError: if there is nothing that can be read.
@@ -139,7 +146,7 @@ def load(workdir: pathlib.Path, weights: str = "ema", step: int | None = None) -
     def read(at: int) -> Loaded:
         config = from_dict(upgrade(checkpoint.read_meta(workdir, at)["config"]))
         networks = build.make_networks(config)
-        abstract = placed(jax.eval_shape(networks.init, jax.random.key(0)))
+        abstract = placed(jax.eval_shape(networks.init, jax.random.key(0)), sharding)
         variables = checkpoint.read_variables(workdir, at, items[weights], abstract)
         return Loaded(config, networks, variables, at)
 
