@@ -12,6 +12,9 @@ FILES = {str(p.relative_to(PACKAGE))[:-3].replace("/", "."): p for p in PACKAGE.
 OWNERS = {
     "orbax": {"checkpoint"},
     "grain": {"data.pipeline"},
+    "tensorflow_datasets": {"data.builders.base", "data.prepared"},
+    "array_record": {"data.builders.shards"},
+    "lmdb": {"data.lmdb_files"},
     "torch": {"convert"},
     "safetensors": {"convert"},
     "tensorflow": set(),

@@ -10,7 +10,10 @@ TEST_BLOCK, TEST_EVERY = 10, 50  # digits: the first ten of every fifty are held
 
 
 class Source(Protocol):
-    """Random access to examples {"image": uint8 [H, W, C], "label": int} (label where known)."""
+    """Random access to examples {"image": uint8 [H, W, C], "label": int} (label where known).
+
+    Prepared data sets also give "id", a string, and "attributes" [K], int8 or float32, where known.
+    """
 
     def __len__(self) -> int: ...
 
