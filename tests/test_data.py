@@ -1,6 +1,7 @@
 """Sources, the order of batches, pictures, flops, figures."""
 
 import itertools
+import json
 import os
 import pathlib
 import subprocess
@@ -232,6 +233,25 @@ def test_batches_that_cannot_be_are_refused():
         pipeline.train_batches(_marked(0), batch_size=8, seed=0)
     with pytest.raises(DataError, match="8 images cannot be shared by 3 processes"):
         pipeline.train_batches(_marked(9), batch_size=8, seed=0, process_count=3)
+
+
+def test_loader_speed_says_what_it_measured(tmp_path):
+    command = [sys.executable, "-m", "dbae_jax.data.loader_speed", "--config=configs/digits.py"]
+    root = pathlib.Path(__file__).parent.parent
+    file = tmp_path / "speed.json"
+    flags = ["--seconds=0.1", f"--json={file}", "--config.data.num_threads=3"]
+    ran = subprocess.run([*command, *flags], cwd=root, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    found = json.loads(file.read_text())
+    assert found["images"] % 64 == 0 and found["seconds"] >= 0.1
+    assert found["images_per_second"] == pytest.approx(found["images"] / found["seconds"])
+    assert found["memory_mib"] >= found["memory_rise_mib"] >= 0 == found["worker_memory_mib"]
+    assert found["batch_size"] == 64 and found["data"]["num_threads"] == 3
+    assert "digits at 16 pixels, batches of 64, num_threads=3, num_workers=0" in ran.stdout
+    assert f"{found['images_per_second']:,.0f} images/s" in ran.stdout
+    ran = subprocess.run([*command, "--seconds=0"], cwd=root, capture_output=True, text=True)
+    assert ran.returncode == 2
+    assert ran.stderr == "error: --seconds=0.0 is not allowed: it must be positive.\n"
 
 
 def test_flips_mirror_half_of_the_images():
