@@ -51,7 +51,9 @@ def test_an_image_depends_on_seed_split_and_index_alone():
     longer = ShapesSource("train", 64, num=2000).factors(range(1000))  # neither size nor length
     np.testing.assert_array_equal(longer, source.factors(range(1000)))
     for other in (ShapesSource("train", 32, seed=1), ShapesSource("test", 32)):
-        assert (other.factors(range(100)) == longer[:100]).all(1).sum() == 0
+        same = other.factors(range(100)) == longer[:100]
+        same[:, FACTOR_NAMES.index("wall_hue")] = True  # differs between splits in any case
+        assert not same.all(1).any()
     assert len(source) == 1000 and len(ShapesSource("val", 32)) == 5000
     assert sum(1 for _ in ShapesSource("val", 32, num=3)) == 3  # as any sequence, it ends
 
@@ -244,7 +246,8 @@ def _slow_pixel(row, column, size, factors, samples):
         (32, [0, 0, 5, 3, 7, 15, 5, 1, 3]),
         (32, [1, 7, 2, 9, 6, 0, 0, 0, 2]),
         (32, [2, 3, 8, 0, 4, 6, 2, 0, 1]),
-        (32, [3, 9, 1, 6, 0, 9, 7, 1, 0]),
+        (32, [3, 9, 1, 6, 6, 9, 7, 1, 3]),
+        (32, [3, 1, 6, 2, 0, 4, 3, 0, 0]),
         (64, [2, 4, 6, 8, 7, 3, 7, 1, 3]),
     ],
 )
