@@ -22,6 +22,7 @@ test: $(VENV)/installed-$(EXTRAS)
 lint: $(VENV)/installed-$(EXTRAS)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/shellcheck launch/*.sh .ci/run
 
 # One stamp a set of extras; a change of setup.py or of the pinned versions installs anew.
 $(VENV)/installed-%: setup.py $(wildcard constraints/*.txt)

@@ -53,5 +53,6 @@ def get_config():
     c.sample.steps = 5
     c.eval.batch_size = 64
     c.eval.num_images = 512
+    c.eval.num_train_images = 4_000
     c.eval.information_points = 32
     return c

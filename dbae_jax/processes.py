@@ -41,8 +41,6 @@ def start(
     """
     given = _from_environment(coordinator, num_processes, process_id)
     jax.config.update("jax_enable_preemption_service", save_on_sigterm)
-    # A lost process shows as an error of the step that waits for it (see `train.run_loop`).
-    jax.config.update("jax_enable_recoverability", True)
     try:
         _join(*given)
     except (RuntimeError, ValueError) as error:

@@ -1,6 +1,5 @@
 """Training: set a run up, walk its steps, and let hooks do the rest."""
 
-import contextlib
 import logging
 import math
 import pathlib
@@ -21,6 +20,7 @@ from dbae_jax import (
 )
 from dbae_jax.config import Config
 from dbae_jax.data import pipeline
+from dbae_jax.data.pipeline import Batches
 from dbae_jax.data.sources import Source
 from dbae_jax.errors import NonFiniteError, PreemptedError
 from dbae_jax.train_state import TrainState
@@ -169,11 +169,9 @@ def _advice(step: int, name: str, value: float, directory: pathlib.Path) -> str:
     )
 
 
-@contextlib.contextmanager
-def _batches(
-    config: Config, source: Source, mesh: jax.sharding.Mesh, start_step: int
-) -> Iterator[Iterator[dict[str, jax.Array]]]:
-    local = pipeline.train_batches(
+def _batches(config: Config, source: Source, mesh: jax.sharding.Mesh, start_step: int) -> Batches:
+    """Returns this process's batches, put on its devices ahead of their steps."""
+    return pipeline.train_batches(
         source,
         batch_size=config.train.batch_size,
         seed=config.seed,
@@ -181,5 +179,8 @@ def _batches(
         flip=config.data.flip,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
+        num_threads=config.data.num_threads,
+        num_workers=config.data.num_workers,
+        prefetch_batches=config.data.prefetch_batches,
+        to_device=lambda batch: sharding.to_global(mesh, batch),
     )
-    yield (sharding.to_global(mesh, batch) for batch in local)

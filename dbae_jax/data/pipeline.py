@@ -7,34 +7,20 @@ Indices are shuffled, drawn for and batched first; images are read last, a chunk
 time. So threads and workers share even a single batch, and what is in memory is counted in batches.
 """
 
+import dataclasses
 import weakref
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import grain
 import numpy as np
 from absl import flags
 
-from dbae_jax.data.sources import Source
+from dbae_jax.data.sources import Source, read
 from dbae_jax.errors import DataError
 
 ON_DEVICE = 2  # batches that wait on the device
 _ENDLESS = 2**62  # examples; grain's own endless overflows when batches hold one example
-
-
-@runtime_checkable
-class BatchedSource(Source, Protocol):
-    """A source that makes many examples at once faster than one by one."""
-
-    def batch(self, indices: np.ndarray) -> dict[str, np.ndarray]:
-        """Returns the examples of `indices` [B], stacked."""
-
-
-def read_images(source: Source, indices: np.ndarray) -> np.ndarray:
-    """Returns the images [B, H, W, C], uint8, of `indices` [B]."""
-    if isinstance(source, BatchedSource):
-        return source.batch(indices)["image"]
-    return np.stack([source[int(index)]["image"] for index in indices])
 
 
 class Batches(Iterator[Any]):
@@ -75,17 +61,38 @@ class _DrawFlip(grain.transforms.RandomMap):
         return index, rng.random() < 0.5
 
 
+@dataclasses.dataclass(frozen=True)
+class _Part:
+    """Which examples of the endless order a process reads: `chunks` a step, of `size` each.
+
+    They lie together in the global batch, so that it is the same array for any number of
+    processes: its examples meet the same times and noises.
+    """
+
+    batch_size: int
+    first: int  # in the global batch
+    chunks: int
+    size: int
+
+    def positions(self, chunk: int) -> range:
+        """Returns the places in the order of the examples of this process's n-th chunk."""
+        step, within = divmod(chunk, self.chunks)
+        start = step * self.batch_size + self.first + within * self.size
+        return range(start, start + self.size)
+
+
 class _Read(grain.transforms.Map):
-    """Indices [B], with mirrored [B] when flipping -> {"image": [B, H, W, C]}."""
+    """Number of a chunk -> {"image": [size, H, W, C]}."""
 
-    def __init__(self, source: Source, *, flip: bool):
-        self._source, self._flip = source, flip
+    def __init__(self, source: Source, order: grain.MapDataset, part: _Part, *, flip: bool):
+        self._source, self._order, self._part, self._flip = source, order, part, flip
 
-    def map(self, drawn: Any) -> dict[str, np.ndarray]:
+    def map(self, chunk: int) -> dict[str, np.ndarray]:
+        drawn = [self._order[position] for position in self._part.positions(chunk)]
         if not self._flip:
-            return {"image": read_images(self._source, drawn)}
-        indices, mirrored = drawn
-        images = read_images(self._source, indices)
+            return {"image": read(self._source, np.array(drawn), ("image",))["image"]}
+        indices, mirrored = (np.array(column) for column in zip(*drawn, strict=True))
+        images = read(self._source, indices, ("image",))["image"]
         return {"image": np.where(mirrored[:, None, None, None], images[:, :, ::-1], images)}
 
 
@@ -143,8 +150,9 @@ def train_batches(
     indices = indices.repeat(_ENDLESS // len(source))
     if flip:
         indices = indices.random_map(_DrawFlip())
-    drawn = indices[process_index::process_count].batch(local // chunks)[start_step * chunks :]
-    read = drawn.map(_Read(source, flip=flip))
+    part = _Part(batch_size, process_index * local, chunks, local // chunks)
+    numbers = grain.MapDataset.range(start_step * chunks, _ENDLESS // local)
+    read = numbers.map(_Read(source, indices, part, flip=flip))
     ahead = -(-prefetch_batches * chunks // max(1, num_workers))
     options = grain.ReadOptions(min(num_threads, ahead), prefetch_buffer_size=ahead)
     batches = _in_workers(read.to_iter_dataset(options), num_workers)
