@@ -22,7 +22,7 @@ from typing import Any
 import jax
 from absl import flags
 
-from dbae_jax import command_line, files, programs, sharding, timing
+from dbae_jax import command_line, files, sharding, timing
 from dbae_jax.config import Config
 from dbae_jax.errors import ConfigError
 from dbae_jax.programs import PROGRAMS, Program
