@@ -11,10 +11,19 @@ def get_config() -> ConfigDict:
     c.seed = 0  # root of every random draw: weights, data order, times, noise
 
     c.data = ConfigDict()
-    c.data.name = "celeba"  # data set, see dbae_jax/data/sources.py
+    c.data.name = "celeba"  # data set, see docs/data.md
+    c.data.data_dir = "data"  # folder that dbae_jax.data.prepare wrote into
+    c.data.lmdb = ""  # a DiffAE LMDB to read instead of prepared data; "": none
+    c.data.train_split = "train"  # TFDS split expressions: "train[10000:]", "train+validation"
+    c.data.test_split = "test"
+    c.data.crop = "center"  # "center" square, "d2c" (CelebA's faces), "zoom" (1.1 times the size,
+    # then the center), "short" (short side to the size, then the center); resizing is antialiased
     c.data.image_size = 64  # pixels; square, a power of two from 16 up
     c.data.channels = 3
     c.data.flip = True  # mirror training images at random; wrong for digits and text
+    c.data.num_threads = 16  # that decode; the order of images does not depend on these three
+    c.data.num_workers = 0  # processes that decode, each with its threads; 0: the trainer's own
+    c.data.prefetch_batches = 4  # batches in host memory ahead of the training step
 
     c.model = ConfigDict()
     c.model.latent_dim = 512  # D, the width of z
@@ -23,6 +32,8 @@ def get_config() -> ConfigDict:
     c.model.dtype = "float32"  # what the networks compute in; norms, softmax and loss stay float32
     c.model.param_dtype = "float32"  # what the weights are kept in; nothing else trains
     c.model.matmul_precision = "default"  # "highest" for true float32 products on TPU and GPU
+    c.model.attention = "auto"  # "xla", or "cudnn" for the fused kernel of NVIDIA GPUs (bfloat16)
+    c.model.remat = "none"  # "blocks": recompute residual blocks in the backward pass, save memory
 
     c.model.encoder = ConfigDict()
     c.model.encoder.base_channels = 64  # a multiple of 32, the groups of the norms
@@ -63,6 +74,9 @@ def get_config() -> ConfigDict:
 
     c.train = ConfigDict()
     c.train.batch_size = 256  # images a step over all devices (the paper: 4 GPUs of 64)
+    c.train.accumulation_steps = (
+        1  # parts of a batch worked off one after the other, to save memory
+    )
     c.train.num_steps = 1_000_000
     c.train.log_every_steps = 100
     c.train.diagnose_every_steps = 5_000  # latent variance, loss with shuffled codes; 0: never

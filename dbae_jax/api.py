@@ -1,5 +1,6 @@
 """A trained DBAE in Python: encode, endpoint, denoise, decode, reconstruct."""
 
+import functools
 import pathlib
 from collections.abc import Callable
 from typing import Self
@@ -8,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dbae_jax import build, rngs, samplers, workdir
+from dbae_jax import build, rngs, samplers, sharding, workdir
 from dbae_jax.config import Config
 from dbae_jax.errors import DataError
 from dbae_jax.images import check_images, to_float
@@ -41,6 +42,7 @@ class DBAE:
         *,
         networks: Networks | None = None,
         batch_size: int | None = None,
+        mesh: jax.sharding.Mesh | None = None,
     ):
         """Wraps variables {"params", "stats"} of the model that a config describes.
 
@@ -48,17 +50,26 @@ class DBAE:
           config: of the model.
           variables: its weights and running statistics.
           networks: if already built.
-          batch_size: images worked on at a time; default config.eval.batch_size.
+          batch_size: images worked on at a time; default config.eval.batch_size. Rounded up to
+            a multiple of the mesh's devices.
+          mesh: devices that share every batch (`sharding.make_mesh`); the variables must lie on
+            all of them. Of several processes, each makes the same calls with the same arrays and
+            gets the whole answer. Default: one device.
         """
         self.config = config
         self.variables = variables
-        self.batch_size = batch_size or config.eval.batch_size
+        self._mesh = mesh
+        count = 1 if mesh is None else mesh.devices.size
+        self.batch_size = -(-(batch_size or config.eval.batch_size) // count) * count
         self.bridge = build.make_bridge(config.bridge)
         self._networks = networks or build.make_networks(config)
-        self._encode = jax.jit(self._encode_batch, static_argnames="sample")
-        self._endpoint = jax.jit(self._networks.endpoint)
-        self._denoise = jax.jit(self._denoise_batch)
-        self._decode = jax.jit(self._decode_batch, static_argnames="keep_path")
+        jit = functools.partial(
+            jax.jit, out_shardings=None if mesh is None else sharding.replicated(mesh)
+        )
+        self._encode = jit(self._encode_batch, static_argnames="sample")
+        self._endpoint = jit(self._networks.endpoint)
+        self._denoise = jit(self._denoise_batch)
+        self._decode = jit(self._decode_batch, static_argnames="keep_path")
 
     @classmethod
     def load(
@@ -68,6 +79,7 @@ class DBAE:
         *,
         step: int | None = None,
         batch_size: int | None = None,
+        mesh: jax.sharding.Mesh | None = None,
     ) -> Self:
         """Loads a model from a workdir.
 
@@ -76,12 +88,20 @@ class DBAE:
           weights: "ema", the averaged weights, or "raw", those of the last step.
           step: of the checkpoint; default the newest that can be read.
           batch_size: images worked on at a time; default what the run's config says.
+          mesh: devices that share the work (`sharding.make_mesh()`: all); default the first.
 
         Raises:
           CheckpointError: if there is no such workdir, or nothing in it can be read.
         """
-        loaded = workdir.load(pathlib.Path(directory), weights, step)
-        return cls(loaded.config, loaded.variables, networks=loaded.networks, batch_size=batch_size)
+        placed = None if mesh is None else sharding.replicated(mesh)
+        loaded = workdir.load(pathlib.Path(directory), weights, step, sharding=placed)
+        return cls(
+            loaded.config,
+            loaded.variables,
+            networks=loaded.networks,
+            batch_size=batch_size,
+            mesh=mesh,
+        )
 
     def with_variables(self, variables: dict) -> Self:
         """Returns the same model with other weights; compiled programs are shared."""
@@ -246,6 +266,8 @@ class DBAE:
             missing = max(start + size - count, 0)
             if missing:  # repeat the last example: any valid filling would do
                 chunk = jax.tree.map(lambda a: _lengthen(a, missing), chunk)  # noqa: B023
+            if self._mesh is not None:
+                chunk = jax.tree.map(lambda a: sharding.spread(self._mesh, np.asarray(a)), chunk)
             answer = jax.device_get(fn(*chunk))
             answers.append(jax.tree.map(lambda a: a[: size - missing], answer))  # noqa: B023
         return jax.tree.map(lambda *parts: np.concatenate(parts), *answers)

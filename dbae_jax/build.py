@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import optax
 
 from dbae_jax import optim
-from dbae_jax.config import BridgeConfig, Config, DataConfig
+from dbae_jax.config import Config
 from dbae_jax.data import sources
 from dbae_jax.data.sources import Source
 from dbae_jax.errors import ConfigError
@@ -14,6 +14,7 @@ from dbae_jax.models.encoder import Encoder
 from dbae_jax.models.unet import UNet
 from dbae_jax.precond import Bridge, Moments
 from dbae_jax.schedules import VE, VP
+from dbae_jax.sections import BridgeConfig, DataConfig
 
 
 def make_networks(config: Config) -> Networks:

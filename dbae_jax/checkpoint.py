@@ -14,7 +14,8 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
-from dbae_jax.errors import CheckpointError
+from dbae_jax import processes
+from dbae_jax.errors import CheckpointError, LostProcessError
 from dbae_jax.train_state import TrainState
 
 FOLDER = "checkpoints"
@@ -51,8 +52,17 @@ class Writer:
             ),
         )
 
+    def preempted(self, step: int) -> bool:
+        """Whether a SIGTERM has come and all processes agreed to save after this step and stop.
+
+        To be asked after every step on every process; never true without `processes.start`.
+        """
+        return self._manager.reached_preemption(step)
+
     def save(self, state: TrainState, step: int, meta: dict[str, Any]) -> None:
-        """Saves a step; blocks only until the arrays are copied, so the state may be donated."""
+        """Saves a step, once; blocks until the arrays are copied, so the state may be donated."""
+        if step == self._manager.latest_step():
+            return
         self._manager.save(
             step,
             args=ocp.args.Composite(
@@ -67,9 +77,10 @@ class Writer:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_) -> None:
-        self._manager.wait_until_finished()
-        self._manager.close()
+    def __exit__(self, kind, *_) -> None:
+        if kind is not LostProcessError:  # the lost one would be waited for
+            self._manager.wait_until_finished()
+            self._manager.close()
 
 
 def steps(workdir: pathlib.Path) -> list[int]:
@@ -146,22 +157,23 @@ def newest_readable(workdir: pathlib.Path, read, *, move_torn: bool = False):
             log.warning("%s It is skipped; the one before it is tried.", error)
             continue
         if move_torn:
-            for torn in [s for s in found if s > step]:
-                _move_aside(workdir, torn)
+            _move_aside(workdir, [s for s in found if s > step])
         return answer
     if problem:
         raise CheckpointError(f"No checkpoint under {workdir / FOLDER} can be read: {problem}")
     return None
 
 
-def _move_aside(workdir: pathlib.Path, step: int) -> None:
-    """Moves a torn checkpoint out of the way, beside earlier ones of the same step."""
+def _move_aside(workdir: pathlib.Path, torn: list[int]) -> None:
+    """Moves torn checkpoints out of the way, beside earlier ones of the same steps."""
+    processes.wait_for_all("all have read the checkpoints")
     folder = workdir / TORN
-    folder.mkdir(exist_ok=True)
-    count = len(list(folder.iterdir()))
-    target = folder / f"{step}-{count}"
-    log.warning("Moving the unreadable checkpoint of step %d to %s.", step, target)
-    _folder(workdir, step).rename(target)
+    for step in torn if processes.is_writer() else ():
+        folder.mkdir(exist_ok=True)
+        target = folder / f"{step}-{len(list(folder.iterdir()))}"
+        log.warning("Moving the unreadable checkpoint of step %d to %s.", step, target)
+        _folder(workdir, step).rename(target)
+    processes.wait_for_all("torn checkpoints are moved")
 
 
 def _folder(workdir: pathlib.Path, step: int) -> pathlib.Path:

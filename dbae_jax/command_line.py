@@ -16,17 +16,22 @@ from absl import logging as absl_logging
 from ml_collections import ConfigDict, config_flags
 
 from dbae_jax import config as config_lib
+from dbae_jax import processes
 from dbae_jax.config import Config
 from dbae_jax.errors import ConfigError, DBAEError
 
-USAGE_ERROR = 2
-
 CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, such as configs/digits.py.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
+COORDINATOR = flags.DEFINE_string("coordinator", None, "host:port of process 0 of several.")
+NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Of the run.", lower_bound=1)
+PROCESS_ID = flags.DEFINE_integer("process_id", None, "This process, from 0.", lower_bound=0)
 
 
 def run(main: Callable[[list[str]], None]) -> None:
-    """Parses flags, runs `main(argv)`, and exits with 0, or with 2 after a sentence on stderr."""
+    """Parses flags, runs `main(argv)`, and exits with 0, or after a sentence on stderr.
+
+    The exit code after an error is the error's own: 2 for what the user has to mend.
+    """
 
     def guarded(argv: list[str]) -> None:
         _log_to_stderr()
@@ -49,6 +54,13 @@ def read_config() -> Config:
     if CONFIG.value is None:
         raise ConfigError("--config is missing; name a file such as configs/digits.py.")
     return config_lib.from_config_dict(CONFIG.value)
+
+
+def start_processes(*, save_on_sigterm: bool) -> None:
+    """Joins the processes that the flags or the environment name; see `processes.start`."""
+    processes.start(
+        COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value, save_on_sigterm=save_on_sigterm
+    )
 
 
 def read_workdir() -> pathlib.Path:
@@ -144,4 +156,4 @@ def _log_to_stderr() -> None:
 
 def _stop(error: DBAEError) -> None:
     print(f"error: {error}", file=sys.stderr)
-    sys.exit(USAGE_ERROR)
+    processes.leave(error.exit_code)

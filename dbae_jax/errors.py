@@ -4,6 +4,8 @@
 class DBAEError(ValueError):
     """Base of every error of this package; the command line prints it without a traceback."""
 
+    exit_code = 2  # of the command that meets it
+
 
 class ConfigError(DBAEError):
     """A key, type, range or combination of the config is wrong."""
@@ -19,3 +21,15 @@ class CheckpointError(DBAEError):
 
 class NonFiniteError(DBAEError):
     """Training left the finite numbers."""
+
+
+class PreemptedError(DBAEError):
+    """The machine is about to be taken away; the state is saved, and the run can go on."""
+
+    exit_code = 75  # "temporary failure, try again", by sysexits.h
+
+
+class LostProcessError(DBAEError):
+    """Another process of the run has gone, and the run cannot go on without it."""
+
+    exit_code = 76

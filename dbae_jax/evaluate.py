@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from dbae_jax import build, files, summaries, workdir
+from dbae_jax import build, files, sharding, summaries, workdir
 from dbae_jax.api import DBAE
 from dbae_jax.config import Config, to_dict
 from dbae_jax.data.sources import gather
@@ -36,9 +36,10 @@ def evaluate(config: Config, directory: pathlib.Path) -> dict[str, Any]:
     Raises:
       CheckpointError, ConfigError: if the workdir holds no model, or another one.
     """
-    loaded = workdir.load(directory)
+    mesh = sharding.make_mesh()
+    loaded = workdir.load(directory, sharding=sharding.replicated(mesh))
     workdir.check_same_model(directory, to_dict(loaded.config), config)
-    model = DBAE(config, loaded.variables)
+    model = DBAE(config, loaded.variables, mesh=mesh)
     train, train_labels = gather(build.make_source(config.data, "train"))
     test, labels = gather(build.make_source(config.data, "test"), config.eval.num_images or None)
 

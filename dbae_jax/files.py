@@ -1,17 +1,29 @@
-"""Files that are whole or not there: written beside their name and moved to it."""
+"""Files of a run: whole or not there, and written by one process of several."""
 
 import json
 import os
 import pathlib
 from typing import Any
 
+from dbae_jax import processes
 
-def write_text(path: pathlib.Path, text: str) -> None:
-    """Writes a file in one move; its folder is made if missing."""
+
+def write_bytes(path: pathlib.Path, content: bytes) -> None:
+    """Writes a file beside its name and moves it there; its folder is made if missing.
+
+    Does nothing on the processes of a run that do not write.
+    """
+    if not processes.is_writer():
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(f"{path.name}.tmp")
-    fresh.write_text(text)
+    fresh.write_bytes(content)
     os.replace(fresh, path)
+
+
+def write_text(path: pathlib.Path, text: str) -> None:
+    """As `write_bytes`, for text in UTF-8."""
+    write_bytes(path, text.encode())
 
 
 def write_json(path: pathlib.Path, values: Any) -> None:

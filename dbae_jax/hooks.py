@@ -1,9 +1,10 @@
 """What happens beside the steps of training: log, checkpoint, diagnose, evaluate, pictures."""
 
+import contextlib
 import logging
 import pathlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 import jax
@@ -40,26 +41,49 @@ class Clock:
     def start(self) -> None:
         """Begins this stretch of training and its first interval."""
         self._started = self._lap = time.perf_counter()
+        self._waited = 0.0
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Counts the time inside as waiting for data."""
+        begun = time.perf_counter()
+        yield
+        self._waited += time.perf_counter() - begun
 
     def total(self) -> float:
         """Returns seconds of training, those before a restart included."""
         return self._before + time.perf_counter() - self._started
 
-    def lap(self) -> float:
-        """Returns seconds since the last lap, and begins the next."""
+    def lap(self) -> tuple[float, float]:
+        """Returns seconds since the last lap and those of them spent waiting; begins the next."""
         now = time.perf_counter()
-        seconds, self._lap = now - self._lap, now
-        return seconds
+        seconds, waited = now - self._lap, self._waited
+        self._lap, self._waited = now, 0.0
+        return seconds, waited
 
 
 class Hooks:
-    """The hooks of a run and the metrics recorded for them."""
+    """The hooks of a run and the metrics recorded for them.
 
-    def __init__(self, hooks: list[Hook], last_step: int, meter: "Meter", clock: Clock):
+    `save(step, state)` saves out of turn; `preempted(step)` says whether to do so and stop.
+    """
+
+    def __init__(
+        self,
+        hooks: list[Hook],
+        last_step: int,
+        *,
+        meter: "Meter",
+        clock: Clock,
+        save: Callable[[int, TrainState], None],
+        preempted: Callable[[int], bool],
+    ):
         self._hooks = [hook for hook in hooks if hook.every]
         self._last = last_step
         self._meter = meter
         self.clock = clock
+        self.save = save
+        self.preempted = preempted
 
     def due(self, step: int) -> bool:
         """Whether any hook acts at this step."""
@@ -113,18 +137,26 @@ def make_hooks(
     clock = Clock(earlier[-1] if earlier else 0.0)
     meta = workdir.meta(config)
     shown, _ = gather(held_out, config.eval.num_pictures)
-    model = DBAE(config, run.state.ema)
+    model = DBAE(config, run.state.ema, mesh=run.mesh)
+
+    def save(step: int, state: TrainState) -> None:
+        checkpoints.save(state, step, meta)
+
     hooks = [
         Hook(config.train.log_every_steps, _logger(config, meter, clock, scalars)),
         Hook(config.train.diagnose_every_steps, _diagnoser(config, run, held_out, scalars)),
         Hook(config.train.evaluate_every_steps, _evaluator(config, model, held_out, scalars)),
         Hook(config.train.picture_every_steps, _painter(config, model, shown, directory)),
-        Hook(
-            config.checkpoint.every_steps,
-            lambda step, state: checkpoints.save(state, step, meta),
-        ),
+        Hook(config.checkpoint.every_steps, save),
     ]
-    return Hooks(hooks, config.train.num_steps, meter, clock)
+    return Hooks(
+        hooks,
+        config.train.num_steps,
+        meter=meter,
+        clock=clock,
+        save=save,
+        preempted=checkpoints.preempted,
+    )
 
 
 def _logger(config: Config, meter: Meter, clock: Clock, scalars: summaries.Writer):
@@ -132,17 +164,20 @@ def _logger(config: Config, meter: Meter, clock: Clock, scalars: summaries.Write
 
     def action(step: int, state: TrainState) -> None:
         means, count = meter.take()
-        rate = count * config.train.batch_size / clock.lap()
+        seconds, waited = clock.lap()
+        rate = count * config.train.batch_size / seconds
         left = (config.train.num_steps - step) * config.train.batch_size / rate
         row = means | {
             "learning_rate": float(rate_schedule(step - 1)),
             "images_per_second": rate,
+            "data_wait_share": waited / seconds,
             "train_seconds": clock.total(),
         }
         scalars.write(step, row)
         log.info(
-            "step %d/%d  loss %.4f  %.0f images/s  %s left",
-            *(step, config.train.num_steps, means["loss"], rate, _duration(left)),
+            "step %d/%d  loss %.4f  %.0f images/s  %.1f%% waiting for data  %s left",
+            *(step, config.train.num_steps, means["loss"], rate),
+            *(100 * waited / seconds, _duration(left)),
         )
 
     return action

@@ -1,5 +1,6 @@
 """Images at the border: uint8 [0, 255] <-> float32 [-1, 1], checks, and grids on disk."""
 
+import io
 import pathlib
 from collections.abc import Sequence
 
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
+from dbae_jax import files
 from dbae_jax.errors import DataError
 
 
@@ -84,5 +86,6 @@ def grid(rows: Sequence[np.ndarray], *, scale: int = 1, gap: int = 2) -> np.ndar
 def save_grid(path: pathlib.Path, rows: Sequence[np.ndarray]) -> None:
     """Writes `grid` as a PNG, small images enlarged to about 64 pixels."""
     scale = max(1, 64 // rows[0].shape[1])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(grid(rows, scale=scale)).save(path)
+    content = io.BytesIO()
+    Image.fromarray(grid(rows, scale=scale)).save(content, "png")
+    files.write_bytes(path, content.getvalue())

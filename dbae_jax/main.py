@@ -17,8 +17,10 @@ def main(argv: list[str]) -> None:
     if DRY_RUN.value:
         print(describe.describe(config))
         return
+    workdir = command_line.read_workdir()
+    command_line.start_processes(save_on_sigterm=MODE.value == "train")
     modes = {"train": train.train, "evaluate": evaluate.evaluate}
-    modes[MODE.value](config, command_line.read_workdir())
+    modes[MODE.value](config, workdir)
 
 
 if __name__ == "__main__":

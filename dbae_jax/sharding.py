@@ -37,6 +37,11 @@ def to_global(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
     }
 
 
+def spread(mesh: Mesh, array: np.ndarray) -> jax.Array:
+    """Splits an array that every process holds whole over the devices, by its first axis."""
+    return jax.make_array_from_callback(array.shape, batched(mesh), lambda part: array[part])
+
+
 def check_batch_size(batch_size: int, mesh: Mesh, key: str) -> None:
     """Refuses a batch that the devices cannot share evenly.
 

@@ -2,11 +2,12 @@
 
 import importlib.util
 import json
+import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any, Self
 
-from dbae_jax import files
+from dbae_jax import files, processes
 from dbae_jax.workdir import METRICS
 
 
@@ -25,15 +26,16 @@ def read(workdir: pathlib.Path) -> list[dict[str, Any]]:
 
 
 class Writer:
-    """Appends rows to metrics.jsonl; a context manager."""
+    """Appends rows to metrics.jsonl, on one process of a run; a context manager."""
 
     def __init__(self, workdir: pathlib.Path, *, start_step: int):
         """Opens the record, without the rows after `start_step` that a resumed run makes again."""
         kept = [row for row in read(workdir) if row["step"] <= start_step]
         path = workdir / METRICS
         files.write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
-        self._file = path.open("a")
-        self._board = _tensorboard(workdir)
+        writes = processes.is_writer()
+        self._file = (path if writes else pathlib.Path(os.devnull)).open("a")
+        self._board = _tensorboard(workdir) if writes else None
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
         """Appends one row."""

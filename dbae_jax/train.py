@@ -1,5 +1,6 @@
 """Training: set a run up, walk its steps, and let hooks do the rest."""
 
+import contextlib
 import logging
 import math
 import pathlib
@@ -8,11 +9,21 @@ from typing import NamedTuple
 
 import jax
 
-from dbae_jax import build, checkpoint, hooks, rngs, sharding, summaries, train_state, workdir
+from dbae_jax import (
+    build,
+    checkpoint,
+    hooks,
+    processes,
+    rngs,
+    sharding,
+    summaries,
+    train_state,
+    workdir,
+)
 from dbae_jax.config import Config
 from dbae_jax.data import pipeline
 from dbae_jax.data.sources import Source
-from dbae_jax.errors import NonFiniteError
+from dbae_jax.errors import NonFiniteError, PreemptedError
 from dbae_jax.train_state import TrainState
 from dbae_jax.train_step import StepFn, make_train_step
 
@@ -44,6 +55,8 @@ def train(config: Config, directory: pathlib.Path) -> TrainState:
       CheckpointError: if the workdir cannot be used.
       NonFiniteError: if the loss or a gradient leaves the finite numbers; the last checkpoint
         stays.
+      PreemptedError: after a SIGTERM, once the state is saved (see `processes.start`).
+      LostProcessError: if another process of the run has gone.
     """
     workdir.check_usable(directory)
     source = build.make_source(config.data, "train")
@@ -57,9 +70,10 @@ def train(config: Config, directory: pathlib.Path) -> TrainState:
     with (
         _checkpoints(config, directory) as checkpoints,
         summaries.Writer(directory, start_step=start) as scalars,
+        processes.naming_the_lost(),
+        _batches(config, source, run.mesh, start) as batches,
     ):
         actions = hooks.make_hooks(config, directory, run, held_out, checkpoints, scalars)
-        batches = _batches(config, source, run.mesh, start)
         return run_loop(run, batches, actions, stop=config.train.num_steps, directory=directory)
 
 
@@ -120,14 +134,23 @@ def run_loop(
     start = int(state.step)
     actions.clock.start()
     for step in range(start + 1, stop + 1):
-        state, metrics = run.train_step(state, next(batches), run.key)
+        with actions.clock.waiting():
+            batch = next(batches)
+        state, metrics = run.train_step(state, batch, run.key)
         if pending is not None:
             actions.record(_fetch(*pending, directory))
         pending = (step, metrics)
-        if actions.due(step):
+        halt = actions.preempted(step)
+        if halt or actions.due(step):
             actions.record(_fetch(*pending, directory))
             pending = None
             actions.run(step, state)
+        if halt and step < stop:
+            actions.save(step, state)
+            raise PreemptedError(
+                f"SIGTERM came; step {step} of {stop} is saved in {directory}. The same command "
+                "goes on from there."
+            )
     return state
 
 
@@ -149,9 +172,10 @@ def _advice(step: int, name: str, value: float, directory: pathlib.Path) -> str:
     )
 
 
+@contextlib.contextmanager
 def _batches(
     config: Config, source: Source, mesh: jax.sharding.Mesh, start_step: int
-) -> Iterator[dict[str, jax.Array]]:
+) -> Iterator[Iterator[dict[str, jax.Array]]]:
     local = pipeline.train_batches(
         source,
         batch_size=config.train.batch_size,
@@ -161,4 +185,4 @@ def _batches(
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     )
-    return (sharding.to_global(mesh, batch) for batch in local)
+    yield (sharding.to_global(mesh, batch) for batch in local)

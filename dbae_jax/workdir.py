@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 
 from dbae_jax import build, checkpoint, files
-from dbae_jax.config import Config, from_dict, to_dict
+from dbae_jax.config import Config, from_dict, to_dict, upgrade
 from dbae_jax.errors import CheckpointError, ConfigError
 from dbae_jax.models.autoencoder import Networks
 from dbae_jax.train_state import TrainState
@@ -17,7 +17,12 @@ CONFIG = "config.json"
 
 # A run may go on with other values of these; all other keys of the sections below are fixed.
 FIXED_SECTIONS = ("seed", "data.", "model.", "bridge.", "optim.optimizer", "train.batch_size")
-FREE_KEYS = ("model.dtype", "model.matmul_precision", "model.unet.dropout")
+FREE_KEYS = (
+    *(f"data.{key}" for key in ("data_dir", "lmdb", "num_threads", "num_workers")),
+    "data.prefetch_batches",
+    *(f"model.{key}" for key in ("dtype", "matmul_precision", "attention", "remat")),
+    "model.unet.dropout",
+)
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +72,7 @@ def check_same_model(workdir: pathlib.Path, saved: dict[str, Any], config: Confi
     Raises:
       ConfigError: listing the keys that differ and both values.
     """
-    there, now = _flatten(saved), _flatten(to_dict(config))
+    there, now = _flatten(upgrade(saved)), _flatten(to_dict(config))
     fixed = [key for key in now | there if key.startswith(FIXED_SECTIONS) and key not in FREE_KEYS]
     absent = "absent"
     differing = [
@@ -115,13 +120,20 @@ def resume(workdir: pathlib.Path, config: Config, abstract: TrainState) -> Train
     return None if found is None else found[1]
 
 
-def load(workdir: pathlib.Path, weights: str = "ema", step: int | None = None) -> Loaded:
+def load(
+    workdir: pathlib.Path,
+    weights: str = "ema",
+    step: int | None = None,
+    *,
+    sharding: jax.sharding.Sharding | None = None,
+) -> Loaded:
     """Reads a model, without its optimizer.
 
     Args:
       workdir: the run's folder.
       weights: "ema", the averaged weights, or "raw".
       step: of the checkpoint; default the newest that can be read.
+      sharding: of the variables; default the first device.
 
     Raises:
       CheckpointError: if there is nothing that can be read.
@@ -132,9 +144,9 @@ def load(workdir: pathlib.Path, weights: str = "ema", step: int | None = None) -
     check_exists(workdir)
 
     def read(at: int) -> Loaded:
-        config = from_dict(checkpoint.read_meta(workdir, at)["config"])
+        config = from_dict(upgrade(checkpoint.read_meta(workdir, at)["config"]))
         networks = build.make_networks(config)
-        abstract = placed(jax.eval_shape(networks.init, jax.random.key(0)))
+        abstract = placed(jax.eval_shape(networks.init, jax.random.key(0)), sharding)
         variables = checkpoint.read_variables(workdir, at, items[weights], abstract)
         return Loaded(config, networks, variables, at)
 

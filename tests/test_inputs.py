@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from dbae_jax import command_line, describe, train
-from dbae_jax.config import from_config_dict, from_dict, to_dict
+from dbae_jax.config import ADDED, from_config_dict, from_dict, to_dict, upgrade
 from dbae_jax.errors import ConfigError
 from tests import tiny
 
@@ -186,3 +186,16 @@ def test_from_config_dict_reads_what_command_lines_override():
     config = from_config_dict(c)
     assert config.model.unet.channel_mult == (1, 1)
     assert config.bridge.t_max == 2.0
+
+
+def test_configs_saved_before_a_key_was_added_are_read():
+    whole = to_dict(tiny.config())
+    older = {key: dict(v) if isinstance(v, dict) else v for key, v in whole.items()}
+    for path, value in ADDED.items():
+        section, _, key = path.partition(".")
+        assert type(older[section].pop(key)) is type(value)
+    with pytest.raises(ConfigError, match="is missing"):
+        from_dict(older)
+    upgraded = to_dict(from_dict(upgrade(older)))
+    assert upgraded["data"]["train_split"] == "train" and upgraded["model"]["remat"] == "none"
+    assert upgrade(whole) == whole

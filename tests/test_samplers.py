@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from dbae_jax import bridge, sampler_tables, samplers, time_grids
-from dbae_jax.config import SampleConfig
 from dbae_jax.precond import Bridge, Moments
 from dbae_jax.samplers import Plan
 from dbae_jax.schedules import VE, VP
+from dbae_jax.sections import SampleConfig
 
 BRIDGES = {"vp": Bridge(VP()), "ve": Bridge(VE())}
 bridges = pytest.mark.parametrize("b", BRIDGES.values(), ids=BRIDGES)

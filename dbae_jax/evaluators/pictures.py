@@ -1,16 +1,18 @@
 """Pictures of a model and of its training, as PNG files."""
 
+import io
 import pathlib
 
 import numpy as np
 from matplotlib.figure import Figure
 
+from dbae_jax import files
 from dbae_jax.api import DBAE
-from dbae_jax.config import SampleConfig
 from dbae_jax.evaluators import reconstruction
 from dbae_jax.evaluators.information import LossOverTime
 from dbae_jax.evaluators.reconstruction import noise_seed
 from dbae_jax.images import save_grid, to_float, to_uint8
+from dbae_jax.sections import SampleConfig
 
 
 def reconstructions(
@@ -68,7 +70,7 @@ def trajectories(
             for cell, k in zip(row, at, strict=False):
                 _show(cell, walk.path[k, i], f"t = {walk.times[k]:.2g}" if i + j == 0 else "")
             _show(row[-1], np.asarray(to_float(image)), "image" if i + j == 0 else "")
-    figure.savefig(path, dpi=80)
+    _save(figure, path, dpi=80)
 
 
 def loss_by_time(path: pathlib.Path, measured: LossOverTime) -> None:
@@ -80,7 +82,7 @@ def loss_by_time(path: pathlib.Path, measured: LossOverTime) -> None:
     axes.plot(t, error, label="squared error of D, a dimension")
     axes.set(xlabel="t", xscale="log", yscale="log")
     axes.legend()
-    figure.savefig(path, dpi=120)
+    _save(figure, path, dpi=120)
 
 
 def loss_curve(path: pathlib.Path, rows: list[dict]) -> None:
@@ -93,7 +95,7 @@ def loss_curve(path: pathlib.Path, rows: list[dict]) -> None:
             axes.plot(*zip(*points, strict=True), label=label)
     axes.set(xlabel="step", ylabel="loss", yscale="log")
     axes.legend()
-    figure.savefig(path, dpi=120)
+    _save(figure, path, dpi=120)
 
 
 def samplers(path: pathlib.Path, rows: list[dict]) -> None:
@@ -118,7 +120,13 @@ def samplers(path: pathlib.Path, rows: list[dict]) -> None:
     panels[0, 0].set_ylabel("MSE / the baseline's")
     panels[1, 0].set_ylabel("SSIM")
     panels[0, -1].legend(fontsize=8)
-    figure.savefig(path, dpi=100)
+    _save(figure, path, dpi=100)
+
+
+def _save(figure: Figure, path: pathlib.Path, *, dpi: int) -> None:
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=dpi)
+    files.write_bytes(path, content.getvalue())
 
 
 def _different(labels: np.ndarray | None, count: int, pairs: int) -> list[tuple[int, int]]:

@@ -4,10 +4,10 @@ import numpy as np
 from sklearn.decomposition import PCA
 
 from dbae_jax.api import DBAE
-from dbae_jax.config import SampleConfig
 from dbae_jax.images import to_float
 from dbae_jax.metrics.similarity import pixel_mse
 from dbae_jax.samplers import Plan
+from dbae_jax.sections import SampleConfig
 
 
 def noise_seed(sample: SampleConfig) -> int | None:

@@ -1,0 +1,280 @@
+"""The sections of a config: frozen dataclasses, each checking its own keys."""
+
+import dataclasses
+
+from dbae_jax.errors import ConfigError
+
+GROUP_NORM_GROUPS = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """What the images are, where they lie, and how they are read; see `configs/base.py`."""
+
+    name: str
+    data_dir: str
+    lmdb: str
+    train_split: str
+    test_split: str
+    crop: str
+    image_size: int
+    channels: int
+    flip: bool
+    num_threads: int
+    num_workers: int
+    prefetch_batches: int
+
+    def check(self, path: str) -> None:
+        size = self.image_size
+        require(
+            size >= 16 and size & (size - 1) == 0,
+            f"{path}.image_size={size}",
+            "a power of two, 16 or more",
+        )
+        require(self.channels >= 1, f"{path}.channels={self.channels}", "at least 1")
+        one_of(self.crop, f"{path}.crop", ("center", "d2c", "zoom", "short"))
+        for key in ("num_threads", "prefetch_batches"):
+            require(getattr(self, key) >= 1, f"{path}.{key}={getattr(self, key)}", "at least 1")
+        require(self.num_workers >= 0, f"{path}.num_workers={self.num_workers}", "0 or more")
+
+
+@dataclasses.dataclass(frozen=True)
+class EncoderConfig:
+    """Widths of the encoder: see `models.encoder.Encoder`."""
+
+    base_channels: int
+    channel_mult: tuple[int, ...]
+    num_res_blocks: int
+    attention_resolutions: tuple[int, ...]
+    pool: str
+
+    def check(self, path: str) -> None:
+        _check_tower(self, path)
+        one_of(self.pool, f"{path}.pool", ("mean", "flatten"))
+
+
+@dataclasses.dataclass(frozen=True)
+class DecoderConfig:
+    """Width of the endpoint decoder: channels at 128x128, see `models.decoder.Decoder`."""
+
+    base_channels: int
+
+    def check(self, path: str) -> None:
+        width = self.base_channels
+        require(
+            width >= 4 and width % 4 == 0,
+            f"{path}.base_channels={width}",
+            "a positive multiple of 4",
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class UNetConfig:
+    """Widths of the U-Net: see `models.unet.UNet`."""
+
+    base_channels: int
+    channel_mult: tuple[int, ...]
+    num_res_blocks: int
+    attention_resolutions: tuple[int, ...]
+    head_channels: int
+    dropout: float
+
+    def check(self, path: str) -> None:
+        _check_tower(self, path)
+        require(self.head_channels >= 1, f"{path}.head_channels={self.head_channels}", "at least 1")
+        require(0 <= self.dropout < 1, f"{path}.dropout={self.dropout}", "in [0, 1)")
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """The three networks, the latent width and the number formats they compute in."""
+
+    latent_dim: int
+    stochastic: bool
+    dtype: str
+    param_dtype: str
+    matmul_precision: str
+    attention: str
+    remat: str
+    encoder: EncoderConfig
+    decoder: DecoderConfig
+    unet: UNetConfig
+
+    def check(self, path: str) -> None:
+        require(self.latent_dim >= 1, f"{path}.latent_dim={self.latent_dim}", "at least 1")
+        one_of(self.dtype, f"{path}.dtype", ("float32", "bfloat16"))
+        # Most updates of training and of the average are lost in bfloat16.
+        one_of(self.param_dtype, f"{path}.param_dtype", ("float32",))
+        one_of(self.matmul_precision, f"{path}.matmul_precision", ("default", "high", "highest"))
+        one_of(self.attention, f"{path}.attention", ("auto", "xla", "cudnn"))
+        one_of(self.remat, f"{path}.remat", ("none", "blocks"))
+
+
+@dataclasses.dataclass(frozen=True)
+class BridgeConfig:
+    """The reference diffusion and the moments that the preconditioning assumes."""
+
+    schedule: str
+    t_min: float | None
+    t_max: float | None
+    beta_d: float
+    beta_min: float
+    data_std: float
+    endpoint_std: float
+    covariance: float
+
+    def check(self, path: str) -> None:
+        one_of(self.schedule, f"{path}.schedule", ("vp", "ve", "vp_simple", "ve_simple"))
+        for key in ("t_min", "t_max"):
+            value = getattr(self, key)
+            require(value is None or value > 0, f"{path}.{key}={value}", "positive, or None")
+        if self.t_min is not None and self.t_max is not None:
+            require(
+                self.t_min < self.t_max, f"{path}.t_min={self.t_min}", f"below t_max={self.t_max}"
+            )
+        require(self.beta_d >= 0, f"{path}.beta_d={self.beta_d}", "0 or more")
+        require(self.beta_min > 0, f"{path}.beta_min={self.beta_min}", "positive")
+        require(self.data_std > 0, f"{path}.data_std={self.data_std}", "positive")
+        require(self.endpoint_std >= 0, f"{path}.endpoint_std={self.endpoint_std}", "0 or more")
+        bound = self.data_std * self.endpoint_std
+        require(
+            abs(self.covariance) <= bound,
+            f"{path}.covariance={self.covariance}",
+            f"at most data_std * endpoint_std = {bound:g} in magnitude",
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimConfig:
+    """The optimizer, its learning-rate schedule and the average of the weights."""
+
+    optimizer: str
+    learning_rate: float
+    schedule: str
+    warmup_steps: int
+    grad_clip_norm: float
+    ema_decay: float
+
+    def check(self, path: str) -> None:
+        one_of(self.optimizer, f"{path}.optimizer", ("radam", "adam"))
+        require(self.learning_rate > 0, f"{path}.learning_rate={self.learning_rate}", "positive")
+        one_of(self.schedule, f"{path}.schedule", ("constant", "cosine"))
+        require(self.warmup_steps >= 0, f"{path}.warmup_steps={self.warmup_steps}", "0 or more")
+        require(
+            self.grad_clip_norm >= 0,
+            f"{path}.grad_clip_norm={self.grad_clip_norm}",
+            "positive, or 0 for no clipping",
+        )
+        require(0 <= self.ema_decay < 1, f"{path}.ema_decay={self.ema_decay}", "in [0, 1)")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """Length of the run and how often it reports."""
+
+    batch_size: int
+    accumulation_steps: int
+    num_steps: int
+    log_every_steps: int
+    diagnose_every_steps: int
+    picture_every_steps: int
+    evaluate_every_steps: int
+
+    def check(self, path: str) -> None:
+        for key in ("batch_size", "accumulation_steps", "num_steps", "log_every_steps"):
+            require(getattr(self, key) >= 1, f"{path}.{key}={getattr(self, key)}", "at least 1")
+        require(
+            self.batch_size % self.accumulation_steps == 0,
+            f"{path}.accumulation_steps={self.accumulation_steps}",
+            f"a divisor of batch_size={self.batch_size}",
+        )
+        for key in ("diagnose_every_steps", "picture_every_steps", "evaluate_every_steps"):
+            value = getattr(self, key)
+            require(value >= 0, f"{path}.{key}={value}", "positive, or 0 for never")
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointConfig:
+    """When checkpoints are written and which are kept."""
+
+    every_steps: int
+    keep_last: int
+    keep_every_steps: int
+
+    def check(self, path: str) -> None:
+        require(self.every_steps >= 1, f"{path}.every_steps={self.every_steps}", "at least 1")
+        require(self.keep_last >= 1, f"{path}.keep_last={self.keep_last}", "at least 1")
+        value = self.keep_every_steps
+        require(value >= 0, f"{path}.keep_every_steps={value}", "positive, or 0 for none")
+
+
+@dataclasses.dataclass(frozen=True)
+class SampleConfig:
+    """The sampler of evaluation and of pictures; see `samplers.Plan`."""
+
+    sampler: str
+    steps: int
+    grid: str
+    rho: float
+    churn: float
+    eta: float
+    boot: bool
+
+    def check(self, path: str) -> None:
+        names = ("euler", "heun", "dbim", "multistep2", "multistep3")
+        one_of(self.sampler, f"{path}.sampler", names)
+        one_of(self.grid, f"{path}.grid", ("karras", "uniform", "power", "lambda"))
+        require(self.steps >= 2, f"{path}.steps={self.steps}", "at least 2")
+        require(0 <= self.churn < 1, f"{path}.churn={self.churn}", "in [0, 1)")
+        require(0 <= self.eta <= 1, f"{path}.eta={self.eta}", "in [0, 1]")
+        drifts = self.sampler in ("euler", "heun")
+        require(drifts or not self.churn, f"{path}.churn={self.churn}", "0 but for euler and heun")
+        require(not (drifts and self.boot), f"{path}.boot={self.boot}", "False for euler and heun")
+        dbim = self.sampler == "dbim"
+        require(dbim or not self.eta, f"{path}.eta={self.eta}", "0 but for dbim")
+        require(self.rho > 0, f"{path}.rho={self.rho}", "positive")
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalConfig:
+    """How much is evaluated at a time, and how much is shown."""
+
+    batch_size: int
+    num_images: int
+    num_pictures: int
+    information_points: int
+
+    def check(self, path: str) -> None:
+        for key in ("batch_size", "num_pictures", "information_points"):
+            require(getattr(self, key) >= 1, f"{path}.{key}={getattr(self, key)}", "at least 1")
+        require(
+            self.num_images >= 0 and self.num_images != 1,
+            f"{path}.num_images={self.num_images}",
+            "2 or more, or 0 for all",
+        )
+
+
+def _check_tower(tower: EncoderConfig | UNetConfig, path: str) -> None:
+    base, mult = tower.base_channels, tower.channel_mult
+    require(
+        base >= 1 and base % GROUP_NORM_GROUPS == 0,
+        f"{path}.base_channels={base}",
+        f"a positive multiple of {GROUP_NORM_GROUPS}, the groups of the group norms",
+    )
+    require(
+        len(mult) >= 1 and all(m >= 1 for m in mult),
+        f"{path}.channel_mult={mult}",
+        "one or more integers, each at least 1",
+    )
+    require(tower.num_res_blocks >= 1, f"{path}.num_res_blocks={tower.num_res_blocks}", "1 or more")
+
+
+def one_of(value: str, path: str, allowed: tuple[str, ...]) -> None:
+    """Refuses a value that is not among the allowed ones; `path` is the key's full name."""
+    require(value in allowed, f"{path}={value!r}", f"one of {', '.join(allowed)}")
+
+
+def require(condition: bool, what: str, allowed: str) -> None:
+    """Raises ConfigError unless the condition holds: `what` is not allowed, `allowed` is."""
+    if not condition:
+        raise ConfigError(f"{what} is not allowed: it must be {allowed}.")
