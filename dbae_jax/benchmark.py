@@ -4,11 +4,11 @@ python -m dbae_jax.benchmark --config=configs/celeba.py --batch_size=8 --json=be
 
 Every sample lies between two of a large matrix product in the config's number format on the same
 devices, and shares are ratios of such neighbours: what else the machine does slows both. FLOPs are
-those of the products in the program that runs, the training step with its backward pass, a
-multiply-add counted as 2 (see `dbae_jax.flops`).
+the model's: the convolutions and matrix products of the program as traced, of the training step
+with its backward pass, a multiply-add counted as 2; what rematerialisation or fused kernels compute
+once more is not counted.
 """
 
-import dataclasses
 import datetime
 import logging
 import os
@@ -22,10 +22,10 @@ from typing import Any
 import jax
 from absl import flags
 
-from dbae_jax import command_line, files, sharding, timing
-from dbae_jax.config import Config
+from dbae_jax import command_line, files, programs, sharding, timing
+from dbae_jax.config import Config, from_dict, to_dict
 from dbae_jax.errors import ConfigError
-from dbae_jax.programs import PROGRAMS, Program
+from dbae_jax.programs import Program
 from dbae_jax.timing import Matmul
 
 JSON = flags.DEFINE_string("json", None, "File for the figures; default: the table alone.")
@@ -35,7 +35,7 @@ BATCH_SIZE = flags.DEFINE_integer(
     "Images a call over all devices, in place of config.train.batch_size and eval.batch_size.",
     lower_bound=1,
 )
-PARTS = flags.DEFINE_list("parts", list(PROGRAMS), f"Of {', '.join(PROGRAMS)}.")
+PARTS = flags.DEFINE_list("parts", list(programs.NAMES), "What to measure.")
 SECONDS = flags.DEFINE_float(
     "seconds", 20.0, "To time each part for, about; at least five samples.", lower_bound=0.0
 )
@@ -60,7 +60,7 @@ def benchmark(
     Args:
       config: of the model; config.train.batch_size for the training step, config.eval.batch_size
         for all else, and config.sample for reconstructions.
-      parts: names in `programs.PROGRAMS`.
+      parts: of `programs.NAMES`.
       seconds: to time each for, about.
       matmul_sizes: of the product to compare with; the fastest is taken.
       profile: folder for a profiler's trace of a few training steps.
@@ -86,14 +86,14 @@ def benchmark(
         clock=clock,
     )
     rates, measured = [], {}
-    for name in [name for name in PROGRAMS if name in parts]:
+    for name in [name for name in programs.NAMES if name in parts]:
         log.info("%s: compiling", name)
-        program = PROGRAMS[name](config)
+        program = programs.make(name, config)
         log.info("%s: timing", name)
         pairs = timing.interleave(program.run, matmul.run, seconds=seconds, clock=clock)
         rates += [matmul.flops / pair.reference for pair in pairs]
         measured[name] = _row(program, matmul, pairs)
-        if name == "train_step" and profile is not None:
+        if name == programs.TRAIN_STEP and profile is not None:
             _trace(program, profile)
     return {
         **_circumstances(config),
@@ -104,22 +104,17 @@ def benchmark(
 
 
 def _check(config: Config, parts: list[str], profile: pathlib.Path | None) -> None:
-    if not parts:
-        raise ConfigError(f"--parts names none; allowed are {', '.join(PROGRAMS)}.")
+    allowed = ", ".join(programs.NAMES)
     for name in parts:
-        if name not in PROGRAMS:
-            raise ConfigError(
-                f"--parts={name} is not allowed: it must be among {', '.join(PROGRAMS)}."
-            )
-    if profile is not None and "train_step" not in parts:
-        raise ConfigError("--profile traces training steps: add train_step to --parts.")
+        if name not in programs.NAMES:
+            raise ConfigError(f"--parts={name} is not allowed: it must be among {allowed}.")
+        programs.check_batch_size(name, config)
+    if not parts:
+        raise ConfigError(f"--parts names nothing to measure; allowed are {allowed}.")
+    if profile is not None and programs.TRAIN_STEP not in parts:
+        raise ConfigError(f"--profile traces training steps: add {programs.TRAIN_STEP} to --parts.")
     if profile is not None and profile.exists() and not profile.is_dir():
         raise ConfigError(f"--profile={profile} is a file; name a folder.")
-    mesh = sharding.make_mesh()
-    if "train_step" in parts:
-        sharding.check_batch_size(config.train.batch_size, mesh, "train.batch_size")
-    if set(parts) - {"train_step"}:
-        sharding.check_batch_size(config.eval.batch_size, mesh, "eval.batch_size")
 
 
 def _row(program: Program, matmul: Matmul, pairs: list[timing.Pair]) -> dict[str, Any]:
@@ -172,7 +167,7 @@ def _circumstances(config: Config) -> dict[str, Any]:
         "host_cores": _host_cores(),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "compilation_cache": jax.config.jax_compilation_cache_dir is not None,
-        "flops_counted": "products of the program that ran, a multiply-add as 2",
+        "flops_counted": "products of the program without recomputation, a multiply-add as 2",
     }
 
 
@@ -248,18 +243,23 @@ def _gigabytes(row: dict[str, Any]) -> str:
     return f"{total / 1e9:.2f} (compiled)"
 
 
+def with_batch_size(config: Config, batch_size: int) -> Config:
+    """Returns the config with both batch sizes set; checked again, as the command line's is."""
+    values = to_dict(config)
+    values["train"]["batch_size"] = values["eval"]["batch_size"] = batch_size
+    return from_dict(values)
+
+
 def main(argv: list[str]) -> None:
     """Measures what the flags name; prints the table and writes the figures."""
     del argv
     config, output = command_line.read_config(), JSON.value and pathlib.Path(JSON.value)
     if output and output.is_dir():
         raise ConfigError(f"--json={output} is a folder; name a file.")
+    if command_line.COORDINATOR.value or command_line.NUM_PROCESSES.value:
+        raise ConfigError("The benchmark is for one process: leave --coordinator and the like out.")
     if BATCH_SIZE.value is not None:
-        config = dataclasses.replace(
-            config,
-            train=dataclasses.replace(config.train, batch_size=BATCH_SIZE.value),
-            eval=dataclasses.replace(config.eval, batch_size=BATCH_SIZE.value),
-        )
+        config = with_batch_size(config, BATCH_SIZE.value)
     profile = PROFILE.value and pathlib.Path(PROFILE.value)
     result = benchmark(config, PARTS.value, seconds=SECONDS.value, profile=profile)
     print(table(result))

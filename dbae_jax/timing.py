@@ -133,7 +133,8 @@ def _matmul(mesh: jax.sharding.Mesh, size: int, dtype: str, precision: str) -> M
     # Of variance 1 / size, so that the entries of the chain neither grow nor vanish.
     w = draw.normal(0, size**-0.5, (size, size)).astype(jnp.dtype(dtype))
     count = mesh.devices.size
-    x = jax.device_put(jnp.broadcast_to(w * size**0.5, (count, size, size)), split)
+    # Every device's x is of unit variance.
+    x = sharding.spread(mesh, np.broadcast_to(w * size**0.5, (count, size, size)))
     w = jax.device_put(w, everywhere)
 
     def run(calls: int) -> None:
