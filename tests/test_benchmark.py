@@ -29,8 +29,8 @@ class Machine:
 
     def program(self, seconds):
         def run(calls):
-            for _ in range(calls):
-                self.now += seconds / self.speed(self.now)
+            for _ in range(20 * calls):
+                self.now += seconds / 20 / self.speed(self.now)
 
         return run
 
@@ -38,10 +38,10 @@ class Machine:
 def test_pairs_see_what_each_program_takes():
     machine = Machine()
     pairs = timing.interleave(
-        machine.program(2.0), machine.program(0.02), seconds=100, clock=machine.clock
+        machine.program(2.0), machine.program(0.03), seconds=100, clock=machine.clock
     )
-    np.testing.assert_allclose(pairs, [(2.0, 0.02)] * len(pairs))
-    # Ten calls of the reference, a tenth of a sample; then 2.2 a sample until 100 s are over.
+    np.testing.assert_allclose(pairs, [(2.0, 0.03)] * len(pairs))
+    # Seven calls of the reference, a tenth of a sample: 2.21 a sample until 100 s are over.
     assert len(pairs) == 46
 
 
