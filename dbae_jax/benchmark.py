@@ -95,6 +95,7 @@ def benchmark(
         measured[name] = _row(program, matmul, pairs)
         if name == programs.TRAIN_STEP and profile is not None:
             _trace(program, profile)
+        del program  # its arrays, before the next one's are made
     return {
         **_circumstances(config),
         "matmul": {"size": matmul.size, "flops_per_second": _spread(rates)},
