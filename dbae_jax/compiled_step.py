@@ -62,3 +62,8 @@ def abstract_arguments(config: Config, mesh: jax.sharding.Mesh) -> AbstractArgum
         {"image": placed(images, sharding.batched(mesh))},
         placed(key, everywhere),
     )
+
+
+def run_once() -> dict | None:
+    """Options for programs that run once: on a CPU, optimising them takes longer than they do."""
+    return {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None

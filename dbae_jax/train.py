@@ -11,6 +11,7 @@ import jax
 from dbae_jax import (
     build,
     checkpoint,
+    compiled_step,
     hooks,
     rngs,
     sharding,
@@ -24,7 +25,7 @@ from dbae_jax.data.pipeline import Batches
 from dbae_jax.data.sources import Source
 from dbae_jax.errors import NonFiniteError, PreemptedError
 from dbae_jax.train_state import TrainState
-from dbae_jax.train_step import StepFn, make_train_step
+from dbae_jax.train_step import StepFn
 
 log = logging.getLogger(__name__)
 
@@ -84,9 +85,8 @@ def _checkpoints(config: Config, directory: pathlib.Path) -> checkpoint.Writer:
 def set_up(config: Config, directory: pathlib.Path) -> Run:
     """Builds the step and finds or draws the state; torn checkpoints are moved aside."""
     mesh = sharding.make_mesh()
-    sharding.check_batch_size(config.train.batch_size, mesh, "train.batch_size")
-    networks, bridge = build.make_networks(config), build.make_bridge(config.bridge)
-    optimizer = build.make_optimizer(config)
+    train_step = compiled_step.make_jitted_step(config, mesh)
+    networks, optimizer = build.make_networks(config), build.make_optimizer(config)
     everywhere = sharding.replicated(mesh)
     key = sharding.replicate(jax.random.key(config.seed), everywhere)
 
@@ -96,22 +96,11 @@ def set_up(config: Config, directory: pathlib.Path) -> Run:
     abstract = workdir.placed(jax.eval_shape(init, key), everywhere)
     state = workdir.resume(directory, config, abstract)
     if state is None:
-        state = jax.jit(init, out_shardings=everywhere, compiler_options=_quick_compile())(key)
+        options = compiled_step.run_once()
+        state = jax.jit(init, out_shardings=everywhere, compiler_options=options)(key)
     else:
         log.info("Going on from step %d of %s.", int(state.step), directory)
-    step_fn = make_train_step(networks, bridge, optimizer, ema_decay=config.optim.ema_decay)
-    jitted = jax.jit(
-        step_fn,
-        in_shardings=(everywhere, sharding.batched(mesh), everywhere),
-        out_shardings=(everywhere, everywhere),
-        donate_argnums=0,
-    )
-    return Run(jitted, state, rngs.stream(key, "train"), mesh)
-
-
-def _quick_compile() -> dict | None:
-    """Options for programs that run once: on a CPU, optimising them takes longer than they do."""
-    return {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
+    return Run(train_step, state, rngs.stream(key, "train"), mesh)
 
 
 def run_loop(
