@@ -1,13 +1,18 @@
 """Command line: python -m dbae_jax.main --config=configs/digits.py --workdir=runs/digits."""
 
+import pathlib
+
 from absl import flags
 
-from dbae_jax import command_line, describe, evaluate, train
+from dbae_jax import command_line, describe, evaluate, plan, train
 
-MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate"], "What to do.")
+MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate", "plan"], "What to do.")
 DRY_RUN = flags.DEFINE_bool(
     "dry_run", False, "Print the resolved config, the parameters and the FLOPs, and stop."
 )
+
+TOPOLOGY = flags.DEFINE_string("topology", "v5e:4x4", "Chips of --mode=plan, or gpu:8.")
+JSON = flags.DEFINE_string("json", None, "File that --mode=plan writes its figures to.")
 
 
 def main(argv: list[str]) -> None:
@@ -16,6 +21,9 @@ def main(argv: list[str]) -> None:
     config = command_line.read_config()
     if DRY_RUN.value:
         print(describe.describe(config))
+        return
+    if MODE.value == "plan":
+        print(plan.plan(config, TOPOLOGY.value, JSON.value and pathlib.Path(JSON.value)))
         return
     workdir = command_line.read_workdir()
     command_line.start_processes(save_on_sigterm=MODE.value == "train")
