@@ -58,7 +58,7 @@ def test_one_gradient_is_reduced_over_the_chips(made):
 
 @needs_libtpu
 def test_the_roofline_adds_up(made):
-    config, text, values = made
+    _, text, values = made
     chip = CHIPS["v5e"]
     slower = max(values["flops"] / 197e12, values["bytes_accessed"] / 819e9)
     sent = 2 * 3 / 4 * values["collectives"][0]["num_bytes"]
