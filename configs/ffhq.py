@@ -2,6 +2,8 @@
 
 python -m dbae_jax.main --config=configs/ffhq.py --workdir=runs/ffhq
 
+docs/data.md says how to prepare the data.
+
 The paper's probes on its codes after about 1M steps: AP .656 deterministic, .664 with
 --config.model.stochastic=True; reconstruction of CelebA-HQ: MSE 2.49e-3 and 4.81e-3.
 """
@@ -12,6 +14,11 @@ from configs import base
 def get_config():
     c = base.get_config()
     c.data.name = "ffhq"
+    c.data.crop = "center"
+    # The authors train on all 70,000 images; "test", those numbered below 10,000, is a part of
+    # them. To hold it out: --config.data.train_split=train60k
+    c.data.train_split = "train"
+    c.data.test_split = "test"
     c.data.image_size = 128
     c.model.encoder.base_channels = 128
     c.model.encoder.channel_mult = (1, 1, 2, 3, 4, 4)

@@ -9,4 +9,8 @@ from configs import ffhq
 def get_config():
     c = ffhq.get_config()
     c.data.name = "horse"
+    # As the authors: all images to train on, with those that are evaluated. To hold them out:
+    # --config.data.train_split='train[10000:]'
+    c.data.train_split = "train"
+    c.data.test_split = "train[:10000]"
     return c

@@ -5,7 +5,8 @@ import optax
 
 from dbae_jax import optim
 from dbae_jax.config import Config
-from dbae_jax.data import sources
+from dbae_jax.data import prepared, sources
+from dbae_jax.data.shapes import ShapesSource
 from dbae_jax.data.sources import Source
 from dbae_jax.errors import ConfigError
 from dbae_jax.models.autoencoder import AutoEncoder, Networks
@@ -82,21 +83,35 @@ def make_optimizer(config: Config) -> optax.GradientTransformation:
 
 
 def make_source(config: DataConfig, split: str) -> Source:
-    """Returns the "train" or "test" split of the config's data set.
+    """Returns the "train" or "test" split of the config's data set: what its keys say they are.
 
     Raises:
-      ConfigError: for a data set without a reader.
+      ConfigError: for an unknown data set or split.
+      DataError: for one that is not prepared.
     """
-    readers = {"digits": lambda: sources.digits(split, config.image_size)}
-    if config.name not in readers:
-        raise ConfigError(
-            f"config.data.name={config.name!r} has no reader in this version: it must be one of "
-            f"{', '.join(readers)} to train or evaluate; --dry_run works for every config."
-        )
-    source = readers[config.name]()
+    part = {"train": config.train_split, "test": config.test_split}[split]
+    made = {
+        "digits": lambda: sources.digits(part, config.image_size),
+        "shapes": lambda: ShapesSource(part, config.image_size),
+        "shapes_correlated": lambda: ShapesSource(part, config.image_size, sampler="correlated"),
+    }
+    source = made[config.name]() if config.name in made else _open(config, part)
     channels = source[0]["image"].shape[-1]
     if channels != config.channels:
         raise ConfigError(
             f"config.data.channels={config.channels} is not allowed: {config.name} has {channels}."
         )
     return source
+
+
+def _open(config: DataConfig, split: str) -> Source:
+    """Opens prepared data, or an LMDB file."""
+    return prepared.open_source(
+        config.name,
+        data_dir=config.data_dir,
+        lmdb=config.lmdb,
+        split=split,
+        crop=config.crop,
+        image_size=config.image_size,
+        channels=config.channels,
+    )

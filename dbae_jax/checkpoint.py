@@ -10,12 +10,12 @@ import logging
 import pathlib
 from typing import Any, Self
 
-import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
-from dbae_jax import processes
-from dbae_jax.errors import CheckpointError, LostProcessError
+from dbae_jax import processes, sharding
+from dbae_jax.errors import CheckpointError
 from dbae_jax.train_state import TrainState
 
 FOLDER = "checkpoints"
@@ -77,8 +77,8 @@ class Writer:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind, *_) -> None:
-        if kind is not LostProcessError:  # the lost one would be waited for
+    def __exit__(self, kind, error, traceback) -> None:
+        if not processes.is_loss(error):  # a lost process would be waited for
             self._manager.wait_until_finished()
             self._manager.close()
 
@@ -131,7 +131,7 @@ def read_state(workdir: pathlib.Path, step: int, abstract: TrainState) -> TrainS
             "optimizer": ocp.args.StandardRestore(abstract.opt_state),
         },
     )
-    count = jax.device_put(jax.numpy.int32(step), abstract.step.sharding)
+    count = sharding.replicate(np.int32(step), abstract.step.sharding)
     return TrainState(count, items["params"], items["ema"], items["optimizer"])
 
 

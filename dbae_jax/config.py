@@ -40,6 +40,7 @@ ADDED = {
     "model.attention": "auto",
     "model.remat": "none",
     "train.accumulation_steps": 1,
+    "eval.num_train_images": 0,
 }
 
 

@@ -40,8 +40,9 @@ def evaluate(config: Config, directory: pathlib.Path) -> dict[str, Any]:
     loaded = workdir.load(directory, sharding=sharding.replicated(mesh))
     workdir.check_same_model(directory, to_dict(loaded.config), config)
     model = DBAE(config, loaded.variables, mesh=mesh)
-    train, train_labels = gather(build.make_source(config.data, "train"))
-    test, labels = gather(build.make_source(config.data, "test"), config.eval.num_images or None)
+    source, held_out = (build.make_source(config.data, split) for split in ("train", "test"))
+    train, train_labels = gather(source, config.eval.num_train_images or None)
+    test, labels = gather(held_out, config.eval.num_images or None)
 
     summary = {
         "test_mse": reconstruction.mse(model, test, config.sample),

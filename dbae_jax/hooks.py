@@ -190,7 +190,7 @@ def _diagnoser(config: Config, run, held_out: Source, scalars: summaries.Writer)
     diagnose = jax.jit(make_diagnose(networks, bridge), out_shardings=everywhere)
     taken, _ = gather(held_out, config.train.batch_size)
     batch = np.resize(taken, (config.train.batch_size, *taken.shape[1:]))
-    key = jax.device_put(rngs.stream(jax.random.key(config.seed), "diagnose"), everywhere)
+    key = sharding.replicate(rngs.stream(jax.random.key(config.seed), "diagnose"), everywhere)
 
     def action(step: int, state: TrainState) -> None:
         placed = sharding.to_global(run.mesh, {"image": _own_part(batch)})

@@ -1,10 +1,8 @@
 """Command line: python -m dbae_jax.main --config=configs/digits.py --workdir=runs/digits."""
 
-import pathlib
-
 from absl import flags
 
-from dbae_jax import command_line, describe, evaluate, plan, train
+from dbae_jax import command_line, describe, evaluate, plan, processes, train
 
 MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate", "plan"], "What to do.")
 DRY_RUN = flags.DEFINE_bool(
@@ -12,7 +10,6 @@ DRY_RUN = flags.DEFINE_bool(
 )
 
 TOPOLOGY = flags.DEFINE_string("topology", "v5e:4x4", "Chips of --mode=plan, or gpu:8.")
-JSON = flags.DEFINE_string("json", None, "File that --mode=plan writes its figures to.")
 
 
 def main(argv: list[str]) -> None:
@@ -23,12 +20,13 @@ def main(argv: list[str]) -> None:
         print(describe.describe(config))
         return
     if MODE.value == "plan":
-        print(plan.plan(config, TOPOLOGY.value, JSON.value and pathlib.Path(JSON.value)))
+        print(plan.plan(config, TOPOLOGY.value, command_line.json_path()))
         return
     workdir = command_line.read_workdir()
     command_line.start_processes(save_on_sigterm=MODE.value == "train")
     modes = {"train": train.train, "evaluate": evaluate.evaluate}
-    modes[MODE.value](config, workdir)
+    with processes.naming_the_lost():
+        modes[MODE.value](config, workdir)
 
 
 if __name__ == "__main__":

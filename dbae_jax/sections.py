@@ -241,17 +241,16 @@ class EvalConfig:
 
     batch_size: int
     num_images: int
+    num_train_images: int
     num_pictures: int
     information_points: int
 
     def check(self, path: str) -> None:
         for key in ("batch_size", "num_pictures", "information_points"):
             require(getattr(self, key) >= 1, f"{path}.{key}={getattr(self, key)}", "at least 1")
-        require(
-            self.num_images >= 0 and self.num_images != 1,
-            f"{path}.num_images={self.num_images}",
-            "2 or more, or 0 for all",
-        )
+        for key in ("num_images", "num_train_images"):
+            value = getattr(self, key)
+            require(value >= 0 and value != 1, f"{path}.{key}={value}", "2 or more, or 0 for all")
 
 
 def _check_tower(tower: EncoderConfig | UNetConfig, path: str) -> None:

@@ -4,6 +4,8 @@ One axis over all devices; weights replicated, batches split along their first a
 written for the global batch and jit places them: reductions over the batch become the collectives.
 """
 
+from typing import Any
+
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
@@ -21,6 +23,12 @@ def make_mesh(devices: list[jax.Device] | None = None) -> Mesh:
 def replicated(mesh: Mesh) -> NamedSharding:
     """Every device holds the whole array."""
     return NamedSharding(mesh, PartitionSpec())
+
+
+def replicate(tree: Any, sharding: NamedSharding) -> Any:
+    """Puts values that every process holds on all devices of a `replicated` sharding."""
+    # jit, for device_put knows only the devices of this process.
+    return jax.jit(lambda leaf: leaf, out_shardings=sharding)(tree)
 
 
 def batched(mesh: Mesh) -> NamedSharding:

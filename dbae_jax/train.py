@@ -1,6 +1,5 @@
 """Training: set a run up, walk its steps, and let hooks do the rest."""
 
-import contextlib
 import logging
 import math
 import pathlib
@@ -12,8 +11,8 @@ import jax
 from dbae_jax import (
     build,
     checkpoint,
+    compiled_step,
     hooks,
-    processes,
     rngs,
     sharding,
     summaries,
@@ -22,10 +21,11 @@ from dbae_jax import (
 )
 from dbae_jax.config import Config
 from dbae_jax.data import pipeline
+from dbae_jax.data.pipeline import Batches
 from dbae_jax.data.sources import Source
 from dbae_jax.errors import NonFiniteError, PreemptedError
 from dbae_jax.train_state import TrainState
-from dbae_jax.train_step import StepFn, make_train_step
+from dbae_jax.train_step import StepFn
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +56,6 @@ def train(config: Config, directory: pathlib.Path) -> TrainState:
       NonFiniteError: if the loss or a gradient leaves the finite numbers; the last checkpoint
         stays.
       PreemptedError: after a SIGTERM, once the state is saved (see `processes.start`).
-      LostProcessError: if another process of the run has gone.
     """
     workdir.check_usable(directory)
     source = build.make_source(config.data, "train")
@@ -70,7 +69,6 @@ def train(config: Config, directory: pathlib.Path) -> TrainState:
     with (
         _checkpoints(config, directory) as checkpoints,
         summaries.Writer(directory, start_step=start) as scalars,
-        processes.naming_the_lost(),
         _batches(config, source, run.mesh, start) as batches,
     ):
         actions = hooks.make_hooks(config, directory, run, held_out, checkpoints, scalars)
@@ -87,11 +85,10 @@ def _checkpoints(config: Config, directory: pathlib.Path) -> checkpoint.Writer:
 def set_up(config: Config, directory: pathlib.Path) -> Run:
     """Builds the step and finds or draws the state; torn checkpoints are moved aside."""
     mesh = sharding.make_mesh()
-    sharding.check_batch_size(config.train.batch_size, mesh, "train.batch_size")
-    networks, bridge = build.make_networks(config), build.make_bridge(config.bridge)
-    optimizer = build.make_optimizer(config)
+    train_step = compiled_step.make_jitted_step(config, mesh)
+    networks, optimizer = build.make_networks(config), build.make_optimizer(config)
     everywhere = sharding.replicated(mesh)
-    key = jax.device_put(jax.random.key(config.seed), everywhere)
+    key = sharding.replicate(jax.random.key(config.seed), everywhere)
 
     def init(key: jax.Array) -> TrainState:
         return train_state.create(networks, optimizer, key)
@@ -99,22 +96,11 @@ def set_up(config: Config, directory: pathlib.Path) -> Run:
     abstract = workdir.placed(jax.eval_shape(init, key), everywhere)
     state = workdir.resume(directory, config, abstract)
     if state is None:
-        state = jax.jit(init, out_shardings=everywhere, compiler_options=_quick_compile())(key)
+        options = compiled_step.run_once()
+        state = jax.jit(init, out_shardings=everywhere, compiler_options=options)(key)
     else:
         log.info("Going on from step %d of %s.", int(state.step), directory)
-    step_fn = make_train_step(networks, bridge, optimizer, ema_decay=config.optim.ema_decay)
-    jitted = jax.jit(
-        step_fn,
-        in_shardings=(everywhere, sharding.batched(mesh), everywhere),
-        out_shardings=(everywhere, everywhere),
-        donate_argnums=0,
-    )
-    return Run(jitted, state, jax.device_put(rngs.stream(key, "train"), everywhere), mesh)
-
-
-def _quick_compile() -> dict | None:
-    """Options for programs that run once: on a CPU, optimising them takes longer than they do."""
-    return {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
+    return Run(train_step, state, rngs.stream(key, "train"), mesh)
 
 
 def run_loop(
@@ -172,11 +158,9 @@ def _advice(step: int, name: str, value: float, directory: pathlib.Path) -> str:
     )
 
 
-@contextlib.contextmanager
-def _batches(
-    config: Config, source: Source, mesh: jax.sharding.Mesh, start_step: int
-) -> Iterator[Iterator[dict[str, jax.Array]]]:
-    local = pipeline.train_batches(
+def _batches(config: Config, source: Source, mesh: jax.sharding.Mesh, start_step: int) -> Batches:
+    """Returns this process's batches, put on its devices ahead of their steps."""
+    return pipeline.train_batches(
         source,
         batch_size=config.train.batch_size,
         seed=config.seed,
@@ -184,5 +168,8 @@ def _batches(
         flip=config.data.flip,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
+        num_threads=config.data.num_threads,
+        num_workers=config.data.num_workers,
+        prefetch_batches=config.data.prefetch_batches,
+        to_device=lambda batch: sharding.to_global(mesh, batch),
     )
-    yield (sharding.to_global(mesh, batch) for batch in local)

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# One machine, whatever it has: CPU, one GPU or several. Trains until done; a run that was stopped
-# goes on from its last checkpoint, so the same command restarts it.
+# Trains on the CPU of this machine, and goes on from the last checkpoint when started again.
 #
-#   launch/local.sh configs/digits.py runs/digits [--config.seed=1 ...]
+#   launch/local.sh CONFIG WORKDIR [FLAG ...]
+#   launch/local.sh configs/digits.py runs/digits --config.seed=1
 set -euo pipefail
 
 if [ "$#" -lt 2 ]; then
@@ -14,4 +14,7 @@ workdir=$2
 shift 2
 
 cd "$(dirname "$0")/.."
-exec "${PYTHON:-python3}" -m dbae_jax.main --config="$config" --workdir="$workdir" "$@"
+export JAX_PLATFORMS=cpu
+export JAX_COMPILATION_CACHE_DIR=${JAX_COMPILATION_CACHE_DIR:-$HOME/.cache/dbae_jax}
+exec launch/until_done.sh "${PYTHON:-python3}" -m dbae_jax.main \
+  --config="$config" --workdir="$workdir" "$@"

@@ -1,6 +1,13 @@
 """Sources, the order of batches, pictures, flops, figures."""
 
 import itertools
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import threading
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +18,7 @@ from sklearn.datasets import load_digits
 
 from dbae_jax import images
 from dbae_jax.data import pipeline, sources
+from dbae_jax.errors import DataError
 from dbae_jax.evaluators import probe, reconstruction
 from dbae_jax.flops import count_flops
 
@@ -33,9 +41,16 @@ def _numbered(count, width=4):
     return sources.ArraySource(np.tile(pixels, (1, width, width, 1)))
 
 
+def _marked(count):
+    """Numbered images that flips change."""
+    source = _numbered(count)
+    source.images[:, :, 0] = 255
+    return source
+
+
 def _take(source, steps, **kwargs):
-    batches = pipeline.train_batches(source, seed=kwargs.pop("seed", 0), **kwargs)
-    return [batch["image"] for batch in itertools.islice(batches, steps)]
+    with pipeline.train_batches(source, seed=kwargs.pop("seed", 0), **kwargs) as batches:
+        return [batch["image"] for batch in itertools.islice(batches, steps)]
 
 
 def test_the_order_is_a_function_of_seed_and_step():
@@ -49,13 +64,193 @@ def test_the_order_is_a_function_of_seed_and_step():
     assert list(seen[:50]) != list(seen[50:100])  # and the next is in another order
 
 
-def test_processes_share_the_global_batch():
-    source = _numbered(50)
-    whole = _take(source, 5, batch_size=8)
-    parts = [_take(source, 5, batch_size=8, process_index=i, process_count=2) for i in (0, 1)]
-    for step in range(5):
-        joined = np.concatenate([parts[0][step], parts[1][step]])[:, 0, 0, 0]
-        assert sorted(joined) == sorted(whole[step][:, 0, 0, 0])
+@pytest.mark.parametrize("count", [2, 4])
+def test_hosts_share_the_global_batch_with_its_flips(count):
+    source = _marked(50)
+    whole = _take(source, 8, batch_size=8, flip=True)
+    parts = [
+        _take(source, 8, batch_size=8, flip=True, process_index=i, process_count=count)
+        for i in range(count)
+    ]
+    for step in range(8):
+        np.testing.assert_array_equal(np.concatenate([part[step] for part in parts]), whole[step])
+
+
+def test_threads_and_reads_ahead_do_not_change_the_order():
+    source = _marked(50)
+    whole = _take(source, 12, batch_size=8, flip=True)
+    for reading in ({"num_threads": 1, "prefetch_batches": 1}, {"num_threads": 16}):
+        np.testing.assert_array_equal(_take(source, 12, batch_size=8, flip=True, **reading), whole)
+    resumed = _take(source, 5, batch_size=8, flip=True, start_step=7, num_threads=8)
+    np.testing.assert_array_equal(resumed, whole[7:])
+
+
+def test_batched_sources_are_read_by_the_batch():
+    class Batched(sources.ArraySource):
+        sizes: ClassVar[list[int]] = []
+
+        def batch(self, indices):
+            self.sizes.append(len(indices))
+            return {"image": self.images[indices]}
+
+        def __getitem__(self, index):
+            raise AssertionError
+
+    source = Batched(_marked(50).images)
+    want = _take(_marked(50), 6, batch_size=8, flip=True)
+    np.testing.assert_array_equal(_take(source, 6, batch_size=8, flip=True), want)
+    assert set(source.sizes) == {8}
+    np.testing.assert_array_equal(_take(source, 6, batch_size=8, flip=True, num_threads=8), want)
+    assert set(source.sizes) == {8, 2}  # eight threads read four chunks of two batches
+
+
+class _Lazy:
+    """A thousand images, made when asked for."""
+
+    def __len__(self):
+        return 1000
+
+    def __getitem__(self, index):
+        self.count()
+        return {"image": np.array([index % 256, index // 256] * 2, np.uint8).reshape(2, 2, 1)}
+
+
+class _CountedByThreads(_Lazy):
+    def __init__(self):
+        self.reads, self.changed = 0, threading.Condition()
+
+    def count(self):
+        with self.changed:
+            self.reads += 1
+            self.changed.notify_all()
+
+
+class _CountedByProcesses(_Lazy):
+    def __init__(self, path):
+        self.path = path
+
+    def count(self):
+        with open(self.path, "ab", buffering=0) as file:
+            file.write(b".")
+
+
+@pytest.mark.parametrize(
+    ("reading", "ahead"),
+    [
+        ({"prefetch_batches": 1, "num_threads": 1}, 1),
+        ({"prefetch_batches": 3, "num_threads": 2}, 3),
+        ({"prefetch_batches": 2, "num_threads": 8}, 2),
+        ({"prefetch_batches": 2, "to_device": lambda batch: batch}, 2 + 3),
+    ],
+)
+def test_what_was_asked_for_is_read_ahead_and_no_more(reading, ahead):
+    source = _CountedByThreads()
+    with pipeline.train_batches(source, batch_size=8, seed=0, **reading) as batches:
+        for step in range(6):
+            enough = (step + ahead) * 8
+            with source.changed:
+                assert source.changed.wait_for(lambda n=enough: source.reads >= n, timeout=60)
+                assert source.reads == enough
+            next(batches)
+    assert source.reads <= enough + 8
+
+
+def test_workers_keep_the_order_and_read_a_bounded_number_ahead(tmp_path):
+    part = {"batch_size": 16, "flip": True, "process_index": 1, "process_count": 2}
+    whole = _take(_CountedByThreads(), 20, **part)
+    source = _CountedByProcesses(tmp_path / "reads")
+    reading = {"prefetch_batches": 2, "num_threads": 2, "num_workers": 2, "start_step": 3}
+    with pipeline.train_batches(source, seed=0, **part, **reading) as batches:
+        for step in range(3, 20):
+            np.testing.assert_array_equal(next(batches)["image"], whole[step])
+            # Besides: five chunks of half a batch in each worker and its queues.
+            given = step - 3 + 1
+            assert given * 8 <= source.path.stat().st_size <= (given + 2 + 5) * 8
+
+
+def test_batches_go_to_the_device_in_the_background():
+    threads = []
+
+    def to_device(batch):
+        threads.append(threading.current_thread())
+        if len(threads) == 4:
+            raise DataError("the fourth batch is broken")
+        return jnp.asarray(batch["image"])
+
+    source = _marked(50)
+    with pipeline.train_batches(source, batch_size=8, seed=0, to_device=to_device) as batches:
+        found = [next(batches) for _ in range(3)]
+        assert all(isinstance(batch, jax.Array) for batch in found)
+        np.testing.assert_array_equal(found, _take(source, 3, batch_size=8))
+        with pytest.raises(DataError, match="the fourth batch is broken"):
+            next(batches)
+    assert set(threads) == {threads[0]} and threads[0] is not threading.current_thread()
+    assert not threads[0].is_alive()
+
+
+def test_closed_batches_end_their_threads_and_say_so():
+    before = set(threading.enumerate())
+    batches = pipeline.train_batches(_marked(50), batch_size=8, seed=0, to_device=lambda b: b)
+    next(batches)
+    started = set(threading.enumerate()) - before
+    assert started
+    batches.close()
+    batches.close()
+    for thread in started:
+        thread.join(60)
+        assert not thread.is_alive()
+    with pytest.raises(DataError, match="closed"):
+        next(batches)
+
+
+def test_forgotten_batches_are_silent_at_exit(tmp_path):
+    script = tmp_path / "forget.py"
+    script.write_text(
+        "from dbae_jax.data import pipeline, shapes\n"
+        "if __name__ == '__main__':\n"
+        "    source = shapes.ShapesSource('train', 32)\n"
+        "    kept = [\n"
+        "        pipeline.train_batches(source, batch_size=8, seed=0, **more)\n"
+        "        for more in ({'to_device': lambda b: b}, {'num_workers': 1})\n"
+        "    ]\n"
+        "    print([next(batches)['image'].shape for batches in kept])\n"
+    )
+    root = pathlib.Path(__file__).parent.parent
+    ran = subprocess.run(
+        [sys.executable, script],
+        env=os.environ | {"PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert ran.stdout == f"{[(8, 32, 32, 3)] * 2}\n"
+
+
+def test_batches_that_cannot_be_are_refused():
+    with pytest.raises(DataError, match="holds no images"):
+        pipeline.train_batches(_marked(0), batch_size=8, seed=0)
+    with pytest.raises(DataError, match="8 images cannot be shared by 3 processes"):
+        pipeline.train_batches(_marked(9), batch_size=8, seed=0, process_count=3)
+
+
+def test_loader_speed_says_what_it_measured(tmp_path):
+    command = [sys.executable, "-m", "dbae_jax.data.loader_speed", "--config=configs/digits.py"]
+    root = pathlib.Path(__file__).parent.parent
+    file = tmp_path / "speed.json"
+    flags = ["--seconds=0.1", f"--json={file}", "--config.data.num_threads=3"]
+    ran = subprocess.run([*command, *flags], cwd=root, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    found = json.loads(file.read_text())
+    assert found["images"] % 64 == 0 and found["seconds"] >= 0.1
+    assert found["images_per_second"] == pytest.approx(found["images"] / found["seconds"])
+    assert found["memory_mib"] >= found["memory_rise_mib"] >= 0 == found["worker_memory_mib"]
+    assert found["batch_size"] == 64 and found["data"]["num_threads"] == 3
+    assert "digits at 16 pixels, batches of 64, num_threads=3, num_workers=0" in ran.stdout
+    assert f"{found['images_per_second']:,.0f} images/s" in ran.stdout
+    ran = subprocess.run([*command, "--seconds=0"], cwd=root, capture_output=True, text=True)
+    assert ran.returncode == 2
+    assert ran.stderr == "error: --seconds=0.0 is not allowed: it must be positive.\n"
 
 
 def test_flips_mirror_half_of_the_images():

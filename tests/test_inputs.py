@@ -25,9 +25,9 @@ WRONG_COMMANDS = {
     "unknown key": (["--config.model.latent_dm=8"], "did you mean 'latent_dim'? allowed are"),
     "wrong type": (["--config.model.latent_dim=many"], "config.model.latent_dim must be int"),
     "value below": (["--config.train.batch_size=0"], "config.train.batch_size=0"),
-    "no data": (["--config.data.name=mnist"], "config.data.name='mnist' has no reader"),
+    "no data": (["--config.data.name=mnist"], "config.data.name='mnist' is not prepared in"),
     "no flag": (["train"], "'train' is no flag"),
-    "mode": (["--mode=dance"], "<train|evaluate>"),
+    "mode": (["--mode=dance"], "<train|evaluate|"),
     "missing workdir": (["--mode=evaluate"], "does not exist"),
 }
 

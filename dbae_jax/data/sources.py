@@ -1,20 +1,35 @@
 """Data sets as random-access sources of uint8 images."""
 
-from typing import Protocol
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from PIL import Image
 from sklearn import datasets
 
+from dbae_jax.errors import ConfigError
+
 TEST_BLOCK, TEST_EVERY = 10, 50  # digits: the first ten of every fifty are held out
+READ_AT_ONCE = 256  # examples
 
 
 class Source(Protocol):
-    """Random access to examples {"image": uint8 [H, W, C], "label": int} (label where known)."""
+    """Random access to examples {"image": uint8 [H, W, C], "label": int} (label where known).
+
+    Prepared data sets also give "id", a string, and "attributes" [K], int8 or float32, where known.
+    """
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]: ...
+
+
+@runtime_checkable
+class BatchedSource(Source, Protocol):
+    """A source that makes many examples at once faster than one by one."""
+
+    def batch(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+        """Returns the examples of `indices` [B], stacked."""
 
 
 class ArraySource:
@@ -46,6 +61,8 @@ def digits(split: str, image_size: int) -> ArraySource:
     Returns:
       Images uint8 [N, image_size, image_size, 1], ink bright, and labels 0 to 9.
     """
+    if split not in ("train", "test"):
+        raise ConfigError(f"digits have no split {split!r}: it must be train or test.")
     loaded = datasets.load_digits()
     held_out = np.arange(len(loaded.images)) % TEST_EVERY < TEST_BLOCK
     chosen = held_out if split == "test" else ~held_out
@@ -60,10 +77,23 @@ def digits(split: str, image_size: int) -> ArraySource:
     return ArraySource(pixels, loaded.target[chosen])
 
 
+def read(
+    source: Source, indices: np.ndarray, names: Sequence[str] | None = None
+) -> dict[str, np.ndarray]:
+    """Returns the examples of `indices` [B], stacked: the entries `names`, default all."""
+    if isinstance(source, BatchedSource):
+        return source.batch(indices)
+    examples = [source[int(index)] for index in indices]
+    return {name: np.stack([e[name] for e in examples]) for name in names or examples[0]}
+
+
 def gather(source: Source, count: int | None = None) -> tuple[np.ndarray, np.ndarray | None]:
     """Returns the first `count` (default: all) images [N, H, W, C] and labels [N] or None."""
     count = len(source) if count is None else min(count, len(source))
-    examples = [source[i] for i in range(count)]
-    images = np.stack([example["image"] for example in examples])
-    labeled = count > 0 and "label" in examples[0]
-    return images, np.array([e["label"] for e in examples]) if labeled else None
+    names = [name for name in ("image", "label") if name in source[0]]
+    parts = [
+        read(source, np.arange(start, min(start + READ_AT_ONCE, count)), names)
+        for start in range(0, count, READ_AT_ONCE)
+    ]
+    joined = {name: np.concatenate([part[name] for part in parts]) for name in names}
+    return joined["image"], joined.get("label")

@@ -1,0 +1,58 @@
+"""DBAE on shapes, pictures with nine known factors, at 32x32 RGB: trains on a CPU.
+
+python -m dbae_jax.main --config=configs/shapes.py --workdir=runs/shapes
+python -m dbae_jax.main --config=configs/shapes.py --workdir=runs/shapes --mode=evaluate
+
+What the factors and attributes are: dbae_jax/data/shapes.py.
+"""
+
+from configs import base
+
+
+def get_config():
+    c = base.get_config()
+    c.data.name = "shapes"
+    c.data.train_split = "train"
+    c.data.test_split = "test"
+    c.data.image_size = 32
+    c.data.channels = 3
+    c.data.flip = False
+    c.data.num_threads = 2
+    c.data.num_workers = 0
+    c.data.prefetch_batches = 2
+
+    c.model.latent_dim = 32
+    c.model.encoder.base_channels = 32
+    c.model.encoder.channel_mult = (1, 2, 2, 2)
+    c.model.encoder.num_res_blocks = 1
+    c.model.encoder.attention_resolutions = ()
+    c.model.encoder.pool = "flatten"
+    c.model.decoder.base_channels = 8
+    c.model.unet.base_channels = 32
+    c.model.unet.channel_mult = (1, 1, 2, 2)
+    c.model.unet.num_res_blocks = 1
+    c.model.unet.attention_resolutions = (4,)
+    c.model.unet.head_channels = 32
+    c.model.unet.dropout = 0.0
+
+    c.optim.learning_rate = 3e-3
+    c.optim.schedule = "cosine"
+    c.optim.ema_decay = 0.99
+
+    c.train.batch_size = 64
+    c.train.num_steps = 1_500
+    c.train.log_every_steps = 50
+    c.train.diagnose_every_steps = 500
+    c.train.picture_every_steps = 500
+
+    c.checkpoint.every_steps = 250
+    c.checkpoint.keep_every_steps = 0
+
+    c.sample.sampler = "dbim"
+    c.sample.grid = "lambda"
+    c.sample.steps = 5
+    c.eval.batch_size = 64
+    c.eval.num_images = 512
+    c.eval.num_train_images = 4_000
+    c.eval.information_points = 32
+    return c

@@ -1,0 +1,1 @@
+"""TFDS builders of the data sets, each reading the files as their publishers give them out."""

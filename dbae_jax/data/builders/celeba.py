@@ -1,0 +1,57 @@
+"""CelebA, aligned and cropped: 202,599 faces with 40 attributes, in the official splits."""
+
+import pathlib
+from typing import ClassVar
+
+from dbae_jax.data.builders import annotations
+from dbae_jax.data.builders.base import ImageBuilder
+from dbae_jax.data.builders.listing import (
+    Listing,
+    Options,
+    Split,
+    require_known,
+    require_present,
+    stems,
+)
+from dbae_jax.data.builders.stores import open_store
+
+ATTRIBUTES, PARTITION = "list_attr_celeba.txt", "list_eval_partition.txt"
+ARCHIVE = "img_align_celeba.zip"
+
+
+class Celeba(ImageBuilder, skip_registration=True):
+    """CelebA at 178x218 as published, in the order of the files; attributes 0 or 1."""
+
+    name = "celeba"
+    EXPECTED: ClassVar = {"train": 162_770, "validation": 19_867, "test": 19_962}
+    HOMEPAGE = "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html"
+    DESCRIPTION = "CelebFaces Attributes: 202,599 aligned faces of 178x218 pixels."
+
+    @classmethod
+    def list_images(cls, source: pathlib.Path, options: Options) -> Listing:
+        store = open_store(
+            source,
+            folders=("img_align_celeba", "img_align_celeba_png"),
+            archives=(ARCHIVE,),
+            lmdb_name=lambda index: f"{index + 1:06d}.jpg",
+        )
+        if options.check:
+            annotations.check_archive(getattr(store, "path", source))
+        where = {"annotations": options.annotations, "store": store, "check": options.check}
+        table = annotations.celeba_attributes(
+            annotations.read_text(ATTRIBUTES, source, **where), ATTRIBUTES
+        )
+        partition = annotations.celeba_partition(
+            annotations.read_text(PARTITION, source, **where), PARTITION
+        )
+        have = stems(store.names)
+        require_known(have, table.rows, ATTRIBUTES)
+        require_known(have, partition, PARTITION)
+        present = require_present(sorted(partition), have, options)
+        keys = {split: [k for k in present if partition[k] == split] for split in cls.EXPECTED}
+        splits = {
+            split: Split([have[key] for key in chosen], chosen, table.select(chosen))
+            for split, chosen in keys.items()
+            if chosen or not options.allow_partial
+        }
+        return Listing(store, splits, attribute_names=table.names)

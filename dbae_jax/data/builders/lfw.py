@@ -1,0 +1,48 @@
+"""LFW, funneled: 13,233 faces with 73 real-valued attributes, split by person."""
+
+import pathlib
+from typing import ClassVar
+
+from dbae_jax.data.builders import annotations
+from dbae_jax.data.builders.base import ImageBuilder
+from dbae_jax.data.builders.listing import Listing, Options, Split, require_present, stems
+from dbae_jax.data.builders.stores import open_store
+from dbae_jax.errors import DataError
+
+ATTRIBUTES = "lfw_attributes.txt"
+PEOPLE = {"train": "peopleDevTrain.txt", "test": "peopleDevTest.txt"}
+ARCHIVE = "lfw-funneled.tgz"
+
+
+class Lfw(ImageBuilder, skip_registration=True):
+    """LFW in the splits of its people files; images without attributes are left out.
+
+    Attributes are float32, the signed margins of the classifiers that rated the faces.
+    """
+
+    name = "lfw"
+    EXPECTED: ClassVar = {"train": 9_525, "test": 3_708}  # with those that are left out
+    HOMEPAGE = "http://vis-www.cs.umass.edu/lfw/"
+    DESCRIPTION = "Labeled Faces in the Wild, funneled, with the attributes of Kumar et al."
+
+    @classmethod
+    def list_images(cls, source: pathlib.Path, options: Options) -> Listing:
+        store = open_store(source, folders=("lfw_funneled",), archives=(ARCHIVE,))
+        if options.check:
+            annotations.check_archive(source / ARCHIVE if source.is_dir() else source)
+        where = {"annotations": options.annotations, "check": options.check}
+        table = annotations.lfw_attributes(
+            annotations.read_text(ATTRIBUTES, source, **where), ATTRIBUTES
+        )
+        have = stems(store.names)
+        splits, left_out = {}, []
+        for split, file in PEOPLE.items():
+            people = annotations.lfw_people(annotations.read_text(file, source, **where), file)
+            present = require_present(people, have, options)
+            keys = [key for key in present if key in table.rows]
+            left_out += [key for key in present if key not in table.rows]
+            splits[split] = Split([have[key] for key in keys], keys, table.select(keys))
+        both = set(splits["train"].ids) & set(splits["test"].ids)
+        if both:
+            raise DataError(f"{min(both)} is in both splits; the people files are wrong.")
+        return Listing(store, splits, attribute_names=table.names, left_out=tuple(left_out))

@@ -1,0 +1,100 @@
+"""Measures the loader of a config alone, from source to host batches, without a model.
+
+python -m dbae_jax.data.loader_speed --config=configs/digits.py --seconds=5 --json=speed.json
+"""
+
+import dataclasses
+import os
+import resource
+import sys
+import time
+from typing import Any
+
+from absl import flags
+
+from dbae_jax import build, command_line, files
+from dbae_jax.config import Config
+from dbae_jax.data import pipeline
+from dbae_jax.errors import ConfigError
+
+SECONDS = flags.DEFINE_float("seconds", 5.0, "How long to measure, after the first batch.")
+
+
+def measure(config: Config, seconds: float) -> dict[str, Any]:
+    """Reads training batches for at least `seconds` and returns what that took.
+
+    Returns:
+      images_per_second; images; seconds; first_batch_seconds (opening the source and starting
+      workers included); memory_mib, the peak of this process, memory_rise_mib, by how much
+      reading raised that peak, and worker_memory_mib, the peak of the largest worker (0: none);
+      cpus that this process may use; and the config's "data" section and batch_size.
+    """
+    before, started = _peak_mib(resource.RUSAGE_SELF), time.perf_counter()
+    data, images = config.data, 0
+    with pipeline.train_batches(
+        build.make_source(data, "train"),
+        batch_size=config.train.batch_size,
+        seed=config.seed,
+        flip=data.flip,
+        num_threads=data.num_threads,
+        num_workers=data.num_workers,
+        prefetch_batches=data.prefetch_batches,
+    ) as batches:
+        next(batches)
+        first = time.perf_counter()
+        while (taken := time.perf_counter() - first) < seconds or not images:
+            images += len(next(batches)["image"])
+    peak = _peak_mib(resource.RUSAGE_SELF)
+    return {
+        "images_per_second": images / taken,
+        "images": images,
+        "seconds": taken,
+        "first_batch_seconds": first - started,
+        "memory_mib": peak,
+        "memory_rise_mib": peak - before,
+        # Of all children that have ended, so of the workers only once they are closed.
+        "worker_memory_mib": _peak_mib(resource.RUSAGE_CHILDREN) if data.num_workers else 0.0,
+        "cpus": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count(),
+        "batch_size": config.train.batch_size,
+        "data": dataclasses.asdict(data),
+    }
+
+
+def _peak_mib(who: int) -> float:
+    """Returns the largest resident size so far, in MiB."""
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB on Linux
+    return resource.getrusage(who).ru_maxrss * unit / 2**20
+
+
+def describe(measured: dict[str, Any]) -> str:
+    """Returns a measurement as lines of text."""
+    data = measured["data"]
+    reading = ("num_threads", "num_workers", "prefetch_batches", "flip")
+    setting = ", ".join(f"{name}={data[name]}" for name in reading)
+    return "\n".join(
+        [
+            f"{data['name']} at {data['image_size']} pixels, batches of {measured['batch_size']}, "
+            f"{setting}, {measured['cpus']} CPUs",
+            f"{measured['images_per_second']:,.0f} images/s over {measured['seconds']:.1f} s; "
+            f"the first batch after {measured['first_batch_seconds']:.2f} s",
+            f"host memory: peak {measured['memory_mib']:,.0f} MiB, of which reading added "
+            f"{measured['memory_rise_mib']:,.0f}; workers {measured['worker_memory_mib']:,.0f} "
+            "MiB at most each",
+        ]
+    )
+
+
+def main(argv: list[str]) -> None:
+    """Measures the config that --config names."""
+    del argv
+    if SECONDS.value <= 0:
+        raise ConfigError(f"--seconds={SECONDS.value} is not allowed: it must be positive.")
+    output = command_line.json_path()
+    measured = measure(command_line.read_config(), SECONDS.value)
+    print(describe(measured))
+    if output:
+        files.write_json(output, measured)
+
+
+if __name__ == "__main__":
+    command_line.run(main)

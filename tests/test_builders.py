@@ -1,0 +1,447 @@
+"""Each data set from a small copy in its publisher's format: counts, order, pixels, joins."""
+
+import importlib
+import io
+import pathlib
+import zipfile
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from dbae_jax.config import from_config_dict
+from dbae_jax.data import prepare, prepared, transforms
+from dbae_jax.data.builders.base import Storage
+from dbae_jax.data.builders.celeba import Celeba
+from dbae_jax.data.builders.celebahq import Celebahq
+from dbae_jax.data.builders.ffhq import Ffhq
+from dbae_jax.data.builders.folder import Folder
+from dbae_jax.data.builders.lfw import Lfw
+from dbae_jax.data.builders.listing import Options
+from dbae_jax.data.builders.lsun import Bedroom, Horse
+from dbae_jax.errors import ConfigError, DataError
+from tests import datasets
+
+BILINEAR, LANCZOS = Image.Resampling.BILINEAR, Image.Resampling.LANCZOS
+
+
+def _open(path):
+    return Image.open(path).convert("RGB")
+
+
+def _ids(source):
+    return [source[i]["id"] for i in range(len(source))]
+
+
+def _zip(folder, path, inside):
+    with zipfile.ZipFile(path, "w") as file:
+        for image in sorted(folder.rglob("*")):
+            if image.is_file():
+                file.write(image, f"{inside}/{image.relative_to(folder)}")
+        file.writestr("__MACOSX/._00000.png", b"no image")
+    return path
+
+
+@pytest.mark.parametrize("layout", ["nested", "flat", "zip"])
+def test_ffhq_in_every_layout(tmp_path, layout):
+    source = nested = datasets.ffhq(tmp_path / "images1024x1024")
+    if layout == "flat":
+        source = tmp_path / "flat"
+        for path in nested.rglob("*.png"):
+            datasets.write(source / path.name.lstrip("0"), path.read_bytes())  # 9998.png
+    if layout == "zip":
+        source = _zip(nested, tmp_path / "ffhq.zip", "images1024x1024")
+    datasets.build(Ffhq, source, tmp_path / "data")
+    train = datasets.read("ffhq", tmp_path / "data")
+    assert _ids(train) == ["09998", "09999", "10000", "10001", "10002"]
+    assert _ids(datasets.read("ffhq", tmp_path / "data", "test")) == ["09998", "09999"]
+    rest = datasets.read("ffhq", tmp_path / "data", "train60k[1:]+test[:1]")
+    assert _ids(rest) == ["10001", "10002", "09998"]
+    want = _open(nested / "10000" / "10001.png").resize((16, 16), BILINEAR)
+    np.testing.assert_array_equal(rest[0]["image"], want)
+    assert set(rest[0]) == {"image", "id"} and rest.attribute_names == ()
+
+
+def test_images_that_are_small_enough_keep_their_bytes_and_tfds_reads_them(tmp_path):
+    source = datasets.ffhq(tmp_path / "ffhq")
+    builder = datasets.build(Ffhq, source, tmp_path / "data")
+    assert builder.final_path == tmp_path / "data" / "ffhq" / "256" / "1.0.0"
+    read = tfds.builder_from_directory(str(builder.final_path)).as_data_source("train")
+    assert read[1]["id"] == b"09999"
+    np.testing.assert_array_equal(read[1]["image"], _open(source / "09000" / "09999.png"))
+    raw = {"image": tfds.decode.SkipDecoding()}
+    read = tfds.builder_from_directory(str(builder.final_path)).as_data_source(
+        "train", decoders=raw
+    )
+    assert read[1]["image"] == (source / "09000" / "09999.png").read_bytes()
+
+
+def test_larger_images_are_stored_smaller(tmp_path):
+    source = tmp_path / "in"
+    image = datasets.picture(0, 90, 60)
+    datasets.write(source / "0.png", datasets.encode(image))
+    datasets.build(Ffhq, source, tmp_path / "data", storage=Storage(40))
+    datasets.build(Ffhq, source, tmp_path / "data", storage=Storage(20, "webp"))
+    datasets.build(Ffhq, source, tmp_path / "data", storage=Storage(0))
+    small = image.resize((60, 40), LANCZOS).crop((10, 0, 50, 40))
+    want = np.asarray(small.resize((32, 32), BILINEAR))
+    np.testing.assert_array_equal(
+        datasets.read("ffhq", tmp_path / "data", image_size=32)[0]["image"], want
+    )
+    # The smallest stored size that is large enough is read.
+    assert "ffhq/20_webp" in repr(datasets.read("ffhq", tmp_path / "data", image_size=16))
+    assert "ffhq/original" in repr(datasets.read("ffhq", tmp_path / "data", image_size=64))
+
+
+def test_celeba_splits_attributes_and_crop(tmp_path):
+    source = datasets.celeba(tmp_path / "celeba")
+    builder = datasets.build(Celeba, source, tmp_path / "data", expected=10)
+    as_tfds = tfds.builder_from_directory(str(builder.final_path))
+    assert tuple(as_tfds.info.metadata["attribute_names"]) == datasets.CELEBA_NAMES
+    starts = {"train": (1, 5), "validation": (6, 2), "test": (8, 3)}
+    for split, (first, count) in starts.items():
+        part = datasets.read("celeba", tmp_path / "data", split, crop="d2c")
+        assert _ids(part) == [f"{first + i:06d}" for i in range(count)]
+        assert part.attribute_names == datasets.CELEBA_NAMES
+        for i in range(count):
+            key = f"{first + i:06d}.jpg"
+            example = part[i]
+            assert example["attributes"].dtype == np.int8
+            want = np.maximum(datasets.signs(key), 0)
+            np.testing.assert_array_equal(example["attributes"], want)
+            pixels = np.asarray(_open(source / "img_align_celeba" / key))[57:185, 25:153]
+            want = Image.fromarray(pixels).resize((16, 16), BILINEAR)
+            np.testing.assert_array_equal(example["image"], want)
+
+
+def test_celeba_from_its_zip_and_from_diffaes_lmdb(tmp_path):
+    source = datasets.celeba(tmp_path / "celeba")
+    zipped = tmp_path / "zipped"
+    for name in ("Anno/list_attr_celeba.txt", "Eval/list_eval_partition.txt"):
+        datasets.write(zipped / pathlib.Path(name).name, (source / name).read_bytes())
+    _zip(source / "img_align_celeba", zipped / "img_align_celeba.zip", "img_align_celeba")
+    images = sorted((source / "img_align_celeba").glob("*.jpg"))
+    packed = datasets.diffae_lmdb(
+        tmp_path / "lmdb", [path.read_bytes() for path in images], "None-", 7
+    )
+    given = Options(annotations=zipped, check=False)
+    datasets.build(Celeba, source, tmp_path / "data")
+    datasets.build(Celeba, zipped, tmp_path / "from_zip")
+    datasets.build(Celeba, packed, tmp_path / "from_lmdb", given)
+    for split in ("train", "validation", "test"):
+        want = datasets.read("celeba", tmp_path / "data", split, crop="d2c")
+        for other in ("from_zip", "from_lmdb"):
+            got = datasets.read("celeba", tmp_path / other, split, crop="d2c")
+            assert len(got) == len(want) and _ids(got) == _ids(want)
+            for i in range(len(want)):
+                for key in ("image", "attributes"):
+                    np.testing.assert_array_equal(got[i][key], want[i][key])
+
+
+def test_celebahq_is_joined_by_name(tmp_path):
+    source = datasets.celebahq(tmp_path / "CelebAMask-HQ")
+    masks = datasets.encode(datasets.picture(0, 8, 8, "L"))
+    datasets.write(source / "CelebAMask-HQ-mask-anno" / "0" / "00000_hair.png", masks)
+    zipped = _zip(source, tmp_path / "CelebAMask-HQ.zip", "CelebAMask-HQ")
+    for place, root in (("data", source), ("from_zip", zipped)):
+        datasets.build(Celebahq, root, tmp_path / place, expected=12)
+        train = datasets.read("celebahq", tmp_path / place)
+        assert _ids(train) == [str(i) for i in range(12)]  # 10 after 9, not after 1
+        for i in range(12):
+            want = np.maximum(datasets.signs(f"{i}.jpg"), 0)
+            np.testing.assert_array_equal(train[i]["attributes"], want)
+            image = _open(source / "CelebA-HQ-img" / f"{i}.jpg").resize((16, 16), BILINEAR)
+            np.testing.assert_array_equal(train[i]["image"], image)
+
+
+def test_lsun_from_its_lmdb(tmp_path):
+    photos = [datasets.picture(i, 300 + 10 * i, 256) for i in range(6)]
+    files = [datasets.encode(photo, "webp", lossless=True) for photo in photos]
+    datasets.lsun_lmdb(tmp_path / "lsun" / "bedroom_train_lmdb", files[:4])
+    datasets.lsun_lmdb(tmp_path / "lsun" / "bedroom_val_lmdb", files[4:])
+    datasets.build(Bedroom, tmp_path / "lsun", tmp_path / "data", storage=Storage(0))
+    train = datasets.read("bedroom", tmp_path / "data", image_size=128)
+    assert len(train) == 4 and len(datasets.read("bedroom", tmp_path / "data", "validation")) == 2
+    assert _ids(train) == sorted(_ids(train)) and len(train[0]["id"]) == 40
+    by_key = {e["id"]: e["image"] for e in (train[i] for i in range(4))}
+    for i, photo in enumerate(photos[:4]):
+        left = round((photo.width - 256) / 2)
+        want = photo.crop((left, 0, left + 256, 256)).resize((128, 128), BILINEAR)
+        key = next(k for k in by_key if (by_key[k] == np.asarray(want)).all())
+        assert by_key.pop(key) is not None, i
+    # As DiffAE stores them: 256x256, WebP of quality 90.
+    builder = datasets.build(Horse, tmp_path / "lsun" / "bedroom_train_lmdb", tmp_path / "data")
+    assert builder.final_path.parent.name == "256_webp"
+    raw = {"image": tfds.decode.SkipDecoding()}
+    stored = tfds.builder_from_directory(str(builder.final_path)).as_data_source(
+        "train", decoders=raw
+    )
+    image = Image.open(io.BytesIO(stored[0]["image"]))
+    assert (image.size, image.format) == ((256, 256), "WEBP")
+
+
+def test_lfw_splits_by_person_and_leaves_out_what_has_no_attributes(tmp_path):
+    source = datasets.lfw(tmp_path / "lfw")
+    datasets.build(Lfw, source, tmp_path / "data", expected=6)
+    train = datasets.read("lfw", tmp_path / "data", crop="zoom", image_size=64)
+    assert _ids(train) == ["Aaron_Eckhart_0001"] + [
+        f"Jean-Claude_Van_Damme_{i:04d}" for i in (1, 2, 3)
+    ]
+    test = datasets.read("lfw", tmp_path / "data", "test", crop="zoom")
+    assert _ids(test) == ["Zico_0001"]
+    assert train.attribute_names == ("Male", "Asian", "Wearing Necklace")
+    for i, key in enumerate(_ids(train)):
+        assert train[i]["attributes"].dtype == np.float32
+        np.testing.assert_array_equal(train[i]["attributes"], datasets.lfw_values(key))
+    want = _jpeg_twin(datasets.picture(2, 250, 250)).resize((70, 70), BILINEAR)
+    np.testing.assert_array_equal(train[0]["image"], want.crop((3, 3, 67, 67)))
+    report = (tmp_path / "data/lfw/original/1.0.0/preparation.json").read_text()
+    assert '"Zico_0002"' in report
+
+
+def _jpeg_twin(image):
+    return Image.open(io.BytesIO(datasets.encode(image, "jpeg"))).convert("RGB")
+
+
+def test_a_folder_with_splits_labels_and_a_table(tmp_path):
+    root = tmp_path / "flowers"
+    names = ["train/rose/a.png", "train/aster/b.jpg", "test/rose/c.webp", "val/rose/d.bmp"]
+    for i, name in enumerate(names):
+        image = datasets.picture(i, 40, 30)
+        kind = {"jpg": "jpeg"}.get(name[-3:], name.rpartition(".")[2])
+        datasets.write(root / name, datasets.encode(image, kind))
+    datasets.write(root / "train" / "notes.txt", "no image")
+    rows = [
+        ["file", "size", "red"],
+        ["d.bmp", 0, 1],
+        *([name, i, 0] for i, name in enumerate(names[:3])),
+    ]
+    datasets.write_csv(root / "attributes.csv", rows)
+    datasets.build(Folder, root, tmp_path / "data")
+    train = datasets.read("folder", tmp_path / "data", crop="short")
+    assert _ids(train) == ["train/aster/b.jpg", "train/rose/a.png"]
+    assert train.class_names == ("aster", "rose") and train.attribute_names == ("size", "red")
+    assert [train[i]["label"] for i in (0, 1)] == [0, 1]
+    np.testing.assert_array_equal(train[0]["attributes"], np.array([1, 0], np.float32))
+    want = datasets.picture(0, 40, 30).resize((21, 16), BILINEAR).crop((2, 0, 18, 16))
+    np.testing.assert_array_equal(train[1]["image"], want)
+    assert _ids(datasets.read("folder", tmp_path / "data", "test")) == ["test/rose/c.webp"]
+    assert datasets.read("folder", tmp_path / "data", "validation")[0]["attributes"][1] == 1
+
+
+def test_a_folder_without_splits_is_split_by_name(tmp_path):
+    for i in range(60):
+        image = datasets.encode(datasets.picture(i, 16, 16, "L"))
+        datasets.write(tmp_path / "in" / f"{i}.png", image)
+    datasets.build(Folder, tmp_path / "in", tmp_path / "data")
+    held_out = set(_ids(datasets.read("folder", tmp_path / "data", "test", channels=1)))
+    train = datasets.read("folder", tmp_path / "data", channels=1)
+    assert held_out == {"1.png", "20.png", "21.png"}  # does not depend on what else is there
+    assert len(train) == 60 - len(held_out) and held_out.isdisjoint(_ids(train))
+    np.testing.assert_array_equal(train[0]["image"][..., 0], datasets.picture(0, 16, 16, "L"))
+    assert "label" not in train[0]
+    with pytest.raises(ConfigError, match=r"channels=3 .* of folder have 1"):
+        datasets.read("folder", tmp_path / "data")
+
+
+def test_celeb_a_as_tfds_prepares_it(tmp_path):
+    names = datasets.CELEBA_NAMES
+
+    class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+        name = "celeb_a"
+        VERSION = tfds.core.Version("2.1.0")
+
+        def _info(self):
+            features = tfds.features.FeaturesDict(
+                {
+                    "image": tfds.features.Image(shape=(218, 178, 3), encoding_format="jpeg"),
+                    "attributes": {name: np.bool_ for name in names},
+                    "landmarks": {"lefteye_x": np.int64},
+                }
+            )
+            return tfds.core.DatasetInfo(builder=self, features=features)
+
+        def _split_generators(self, dl_manager):
+            return {
+                "train": self._generate_examples(range(4)),
+                "test": self._generate_examples([9]),
+            }
+
+        def _generate_examples(self, seeds):
+            for seed in seeds:
+                image = datasets.encode(datasets.picture(seed, 178, 218), "jpeg", quality=95)
+                yield (
+                    str(seed),
+                    {
+                        "image": io.BytesIO(image),
+                        "attributes": {n: bool((seed >> i) % 2) for i, n in enumerate(names)},
+                        "landmarks": {"lefteye_x": 1},
+                    },
+                )
+
+    Builder(data_dir=str(tmp_path), file_format="array_record").download_and_prepare()
+    test = datasets.read("celeba", tmp_path, "test", crop="d2c")
+    assert test.attribute_names == names and test[0]["id"] == "test/0"
+    np.testing.assert_array_equal(test[0]["attributes"], [1, 0, 0, 1])
+    image = datasets.encode(datasets.picture(9, 178, 218), "jpeg", quality=95)
+    pixels = np.asarray(Image.open(io.BytesIO(image)))[57:185, 25:153]
+    want = Image.fromarray(pixels).resize((16, 16), BILINEAR)
+    np.testing.assert_array_equal(test[0]["image"], want)
+    attributes = [tuple(e["attributes"]) for e in datasets.read("celeba", tmp_path, crop="d2c")]
+    assert sorted(attributes) == sorted((s % 2, s // 2, 0, 0) for s in range(4))
+
+
+def _celeba_file(root, name, change):
+    path = next(root.rglob(name))
+    path.write_text(change(path.read_text()))
+
+
+WRONG_SOURCES = {
+    "no source": (Ffhq, lambda root: None, "does not exist"),
+    "no images": (Ffhq, lambda root: datasets.write(root / "a.txt", "x"), "holds no images"),
+    "odd name": (
+        Ffhq,
+        lambda root: datasets.write(datasets.ffhq(root) / "thumb.png", b"x"),
+        "thumb.png is not named by a number",
+    ),
+    "two sets": (
+        Ffhq,
+        lambda root: datasets.write(datasets.ffhq(root) / "thumbs" / "09998.png", b"x"),
+        "have the same name",
+    ),
+    "no attributes": (
+        Celeba,
+        lambda root: next(datasets.celeba(root).rglob("list_attr*")).unlink(),
+        "list_attr_celeba.txt is missing .* --annotations",
+    ),
+    "wrong count": (
+        Celeba,
+        lambda root: _celeba_file(datasets.celeba(root), "list_attr*", lambda t: "11" + t[2:]),
+        "announces 11 rows and holds 10",
+    ),
+    "short row": (
+        Celeba,
+        lambda root: _celeba_file(
+            datasets.celeba(root), "list_attr*", lambda t: t.rstrip().rpartition(" ")[0] + "\n"
+        ),
+        "must hold 4 values",
+    ),
+    "row twice": (
+        Celebahq,
+        lambda root: _celeba_file(
+            datasets.celebahq(root), "*anno.txt", lambda t: t.replace("11.jpg", "1.jpg")
+        ),
+        "lists '1' twice",
+    ),
+    "image without a row": (
+        Celeba,
+        lambda root: datasets.write(
+            datasets.celeba(root) / "img_align_celeba" / "000099.jpg", b"x"
+        ),
+        "has no row for img_align_celeba.000099.jpg|has no row for 000099.jpg",
+    ),
+    "image missing": (
+        Celeba,
+        lambda root: (datasets.celeba(root) / "img_align_celeba" / "000003.jpg").unlink(),
+        "images are missing: 000003; .* --allow_partial",
+    ),
+    "partition": (
+        Celeba,
+        lambda root: _celeba_file(
+            datasets.celeba(root), "list_eval*", lambda t: t.replace("jpg 2", "jpg 3")
+        ),
+        "got '000008.jpg 3'",
+    ),
+    "no LSUN": (Horse, lambda root: root.mkdir(), "holds no horse"),
+    "broken tar": (
+        Lfw,
+        lambda root: datasets.write(datasets.lfw(root) / "lfw-funneled.tgz", b"x"),
+        "cannot be read as a tar file",
+    ),
+    "LFW header": (
+        Lfw,
+        lambda root: _celeba_file(datasets.lfw(root), "lfw_attr*", lambda t: t.replace("#\t", "")),
+        "no header line",
+    ),
+    "LFW people": (
+        Lfw,
+        lambda root: _celeba_file(datasets.lfw(root), "*DevTest.txt", lambda t: "7" + t[1:]),
+        "peopleDevTest.txt must start with the count",
+    ),
+    "broken zip": (
+        Ffhq,
+        lambda root: datasets.write(root.with_name("x") / "in.zip", b"x").rename(root),
+        "must be a folder, a .zip",
+    ),
+    "beside the splits": (
+        Folder,
+        lambda root: [
+            datasets.write(root / n, b"x") for n in ("train/a.png", "test/b.png", "c.png")
+        ],
+        "c.png lies beside the folders train and test",
+    ),
+    "half split": (
+        Folder,
+        lambda root: datasets.write(root / "train" / "a.png", b"x"),
+        "a folder train or test and not the other",
+    ),
+    "table without a row": (
+        Folder,
+        lambda root: datasets.write_csv(
+            datasets.write(root / "a.png", b"x").parent / "attributes.csv", [["f", "k"], ["b", 1]]
+        ),
+        "attributes.csv has no row for a.png",
+    ),
+    "table without numbers": (
+        Folder,
+        lambda root: datasets.write_csv(
+            datasets.write(root / "a.png", b"x").parent / "attributes.csv",
+            [["f", "k"], ["a.png", "red"]],
+        ),
+        "the row of 'a.png' must hold 1 numbers",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_SOURCES)
+def test_wrong_sources_are_refused_in_a_sentence(tmp_path, name):
+    kind, make, words = WRONG_SOURCES[name]
+    make(tmp_path / "in")
+    with pytest.raises(DataError, match=words) as caught:
+        kind.list_images(tmp_path / "in", Options(check=False))
+    assert "\n" not in str(caught.value)
+
+
+def test_published_checksums_are_compared(tmp_path):
+    source = datasets.celeba(tmp_path / "celeba")
+    with pytest.raises(DataError, match=r"list_attr_celeba.txt is not the .* --skip_checksums"):
+        Celeba.list_images(source, Options())
+    with pytest.raises(DataError, match=r"lfw-funneled.tgz is not the published file: its md5"):
+        Lfw.list_images(datasets.lfw(tmp_path / "lfw"), Options())
+
+
+@pytest.mark.parametrize("name", [n for n in prepare.BUILDERS if n != "folder"])
+def test_configs_name_splits_and_crops_that_there_are(name):
+    data = from_config_dict(importlib.import_module(f"configs.{name}").get_config()).data
+    assert data.name == name and data.crop in transforms.CROPS
+    stored = {split: (split, 0, n) for split, n in prepare.BUILDERS[name].EXPECTED.items()}
+    named = {part: ("train", *edges) for part, edges in NAMED.get(name, {}).items()}
+    for split in (data.train_split, data.test_split):
+        assert prepared.resolve(split, stored | named, name)
+
+
+NAMED = {"ffhq": {"test": (0, 10_000), "train60k": (10_000, 70_000)}}
+
+
+def test_a_part_of_celeba_when_that_will_do(tmp_path):
+    source = datasets.celeba(tmp_path / "celeba")
+    for number in (3, 6, 7):
+        (source / "img_align_celeba" / f"{number:06d}.jpg").unlink()
+    datasets.build(Celeba, source, tmp_path / "data", Options(check=False, allow_partial=True))
+    train = datasets.read("celeba", tmp_path / "data", crop="d2c")
+    assert _ids(train) == ["000001", "000002", "000004", "000005"]
+    want = np.maximum(datasets.signs("000004.jpg"), 0)
+    np.testing.assert_array_equal(train[2]["attributes"], want)
+    with pytest.raises(ConfigError, match=r"'validation' does not fit .* train \(4\), test \(3\)"):
+        datasets.read("celeba", tmp_path / "data", "validation", crop="d2c")

@@ -1,0 +1,105 @@
+"""A run killed (kill -9) at twenty random moments ends as the run that nobody touched."""
+
+import multiprocessing
+import pathlib
+import random
+import time
+
+import jax
+import numpy as np
+
+from dbae_jax import checkpoint, summaries, train, workdir
+from dbae_jax.train_state import TrainState
+from tests import tiny
+
+MOMENTS = ("load", "step", "save", "evaluate")
+KILLS = 20
+PATIENCE_SECONDS = 300
+NEVER = 10_000  # steps
+
+
+def _config(num_steps):
+    return tiny.config(
+        **{
+            "train.num_steps": num_steps,
+            "train.evaluate_every_steps": 2,
+            "checkpoint.every_steps": 1,
+            "checkpoint.keep_last": 2,
+            "eval.num_images": 8,
+        }
+    )
+
+
+def _train(directory, num_steps):
+    train.train(_config(num_steps), directory)
+
+
+def _newest(directory):
+    return (checkpoint.steps(directory) or [0])[-1]
+
+
+def _logged(directory):
+    return {row["step"] for row in summaries.read(directory) if "loss" in row}
+
+
+def _reached(moment, directory, process, rng):
+    """Waits until the process is loading, stepping, saving or evaluating, and a little more."""
+    begun = time.monotonic()
+    if moment == "load":  # nothing shows: anywhere before the first step of a quick start
+        time.sleep(rng.uniform(0, 3))
+        return
+    start = _newest(directory)
+    signs = {
+        "step": lambda: max(_logged(directory), default=0) > start + 1,
+        "save": lambda: any("tmp" in p.name for p in (directory / checkpoint.FOLDER).glob("*")),
+        "evaluate": lambda: any(s > start and s % 2 == 0 for s in _logged(directory)),
+    }
+    while not signs[moment]():
+        assert process.is_alive(), "the run ended by itself"
+        assert time.monotonic() - begun < PATIENCE_SECONDS, f"no sign of {moment}"
+        time.sleep(0.002)
+    time.sleep(rng.uniform(0, 0.1))
+
+
+def _state(directory, step):
+    config = _config(step)
+    run = train.set_up(config, directory)
+    assert isinstance(run.state, TrainState) and int(run.state.step) == step
+    return jax.device_get(run.state)
+
+
+def _records(directory):
+    """Returns what a run recorded, without what depends on the clock."""
+    clocked = {"images_per_second", "data_wait_share", "train_seconds"}
+    rows = summaries.read(directory)
+    return [{k: v for k, v in row.items() if k not in clocked} for row in rows]
+
+
+def test_killed_at_twenty_random_moments_it_ends_as_if_untouched(tmp_path):
+    rng = random.Random(time.time_ns())
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["dbae_jax.train"])
+    killed = tmp_path / "killed"
+    moments = [MOMENTS[i % len(MOMENTS)] for i in range(KILLS)]
+    rng.shuffle(moments)
+    happened = []
+    for moment in moments:
+        process = context.Process(target=_train, args=(killed, NEVER))
+        process.start()
+        _reached(moment, killed, process, rng)
+        process.kill()
+        process.join()
+        happened.append((moment, _newest(killed)))
+    last = _newest(killed) + 2
+    _train(killed, last)
+
+    whole = pathlib.Path(tmp_path / "whole")
+    _train(whole, last)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_array_equal(a, b, err_msg=str(happened)),
+        _state(killed, last),
+        _state(whole, last),
+    )
+    assert _records(killed) == _records(whole), happened
+    assert not [p.name for p in (killed / checkpoint.FOLDER).iterdir() if "tmp" in p.name]
+    assert workdir.load(killed).step == last

@@ -1,0 +1,122 @@
+"""The launch scripts, with stand-ins for what they call: arguments, restarts, ends."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+LAUNCH = pathlib.Path(__file__).parent.parent / "launch"
+SCRIPTS = {
+    "local.sh": ["configs/digits.py", "runs/x"],
+    "gpu.sh": ["configs/ffhq.py", "runs/x"],
+    "slurm.sh": ["4", "8", "configs/ffhq.py", "runs/x"],
+    "tpu_pod.sh": ["pod", "us-east1-c", "v5litepod-16", "configs/ffhq.py", "/mnt/runs/x"],
+}
+
+
+@pytest.fixture
+def stand_in(tmp_path, monkeypatch):
+    """stand_in(name, *codes) puts a command in PATH that notes its call and ends with the codes."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    monkeypatch.setenv("PAUSE", "0")
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+    def make(name, *codes):
+        calls, count = tmp_path / f"{name}.calls", tmp_path / f"{name}.count"
+        path = folder / name
+        path.write_text(
+            f'#!/bin/bash\necho "$*" >> {calls}\necho . >> {count}\n'
+            f"codes=({' '.join(map(str, codes))})\n"
+            f'n=$(wc -l < {count})\nexit "${{codes[$((n - 1))]:-0}}"\n'
+        )
+        path.chmod(0o755)
+        return lambda: calls.read_text().splitlines() if calls.exists() else []
+
+    return make
+
+
+def _run(script, *arguments, **environment):
+    return subprocess.run(
+        [LAUNCH / script, *arguments],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_shellcheck_has_nothing_to_say():
+    done = subprocess.run(
+        [pathlib.Path(sys.executable).with_name("shellcheck"), *LAUNCH.glob("*.sh")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_too_few_arguments_get_the_usage(script):
+    done = _run(script, *SCRIPTS[script][:-1])
+    assert done.returncode == 2 and done.stderr.startswith(f"usage: launch/{script} ")
+
+
+@pytest.mark.parametrize("script", ["local.sh", "gpu.sh"])
+def test_one_machine_starts_again_after_a_preemption_and_stops_after_a_mistake(script, stand_in):
+    calls = stand_in("trainer", 75, 137, 2, 0)
+    done = _run(script, *SCRIPTS[script], "--config.seed=1", PYTHON="trainer")
+    assert done.returncode == 2
+    assert len(calls()) == 3 and len(set(calls())) == 1
+    assert "-m dbae_jax.main --config=configs/" in calls()[0] and "--config.seed=1" in calls()[0]
+    assert ("--config.model.dtype=bfloat16" in calls()[0]) == (script == "gpu.sh")
+
+
+def test_restarts_are_bounded(stand_in):
+    calls = stand_in("trainer", 75, 75, 75, 75)
+    done = _run("local.sh", *SCRIPTS["local.sh"], PYTHON="trainer", RETRIES="2")
+    assert done.returncode == 75 and len(calls()) == 3 and "gave up" in done.stderr
+
+
+def test_slurm_submits_itself_with_a_warning_signal(stand_in):
+    calls = stand_in("sbatch")
+    assert _run("slurm.sh", *SCRIPTS["slurm.sh"], "--config.seed=1").returncode == 0
+    (call,) = calls()
+    assert "--nodes=4 --gpus-per-node=8 --ntasks-per-node=1" in call
+    assert "--requeue --signal=B:TERM@120" in call
+    assert call.endswith("launch/slurm.sh 4 8 configs/ffhq.py runs/x --config.seed=1")
+
+
+@pytest.mark.parametrize(("code", "requeued"), [(0, False), (2, False), (75, True), (76, True)])
+def test_a_slurm_job_queues_again_when_it_was_stopped(stand_in, code, requeued):
+    steps, control = stand_in("srun", code), stand_in("scontrol")
+    done = _run("slurm.sh", *SCRIPTS["slurm.sh"], DBAE_JAX_JOB="1", SLURM_JOB_ID="77")
+    assert done.returncode == code
+    assert "-m dbae_jax.main --config=configs/ffhq.py --workdir=runs/x" in steps()[0]
+    assert control() == (["requeue 77"] if requeued else [])
+
+
+def test_a_pod_is_made_fed_and_run_on_all_workers(stand_in):
+    calls = stand_in("gcloud", 1, 0, 0, 0)  # describe finds nothing; create, scp, ssh
+    stand_in("git")
+    done = _run("tpu_pod.sh", *SCRIPTS["tpu_pod.sh"], "--config.seed=1", CREATE_FLAGS="--spot")
+    assert done.returncode == 0, done.stderr
+    text = "\n".join(calls())
+    create, copy, run = (
+        next(c for c in calls() if f"tpu-vm {verb}" in c)
+        for verb in ("create pod", "scp", "ssh pod")
+    )
+    assert "--accelerator-type=v5litepod-16" in create and "--spot" in create
+    assert "--worker=all" in copy and "--worker=all" in run
+    assert "--config=configs/ffhq.py --workdir=/mnt/runs/x" in text and "--config.seed=1" in text
+
+
+def test_a_preempted_pod_is_made_anew(stand_in):
+    # describe, create, scp, ssh (lost: 255); describe (gone), create, scp, ssh.
+    calls = stand_in("gcloud", 1, 0, 0, 255, 1, 0, 0, 0)
+    stand_in("git")
+    assert _run("tpu_pod.sh", *SCRIPTS["tpu_pod.sh"]).returncode == 0
+    assert len([c for c in calls() if "tpu-vm create" in c]) == 2

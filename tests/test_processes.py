@@ -1,0 +1,193 @@
+"""Several processes as one run, for real: the same losses, SIGTERM, a lost process, evaluation."""
+
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from dbae_jax import checkpoint, processes, summaries, workdir
+from dbae_jax.errors import ConfigError
+
+ROOT = pathlib.Path(__file__).parent.parent
+PATIENCE_SECONDS = 300
+TINY = {
+    "model.latent_dim": 8,
+    "model.encoder.channel_mult": (1, 1),
+    "model.decoder.base_channels": 4,
+    "model.unet.channel_mult": (1, 1),
+    "model.unet.attention_resolutions": (8,),
+    "model.unet.dropout": 0.1,
+    "data.flip": True,
+    "train.batch_size": 16,
+    "train.num_steps": 3,
+    "train.log_every_steps": 1,
+    "train.diagnose_every_steps": 0,
+    "train.picture_every_steps": 0,
+    "train.evaluate_every_steps": 0,
+    "checkpoint.every_steps": 3,
+    "optim.schedule": "constant",
+    "sample.steps": 3,
+    "eval.num_images": 10,
+    "eval.num_train_images": 32,
+    "eval.batch_size": 8,
+    "eval.num_pictures": 2,
+    "eval.information_points": 2,
+}
+
+
+class Launch:
+    """The processes of one run, `devices` virtual ones each; their messages go to files."""
+
+    def __init__(self, directory, *, count=1, devices=1, mode="train", **overrides):
+        flags = [f"--config.{key}={value}" for key, value in (TINY | overrides).items()]
+        command = [sys.executable, "-m", "dbae_jax.main", "--config=configs/digits.py"]
+        command += [f"--workdir={directory}", f"--mode={mode}", *flags]
+        self.logs = [directory.with_name(f"{directory.name}.{mode}.{i}.log") for i in range(count)]
+        self.processes = [
+            subprocess.Popen(
+                command + (_place(i, count) if count > 1 else []),
+                cwd=ROOT,
+                env=os.environ | {"XLA_FLAGS": _flags(devices)},
+                stdout=log.open("w"),
+                stderr=subprocess.STDOUT,
+            )
+            for i, log in enumerate(self.logs)
+        ]
+
+    def wait(self):
+        """Returns the exit codes."""
+        return [process.wait(PATIENCE_SECONDS) for process in self.processes]
+
+    def messages(self, index=0):
+        return self.logs[index].read_text()
+
+
+def _place(index, count):
+    if index == 0:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            _place.port = probe.getsockname()[1]
+    return [
+        f"--coordinator=127.0.0.1:{_place.port}",
+        f"--num_processes={count}",
+        f"--process_id={index}",
+    ]
+
+
+def _flags(devices):
+    kept = [f for f in os.environ["XLA_FLAGS"].split() if "device_count" not in f]
+    return " ".join([*kept, f"--xla_force_host_platform_device_count={devices}"])
+
+
+def _losses(directory):
+    return [row["loss"] for row in summaries.read(directory) if "loss" in row]
+
+
+def _params(directory):
+    return jax.device_get(workdir.load(directory, "raw").variables)
+
+
+def _until_step(directory, launch, step):
+    begun = time.monotonic()
+    while len(_losses(directory)) < step:
+        assert time.monotonic() - begun < PATIENCE_SECONDS, launch.messages()
+        assert launch.processes[0].poll() is None, launch.messages()
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    """A run of two processes with four devices each."""
+    directory = tmp_path_factory.mktemp("processes") / "two"
+    launch = Launch(directory, count=2, devices=4)
+    assert launch.wait() == [0, 0], launch.messages()
+    return directory
+
+
+@pytest.mark.parametrize("devices", [1, 8])
+def test_the_losses_do_not_depend_on_how_the_work_is_shared(shared, tmp_path, devices):
+    alone = tmp_path / "alone"
+    launch = Launch(alone, devices=devices)
+    assert launch.wait() == [0], launch.messages()
+    assert len(_losses(alone)) == 3
+    np.testing.assert_allclose(_losses(alone), _losses(shared), rtol=1e-5)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), _params(alone), _params(shared)
+    )
+
+
+def test_evaluation_is_shared_and_written_once(shared):
+    summary = shared / "summary.json"
+    found = {}
+    for count, devices in ((2, 2), (1, 1)):
+        launch = Launch(shared, count=count, devices=devices, mode="evaluate")
+        assert launch.wait() == [0] * count, launch.messages()
+        found[count] = json.loads(summary.read_text())
+        summary.unlink()
+    assert found[1].keys() == found[2].keys()
+    for name in ("test_mse", "pca_mse", "information_bound_nats"):
+        assert found[1][name] == pytest.approx(found[2][name], rel=1e-4)
+    assert (shared / "trajectory.png").is_file()
+
+
+def test_a_lost_process_stops_the_other_and_the_restart_goes_on(tmp_path):
+    directory = tmp_path / "run"
+    often = {"checkpoint.every_steps": 1, "train.num_steps": 10_000}
+    launch = Launch(directory, count=2, **often)
+    _until_step(directory, launch, 3)
+    launch.processes[1].kill()
+    assert launch.wait() == [76, -signal.SIGKILL]
+    last = launch.messages().splitlines()[-1]
+    assert last.startswith("error: Process 0 of 2 stops") and "Start all of them again" in last
+
+    reached = checkpoint.steps(directory)[-1]
+    again = Launch(directory, count=2, **often | {"train.num_steps": reached + 2})
+    assert again.wait() == [0, 0], again.messages()
+    assert f"Going on from step {reached}" in again.messages()
+    whole = tmp_path / "whole"
+    assert Launch(whole, count=2, **{"train.num_steps": reached + 2}).wait() == [0, 0]
+    assert _losses(directory) == _losses(whole)
+    jax.tree.map(np.testing.assert_array_equal, _params(directory), _params(whole))
+
+
+def test_sigterm_saves_at_the_next_step_and_leaves_with_its_own_code(tmp_path):
+    directory = tmp_path / "run"
+    rarely = {"checkpoint.every_steps": 5_000, "train.num_steps": 10_000}
+    launch = Launch(directory, **rarely)
+    _until_step(directory, launch, 2)
+    launch.processes[0].terminate()
+    assert launch.wait() == [75]
+    (reached,) = checkpoint.steps(directory)
+    assert reached == len(_losses(directory)) >= 2
+    assert f"SIGTERM came; step {reached} of 10000 is saved" in launch.messages()
+
+    again = Launch(directory, **rarely | {"train.num_steps": reached + 2})
+    assert again.wait() == [0], again.messages()
+    whole = tmp_path / "whole"
+    assert Launch(whole, **rarely | {"train.num_steps": reached + 2}).wait() == [0]
+    assert _losses(directory) == _losses(whole)
+    jax.tree.map(np.testing.assert_array_equal, _params(directory), _params(whole))
+
+
+@pytest.mark.parametrize(
+    ("environment", "given", "words"),
+    [
+        ({}, ("10.0.0.1:1", 2, None), "go together"),
+        ({"JAX_PROCESS_ID": "1"}, (), "go together"),
+        ({"JAX_NUM_PROCESSES": "two"}, (), "whole numbers"),
+        ({}, ("127.0.0.1:1", 2, 5), "cannot find each other"),
+    ],
+)
+def test_wrong_places_are_refused(environment, given, words, monkeypatch):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match=words):
+        processes.start(*given)
