@@ -198,6 +198,9 @@ class ToHeads(nn.Module):
         shape, heads = (1, 1, channels, 3 * channels), (self.num_heads, 3, -1)
         kernel = self.param("kernel", kernel_init, shape, self.param_dtype).astype(self.dtype)
         bias = self.param("bias", bias_init(channels), shape[-1:], self.param_dtype)
+        if x.shape[1] <= channels:
+            qkv = (x @ kernel[0, 0] + bias.astype(self.dtype)).reshape(*x.shape[:2], *heads)
+            return tuple(qkv[:, :, :, i].swapaxes(1, 2) for i in range(3))
         kernel, bias = kernel.reshape(channels, *heads), bias.astype(self.dtype).reshape(heads)
         return tuple(
             jnp.einsum("bnc,chd->bhnd", x, kernel[:, :, i]) + bias[:, None, i] for i in range(3)
@@ -217,7 +220,11 @@ class FromHeads(nn.Module):
         channels = heads * width
         kernel = self.param("kernel", zeros, (1, 1, channels, channels), self.param_dtype)
         bias = self.param("bias", zeros, (channels,), self.param_dtype).astype(self.dtype)
-        kernel = kernel.astype(self.dtype).reshape(heads, width, channels)
+        kernel = kernel.astype(self.dtype)
+        if x.shape[2] <= channels:
+            x = x.swapaxes(1, 2)
+            return x.reshape(*x.shape[:2], channels) @ kernel[0, 0] + bias
+        kernel = kernel.reshape(heads, width, channels)
         return jnp.einsum("bhnd,hdc->bnc", x, kernel) + bias
 
 
