@@ -1,6 +1,7 @@
 """Choices that change speed and memory change no loss and no gradient beyond rounding."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -71,16 +72,13 @@ def test_attention_implementations_agree():
 
 
 def test_bfloat16_attention_takes_its_softmax_in_float32():
-    q, k, v = 2 * jax.random.normal(jax.random.key(0), (3, 2, 64, 2, 16))
+    q, k, v = 2 * jax.random.normal(jax.random.key(0), (3, 2, 2, 64, 16))
     want = attend(q, k, v, "xla")
     got = attend(*(a.astype(jnp.bfloat16) for a in (q, k, v)), "auto")
     assert got.dtype == jnp.bfloat16
     assert np.linalg.norm(got.astype(jnp.float32) - want) < 0.02 * np.linalg.norm(want)
-    text = jax.make_jaxpr(lambda q: attend(q, q, q, "auto"))(q.astype(jnp.bfloat16))
-    exponents = [e for e in text.jaxpr.eqns if e.primitive.name == "exp"]
-    inner = [e for j in text.jaxpr.eqns if "jaxpr" in j.params for e in j.params["jaxpr"].eqns]
-    exponents += [e for e in inner if e.primitive.name == "exp"]
-    assert {e.invars[0].aval.dtype for e in exponents} == {jnp.dtype("float32")}
+    text = str(jax.make_jaxpr(lambda q: attend(q, q, q, "auto"))(q.astype(jnp.bfloat16)))
+    assert re.findall(r":(\w+)\[[\d,]+\] = exp ", text) == ["f32"]
 
 
 @pytest.mark.parametrize("num_parts", [2, 4])
