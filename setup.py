@@ -30,6 +30,7 @@ setup(
         "pillow>=10.3",
         "safetensors>=0.5",
         "scikit-learn>=1.5",
+        "scipy>=1.13",
         "tensorflow-datasets>=4.9.10",
     ],
     extras_require={
