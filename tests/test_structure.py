@@ -21,7 +21,12 @@ OWNERS = {
     "ml_collections": {"config", "command_line"},
     "jax.sharding": {"sharding"},
     "flax.linen": {n for n in FILES if n.startswith("models.")},
-    "sklearn": {"data.sources", "evaluators.probe", "evaluators.reconstruction", "metrics.disentanglement"},
+    "sklearn": {
+        "data.sources",
+        "evaluators.probe",
+        "evaluators.reconstruction",
+        "metrics.disentanglement",
+    },
     "matplotlib": {"evaluators.pictures"},
 }
 
