@@ -79,3 +79,18 @@ def labelled(labels: np.ndarray, values: np.ndarray, name: str) -> tuple[np.ndar
     if not np.isin(labels, (0, 1)).all():
         raise DataError("labels must be 0 or 1 (False or True); map -1 to 0 first.")
     return labels.astype(bool), values
+
+
+def eight_bit_images(images: np.ndarray) -> np.ndarray:
+    """Returns uint8 images [N, H, W, 3] as they are.
+
+    Raises:
+      DataError: for another shape or dtype, or no image.
+    """
+    images = np.asarray(images)
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3 or not images.size:
+        raise DataError(
+            f"feature networks see uint8 images [N, H, W, 3], "
+            f"got {images.dtype} {list(images.shape)}."
+        )
+    return images
