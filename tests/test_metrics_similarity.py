@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from numpy.lib.stride_tricks import sliding_window_view
 from skimage.metrics import structural_similarity
 
 from dbae_jax.errors import DataError
@@ -39,6 +40,27 @@ def _peer(x, y, *, zeros):
 def test_ssim_agrees_with_scikit_image(pair):
     assert ssim(*pair) == pytest.approx(_peer(*pair, zeros=False), rel=1e-9)
     assert ssim(*pair, padding="zero") == pytest.approx(_peer(*pair, zeros=True), rel=1e-9)
+
+
+@pytest.mark.parametrize(("padding", "edge"), [("valid", 0), ("zero", 5)])
+def test_ssim_follows_its_definition_window_by_window(pair, padding, edge):
+    """Weighted means and variances of every window of 11 x 11 pixels, with no filter's help."""
+    x, y = (image[0, :14, :13, :1] / 2 + 0.5 for image in pair)
+    bell = np.exp(-(np.arange(-5, 6) ** 2) / (2 * 1.5**2))
+    weights = np.outer(bell, bell).ravel() / bell.sum() ** 2
+    frame = [(edge, edge), (edge, edge)]
+    a, b = (
+        sliding_window_view(np.pad(image[..., 0], frame), (11, 11)).reshape(-1, 121)
+        for image in (x, y)
+    )
+    (mean_a, mean_b), (var_a, var_b) = zip(
+        *((w @ weights, (w - (w @ weights)[:, None]) ** 2 @ weights) for w in (a, b)), strict=True
+    )
+    both = ((a - mean_a[:, None]) * (b - mean_b[:, None])) @ weights
+    luminance = (2 * mean_a * mean_b + 1e-4) / (mean_a**2 + mean_b**2 + 1e-4)
+    structure = (2 * both + 9e-4) / (var_a + var_b + 9e-4)
+    cut = [image[:1, :14, :13, :1] for image in pair]
+    assert ssim(*cut, padding=padding) == pytest.approx(np.mean(luminance * structure), rel=1e-10)
 
 
 def test_ssim_of_swapped_axes_is_the_authors_and_another_number(pair):
