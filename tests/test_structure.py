@@ -27,7 +27,7 @@ OWNERS = {
 
 # Modules that know nothing of networks, and those that know nothing but arrays.
 NO_MODELS = ("schedules", "bridge", "precond", "samplers", "time_grids", "losses", "optim", "rngs")
-ARRAYS_ONLY = ("schedules", "rngs", "errors", "flops", "metrics.similarity")
+ARRAYS_ONLY = ("schedules", "rngs", "errors", "flops", "latent_diffusion", "metrics.similarity")
 
 # Commands, which read a config, within folders of modules that do not.
 COMMANDS = ("data.loader_speed",)
