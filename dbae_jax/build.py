@@ -26,6 +26,7 @@ def make_networks(config: Config) -> Networks:
         latent_dim=model.latent_dim,
         stochastic=model.stochastic,
         image_size=data.image_size,
+        remat=model.remat,
         **vars(model.encoder),
         **dtypes,
     )
@@ -33,7 +34,12 @@ def make_networks(config: Config) -> Networks:
         image_size=data.image_size, channels=data.channels, **vars(model.decoder), **dtypes
     )
     unet = UNet(
-        image_size=data.image_size, out_channels=data.channels, **vars(model.unet), **dtypes
+        image_size=data.image_size,
+        out_channels=data.channels,
+        attention=model.attention,
+        remat=model.remat,
+        **vars(model.unet),
+        **dtypes,
     )
     return Networks(AutoEncoder(encoder, decoder, unet), model.matmul_precision)
 

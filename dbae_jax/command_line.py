@@ -8,6 +8,7 @@ import pathlib
 import re
 import runpy
 import sys
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -41,6 +42,11 @@ def run(main: Callable[[list[str]], None]) -> None:
             main(argv)
         except DBAEError as error:
             _stop(error)
+        except Exception:
+            if not processes.several():
+                raise
+            traceback.print_exc()
+            processes.leave(1)
 
     app.run(guarded, flags_parser=_parse)
 

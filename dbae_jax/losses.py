@@ -31,6 +31,14 @@ class LossTerms(NamedTuple):
     stats: dict  # running statistics after the pass
 
 
+class Endpoint(NamedTuple):
+    """What encoder and endpoint decoder make of a batch."""
+
+    z: jax.Array  # [B, D]
+    x_T: jax.Array  # [B, H, W, C]
+    stats: dict  # running statistics after the pass
+
+
 def draw(key: jax.Array, image_shape: tuple[int, ...], latent_dim: int, bridge: Bridge) -> Draws:
     """Draws t ~ U(t_min, T) and the noises for images of shape [B, H, W, C].
 
@@ -78,17 +86,27 @@ def bridge_loss(
     z = networks.encode(variables, x_0).sample(draws.eps)
     if shuffle_codes:
         z = jnp.roll(z, 1, axis=0)
-    stats = variables["stats"]
-    if train:
-        x_T, stats = networks.endpoint_train(variables, z)
-    else:
-        x_T = networks.endpoint(variables, z)
-    x_t = marginal_sample(bridge.schedule, draws.t, x_0, x_T, draws.noise)
+    codes = endpoint(networks, variables, z, train=train)
+    return denoising_loss(networks, bridge, variables, x_0, codes, draws)
+
+
+def endpoint(networks, variables: dict, z: jax.Array, *, train: bool) -> Endpoint:
+    """Decodes z: [B, D] to x_T, with the batch's statistics when training."""
+    if not train:
+        return Endpoint(z, networks.endpoint(variables, z), variables["stats"])
+    return Endpoint(z, *networks.endpoint_train(variables, z))
+
+
+def denoising_loss(
+    networks, bridge: Bridge, variables: dict, x_0: jax.Array, codes: Endpoint, draws: Draws
+) -> LossTerms:
+    """The part of `bridge_loss` behind the endpoint; each example's is its own."""
+    x_t = marginal_sample(bridge.schedule, draws.t, x_0, codes.x_T, draws.noise)
 
     def network_fn(x, c_noise, z):
         return networks.network(variables, x, c_noise, z, draws.dropout_key)
 
     at = bridge.at(draws.t)
-    denoised = make_denoiser(network_fn)(x_t, at, x_T, z)
+    denoised = make_denoiser(network_fn)(x_t, at, codes.x_T, codes.z)
     error = jnp.mean((denoised - x_0) ** 2, axis=(1, 2, 3))
-    return LossTerms(at.weight * error, error, z, stats)
+    return LossTerms(at.weight * error, error, codes.z, codes.stats)

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import re
 import socket
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ from jax.experimental import multihost_utils
 from dbae_jax.errors import ConfigError, LostProcessError
 
 HEARTBEAT_TIMEOUT_SECONDS = 60  # silence after which a process counts as lost
+# How messages of the runtime begin; some come as ValueError.
+STATUS = re.compile("(UNKNOWN|UNAVAILABLE|INTERNAL|DEADLINE_EXCEEDED|ABORTED|CANCELLED): ")
 
 
 def start(
@@ -100,10 +103,10 @@ def wait_for_all(name: str) -> None:
 
 def is_loss(error: BaseException | None) -> bool:
     """Whether an error, or what led to it, is a device's in a run of several processes."""
-    if not jax.distributed.is_initialized() or jax.process_count() == 1:
+    if not several():
         return False
     while error is not None:
-        if isinstance(error, jax.errors.JaxRuntimeError):
+        if isinstance(error, jax.errors.JaxRuntimeError) or STATUS.match(str(error)):
             return True
         error = error.__cause__ or error.__context__
     return False
@@ -129,10 +132,15 @@ def naming_the_lost() -> Iterator[None]:
         ) from error
 
 
+def several() -> bool:
+    """Whether this process is one of several of a run."""
+    return jax.distributed.is_initialized() and jax.process_count() > 1
+
+
 def leave(code: int) -> NoReturn:
     """Ends this process; of several, without waiting for the others, which may be lost."""
     sys.stderr.flush()
-    if jax.distributed.is_initialized() and jax.process_count() > 1:
+    if several():
         os._exit(code)
     sys.exit(code)
 

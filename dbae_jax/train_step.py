@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from dbae_jax import images, losses
+from dbae_jax.accumulation import accumulated_gradient
 from dbae_jax.precond import Bridge
 from dbae_jax.train_state import TrainState, update_ema
 
@@ -17,25 +18,38 @@ DiagnoseFn = Callable[[TrainState, Batch, jax.Array], Metrics]
 
 
 def make_train_step(
-    networks, bridge: Bridge, optimizer: optax.GradientTransformation, *, ema_decay: float
+    networks,
+    bridge: Bridge,
+    optimizer: optax.GradientTransformation,
+    *,
+    ema_decay: float,
+    accumulation_steps: int = 1,
 ) -> StepFn:
     """Returns train_step(state, batch, key) -> (state, metrics), to be jitted by the caller.
 
     The batch is the global one; `key` is the run's root key and never changes, the step count is
     folded in here. Metrics are scalars: loss, x_0_mse (of the denoised images, in units of
-    [-1, 1]), grad_norm, and param_norm after the step.
+    [-1, 1]), grad_norm, and param_norm after the step. With more than one of `accumulation_steps`
+    the batch is worked off in as many parts, see `accumulation`.
     """
+
+    def gradient(variables, x_0, draws):
+        if accumulation_steps > 1:
+            return accumulated_gradient(networks, bridge, variables, x_0, draws, accumulation_steps)
+
+        def loss_fn(params):
+            full = {"params": params, "stats": variables["stats"]}
+            terms = losses.bridge_loss(networks, bridge, full, x_0, draws, train=True)
+            return terms.weighted.mean(), terms
+
+        grads, terms = jax.grad(loss_fn, has_aux=True)(variables["params"])
+        return terms, grads
 
     def train_step(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, Metrics]:
         x_0 = images.to_float(batch["image"])
         draws = _draw(networks, bridge, x_0, jax.random.fold_in(key, state.step))
 
-        def loss_fn(params):
-            variables = {"params": params, "stats": state.variables["stats"]}
-            terms = losses.bridge_loss(networks, bridge, variables, x_0, draws, train=True)
-            return terms.weighted.mean(), terms
-
-        (loss, terms), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.variables["params"])
+        terms, grads = gradient(state.variables, x_0, draws)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.variables["params"])
         variables = {
             "params": optax.apply_updates(state.variables["params"], updates),
@@ -43,7 +57,7 @@ def make_train_step(
         }
         ema = update_ema(state.ema, variables, ema_decay)
         metrics = {
-            "loss": loss,
+            "loss": terms.weighted.mean(),
             "x_0_mse": terms.x_0_error.mean(),
             "grad_norm": optax.tree.norm(grads),
             "param_norm": optax.tree.norm(variables["params"]),

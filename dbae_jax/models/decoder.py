@@ -12,6 +12,7 @@ from jax import lax
 from jax.typing import DTypeLike
 
 from dbae_jax.models.layers import kernel_init, upsample
+from dbae_jax.models.norms import channel_moments
 
 BATCH_NORM_EPS = 1e-5
 BATCH_NORM_MOMENTUM = 0.9
@@ -130,17 +131,16 @@ class BatchNorm(nn.Module):
         var = self.variable("stats", "var", jnp.ones, shape)
         scale = self.param("scale", nn.initializers.ones_init(), shape, self.param_dtype)
         bias = self.param("bias", nn.initializers.zeros_init(), shape, self.param_dtype)
-        x = x.astype(jnp.float32)
         use_mean, use_var = mean.value, var.value
         if train:
-            axes = tuple(range(x.ndim - 1))
-            use_mean, use_var = x.mean(axes), x.var(axes)
+            use_mean, use_var = channel_moments(x, tuple(range(x.ndim - 1)))
             if not self.is_initializing():
                 count = x.size // x.shape[-1]
                 keep = BATCH_NORM_MOMENTUM
                 mean.value = keep * mean.value + (1 - keep) * use_mean
                 var.value = keep * var.value + (1 - keep) * use_var * count / (count - 1)
-        x = (x - use_mean) * lax.rsqrt(use_var + BATCH_NORM_EPS) * scale + bias
+        scale = scale * lax.rsqrt(use_var + BATCH_NORM_EPS)
+        x = x.astype(jnp.float32) * scale + (bias - use_mean * scale)
         return x.astype(self.dtype)
 
 

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from dbae_jax.models import layout
-from dbae_jax.models.layers import AttentionBlock, GroupNorm, ResBlock, conv, linear
+from dbae_jax.models.layers import AttentionBlock, ResBlock, conv, linear, rematerialised
+from dbae_jax.models.norms import GroupNorm
 
 LOG_SIGMA_BOUND = 5.0
 MIN_SIGMA = 0.01
@@ -32,7 +33,8 @@ class Encoder(nn.Module):
     """Residual tower, middle, norm, SiLU, pool and projection to z; one attention head.
 
     `pool="mean"` averages over positions, as the paper; `pool="flatten"` projects all positions.
-    Stochastic codes are bounded: mean and log_sigma are 5 tanh(v / 5).
+    Stochastic codes are bounded: mean and log_sigma are 5 tanh(v / 5). `remat`: see
+    `layers.rematerialised`.
 
     Source: DBAE, appendix (the encoder of DiffAE with one convolution a block).
     """
@@ -45,6 +47,7 @@ class Encoder(nn.Module):
     num_res_blocks: int
     attention_resolutions: tuple[int, ...]
     pool: str = "mean"
+    remat: str = "none"
     dtype: DTypeLike = jnp.float32
     param_dtype: DTypeLike = jnp.float32
 
@@ -52,17 +55,18 @@ class Encoder(nn.Module):
     def __call__(self, x_0: jax.Array) -> Code:
         """Encodes x_0: [B, H, W, C], pixels in [-1, 1]; the code is float32."""
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        res_block, attention_block = rematerialised(self.remat, ResBlock, AttentionBlock)
         h = conv(x_0.astype(self.dtype), self.base_channels, name="conv_in", **dtypes)
         for stage in self.stages(layout.down_path):
             name = f"down_{stage.index}"
-            h = ResBlock(stage.channels, resample=stage.resample, name=name, **dtypes)(h)
+            h = res_block(stage.channels, resample=stage.resample, name=name, **dtypes)((h,))
             if stage.attention:
-                h = AttentionBlock(name=f"{name}_attention", **dtypes)(h)
-        h = ResBlock(h.shape[-1], name="middle_0", **dtypes)(h)
-        h = AttentionBlock(name="middle_attention", **dtypes)(h)
-        h = ResBlock(h.shape[-1], name="middle_1", **dtypes)(h)
-        h = nn.silu(GroupNorm(name="norm_out", **dtypes)(h))
-        return self._project(h)
+                h = attention_block(name=f"{name}_attention", **dtypes)(h)
+        h = res_block(h.shape[-1], name="middle_0", **dtypes)((h,))
+        h = attention_block(name="middle_attention", **dtypes)(h)
+        h = res_block(h.shape[-1], name="middle_1", **dtypes)((h,))
+        (h,) = GroupNorm(name="norm_out", **dtypes)((h,))
+        return self._project(nn.silu(h))
 
     @nn.nowrap
     def stages(self, path: Callable[..., list[layout.Stage]]) -> list[layout.Stage]:

@@ -5,17 +5,19 @@ Norms and softmax compute in float32 whatever the dtype. Weights start as PyTorc
 (uniform, variance 1 / (3 fan_in)), biases likewise: training starts where the authors' does.
 """
 
-import functools
 import math
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jax.typing import DTypeLike
+
+from dbae_jax.models.attention import attend
+from dbae_jax.models.norms import GroupNorm, split_as
 
 kernel_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 zeros = nn.initializers.zeros_init()
-GroupNorm = functools.partial(nn.GroupNorm, num_groups=32, epsilon=1e-5, use_fast_variance=False)
 
 
 def bias_init(fan_in: int) -> nn.initializers.Initializer:
@@ -48,10 +50,39 @@ def linear(x: jax.Array, features: int, **kwargs) -> jax.Array:
     return nn.Dense(features, kernel_init=kernel_init, bias_init=bias_init(fan_in), **kwargs)(x)
 
 
+class ConvOfParts(nn.Module):
+    """A convolution of concatenated feature maps that never concatenates them; as `conv`."""
+
+    channels: int
+    size: int = 3
+    dtype: DTypeLike = jnp.float32
+    param_dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, parts: tuple[jax.Array, ...]) -> jax.Array:
+        """Returns [B, H, W, channels] for parts [B, H, W, C_i]."""
+        width = sum(part.shape[-1] for part in parts)
+        shape = (self.size, self.size, width, self.channels)
+        kernel = self.param("kernel", kernel_init, shape, self.param_dtype)
+        bias = bias_init(width * self.size**2)
+        bias = self.param("bias", bias, (self.channels,), self.param_dtype)
+        pieces = split_as(parts, kernel.astype(self.dtype), axis=2)
+        return sum(map(self._convolve, parts, pieces)) + bias.astype(self.dtype)
+
+    @nn.nowrap
+    def _convolve(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return lax.conv_general_dilated(
+            x.astype(self.dtype),
+            kernel,
+            window_strides=(1, 1),
+            padding="SAME",
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+
+
 def downsample(x: jax.Array) -> jax.Array:
     """Returns the 2x2 means of x: [B, H, W, C] -> [B, H/2, W/2, C]."""
-    b, h, w, c = x.shape
-    return x.reshape(b, h // 2, 2, w // 2, 2, c).mean(axis=(2, 4))
+    return nn.avg_pool(x, (2, 2), strides=(2, 2))
 
 
 def upsample(x: jax.Array) -> jax.Array:
@@ -70,7 +101,7 @@ class ResBlock(nn.Module):
     Without: x -> skip(x) + conv(resample(SiLU(norm(x)))). With an embedding a second half follows
     the convolution: norm, scale and shift by a linear map of SiLU(embedding), SiLU, dropout,
     zero-initialised convolution. `resample` acts on both branches, `skip` is a 1x1 convolution
-    where channels change.
+    where channels change. `dropout` is the rate, 0 in evaluation.
     """
 
     channels: int
@@ -81,35 +112,39 @@ class ResBlock(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, embedding: jax.Array | None = None, *, train: bool = False
+        self, parts: tuple[jax.Array, ...], embedding: jax.Array | None = None
     ) -> jax.Array:
+        """Returns [B, H', W', channels] for parts [B, H, W, C_i] of x and an embedding [B, E]."""
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         resample = RESAMPLE[self.resample]
-        h = nn.silu(GroupNorm(name="norm_in", **dtypes)(x))
-        h = conv(resample(h), self.channels, name="conv_in", **dtypes)
+        h = GroupNorm(name="norm_in", **dtypes)(parts)
+        h = tuple(resample(nn.silu(part)) for part in h)
+        h = ConvOfParts(self.channels, name="conv_in", **dtypes)(h)
         if embedding is not None:
-            h = self._modulated(h, embedding, train=train)
-        skip = resample(x)
-        if x.shape[-1] != self.channels:
-            skip = conv(skip, self.channels, size=1, name="skip", **dtypes)
-        return skip + h
+            h = self._modulated(h, embedding)
+        skip = tuple(resample(part) for part in parts)
+        if sum(part.shape[-1] for part in parts) == self.channels:
+            return skip[0] + h
+        return ConvOfParts(self.channels, size=1, name="skip", **dtypes)(skip) + h
 
-    def _modulated(self, h: jax.Array, embedding: jax.Array, *, train: bool) -> jax.Array:
+    def _modulated(self, h: jax.Array, embedding: jax.Array) -> jax.Array:
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         modulation = linear(nn.silu(embedding), 2 * self.channels, name="embedding", **dtypes)
-        scale, shift = jnp.split(modulation[:, None, None, :], 2, axis=-1)
-        h = GroupNorm(name="norm_out", **dtypes)(h) * (1 + scale) + shift
-        h = nn.Dropout(self.dropout, deterministic=not train)(nn.silu(h))
+        scale, shift = jnp.split(modulation, 2, axis=-1)
+        (h,) = GroupNorm(name="norm_out", **dtypes)((h,), (1 + scale, shift))
+        h = nn.Dropout(self.dropout, deterministic=not self.dropout)(nn.silu(h))
         return conv(h, self.channels, zero=True, name="conv_out", **dtypes)
 
 
 class AttentionBlock(nn.Module):
     """Self-attention over positions, added to its input; softmax in float32.
 
-    The projection's channels are ordered [head][q, k, v][channels of a head].
+    The projection's channels are ordered [head][q, k, v][channels of a head]. `implementation`:
+    see `attention.attend`.
     """
 
     num_heads: int = 1
+    implementation: str = "auto"
     dtype: DTypeLike = jnp.float32
     param_dtype: DTypeLike = jnp.float32
 
@@ -117,12 +152,21 @@ class AttentionBlock(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         b, height, width, channels = x.shape
-        h = GroupNorm(name="norm", **dtypes)(x)
+        (h,) = GroupNorm(name="norm", **dtypes)((x,))
         qkv = conv(h, 3 * channels, size=1, name="qkv", **dtypes)
         qkv = qkv.reshape(b, height * width, self.num_heads, 3, channels // self.num_heads)
         q, k, v = (qkv[:, :, :, i] for i in range(3))
-        h = jax.nn.dot_product_attention(q, k, v).reshape(x.shape)
+        h = attend(q, k, v, self.implementation).reshape(x.shape)
         return x + conv(h, channels, size=1, zero=True, name="out", **dtypes)
+
+
+def rematerialised(remat: str, *blocks: type[nn.Module]) -> tuple[type[nn.Module], ...]:
+    """Returns the classes of blocks as `remat` has them: "none", as they are, or "blocks".
+
+    "blocks": of each block only its input is kept for the backward pass, which runs the block's
+    forward pass again: less memory, a third more arithmetic, the same numbers.
+    """
+    return {"none": blocks, "blocks": tuple(map(nn.remat, blocks))}[remat]
 
 
 def sinusoid(position: jax.Array, width: int) -> jax.Array:

@@ -10,19 +10,22 @@ from jax.typing import DTypeLike
 from dbae_jax.models import layout
 from dbae_jax.models.layers import (
     AttentionBlock,
-    GroupNorm,
     ResBlock,
     conv,
     linear,
+    rematerialised,
     sinusoid,
 )
+from dbae_jax.models.norms import GroupNorm
 
 
 class UNet(nn.Module):
     """F([c_in x_t, x_T], c_noise, z).
 
     Source: ADM (Dhariwal and Nichol, 2021) with resampling inside residual blocks and scale-shift
-    norms; the embedding of time and a linear map of z are added.
+    norms; the embedding of time and a linear map of z are added. The up path hands [h, skip] on as
+    two parts: they are never concatenated. `attention`: see `attention.attend`; `remat`: see
+    `layers.rematerialised`.
     """
 
     image_size: int
@@ -33,6 +36,8 @@ class UNet(nn.Module):
     attention_resolutions: tuple[int, ...]
     head_channels: int
     dropout: float
+    attention: str = "auto"
+    remat: str = "none"
     dtype: DTypeLike = jnp.float32
     param_dtype: DTypeLike = jnp.float32
 
@@ -56,15 +61,16 @@ class UNet(nn.Module):
         h = conv(x.astype(self.dtype), self.base_channels, name="conv_in", **dtypes)
         skips = [h]
         for stage in self.stages(layout.down_path):
-            h = self._stage(f"down_{stage.index}", stage, h, embedding, train=train)
+            h = self._stage(f"down_{stage.index}", stage, (h,), embedding, train=train)
             skips.append(h)
-        h = self._block("middle_0", h.shape[-1], h, embedding, train=train)
+        h = self._block("middle_0", h.shape[-1], (h,), embedding, train=train)
         h = self._attention("middle_attention", h)
-        h = self._block("middle_1", h.shape[-1], h, embedding, train=train)
+        h = self._block("middle_1", h.shape[-1], (h,), embedding, train=train)
         for stage in self.stages(layout.up_path):
-            h = jnp.concatenate([h, skips.pop()], axis=-1)
-            h = self._stage(f"up_{stage.index}", stage, h, embedding, train=train)
-        h = nn.silu(GroupNorm(name="norm_out", **dtypes)(h))
+            parts = (h, skips.pop())
+            h = self._stage(f"up_{stage.index}", stage, parts, embedding, train=train)
+        (h,) = GroupNorm(name="norm_out", **dtypes)((h,))
+        h = nn.silu(h)
         return conv(h, self.out_channels, zero=True, name="conv_out", **dtypes).astype(jnp.float32)
 
     @nn.nowrap
@@ -85,26 +91,33 @@ class UNet(nn.Module):
         time = linear(nn.silu(time), width, name="time_1", **dtypes)
         return time + linear(z, width, name="code", **dtypes)
 
-    def _stage(self, name, stage, h, embedding, *, train):
-        h = self._block(name, stage.channels, h, embedding, resample=stage.resample, train=train)
+    def _stage(self, name, stage, parts, embedding, *, train):
+        up = {"resample": "up", "train": train}
+        as_named = {"resample": stage.resample, "train": train}
+        h = self._block(name, stage.channels, parts, embedding, **as_named)
         if stage.attention:
             h = self._attention(f"{name}_attention", h)
         if stage.upsample_after:
-            name = f"{name}_upsample"
-            h = self._block(name, stage.channels, h, embedding, resample="up", train=train)
+            h = self._block(f"{name}_upsample", stage.channels, (h,), embedding, **up)
         return h
 
-    def _block(self, name, channels, h, embedding, *, resample="keep", train):
-        block = ResBlock(
+    def _block(self, name, channels, parts, embedding, *, resample="keep", train):
+        (block,) = rematerialised(self.remat, ResBlock)
+        return block(
             channels,
             resample=resample,
-            dropout=self.dropout,
+            dropout=self.dropout if train else 0.0,
             dtype=self.dtype,
             param_dtype=self.param_dtype,
             name=name,
-        )
-        return block(h, embedding, train=train)
+        )(parts, embedding)
 
     def _attention(self, name, h):
-        heads = h.shape[-1] // self.head_channels
-        return AttentionBlock(heads, dtype=self.dtype, param_dtype=self.param_dtype, name=name)(h)
+        (block,) = rematerialised(self.remat, AttentionBlock)
+        return block(
+            h.shape[-1] // self.head_channels,
+            self.attention,
+            dtype=self.dtype,
+            param_dtype=self.param_dtype,
+            name=name,
+        )(h)

@@ -1,0 +1,72 @@
+"""The gradient of the loss on a batch, with the U-Net seeing a part of the batch at a time."""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from dbae_jax import losses
+from dbae_jax.precond import Bridge
+
+
+def accumulated_gradient(
+    networks, bridge: Bridge, variables: dict, x_0: jax.Array, draws: losses.Draws, num_parts: int
+) -> tuple[losses.LossTerms, dict]:
+    """Returns the loss terms of a batch and the gradient of their mean, as if taken in one.
+
+    The endpoint decoder sees the whole batch at once: its batch norm and its power step are those
+    of one pass, and so is the gradient, up to rounding and the dropout masks, whatever the number
+    of parts. Encoder and U-Net, which keep nearly all the memory, see one part after another: the
+    U-Net's gradient is summed part by part and those of z and x_T kept; behind the last part the
+    decoder is gone back through once, and the encoder part by part, run a second time for it.
+
+    Args:
+      networks: functions of `variables`, as `losses.bridge_loss` takes them.
+      bridge: schedule and scalings.
+      variables: {"params", "stats"}.
+      x_0: [B, H, W, C], pixels in [-1, 1].
+      draws: times and noises of the batch.
+      num_parts: a divisor of B.
+    """
+    params, stats = variables["params"], variables["stats"]
+
+    def codes_of(params):
+        full = {"params": params, "stats": stats}
+        encode = jax.checkpoint(lambda x_0: networks.encode(full, x_0))
+        code = join(lax.map(encode, split(x_0, num_parts)))
+        made = losses.endpoint(networks, full, code.sample(draws.eps), train=True)
+        return (made.z, made.x_T), made.stats
+
+    (z, x_T), pull_back, moved = jax.vjp(codes_of, params, has_aux=True)
+
+    def loss_of_part(params, z, x_T, x_0, draws):
+        full = {"params": params, "stats": stats}
+        codes = losses.Endpoint(z, x_T, {})
+        terms = losses.denoising_loss(networks, bridge, full, x_0, codes, draws)
+        return terms.weighted.mean() / num_parts, terms
+
+    def add_part(total, part):
+        grad = jax.grad(loss_of_part, argnums=(0, 1, 2), has_aux=True)
+        (by_params, *by_codes), terms = grad(params, *part)
+        return jax.tree.map(jnp.add, total, by_params), (terms, tuple(by_codes))
+
+    parts = split((z, x_T, x_0, draws._replace(dropout_key=None)), num_parts)
+    keys = jax.random.split(draws.dropout_key, num_parts)
+    parts = (*parts[:-1], parts[-1]._replace(dropout_key=keys))
+    total, outcome = lax.scan(add_part, jax.tree.map(jnp.zeros_like, params), parts)
+    terms, by_codes = join(outcome)
+    (by_params,) = pull_back(by_codes)
+    return terms._replace(stats=moved), jax.tree.map(jnp.add, total, by_params)
+
+
+def split(tree, num_parts: int):
+    """Cuts the first axis of all arrays: [B, ...] -> [num_parts, B / num_parts, ...].
+
+    Part i has the examples i, i + num_parts, ...: of a batch that is split over devices, every
+    device then works on its own examples in every part.
+    """
+    return jax.tree.map(lambda a: a.reshape(-1, num_parts, *a.shape[1:]).swapaxes(0, 1), tree)
+
+
+def join(tree):
+    """Undoes `split`."""
+    return jax.tree.map(lambda a: a.swapaxes(0, 1).reshape(-1, *a.shape[2:]), tree)

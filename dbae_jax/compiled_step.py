@@ -1,0 +1,64 @@
+"""The training step as it runs on a mesh: one jitted function, and the shapes it takes."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from dbae_jax import build, sharding, train_state
+from dbae_jax.config import Config
+from dbae_jax.train_step import Batch, StepFn, make_train_step
+
+
+class AbstractArguments(NamedTuple):
+    """Shapes, dtypes and shardings of the step's arguments; no arrays."""
+
+    state: train_state.TrainState
+    batch: Batch
+    key: jax.ShapeDtypeStruct
+
+
+def make_jitted_step(config: Config, mesh: jax.sharding.Mesh) -> StepFn:
+    """Returns train_step jitted for the mesh: state replicated and donated, batch split.
+
+    Raises:
+      ConfigError: if the devices cannot share the batch.
+    """
+    sharding.check_batch_size(
+        config.train.batch_size // config.train.accumulation_steps,
+        mesh,
+        "train.batch_size / train.accumulation_steps",
+    )
+    step = make_train_step(
+        build.make_networks(config),
+        build.make_bridge(config.bridge),
+        build.make_optimizer(config),
+        ema_decay=config.optim.ema_decay,
+        accumulation_steps=config.train.accumulation_steps,
+    )
+    everywhere = sharding.replicated(mesh)
+    return jax.jit(
+        step,
+        in_shardings=(everywhere, sharding.batched(mesh), everywhere),
+        out_shardings=(everywhere, everywhere),
+        donate_argnums=0,
+    )
+
+
+def abstract_arguments(config: Config, mesh: jax.sharding.Mesh) -> AbstractArguments:
+    """Returns what the jitted step is lowered with where there are no devices."""
+    networks, optimizer = build.make_networks(config), build.make_optimizer(config)
+    everywhere = sharding.replicated(mesh)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    state = jax.eval_shape(lambda key: train_state.create(networks, optimizer, key), key)
+    size, channels = config.data.image_size, config.data.channels
+    images = jax.ShapeDtypeStruct((config.train.batch_size, size, size, channels), jnp.uint8)
+
+    def placed(tree, at):
+        return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=at), tree)
+
+    return AbstractArguments(
+        placed(state, everywhere),
+        {"image": placed(images, sharding.batched(mesh))},
+        placed(key, everywhere),
+    )

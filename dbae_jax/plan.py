@@ -1,0 +1,174 @@
+"""What a training step needs on chips that are not at hand: memory, arithmetic, traffic, time."""
+
+import dataclasses
+import pathlib
+import re
+
+import jax
+import jaxlib
+
+from dbae_jax import compiled_step, files, hlo, sharding, topology
+from dbae_jax.chips import Chip
+from dbae_jax.config import Config
+from dbae_jax.errors import ConfigError
+
+# The least effort of XLA's backend finds the same fusions ten times faster; what it leaves out
+# are prefetches into on-chip memory, which `bytes accessed` would count a second time.
+QUICK = {"exec_time_optimization_effort": -1.0}
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Figures of one compiled training step; bytes and operations are those of one chip."""
+
+    topology: str
+    chip: Chip
+    num_chips: int
+    batch_size: int  # over all chips
+    num_steps: int
+    dtype: str
+    matmul_precision: str
+    argument_bytes: int  # state, key and this chip's images
+    output_bytes: int  # most of it in the place of the donated state
+    donated_bytes: int
+    temporary_bytes: int
+    peak_bytes: int
+    flops: float  # as XLA counts them
+    bytes_accessed: float  # operands and results of all fusions
+    collectives: tuple[hlo.Collective, ...]
+    compiler: str
+
+    @property
+    def fits(self) -> bool:
+        """Whether the peak is within the chip's memory."""
+        return self.peak_bytes <= self.chip.memory_bytes
+
+    @property
+    def compute_seconds(self) -> float:
+        """A step's arithmetic at the chip's peak."""
+        return self.flops / self.chip.peak_flops(self.dtype, self.matmul_precision)
+
+    @property
+    def memory_seconds(self) -> float:
+        """A step's memory traffic at full bandwidth."""
+        return self.bytes_accessed / self.chip.memory_bandwidth
+
+    @property
+    def collective_seconds(self) -> float:
+        """Collectives at full bandwidth; around a ring, an all-reduce sends its bytes twice."""
+        ring = (self.num_chips - 1) / self.num_chips
+        passes = {"all-reduce": 2 * ring, "collective-permute": 1.0}
+        sent = sum(passes.get(c.kind, ring) * c.num_bytes for c in self.collectives)
+        return sent / self.chip.interconnect
+
+    @property
+    def step_seconds(self) -> float:
+        """The roofline: the slower of arithmetic and memory, then the collectives."""
+        return max(self.compute_seconds, self.memory_seconds) + self.collective_seconds
+
+    @property
+    def hours(self) -> float:
+        """Roofline time of the config's number of steps."""
+        return self.step_seconds * self.num_steps / 3600
+
+
+def plan(
+    config: Config, name: str, json_path: pathlib.Path | None = None, *, quick: bool = True
+) -> str:
+    """Compiles the training step for a topology and returns what it needs, as text.
+
+    Args:
+      config: checked config; its data need not be there.
+      name: of the topology, see `topology.devices`.
+      json_path: a file to write the same figures to.
+      quick: compile with the least effort: minutes instead of tens of minutes, see `QUICK`.
+
+    Raises:
+      ConfigError: for an unknown topology, a compiler that is not installed, a batch that the
+        chips cannot share, or a step that does not fit into a chip's memory by far.
+    """
+    measured = measure(config, name, quick=quick)
+    if json_path is not None:
+        files.write_json(json_path, to_json(measured))
+    return describe(measured)
+
+
+def measure(config: Config, name: str, *, quick: bool = True) -> Plan:
+    """As `plan`, but returns the figures."""
+    devices, chip = topology.devices(name)
+    mesh = sharding.make_mesh(devices)
+    step = compiled_step.make_jitted_step(config, mesh)
+    lowered = step.lower(*compiled_step.abstract_arguments(config, mesh))
+    try:
+        compiled = lowered.compile(compiler_options=QUICK if quick else None)
+    except jax.errors.JaxRuntimeError as error:
+        raise ConfigError(_why_not_compiled(str(error), name)) from error
+    memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
+    return Plan(
+        topology=name,
+        chip=chip,
+        num_chips=len(devices),
+        batch_size=config.train.batch_size,
+        num_steps=config.train.num_steps,
+        dtype=config.model.dtype,
+        matmul_precision=config.model.matmul_precision,
+        argument_bytes=memory.argument_size_in_bytes,
+        output_bytes=memory.output_size_in_bytes,
+        donated_bytes=memory.alias_size_in_bytes,
+        temporary_bytes=memory.temp_size_in_bytes,
+        peak_bytes=memory.peak_memory_in_bytes,
+        flops=cost["flops"],
+        bytes_accessed=cost["bytes accessed"],
+        collectives=tuple(hlo.collectives(compiled.as_text())),
+        compiler=f"jaxlib {jaxlib.__version__}, {'least' if quick else 'full'} effort",
+    )
+
+
+def _why_not_compiled(message: str, name: str) -> str:
+    used = re.search(r"Used (\S+) of (\S+) hbm", message)
+    if not used:
+        return f"The step does not compile for {name}: {' '.join(message.split())[:300]}"
+    return (
+        f"The step does not fit on {name}: it needs {used[1]} of a chip's {used[2]}; use more "
+        "chips, config.model.dtype=bfloat16, config.train.accumulation_steps or "
+        "config.model.remat=blocks."
+    )
+
+
+def to_json(plan: Plan) -> dict:
+    """Returns all figures, derived ones too, as JSON types."""
+    derived = ("fits", "compute_seconds", "memory_seconds", "collective_seconds", "step_seconds")
+    values = dataclasses.asdict(plan) | {name: getattr(plan, name) for name in derived}
+    return values | {
+        "collectives": [c._asdict() for c in plan.collectives],
+        "hours": plan.hours,
+        "num_images": plan.num_steps * plan.batch_size,
+    }
+
+
+def describe(plan: Plan) -> str:
+    """Returns the figures as lines of text."""
+    chip, gib = plan.chip, 2**30
+    bound = "memory" if plan.memory_seconds > plan.compute_seconds else "arithmetic"
+    fits = "fits" if plan.fits else "DOES NOT FIT"
+    milliseconds = [
+        f"{1e3 * seconds:.1f}"
+        for seconds in (plan.compute_seconds, plan.memory_seconds, plan.collective_seconds)
+    ]
+    kinds = [f"{c.kind} {c.count} of {c.num_bytes / 1e6:.1f} MB" for c in plan.collectives]
+    return "\n".join(
+        [
+            f"{plan.topology}: {plan.num_chips} x {chip.name}, global batch {plan.batch_size}, "
+            f"{plan.dtype} ({plan.compiler}; chip: {chip.source})",
+            f"Memory a chip: peak {plan.peak_bytes / gib:.2f} GiB of "
+            f"{chip.memory_bytes / gib:.0f}: {fits} (arguments {plan.argument_bytes / gib:.2f}, "
+            f"outputs {plan.output_bytes / gib:.2f}, of these donated "
+            f"{plan.donated_bytes / gib:.2f}, temporaries {plan.temporary_bytes / gib:.2f})",
+            f"A step, a chip: {plan.flops / 1e12:.3f} TFLOP, {plan.bytes_accessed / 1e9:.2f} GB",
+            f"Collectives: {'; '.join(kinds) or 'none'}",
+            f"Roofline: {1e3 * plan.step_seconds:.1f} ms a step, bound by {bound} (arithmetic "
+            f"{milliseconds[0]}, memory {milliseconds[1]}, collectives {milliseconds[2]} ms)",
+            f"{plan.num_steps} steps, {plan.num_steps * plan.batch_size / 1e6:.1f}M images: "
+            f"{plan.hours:.1f} hours at the least",
+        ]
+    )

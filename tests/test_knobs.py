@@ -1,0 +1,97 @@
+"""Choices that change speed and memory change no loss and no gradient beyond rounding."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dbae_jax import accumulation, build, images, losses
+from dbae_jax.models.attention import attend
+from tests import tiny
+
+ATTENTION = {"model.encoder.attention_resolutions": (8,), "model.unet.attention_resolutions": (8,)}
+
+
+@functools.cache
+def _gradient(dropout=0.0, num_parts=1, seed=0, **model):
+    """(terms, gradient) of one batch of 8, in float32 or as `model` says."""
+    c = tiny.config(
+        **ATTENTION, **{"model.unet.dropout": dropout, "model.stochastic": True}, **model
+    )
+    networks, bridge = build.make_networks(c), build.make_bridge(c.bridge)
+    variables = tiny.variables(tiny.config(**ATTENTION, **{"model.stochastic": True}))
+    x_0 = images.to_float(jnp.asarray(tiny.images(8)))
+    draws = losses.draw(jax.random.key(seed), x_0.shape, 8, bridge)
+
+    def of_batch(variables):
+        if num_parts > 1:
+            return accumulation.accumulated_gradient(
+                networks, bridge, variables, x_0, draws, num_parts
+            )
+
+        def loss_fn(params):
+            full = {"params": params, "stats": variables["stats"]}
+            terms = losses.bridge_loss(networks, bridge, full, x_0, draws, train=True)
+            return terms.weighted.mean(), terms
+
+        grads, terms = jax.grad(loss_fn, has_aux=True)(variables["params"])
+        return terms, grads
+
+    return jax.device_get(jax.jit(of_batch)(variables))
+
+
+def _assert_same(got, want, rtol=2e-5):
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        np.testing.assert_allclose(a, b, rtol=rtol, atol=rtol * np.abs(want[0].weighted).max())
+
+
+def test_remat_changes_nothing():
+    """Dropout is drawn again in the backward pass: its masks must be the same."""
+    _assert_same(_gradient(0.1, **{"model.remat": "blocks"}), _gradient(0.1))
+
+
+def test_remat_keeps_less():
+    """Of the U-Net's residuals: what its backward pass needs beside weights and inputs."""
+
+    def kept(remat):
+        c = tiny.config(**{"model.remat": remat})
+        networks, variables = build.make_networks(c), tiny.variables(tiny.config())
+        x, z = jnp.zeros((4, 16, 16, 2)), jnp.zeros((4, 8))
+        run = functools.partial(networks.network, variables)
+        _, pull_back = jax.eval_shape(lambda x: jax.vjp(lambda x: run(x, z[:, 0], z), x), x)
+        return sum(leaf.size for leaf in jax.tree.leaves(pull_back) if leaf.ndim == 4)
+
+    assert kept("blocks") < 0.5 * kept("none")
+
+
+def test_attention_implementations_agree():
+    _assert_same(_gradient(**{"model.attention": "xla"}), _gradient())
+
+
+def test_bfloat16_attention_takes_its_softmax_in_float32():
+    q, k, v = 2 * jax.random.normal(jax.random.key(0), (3, 2, 64, 2, 16))
+    want = attend(q, k, v, "xla")
+    got = attend(*(a.astype(jnp.bfloat16) for a in (q, k, v)), "auto")
+    assert got.dtype == jnp.bfloat16
+    assert np.linalg.norm(got.astype(jnp.float32) - want) < 0.02 * np.linalg.norm(want)
+    text = jax.make_jaxpr(lambda q: attend(q, q, q, "auto"))(q.astype(jnp.bfloat16))
+    exponents = [e for e in text.jaxpr.eqns if e.primitive.name == "exp"]
+    inner = [e for j in text.jaxpr.eqns if "jaxpr" in j.params for e in j.params["jaxpr"].eqns]
+    exponents += [e for e in inner if e.primitive.name == "exp"]
+    assert {e.invars[0].aval.dtype for e in exponents} == {jnp.dtype("float32")}
+
+
+@pytest.mark.parametrize("num_parts", [2, 4])
+def test_accumulation_is_the_gradient_of_the_whole_batch(num_parts):
+    """Batch norm and power step included: they see the whole batch either way."""
+    _assert_same(_gradient(num_parts=num_parts), _gradient())
+
+
+def test_parts_draw_dropout_masks_of_their_own():
+    x = jnp.arange(12.0).reshape(6, 2)
+    assert np.array_equal(accumulation.split(x, 3)[1], x[1::3])
+    assert np.array_equal(accumulation.join(accumulation.split(x, 3)), x)
+    with_masks, without = _gradient(0.5, num_parts=2), _gradient(num_parts=2)
+    assert not np.allclose(with_masks[0].x_0_error, without[0].x_0_error, rtol=1e-3)

@@ -1,0 +1,86 @@
+"""Group norm and its statistics against flax's and against float64."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dbae_jax.models.layers import ConvOfParts, downsample
+from dbae_jax.models.norms import GroupNorm, channel_moments
+
+
+def _parts(widths, dtype=jnp.float32, offset=0.0):
+    x = offset + jax.random.normal(jax.random.key(0), (3, 6, 4, sum(widths)))
+    return x.astype(dtype), tuple(jnp.split(x.astype(dtype), np.cumsum(widths)[:-1], axis=-1))
+
+
+@pytest.mark.parametrize("widths", [(64,), (32, 32), (40, 24)])
+def test_group_norm_is_flaxs_on_the_concatenation(widths):
+    """Groups may reach over the seam of two parts, as at 384 + 256 channels of the U-Net."""
+    x, parts = _parts(widths)
+    ours, peer = GroupNorm(), nn.GroupNorm(num_groups=32, epsilon=1e-5, use_fast_variance=False)
+    scale, bias = jax.random.normal(jax.random.key(1), (2, 64))
+    variables = {"params": {"scale": scale, "bias": bias}}
+    like = jax.tree.map(jnp.shape, ours.init(jax.random.key(2), parts))
+    assert like == jax.tree.map(jnp.shape, peer.init(jax.random.key(2), x))
+
+    def of_parts(variables, parts):
+        return jnp.concatenate(ours.apply(variables, parts), axis=-1)
+
+    np.testing.assert_allclose(of_parts(variables, parts), peer.apply(variables, x), atol=2e-6)
+    weights = jax.random.normal(jax.random.key(3), x.shape)
+    got = jax.grad(lambda *a: jnp.sum(weights * of_parts(*a)), (0, 1))(variables, parts)
+    want = jax.grad(lambda *a: jnp.sum(weights * peer.apply(*a)), (0, 1))(variables, x)
+    np.testing.assert_allclose(jnp.concatenate(got[1], -1), want[1], atol=2e-5)
+    for name in ("scale", "bias"):
+        np.testing.assert_allclose(
+            got[0]["params"][name], want[0]["params"][name], rtol=1e-5, atol=2e-5
+        )
+
+
+def test_modulation_follows_the_norm():
+    x, parts = _parts((64,))
+    norm = GroupNorm()
+    variables = norm.init(jax.random.key(0), parts)
+    by, to = jax.random.normal(jax.random.key(1), (2, 3, 64))
+    (plain,), (got,) = norm.apply(variables, parts), norm.apply(variables, parts, (by, to))
+    want = plain * by[:, None, None] + to[:, None, None]
+    np.testing.assert_allclose(got, want, atol=1e-5)
+
+
+@pytest.mark.parametrize("offset", [0.0, 3.0, 30.0])
+def test_one_pass_loses_less_than_bfloat16_has(offset):
+    """Variance of bfloat16 maps far from 0: the error of one pass, against that of rounding."""
+    true = offset + np.random.default_rng(0).standard_normal((2, 128, 128, 4))
+    x = jnp.asarray(true, jnp.bfloat16)
+    mean, var = channel_moments(x, (1, 2))
+    assert mean.dtype == var.dtype == jnp.float32
+    kept = np.asarray(x, np.float64)
+    np.testing.assert_allclose(mean, kept.mean((1, 2)), rtol=1e-5, atol=1e-5)
+    rounding = np.abs(kept - true).max() * np.sqrt(kept.var((1, 2)))
+    assert np.all(np.abs(var - kept.var((1, 2))) < 0.1 * rounding)
+
+
+def test_float32_takes_two_passes():
+    true = 1000 + np.random.default_rng(0).standard_normal((2, 64, 64, 4)).astype(np.float32)
+    _, var = channel_moments(jnp.asarray(true), (1, 2))
+    np.testing.assert_allclose(var, true.astype(np.float64).var((1, 2)), rtol=1e-3)
+
+
+def test_a_convolution_of_parts_is_that_of_the_concatenation():
+    x, parts = _parts((40, 24))
+    ours, peer = ConvOfParts(8), nn.Conv(8, (3, 3))
+    variables = ours.init(jax.random.key(1), parts)
+    assert jax.tree.map(jnp.shape, variables) == jax.tree.map(
+        jnp.shape, peer.init(jax.random.key(1), x)
+    )
+    np.testing.assert_allclose(
+        ours.apply(variables, parts), peer.apply(variables, x), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_downsampling_takes_means():
+    x, _ = _parts((5,))
+    want = np.asarray(x).reshape(3, 3, 2, 2, 2, 5).mean((2, 4))
+    np.testing.assert_allclose(downsample(x), want, atol=1e-6)
