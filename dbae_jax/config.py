@@ -22,6 +22,7 @@ from dbae_jax.sections import (
     EvalConfig,
     ModelConfig,
     OptimConfig,
+    PriorConfig,
     SampleConfig,
     TrainConfig,
     require,
@@ -41,6 +42,22 @@ ADDED = {
     "model.remat": "none",
     "train.accumulation_steps": 1,
     "eval.num_train_images": 0,
+    "prior.num_layers": 10,
+    "prior.width": 2048,
+    "prior.timesteps": 1000,
+    "prior.beta": 0.008,
+    "prior.sample_codes": False,
+    "prior.optimizer": "radam",
+    "prior.learning_rate": 1e-4,
+    "prior.ema_decay": 0.9999,
+    "prior.batch_size": 128,
+    "prior.num_steps": 750_000,
+    "prior.log_every_steps": 1_000,
+    "prior.evaluate_every_steps": 50_000,
+    "prior.checkpoint_every_steps": 10_000,
+    "prior.bound_points": 50,
+    "prior.sampler": "ancestral",
+    "prior.sample_steps": 250,
 }
 
 
@@ -55,6 +72,7 @@ class Config:
     optim: OptimConfig
     train: TrainConfig
     checkpoint: CheckpointConfig
+    prior: PriorConfig
     sample: SampleConfig
     eval: EvalConfig
 
@@ -119,7 +137,7 @@ def upgrade(saved: Mapping[str, Any]) -> dict[str, Any]:
     upgraded = {key: dict(v) if isinstance(v, Mapping) else v for key, v in saved.items()}
     for path, value in ADDED.items():
         section, _, key = path.partition(".")
-        upgraded[section].setdefault(key, value)
+        upgraded.setdefault(section, {}).setdefault(key, value)
     return upgraded
 
 

@@ -3,7 +3,10 @@
 import json
 import os
 import pathlib
+from collections.abc import Mapping
 from typing import Any
+
+import numpy as np
 
 from dbae_jax import processes
 
@@ -18,6 +21,17 @@ def write_bytes(path: pathlib.Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(f"{path.name}.tmp")
     fresh.write_bytes(content)
+    os.replace(fresh, path)
+
+
+def write_npz(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """As `write_bytes`, for named arrays, which are written one after the other."""
+    if not processes.is_writer():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(f"{path.name}.tmp")
+    with fresh.open("wb") as file:
+        np.savez(file, **arrays)
     os.replace(fresh, path)
 
 

@@ -99,6 +99,10 @@ WRONG_CONFIGS = {
         "image_size=1024 divides",
     ),
     "seed": ({"seed": -1}, "seed=-1"),
+    "prior layers": ({"prior.num_layers": 1}, "prior.num_layers=1"),
+    "prior beta": ({"prior.beta": 1.0}, r"prior.beta=1.0 .* \(0, 1\)"),
+    "prior sampler": ({"prior.sampler": "euler"}, "one of ancestral, ddim"),
+    "prior steps": ({"prior.sample_steps": 21}, "1 to timesteps=20"),
 }
 
 
