@@ -100,6 +100,11 @@ class Config:
                     f"{model}.{name}.attention_resolutions={tower.attention_resolutions}",
                     f"among the tower's resolutions {resolutions}",
                 )
+        require(
+            self.model.stochastic or not self.prior.sample_codes,
+            f"{path}.prior.sample_codes=True",
+            f"False for a deterministic encoder ({model}.stochastic=False)",
+        )
         self._check_heads(f"{model}.unet", resolutions)
 
     def _check_heads(self, path: str, resolutions: list[int]) -> None:

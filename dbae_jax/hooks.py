@@ -5,7 +5,7 @@ import logging
 import pathlib
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import jax
 import numpy as np
@@ -37,6 +37,13 @@ class Clock:
     def __init__(self, seconds_before: float):
         self._before = seconds_before
         self.start()
+
+    @classmethod
+    def going_on(cls, directory: pathlib.Path) -> Self:
+        """Makes the clock of a run: it shows what the record in its folder shows last."""
+        rows = summaries.read(directory)
+        earlier = [row["train_seconds"] for row in rows if "train_seconds" in row]
+        return cls(earlier[-1] if earlier else 0.0)
 
     def start(self) -> None:
         """Begins this stretch of training and its first interval."""
@@ -132,9 +139,7 @@ def make_hooks(
     scalars: summaries.Writer,
 ) -> Hooks:
     """Builds the hooks that a config asks for; see `configs/base.py` for their intervals."""
-    meter = Meter()
-    earlier = [row["train_seconds"] for row in summaries.read(directory) if "train_seconds" in row]
-    clock = Clock(earlier[-1] if earlier else 0.0)
+    meter, clock = Meter(), Clock.going_on(directory)
     meta = workdir.meta(config)
     shown, _ = gather(held_out, config.eval.num_pictures)
     model = DBAE(config, run.state.ema, mesh=run.mesh)
@@ -142,8 +147,16 @@ def make_hooks(
     def save(step: int, state: TrainState) -> None:
         checkpoints.save(state, step, meta)
 
+    logger = make_logger(
+        meter,
+        clock,
+        scalars,
+        rate_schedule=build.make_learning_rate(config),
+        batch_size=config.train.batch_size,
+        num_steps=config.train.num_steps,
+    )
     hooks = [
-        Hook(config.train.log_every_steps, _logger(config, meter, clock, scalars)),
+        Hook(config.train.log_every_steps, logger),
         Hook(config.train.diagnose_every_steps, _diagnoser(config, run, held_out, scalars)),
         Hook(config.train.evaluate_every_steps, _evaluator(config, model, held_out, scalars)),
         Hook(config.train.picture_every_steps, _painter(config, model, shown, directory)),
@@ -159,24 +172,33 @@ def make_hooks(
     )
 
 
-def _logger(config: Config, meter: Meter, clock: Clock, scalars: summaries.Writer):
-    rate_schedule = build.make_learning_rate(config)
+def make_logger(
+    meter: Meter,
+    clock: Clock,
+    scalars: summaries.Writer,
+    *,
+    rate_schedule: Callable[[int], jax.Array],
+    batch_size: int,
+    num_steps: int,
+    unit: str = "images",
+) -> Callable[[int, TrainState], None]:
+    """Returns what records and shows the means of metrics, the rate and the time left."""
 
     def action(step: int, state: TrainState) -> None:
         means, count = meter.take()
         seconds, waited = clock.lap()
-        rate = count * config.train.batch_size / seconds
-        left = (config.train.num_steps - step) * config.train.batch_size / rate
+        rate = count * batch_size / seconds
+        left = (num_steps - step) * batch_size / rate
         row = means | {
             "learning_rate": float(rate_schedule(step - 1)),
-            "images_per_second": rate,
+            f"{unit}_per_second": rate,
             "data_wait_share": waited / seconds,
             "train_seconds": clock.total(),
         }
         scalars.write(step, row)
         log.info(
-            "step %d/%d  loss %.4f  %.0f images/s  %.1f%% waiting for data  %s left",
-            *(step, config.train.num_steps, means["loss"], rate),
+            "step %d/%d  loss %.4f  %.0f %s/s  %.1f%% waiting for data  %s left",
+            *(step, num_steps, means["loss"], rate, unit),
             *(100 * waited / seconds, _duration(left)),
         )
 

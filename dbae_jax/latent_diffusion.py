@@ -38,7 +38,7 @@ class Table(NamedTuple):
 class Bound(NamedTuple):
     """Coefficients of the bound; see `bound_terms`."""
 
-    t: np.ndarray  # [N], steps at which the error of eps_hat is taken
+    t: np.ndarray  # [B, N], steps at which the error of eps_hat is taken, for each code
     weight: np.ndarray  # [N], of |eps - eps_hat|^2
     constant: float  # nats a dimension, what does not depend on z or the network
 
@@ -103,14 +103,14 @@ class LatentDiffusion:
         Args:
           points: steps drawn, in proportion to their weights, one from each of as many equal
             shares of the whole weight. T or more: every step.
-          uniform: [points], in [0, 1): where in its share each drawn step lies.
+          uniform: [B, points], in [0, 1): where in its share each drawn step lies.
         """
         # |mu_posterior - mu|^2 / (2 beta) is this times |eps - eps_hat|^2; so is, at step 0,
         # |z_0 - mu|^2 / (2 beta).
         weight = self.beta / (2 * (1 - self.beta) * -np.expm1(self.log_abar))
-        t = np.arange(self.timesteps)
+        t = np.broadcast_to(np.arange(self.timesteps), (len(uniform), self.timesteps))
         if points < self.timesteps:
-            share = (np.arange(points) + uniform[:points]) / points
+            share = (np.arange(points) + uniform) / points
             t = np.searchsorted(np.cumsum(weight), share * weight.sum(), side="right")
             t = np.minimum(t, self.timesteps - 1)  # the last share's end may round beyond
             weight = np.full(points, weight.sum() / points)
@@ -142,12 +142,11 @@ class LatentDiffusion:
 
         def add(total, row):
             t, weight, index = row
-            at = jnp.full(z_0.shape[0], t)
             eps = noise_fn(index)
-            error = eps_fn(self.noised(z_0, at, eps), at) - eps
+            error = eps_fn(self.noised(z_0, t, eps), t) - eps
             return total + weight * jnp.sum(error**2, axis=-1), None
 
-        rows = (bound.t, bound.weight, np.arange(len(bound.t)))
+        rows = (bound.t.T, bound.weight, np.arange(len(bound.weight)))
         total, _ = lax.scan(add, jnp.zeros(z_0.shape[0]), rows)
         last = self.log_abar[-1]
         end = math.exp(last) * jnp.sum(z_0**2, axis=-1)

@@ -1,13 +1,21 @@
 """Command line: python -m dbae_jax.main --config=configs/digits.py --workdir=runs/digits."""
 
+import functools
+import pathlib
+
 from absl import flags
 
-from dbae_jax import command_line, describe, evaluate, processes, train
+from dbae_jax import command_line, describe, evaluate, processes, sample, train, train_prior
 
-MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate"], "What to do.")
+TRAINING = ("train", "train_prior")
+MODE = flags.DEFINE_enum("mode", "train", [*TRAINING, "evaluate", "sample"], "What to do.")
 DRY_RUN = flags.DEFINE_bool(
     "dry_run", False, "Print the resolved config, the parameters and the FLOPs, and stop."
 )
+NUM = flags.DEFINE_integer("num", 64, "sample: number of images.", lower_bound=1)
+SEED = flags.DEFINE_integer("seed", 0, "sample: image i depends on (seed, i).", lower_bound=0)
+FORMAT = flags.DEFINE_enum("format", "png", sample.FORMATS, "sample: of the files.")
+OUT = flags.DEFINE_string("out", None, "sample: folder of the files; default WORKDIR/samples.")
 
 
 def main(argv: list[str]) -> None:
@@ -18,8 +26,19 @@ def main(argv: list[str]) -> None:
         print(describe.describe(config))
         return
     workdir = command_line.read_workdir()
-    command_line.start_processes(save_on_sigterm=MODE.value == "train")
-    modes = {"train": train.train, "evaluate": evaluate.evaluate}
+    command_line.start_processes(save_on_sigterm=MODE.value in TRAINING)
+    modes = {
+        "train": train.train,
+        "train_prior": train_prior.train_prior,
+        "evaluate": evaluate.evaluate,
+        "sample": functools.partial(
+            sample.sample,
+            num=NUM.value,
+            out=pathlib.Path(OUT.value) if OUT.value else None,
+            file_format=FORMAT.value,
+            seed=SEED.value,
+        ),
+    }
     with processes.naming_the_lost():
         modes[MODE.value](config, workdir)
 

@@ -1,9 +1,10 @@
 """Training: set a run up, walk its steps, and let hooks do the rest."""
 
+import functools
 import logging
 import math
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import jax
@@ -28,6 +29,11 @@ from dbae_jax.train_step import StepFn, make_train_step
 
 log = logging.getLogger(__name__)
 
+REMEDY = (
+    "Try a smaller config.optim.learning_rate, config.optim.grad_clip_norm=1.0, a longer "
+    "config.optim.warmup_steps, or config.model.dtype=float32."
+)
+
 
 class Run(NamedTuple):
     """A run that is ready to go on: everything the loop needs."""
@@ -36,6 +42,7 @@ class Run(NamedTuple):
     state: TrainState
     key: jax.Array  # root of all draws in training
     mesh: jax.sharding.Mesh
+    remedy: str  # what to try when the loss is not finite
 
 
 def train(config: Config, directory: pathlib.Path) -> TrainState:
@@ -87,26 +94,56 @@ def set_up(config: Config, directory: pathlib.Path) -> Run:
     sharding.check_batch_size(config.train.batch_size, mesh, "train.batch_size")
     networks, bridge = build.make_networks(config), build.make_bridge(config.bridge)
     optimizer = build.make_optimizer(config)
-    everywhere = sharding.replicated(mesh)
-    key = sharding.replicate(jax.random.key(config.seed), everywhere)
 
     def init(key: jax.Array) -> TrainState:
         return train_state.create(networks, optimizer, key)
 
-    abstract = workdir.placed(jax.eval_shape(init, key), everywhere)
-    state = workdir.resume(directory, config, abstract)
+    return start_run(
+        init,
+        make_train_step(networks, bridge, optimizer, ema_decay=config.optim.ema_decay),
+        directory,
+        resume=functools.partial(workdir.resume, directory, config),
+        seed=config.seed,
+        mesh=mesh,
+        remedy=REMEDY,
+    )
+
+
+def start_run(
+    init: Callable[[jax.Array], TrainState],
+    step_fn: StepFn,
+    directory: pathlib.Path,
+    *,
+    resume: Callable[[TrainState], TrainState | None],
+    seed: int,
+    mesh: jax.sharding.Mesh,
+    remedy: str,
+) -> Run:
+    """Goes on from the state in a folder, or from a new one, on all devices of a mesh.
+
+    Args:
+      init: draws a new state.
+      step_fn: (state, batch, key) -> (state, metrics).
+      directory: of the checkpoints.
+      resume: reads the state, given its shapes and shardings; None where there is none.
+      seed: of all draws.
+      mesh: devices that share every batch.
+      remedy: see `Run`.
+    """
+    everywhere = sharding.replicated(mesh)
+    key = sharding.replicate(jax.random.key(seed), everywhere)
+    state = resume(workdir.placed(jax.eval_shape(init, key), everywhere))
     if state is None:
         state = jax.jit(init, out_shardings=everywhere, compiler_options=_quick_compile())(key)
     else:
         log.info("Going on from step %d of %s.", int(state.step), directory)
-    step_fn = make_train_step(networks, bridge, optimizer, ema_decay=config.optim.ema_decay)
     jitted = jax.jit(
         step_fn,
         in_shardings=(everywhere, sharding.batched(mesh), everywhere),
         out_shardings=(everywhere, everywhere),
         donate_argnums=0,
     )
-    return Run(jitted, state, rngs.stream(key, "train"), mesh)
+    return Run(jitted, state, rngs.stream(key, "train"), mesh, remedy)
 
 
 def _quick_compile() -> dict | None:
@@ -135,11 +172,11 @@ def run_loop(
             batch = next(batches)
         state, metrics = run.train_step(state, batch, run.key)
         if pending is not None:
-            actions.record(_fetch(*pending, directory))
+            actions.record(_fetch(*pending, run, directory))
         pending = (step, metrics)
         halt = actions.preempted(step)
         if halt or actions.due(step):
-            actions.record(_fetch(*pending, directory))
+            actions.record(_fetch(*pending, run, directory))
             pending = None
             actions.run(step, state)
         if halt and step < stop:
@@ -151,22 +188,21 @@ def run_loop(
     return state
 
 
-def _fetch(step: int, metrics: dict[str, jax.Array], directory: pathlib.Path) -> dict[str, float]:
+def _fetch(
+    step: int, metrics: dict[str, jax.Array], run: Run, directory: pathlib.Path
+) -> dict[str, float]:
     values = {name: float(value) for name, value in jax.device_get(metrics).items()}
     for name in ("loss", "grad_norm", "param_norm"):
         if not math.isfinite(values[name]):
-            raise NonFiniteError(_advice(step, name, values[name], directory))
+            saved = checkpoint.steps(directory)
+            kept = "no checkpoint was due yet"
+            if saved:
+                kept = f"the checkpoint of step {saved[-1]} is kept"
+            raise NonFiniteError(
+                f"{name} became {values[name]} at step {step}; training stopped, {kept}. "
+                f"{run.remedy}"
+            )
     return values
-
-
-def _advice(step: int, name: str, value: float, directory: pathlib.Path) -> str:
-    saved = checkpoint.steps(directory)
-    kept = f"the checkpoint of step {saved[-1]} is kept" if saved else "no checkpoint was due yet"
-    return (
-        f"{name} became {value} at step {step}; training stopped, {kept}. Try a smaller "
-        "config.optim.learning_rate, config.optim.grad_clip_norm=1.0, a longer "
-        "config.optim.warmup_steps, or config.model.dtype=float32."
-    )
 
 
 def _batches(config: Config, source: Source, mesh: jax.sharding.Mesh, start_step: int) -> Batches:

@@ -66,14 +66,25 @@ def check_exists(workdir: pathlib.Path) -> None:
         )
 
 
-def check_same_model(workdir: pathlib.Path, saved: dict[str, Any], config: Config) -> None:
+def check_same_model(
+    workdir: pathlib.Path,
+    saved: dict[str, Any],
+    config: Config,
+    fixed_keys: tuple[str, ...] = FIXED_SECTIONS,
+) -> None:
     """Refuses a config that does not fit the run in a workdir.
+
+    Args:
+      workdir: the run's folder.
+      saved: config of the run.
+      config: of now.
+      fixed_keys: beginnings of the keys that must agree, FREE_KEYS aside.
 
     Raises:
       ConfigError: listing the keys that differ and both values.
     """
     there, now = _flatten(upgrade(saved)), _flatten(to_dict(config))
-    fixed = [key for key in now | there if key.startswith(FIXED_SECTIONS) and key not in FREE_KEYS]
+    fixed = [key for key in now | there if key.startswith(fixed_keys) and key not in FREE_KEYS]
     absent = "absent"
     differing = [
         f"{key} ({there.get(key, absent)!r} there, {now.get(key, absent)!r} now)"

@@ -107,7 +107,7 @@ def test_ancestral_steps_are_the_models_own_chain():
 
 
 def _bound(process, z_0, points, eps_fn, seed=0):
-    uniform = np.random.default_rng(seed).random(points)
+    uniform = np.random.default_rng(seed).random((len(z_0), points))
     bound = process.bound(points, uniform)
     return np.asarray(_bound_terms(process, eps_fn)(z_0, bound, seed), np.float64)
 
