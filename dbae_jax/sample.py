@@ -102,7 +102,7 @@ def _missing(
     if file_format == "npz":
         for start in range(0, num, SHARD):
             indices = np.arange(start, min(start + SHARD, num))
-            if not _shard(out, indices).exists():
+            if not any(_last(path) >= indices[-1] for path in _shards(out, start)):
                 yield indices
         return
     indices = np.array([i for i in range(num) if not _picture(out, i).exists()], int)
@@ -120,7 +120,7 @@ def _write_shard(out: pathlib.Path, indices: np.ndarray, drawn: np.ndarray, seed
     path = _shard(out, indices)
     files.write_npz(path, {"images": drawn, "index": indices, "seed": np.array(seed)})
     if processes.is_writer():
-        for other in out.glob(f"{indices[0]:06d}-*.npz"):
+        for other in _shards(out, indices[0]):
             if other != path:
                 other.unlink()
 
@@ -136,16 +136,25 @@ def _shard(out: pathlib.Path, indices: np.ndarray) -> pathlib.Path:
     return out / f"{indices[0]:06d}-{indices[-1]:06d}.npz"
 
 
+def _shards(out: pathlib.Path, start: int) -> list[pathlib.Path]:
+    """Returns the files whose first image this is."""
+    return list(out.glob(f"{start:06d}-*.npz"))
+
+
+def _last(shard: pathlib.Path) -> int:
+    return int(shard.stem.partition("-")[2])
+
+
 def _paint(out: pathlib.Path, num: int, file_format: str) -> None:
     """Shows the first images in a grid, as they are in their files."""
     if file_format == "npz":
-        with np.load(min(out.glob("000000-*.npz"))) as file:
+        with np.load(max(_shards(out, 0), key=_last)) as file:
             shown = file["images"][:num]
     else:
         shown = np.stack([np.asarray(Image.open(_picture(out, i))) for i in range(num)])
         shown = shown.reshape(*shown.shape[:3], -1)
     shown = np.asarray(images.to_float(shown))
-    missing = -num % GRID_SIDE
+    missing = -len(shown) % GRID_SIDE
     white = np.ones((missing, *shown.shape[1:]), np.float32)
     rows = np.concatenate([shown, white]).reshape(-1, GRID_SIDE, *shown.shape[1:])
     images.save_grid(out / GRID, list(rows))
