@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV ?= .venv
 # Extras of setup.py to install for tests; add torch to test reading .pt files: EXTRAS=test,torch
 EXTRAS ?= test
+# Test processes; each takes a core, and one of them up to 18 GB
+JOBS ?= 2
 WORKDIR ?= runs/digits
 BIN := $(VENV)/bin
 # Pinned versions for the Pythons that are tested; others take the newest that setup.py allows.
@@ -17,7 +19,7 @@ demo: $(VENV)/installed-demo
 	$(BIN)/python -m dbae_jax.main --config=configs/digits.py --workdir=$(WORKDIR) --mode=evaluate
 
 test: $(VENV)/installed-$(EXTRAS)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
 
 lint: $(VENV)/installed-$(EXTRAS)
 	$(BIN)/ruff check .

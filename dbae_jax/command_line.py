@@ -26,6 +26,7 @@ WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
 COORDINATOR = flags.DEFINE_string("coordinator", None, "host:port of process 0 of several.")
 NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Of the run.", lower_bound=1)
 PROCESS_ID = flags.DEFINE_integer("process_id", None, "This process, from 0.", lower_bound=0)
+JSON = flags.DEFINE_string("json", None, "File to write the figures into as well.")
 
 
 def run(main: Callable[[list[str]], None]) -> None:
@@ -67,6 +68,17 @@ def start_processes(*, save_on_sigterm: bool) -> None:
     processes.start(
         COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value, save_on_sigterm=save_on_sigterm
     )
+
+
+def json_path() -> pathlib.Path | None:
+    """Returns --json: where a command that measures writes its figures as well.
+
+    Raises:
+      ConfigError: if it is a folder.
+    """
+    if JSON.value and pathlib.Path(JSON.value).is_dir():
+        raise ConfigError(f"--json={JSON.value} is a folder; name a file.")
+    return pathlib.Path(JSON.value) if JSON.value else None
 
 
 def read_workdir() -> pathlib.Path:

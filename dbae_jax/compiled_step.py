@@ -24,11 +24,9 @@ def make_jitted_step(config: Config, mesh: jax.sharding.Mesh) -> StepFn:
     Raises:
       ConfigError: if the devices cannot share the batch.
     """
-    sharding.check_batch_size(
-        config.train.batch_size // config.train.accumulation_steps,
-        mesh,
-        "train.batch_size / train.accumulation_steps",
-    )
+    parts = config.train.accumulation_steps
+    key = "train.batch_size" + (f" / accumulation_steps ({parts})" if parts > 1 else "")
+    sharding.check_batch_size(config.train.batch_size // parts, mesh, key)
     step = make_train_step(
         build.make_networks(config),
         build.make_bridge(config.bridge),
@@ -36,6 +34,11 @@ def make_jitted_step(config: Config, mesh: jax.sharding.Mesh) -> StepFn:
         ema_decay=config.optim.ema_decay,
         accumulation_steps=config.train.accumulation_steps,
     )
+    return jitted(step, mesh)
+
+
+def jitted(step: StepFn, mesh: jax.sharding.Mesh) -> StepFn:
+    """Returns a step jitted for the mesh: state replicated and donated, batch split."""
     everywhere = sharding.replicated(mesh)
     return jax.jit(
         step,
@@ -62,3 +65,8 @@ def abstract_arguments(config: Config, mesh: jax.sharding.Mesh) -> AbstractArgum
         {"image": placed(images, sharding.batched(mesh))},
         placed(key, everywhere),
     )
+
+
+def run_once() -> dict | None:
+    """Options for programs that run once: on a CPU, optimising them takes longer than they do."""
+    return {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None

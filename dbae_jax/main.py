@@ -5,10 +5,11 @@ import pathlib
 
 from absl import flags
 
-from dbae_jax import command_line, describe, evaluate, processes, sample, train, train_prior
+from dbae_jax import command_line, describe, evaluate, plan, processes, sample, train, train_prior
 
 TRAINING = ("train", "train_prior")
-MODE = flags.DEFINE_enum("mode", "train", [*TRAINING, "evaluate", "sample"], "What to do.")
+MODES = (*TRAINING, "evaluate", "sample", "plan")
+MODE = flags.DEFINE_enum("mode", "train", MODES, "What to do.")
 DRY_RUN = flags.DEFINE_bool(
     "dry_run", False, "Print the resolved config, the parameters and the FLOPs, and stop."
 )
@@ -16,6 +17,7 @@ NUM = flags.DEFINE_integer("num", 64, "sample: number of images.", lower_bound=1
 SEED = flags.DEFINE_integer("seed", 0, "sample: image i depends on (seed, i).", lower_bound=0)
 FORMAT = flags.DEFINE_enum("format", "png", sample.FORMATS, "sample: of the files.")
 OUT = flags.DEFINE_string("out", None, "sample: folder of the files; default WORKDIR/samples.")
+TOPOLOGY = flags.DEFINE_string("topology", "v5e:4x4", "Chips of --mode=plan, or gpu:8.")
 
 
 def main(argv: list[str]) -> None:
@@ -24,6 +26,9 @@ def main(argv: list[str]) -> None:
     config = command_line.read_config()
     if DRY_RUN.value:
         print(describe.describe(config))
+        return
+    if MODE.value == "plan":
+        print(plan.plan(config, TOPOLOGY.value, command_line.json_path()))
         return
     workdir = command_line.read_workdir()
     command_line.start_processes(save_on_sigterm=MODE.value in TRAINING)

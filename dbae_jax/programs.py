@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dbae_jax import build, rngs, samplers, sharding, train, train_state
+from dbae_jax import build, compiled_step, rngs, samplers, sharding, train, train_state
 from dbae_jax.config import Config
 from dbae_jax.flops import count_flops
 from dbae_jax.images import to_float
@@ -166,7 +166,7 @@ def _function(name: str, config: Config) -> Program:
     networks = build.make_networks(config)
     key = jax.device_put(jax.random.key(config.seed), everywhere)
     # On a CPU, optimising a program that runs once takes longer than it does.
-    options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
+    options = compiled_step.run_once()
     draw = jax.jit(networks.init, out_shardings=everywhere, compiler_options=options)
     variables = draw(key)
     z = np.random.default_rng(1).normal(size=(size, config.model.latent_dim)).astype(np.float32)

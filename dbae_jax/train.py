@@ -12,6 +12,7 @@ import jax
 from dbae_jax import (
     build,
     checkpoint,
+    compiled_step,
     hooks,
     rngs,
     sharding,
@@ -25,7 +26,7 @@ from dbae_jax.data.pipeline import Batches
 from dbae_jax.data.sources import Source
 from dbae_jax.errors import NonFiniteError, PreemptedError
 from dbae_jax.train_state import TrainState
-from dbae_jax.train_step import StepFn, make_train_step
+from dbae_jax.train_step import StepFn
 
 log = logging.getLogger(__name__)
 
@@ -91,16 +92,14 @@ def _checkpoints(config: Config, directory: pathlib.Path) -> checkpoint.Writer:
 def set_up(config: Config, directory: pathlib.Path) -> Run:
     """Builds the step and finds or draws the state; torn checkpoints are moved aside."""
     mesh = sharding.make_mesh()
-    sharding.check_batch_size(config.train.batch_size, mesh, "train.batch_size")
-    networks, bridge = build.make_networks(config), build.make_bridge(config.bridge)
-    optimizer = build.make_optimizer(config)
+    networks, optimizer = build.make_networks(config), build.make_optimizer(config)
 
     def init(key: jax.Array) -> TrainState:
         return train_state.create(networks, optimizer, key)
 
     return start_run(
         init,
-        make_train_step(networks, bridge, optimizer, ema_decay=config.optim.ema_decay),
+        compiled_step.make_jitted_step(config, mesh),
         directory,
         resume=functools.partial(workdir.resume, directory, config),
         seed=config.seed,
@@ -111,7 +110,7 @@ def set_up(config: Config, directory: pathlib.Path) -> Run:
 
 def start_run(
     init: Callable[[jax.Array], TrainState],
-    step_fn: StepFn,
+    train_step: StepFn,
     directory: pathlib.Path,
     *,
     resume: Callable[[TrainState], TrainState | None],
@@ -123,7 +122,7 @@ def start_run(
 
     Args:
       init: draws a new state.
-      step_fn: (state, batch, key) -> (state, metrics).
+      train_step: (state, batch, key) -> (state, metrics), jitted for the mesh.
       directory: of the checkpoints.
       resume: reads the state, given its shapes and shardings; None where there is none.
       seed: of all draws.
@@ -134,21 +133,11 @@ def start_run(
     key = sharding.replicate(jax.random.key(seed), everywhere)
     state = resume(workdir.placed(jax.eval_shape(init, key), everywhere))
     if state is None:
-        state = jax.jit(init, out_shardings=everywhere, compiler_options=_quick_compile())(key)
+        options = compiled_step.run_once()
+        state = jax.jit(init, out_shardings=everywhere, compiler_options=options)(key)
     else:
         log.info("Going on from step %d of %s.", int(state.step), directory)
-    jitted = jax.jit(
-        step_fn,
-        in_shardings=(everywhere, sharding.batched(mesh), everywhere),
-        out_shardings=(everywhere, everywhere),
-        donate_argnums=0,
-    )
-    return Run(jitted, state, rngs.stream(key, "train"), mesh, remedy)
-
-
-def _quick_compile() -> dict | None:
-    """Options for programs that run once: on a CPU, optimising them takes longer than they do."""
-    return {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
+    return Run(train_step, state, rngs.stream(key, "train"), mesh, remedy)
 
 
 def run_loop(

@@ -24,6 +24,7 @@ from dbae_jax import (
     batching,
     build,
     checkpoint,
+    compiled_step,
     files,
     hooks,
     prior,
@@ -133,12 +134,19 @@ def set_up(
     """Builds the step and finds or draws the state."""
     network, optimizer = build.make_latent_network(config), build.make_prior_optimizer(config)
     stats = codes.statistics()
+    step = make_step(
+        network,
+        LatentDiffusion(config.prior.timesteps, config.prior.beta),
+        optimizer,
+        ema_decay=config.prior.ema_decay,
+        sample_codes=config.prior.sample_codes,
+    )
 
-    def read(abstract: TrainState, step: int) -> TrainState:
-        meta = checkpoint.read_meta(folder, step)
+    def read(abstract: TrainState, at: int) -> TrainState:
+        meta = checkpoint.read_meta(folder, at)
         prior.check_same_codes(folder, meta, autoencoder)
         workdir.check_same_model(folder, meta["config"], config, prior.FIXED)
-        return checkpoint.read_state(folder, step, abstract)
+        return checkpoint.read_state(folder, at, abstract)
 
     def resume(abstract: TrainState) -> TrainState | None:
         found = checkpoint.newest_readable(
@@ -148,13 +156,7 @@ def set_up(
 
     return train.start_run(
         lambda key: prior.create(network, optimizer, key, stats),
-        make_step(
-            network,
-            LatentDiffusion(config.prior.timesteps, config.prior.beta),
-            optimizer,
-            ema_decay=config.prior.ema_decay,
-            sample_codes=config.prior.sample_codes,
-        ),
+        compiled_step.jitted(step, mesh),
         folder,
         resume=resume,
         seed=config.seed,

@@ -7,6 +7,8 @@ import shutil
 import sys
 import tempfile
 
+import pytest
+
 # Subprocesses that tests start inherit all of these.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = " ".join(
@@ -22,4 +24,19 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="dbae_jax-programs-")
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+# Modules whose tests hold gigabytes each: never two of them at a time.
+LARGE = ("test_train_step", "test_golden", "test_models")
+# Then those that take longest, so that nobody waits for them at the end.
+LONG = ("test_kills", "test_processes", "test_samplers", "test_system")
+
+
+def pytest_collection_modifyitems(items):
+    """Gives each module to one process of pytest-xdist, the large ones together to one, first."""
+    for item in items:
+        name = item.module.__name__.rpartition(".")[2]
+        item.add_marker(pytest.mark.xdist_group("large" if name in LARGE else name))
+    order = {name: place for place, name in enumerate((*LARGE, *LONG))}
+    items.sort(key=lambda item: order.get(item.module.__name__.rpartition(".")[2], len(order)))
+
+
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))

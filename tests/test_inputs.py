@@ -27,7 +27,7 @@ WRONG_COMMANDS = {
     "value below": (["--config.train.batch_size=0"], "config.train.batch_size=0"),
     "no data": (["--config.data.name=mnist"], "config.data.name='mnist' is not prepared in"),
     "no flag": (["train"], "'train' is no flag"),
-    "mode": (["--mode=dance"], "<train|train_prior|evaluate|sample>"),
+    "mode": (["--mode=dance"], "<train|train_prior|evaluate|"),
     "missing workdir": (["--mode=evaluate"], "does not exist"),
 }
 

@@ -40,7 +40,7 @@ def test_group_norm_is_flaxs_on_the_concatenation(widths):
 
 
 def test_modulation_follows_the_norm():
-    x, parts = _parts((64,))
+    _, parts = _parts((64,))
     norm = GroupNorm()
     variables = norm.init(jax.random.key(0), parts)
     by, to = jax.random.normal(jax.random.key(1), (2, 3, 64))

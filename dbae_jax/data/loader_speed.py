@@ -5,7 +5,6 @@ python -m dbae_jax.data.loader_speed --config=configs/digits.py --seconds=5 --js
 
 import dataclasses
 import os
-import pathlib
 import resource
 import sys
 import time
@@ -19,7 +18,6 @@ from dbae_jax.data import pipeline
 from dbae_jax.errors import ConfigError
 
 SECONDS = flags.DEFINE_float("seconds", 5.0, "How long to measure, after the first batch.")
-JSON = flags.DEFINE_string("json", None, "File to write the measurement into as well.")
 
 
 def measure(config: Config, seconds: float) -> dict[str, Any]:
@@ -91,10 +89,11 @@ def main(argv: list[str]) -> None:
     del argv
     if SECONDS.value <= 0:
         raise ConfigError(f"--seconds={SECONDS.value} is not allowed: it must be positive.")
+    output = command_line.json_path()
     measured = measure(command_line.read_config(), SECONDS.value)
     print(describe(measured))
-    if JSON.value:
-        files.write_json(pathlib.Path(JSON.value), measured)
+    if output:
+        files.write_json(output, measured)
 
 
 if __name__ == "__main__":

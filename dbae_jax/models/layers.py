@@ -153,11 +153,51 @@ class AttentionBlock(nn.Module):
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         b, height, width, channels = x.shape
         (h,) = GroupNorm(name="norm", **dtypes)((x,))
-        qkv = conv(h, 3 * channels, size=1, name="qkv", **dtypes)
-        qkv = qkv.reshape(b, height * width, self.num_heads, 3, channels // self.num_heads)
-        q, k, v = (qkv[:, :, :, i] for i in range(3))
-        h = attend(q, k, v, self.implementation).reshape(x.shape)
-        return x + conv(h, channels, size=1, zero=True, name="out", **dtypes)
+        h = h.reshape(b, height * width, channels)
+        q, k, v = ToHeads(self.num_heads, name="qkv", **dtypes)(h)
+        h = attend(q, k, v, self.implementation)
+        return x + FromHeads(name="out", **dtypes)(h).reshape(x.shape)
+
+
+class ToHeads(nn.Module):
+    """A 1x1 convolution to queries, keys and values, made head by head.
+
+    The positions' features are never laid out as [B, N, heads, 3, d] and cut: on a TPU that costs
+    two copies of all three.
+    """
+
+    num_heads: int
+    dtype: DTypeLike = jnp.float32
+    param_dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> tuple[jax.Array, ...]:
+        """Returns q, k, v: [B, heads, N, d] each for x: [B, N, C]."""
+        channels = x.shape[-1]
+        shape, heads = (1, 1, channels, 3 * channels), (self.num_heads, 3, -1)
+        kernel = self.param("kernel", kernel_init, shape, self.param_dtype).astype(self.dtype)
+        bias = self.param("bias", bias_init(channels), shape[-1:], self.param_dtype)
+        kernel, bias = kernel.reshape(channels, *heads), bias.astype(self.dtype).reshape(heads)
+        return tuple(
+            jnp.einsum("bnc,chd->bhnd", x, kernel[:, :, i]) + bias[:, None, i] for i in range(3)
+        )
+
+
+class FromHeads(nn.Module):
+    """A zero-initialised 1x1 convolution of all heads' results."""
+
+    dtype: DTypeLike = jnp.float32
+    param_dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Returns [B, N, C] for x: [B, heads, N, d]."""
+        heads, width = x.shape[1], x.shape[3]
+        channels = heads * width
+        kernel = self.param("kernel", zeros, (1, 1, channels, channels), self.param_dtype)
+        bias = self.param("bias", zeros, (channels,), self.param_dtype).astype(self.dtype)
+        kernel = kernel.astype(self.dtype).reshape(heads, width, channels)
+        return jnp.einsum("bhnd,hdc->bnc", x, kernel) + bias
 
 
 def rematerialised(remat: str, *blocks: type[nn.Module]) -> tuple[type[nn.Module], ...]:

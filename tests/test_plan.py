@@ -1,0 +1,144 @@
+"""The plan of a small config for chips that are not there, against counts made without it."""
+
+import importlib.util
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from dbae_jax import build, compiled_step, hlo, plan, sharding, topology, train_state
+from dbae_jax.chips import CHIPS
+from dbae_jax.errors import ConfigError
+from tests import tiny
+
+needs_libtpu = pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed (extra: tpu)"
+)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    config, path = tiny.config(), tmp_path_factory.mktemp("plan") / "plan.json"
+    text = plan.plan(config, "v5e:2x2", path)
+    return config, text, json.loads(path.read_text())
+
+
+def _state_bytes(config):
+    """Bytes of weights and of the whole state, by numpy."""
+    state = train_state.create(
+        build.make_networks(config), build.make_optimizer(config), jax.random.key(0)
+    )
+    weights = sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(state.variables["params"]))
+    return weights, sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(state))
+
+
+@needs_libtpu
+def test_memory_is_that_of_the_state_and_the_images(made):
+    config, text, values = made
+    _, state = _state_bytes(config)
+    images, key = 16 * 16 * 16 // 4, 8
+    # Arrays are padded to the tiles of the chip's memory, small ones by much.
+    assert state + images + key <= values["argument_bytes"] < 1.5 * (state + images + key) + 2**20
+    assert values["donated_bytes"] >= state
+    assert values["peak_bytes"] >= values["argument_bytes"]
+    assert values["fits"] and "fits" in text
+    assert values["num_chips"] == 4
+
+
+@needs_libtpu
+def test_one_gradient_is_reduced_over_the_chips(made):
+    config, _, values = made
+    weights, _ = _state_bytes(config)
+    assert [c["kind"] for c in values["collectives"]] == ["all-reduce"]
+    reduced = values["collectives"][0]["num_bytes"]
+    # Beside the gradient: statistics of the batch norms, forward and back, and the metrics.
+    assert weights <= reduced < 1.02 * weights
+
+
+@needs_libtpu
+def test_the_roofline_adds_up(made):
+    _, text, values = made
+    chip = CHIPS["v5e"]
+    slower = max(values["flops"] / 197e12, values["bytes_accessed"] / 819e9)
+    sent = 2 * 3 / 4 * values["collectives"][0]["num_bytes"]
+    assert values["step_seconds"] == pytest.approx(slower + sent / chip.interconnect)
+    assert values["hours"] == pytest.approx(values["step_seconds"] * 4 / 3600)
+    assert values["num_images"] == 4 * 16
+    assert values["flops"] > 3 * 4 * 1e6
+    assert "16 GiB" not in text and " of 16: fits" in text
+
+
+@needs_libtpu
+@pytest.mark.parametrize(
+    ("name", "batch_size", "sentence"),
+    [
+        ("v5e:3x5", 16, "no slice that libtpu knows"),
+        ("v5e:2x2", 18, "16 or 20"),
+    ],
+)
+def test_what_cannot_be_compiled_is_said_in_a_sentence(name, batch_size, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        plan.plan(tiny.config(**{"train.batch_size": batch_size}), name)
+
+
+@pytest.mark.parametrize("name", ["v9:2x2", "v5e", "v5e:4", "gpu", "gpu:0", "v5e:2x2x2x2"])
+def test_unknown_topologies_name_the_known(name):
+    with pytest.raises(ConfigError, match=r"v5e:4x4, v5p:2x2x4, v6e:4x4, or gpu:8"):
+        topology.devices(name)
+
+
+def test_gpus_that_are_not_there(monkeypatch):
+    with pytest.raises(ConfigError, match=r"gpu:2 .* sees 0"):
+        topology.devices("gpu:2")
+
+
+def test_a_missing_compiler_names_the_extra(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"dbae_jax\[tpu\]"):
+        topology.devices("v5e:2x2")
+
+
+def test_what_does_not_fit_is_said_in_a_sentence():
+    message = "RESOURCE_EXHAUSTED: ... Used 31.20G of 15.75G hbm. Exceeded hbm capacity by 15.4G"
+    assert "needs 31.20G of a chip's 15.75G" in plan._why_not_compiled(message, "v5e:4x4")
+
+
+def test_collectives_of_a_program_that_was_written_by_hand():
+    text = """
+  %a = (f32[128]{0:T(128)}, bf16[3,3]{1,0:T(8,128)(2,1)}) all-reduce(%x, %y), replica_groups={}
+  %s = f32[64]{0} all-reduce-start(%z)
+  %d = f32[64]{0} all-reduce-done(%s)
+  %g = s32[2,2]{1,0} all-gather(%w)
+  %n = f32[7] add(%all-reduce.1, %b)
+"""
+    assert hlo.collectives(text) == [
+        hlo.Collective("all-reduce", 2, 4 * 128 + 2 * 9 + 4 * 64),
+        hlo.Collective("all-gather", 1, 16),
+    ]
+
+
+def test_the_step_is_the_one_that_trains():
+    """On devices that are there, the same function and the same shapes run."""
+    config = tiny.config()
+    mesh = sharding.make_mesh(jax.devices()[:2])
+    step = compiled_step.make_jitted_step(config, mesh)
+    arguments = compiled_step.abstract_arguments(config, mesh)
+    compiled = step.lower(*arguments).compile()
+    everywhere = sharding.replicated(mesh)
+    key = jax.device_put(jax.random.key(0), everywhere)
+    networks, optimizer = build.make_networks(config), build.make_optimizer(config)
+    state = jax.jit(
+        lambda key: train_state.create(networks, optimizer, key), out_shardings=everywhere
+    )(key)
+    batch = sharding.to_global(mesh, {"image": tiny.images(16)})
+    state, metrics = compiled(state, batch, key)
+    assert int(state.step) == 1 and np.isfinite(float(metrics["loss"]))
+
+
+def test_peaks_depend_on_the_format():
+    v5e, h100 = CHIPS["v5e"], CHIPS["H100"]
+    assert v5e.peak_flops("bfloat16", "highest") == v5e.peak_flops("float32", "default") == 197e12
+    assert v5e.peak_flops("float32", "high") == pytest.approx(197e12 / 3)
+    assert v5e.peak_flops("float32", "highest") == pytest.approx(197e12 / 6)
+    assert h100.peak_flops("float32", "default") == 495e12
