@@ -77,6 +77,8 @@ def get_config() -> ConfigDict:
     c.train.accumulation_steps = (
         1  # parts of a batch worked off one after the other, to save memory
     )
+    c.train.tc_weight = 0.0  # of the total correlation of z in nats ("DBAE+TC"); stochastic
+    # encoders; 0: off
     c.train.num_steps = 1_000_000
     c.train.log_every_steps = 100
     c.train.diagnose_every_steps = 5_000  # latent variance, loss with shuffled codes; 0: never

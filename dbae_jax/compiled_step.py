@@ -33,6 +33,7 @@ def make_jitted_step(config: Config, mesh: jax.sharding.Mesh) -> StepFn:
         build.make_optimizer(config),
         ema_decay=config.optim.ema_decay,
         accumulation_steps=config.train.accumulation_steps,
+        tc_weight=config.train.tc_weight,
     )
     return jitted(step, mesh)
 

@@ -41,6 +41,7 @@ ADDED = {
     "model.attention": "auto",
     "model.remat": "none",
     "train.accumulation_steps": 1,
+    "train.tc_weight": 0.0,
     "eval.num_train_images": 0,
     "prior.num_layers": 10,
     "prior.width": 2048,
@@ -104,6 +105,11 @@ class Config:
             self.model.stochastic or not self.prior.sample_codes,
             f"{path}.prior.sample_codes=True",
             f"False for a deterministic encoder ({model}.stochastic=False)",
+        )
+        require(
+            self.model.stochastic or not self.train.tc_weight,
+            f"{path}.train.tc_weight={self.train.tc_weight}",
+            f"0 for a deterministic encoder ({model}.stochastic=False)",
         )
         self._check_heads(f"{model}.unet", resolutions)
 

@@ -174,6 +174,7 @@ class TrainConfig:
 
     batch_size: int
     accumulation_steps: int
+    tc_weight: float
     num_steps: int
     log_every_steps: int
     diagnose_every_steps: int
@@ -188,6 +189,7 @@ class TrainConfig:
             f"{path}.accumulation_steps={self.accumulation_steps}",
             f"a divisor of batch_size={self.batch_size}",
         )
+        require(self.tc_weight >= 0, f"{path}.tc_weight={self.tc_weight}", "positive, or 0: off")
         for key in ("diagnose_every_steps", "picture_every_steps", "evaluate_every_steps"):
             value = getattr(self, key)
             require(value >= 0, f"{path}.{key}={value}", "positive, or 0 for never")

@@ -27,7 +27,8 @@ OWNERS = {
 
 # Modules that know nothing of networks, and those that know nothing but arrays.
 NO_MODELS = ("schedules", "bridge", "precond", "samplers", "time_grids", "losses", "optim", "rngs")
-ARRAYS_ONLY = ("schedules", "rngs", "errors", "flops", "latent_diffusion", "metrics.similarity")
+ARRAYS_ONLY = ("schedules", "rngs", "errors", "flops", "latent_diffusion", "total_correlation")
+ARRAYS_ONLY += ("metrics.similarity",)
 
 # Commands, which read a config, within folders of modules that do not.
 COMMANDS = ("data.loader_speed",)
