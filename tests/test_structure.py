@@ -32,7 +32,7 @@ OWNERS = {
 
 # Modules that know nothing of networks, and those that know nothing but arrays.
 NO_MODELS = ("schedules", "bridge", "precond", "samplers", "time_grids", "losses", "optim", "rngs")
-ARRAYS_ONLY = ("schedules", "rngs", "errors", "flops")
+ARRAYS_ONLY = ("schedules", "rngs", "errors", "flops", "latent_diffusion", "total_correlation")
 
 # Commands, which read a config, within folders of modules that do not.
 COMMANDS = ("data.loader_speed",)
