@@ -58,6 +58,7 @@ def _reached(moment, directory, process, rng):
     begun = time.monotonic()
     start = _newest(directory)
     signs = {
+        "first": lambda: start < _newest(directory),
         "load": _loading(directory).exists,
         "step": lambda: max(_logged(directory), default=0) > start + 1,
         "save": lambda: any("tmp" in p.name for p in (directory / checkpoint.FOLDER).glob("*")),
@@ -93,7 +94,7 @@ def test_killed_at_twenty_random_moments_it_ends_as_if_untouched(tmp_path):
     moments = [MOMENTS[i % len(MOMENTS)] for i in range(KILLS)]
     rng.shuffle(moments)
     happened = [seed]
-    for moment in ["step", *moments]:  # before the first there is nothing to load
+    for moment in ["first", *moments]:  # without a checkpoint there is nothing to load
         _loading(killed).unlink(missing_ok=True)
         process = context.Process(target=_train, args=(killed, NEVER))
         process.start()

