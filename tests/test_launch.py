@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 
@@ -79,6 +80,50 @@ def test_restarts_are_bounded(stand_in):
     calls = stand_in("trainer", 75, 75, 75, 75)
     done = _run("local.sh", *SCRIPTS["local.sh"], PYTHON="trainer", RETRIES="2")
     assert done.returncode == 75 and len(calls()) == 3 and "gave up" in done.stderr
+
+
+@pytest.fixture
+def trapping(tmp_path, stand_in):
+    """trapping(name) is a command that, on a TERM, notes it in a file and ends with 75."""
+    del stand_in  # only for the folder it makes and puts in PATH
+
+    def make(name):
+        noted = tmp_path / f"{name}.noted"
+        path = tmp_path / "bin" / name
+        path.write_text(
+            "#!/bin/bash\n"
+            f"trap 'echo saved >> {noted}; exit 75' TERM\n"
+            f"echo $$ > {tmp_path}/{name}.pid\n"
+            f"echo started >> {noted}\n"
+            "for ((i = 0; i < 500; i++)); do sleep 0.01; done\n"
+        )
+        path.chmod(0o755)
+        return noted
+
+    return make
+
+
+def _run_and_signal(script, arguments, noted, number, **environment):
+    """Runs a script, signals it once its command runs, and returns its code and what it said."""
+    with subprocess.Popen(
+        [LAUNCH / script, *arguments],
+        env=os.environ | environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as launcher:
+        while not (noted.exists() and noted.read_text()) and launcher.poll() is None:
+            pass
+        launcher.send_signal(number)
+        said = launcher.communicate(timeout=60)[1]
+        return launcher.returncode, said
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("script", ["local.sh", "gpu.sh"])
+def test_a_signal_to_the_launcher_reaches_the_trainer_and_ends_the_run(script, number, trapping):
+    noted = trapping("trainer")
+    code, said = _run_and_signal(script, SCRIPTS[script], noted, number, PYTHON="trainer")
+    assert (code, noted.read_text().split()) == (75, ["started", "saved"]), said
 
 
 def test_slurm_submits_itself_with_a_warning_signal(stand_in):
