@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ SCRIPTS = {
     "slurm.sh": ["4", "8", "configs/ffhq.py", "runs/x"],
     "tpu_pod.sh": ["pod", "us-east1-c", "v5litepod-16", "configs/ffhq.py", "/mnt/runs/x"],
 }
+JOB = {"DBAE_JAX_JOB": "1", "SLURM_JOB_ID": "77"}
 
 
 @pytest.fixture
@@ -40,9 +42,10 @@ def stand_in(tmp_path, monkeypatch):
     return make
 
 
-def _run(script, *arguments, **environment):
+def _run(script, *arguments, cwd=None, **environment):
     return subprocess.run(
         [LAUNCH / script, *arguments],
+        cwd=cwd,
         env=os.environ | environment,
         capture_output=True,
         text=True,
@@ -72,7 +75,8 @@ def test_one_machine_starts_again_after_a_preemption_and_stops_after_a_mistake(s
     done = _run(script, *SCRIPTS[script], "--config.seed=1", PYTHON="trainer")
     assert done.returncode == 2
     assert len(calls()) == 3 and len(set(calls())) == 1
-    assert "-m dbae_jax.main --config=configs/" in calls()[0] and "--config.seed=1" in calls()[0]
+    assert re.search(r"-m dbae_jax.main --config=\S*configs/\w+.py --workdir=/", calls()[0])
+    assert calls()[0].endswith(" --config.seed=1")
     assert ("--config.model.dtype=bfloat16" in calls()[0]) == (script == "gpu.sh")
 
 
@@ -132,16 +136,65 @@ def test_slurm_submits_itself_with_a_warning_signal(stand_in):
     (call,) = calls()
     assert "--nodes=4 --gpus-per-node=8 --ntasks-per-node=1" in call
     assert "--requeue --signal=B:TERM@120" in call
-    assert call.endswith("launch/slurm.sh 4 8 configs/ffhq.py runs/x --config.seed=1")
+    assert "launch/slurm.sh 4 8 " in call and call.endswith("runs/x --config.seed=1")
 
 
 @pytest.mark.parametrize(("code", "requeued"), [(0, False), (2, False), (75, True), (76, True)])
 def test_a_slurm_job_queues_again_when_it_was_stopped(stand_in, code, requeued):
     steps, control = stand_in("srun", code), stand_in("scontrol")
-    done = _run("slurm.sh", *SCRIPTS["slurm.sh"], DBAE_JAX_JOB="1", SLURM_JOB_ID="77")
+    done = _run("slurm.sh", *SCRIPTS["slurm.sh"], "--config.seed=1", **JOB)
     assert done.returncode == code
     assert "-m dbae_jax.main --config=configs/ffhq.py --workdir=runs/x" in steps()[0]
+    assert steps()[0].endswith(" --config.seed=1")
     assert control() == (["requeue 77"] if requeued else [])
+
+
+@pytest.mark.parametrize(("restarts", "requeued"), [("1", True), ("2", False)])
+def test_the_queueings_of_a_slurm_job_are_bounded(stand_in, restarts, requeued):
+    stand_in("srun", 75)
+    control = stand_in("scontrol")
+    given = {"RETRIES": "2", "SLURM_RESTART_COUNT": restarts}
+    done = _run("slurm.sh", *SCRIPTS["slurm.sh"], **JOB, **given)
+    assert done.returncode == 75 and len(control()) == requeued
+    assert ("gave up after 2 restarts" in done.stderr) != requeued
+
+
+@pytest.mark.parametrize(("gpus", "devices"), [("8", "0,1,2,3,4,5,6,7"), ("1", "0")])
+def test_a_slurm_process_has_all_gpus_of_its_node(stand_in, tmp_path, gpus, devices):
+    stand_in("srun")
+    (tmp_path / "bin" / "srun").write_text('#!/bin/bash\necho "$JAX_LOCAL_DEVICE_IDS"\n')
+    assert _run("slurm.sh", "4", gpus, *SCRIPTS["slurm.sh"][2:], **JOB).stdout == f"{devices}\n"
+
+
+def test_a_slurm_job_hands_a_signal_to_its_processes_waits_and_queues_again(
+    stand_in, trapping, tmp_path
+):
+    noted, control = trapping("srun"), stand_in("scontrol")
+    stand_in("scancel")
+    (tmp_path / "bin" / "scancel").write_text(
+        f'#!/bin/bash\necho "$*" >> {tmp_path}/scancel.calls\n'
+        f"kill -TERM $(cat {tmp_path}/srun.pid)\n"
+    )
+    code, said = _run_and_signal("slurm.sh", SCRIPTS["slurm.sh"], noted, signal.SIGTERM, **JOB)
+    assert (code, noted.read_text().split()) == (75, ["started", "saved"]), said
+    # A TERM sent to srun itself would be a SIGKILL to the processes.
+    assert (tmp_path / "scancel.calls").read_text() == "--signal=TERM 77\n"
+    assert control() == ["requeue 77"]
+
+
+@pytest.mark.parametrize("script", ["local.sh", "gpu.sh", "slurm.sh"])
+def test_relative_paths_are_those_of_the_caller(stand_in, tmp_path, script):
+    calls = stand_in("sbatch" if script == "slurm.sh" else "trainer")
+    (tmp_path / "my stand" / "mine").mkdir(parents=True)
+    (tmp_path / "my stand" / "mine" / "c.py").touch()
+    first = SCRIPTS[script][:-2]
+    here = tmp_path / "my stand"
+    given = {"cwd": here, "PYTHON": "trainer"}
+    assert _run(script, *first, "mine/c.py:small", "runs/x", **given).returncode == 0
+    assert _run(script, *first, "configs/digits.py", "/runs/x", **given).returncode == 0
+    assert f"{here}/mine/c.py:small" in calls()[0] and f"{here}/runs/x" in calls()[0]
+    assert "=configs/digits.py" in calls()[1].replace(" ", "=")  # of the repository
+    assert "=/runs/x" in calls()[1].replace(" ", "=")
 
 
 def test_a_pod_is_made_fed_and_run_on_all_workers(stand_in):
