@@ -3,9 +3,11 @@
 import os
 import pathlib
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 
 import pytest
 
@@ -197,24 +199,118 @@ def test_relative_paths_are_those_of_the_caller(stand_in, tmp_path, script):
     assert "=/runs/x" in calls()[1].replace(" ", "=")
 
 
-def test_a_pod_is_made_fed_and_run_on_all_workers(stand_in):
-    calls = stand_in("gcloud", 1, 0, 0, 0)  # describe finds nothing; create, scp, ssh
-    stand_in("git")
-    done = _run("tpu_pod.sh", *SCRIPTS["tpu_pod.sh"], "--config.seed=1", CREATE_FLAGS="--spot")
-    assert done.returncode == 0, done.stderr
-    text = "\n".join(calls())
-    create, copy, run = (
-        next(c for c in calls() if f"tpu-vm {verb}" in c)
-        for verb in ("create pod", "scp", "ssh pod")
+@pytest.fixture
+def pod(tmp_path, stand_in, monkeypatch):
+    """pod(verb=[answers]) runs tpu_pod.sh in a small repository; gives the end and the calls.
+
+    An answer is what gcloud says at that call of the verb, or its code; the last one stays.
+    """
+    repository = tmp_path / "repository"
+    shutil.copytree(LAUNCH, repository / "launch")
+    (repository / ".gitignore").write_text("ignored\n")
+    (repository / "ignored").touch()
+    subprocess.run(["git", "init", "-q"], cwd=repository, check=True)
+    subprocess.run(["git", "add", "launch", ".gitignore"], cwd=repository, check=True)
+    author = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+    subprocess.run(["git", *author, "commit", "-qm", "first"], cwd=repository, check=True)
+    (repository / "new file.py").touch()  # not committed
+    monkeypatch.setattr(sys.modules[__name__], "LAUNCH", repository / "launch")
+    calls = stand_in("gcloud")
+    answers = tmp_path / "answers"
+    answers.mkdir()
+    (tmp_path / "bin" / "gcloud").write_text(
+        f"#!/bin/bash\necho ${{*//[[:space:]]/ }} >> {tmp_path}/gcloud.calls\ncd {answers}\n"
+        '[ "$4" != scp ] || cp "$5" sent.tar.gz\n'
+        'answer=$(head -n1 "$4" 2>/dev/null)\n'
+        '[ "$(wc -l 2>/dev/null < "$4")" = 1 ] || sed -i 1d "$4" 2>/dev/null\n'
+        'case $answer in\n  [0-9]*) echo "${answer#* }" >&2; exit "${answer%% *}" ;;\nesac\n'
+        'echo "$answer"\n'
     )
+
+    def run(*flags, verbs, **environment):
+        for verb, said in verbs.items():
+            (answers / verb).write_text("".join(f"{line}\n" for line in said))
+        done = _run("tpu_pod.sh", *SCRIPTS["tpu_pod.sh"], *flags, TMPDIR=tmp_path, **environment)
+        return done, [call.removeprefix("compute tpus tpu-vm ") for call in calls()]
+
+    return run
+
+
+NOWHERE = "1 ERROR: (gcloud.compute.tpus.tpu-vm.describe) NOT_FOUND: Resource was not found."
+
+
+def _verbs(calls):
+    return " ".join(call.split()[0] for call in calls)
+
+
+def test_a_pod_is_made_fed_and_run_on_all_workers(pod):
+    verbs = {"describe": [NOWHERE, "READY"]}
+    done, calls = pod("--config.seed=1", verbs=verbs, CREATE_FLAGS="--spot")
+    assert done.returncode == 0, done.stderr
+    assert _verbs(calls) == "describe create describe scp ssh", calls
+    create, copy, ssh = calls[1], *calls[3:]
     assert "--accelerator-type=v5litepod-16" in create and "--spot" in create
-    assert "--worker=all" in copy and "--worker=all" in run
-    assert "--config=configs/ffhq.py --workdir=/mnt/runs/x" in text and "--config.seed=1" in text
+    assert "--worker=all" in copy and "--worker=all" in ssh
+    assert "--config=configs/ffhq.py --workdir=/mnt/runs/x" in ssh and "--config.seed=1" in ssh
 
 
-def test_a_preempted_pod_is_made_anew(stand_in):
-    # describe, create, scp, ssh (lost: 255); describe (gone), create, scp, ssh.
-    calls = stand_in("gcloud", 1, 0, 0, 255, 1, 0, 0, 0)
-    stand_in("git")
-    assert _run("tpu_pod.sh", *SCRIPTS["tpu_pod.sh"]).returncode == 0
-    assert len([c for c in calls() if "tpu-vm create" in c]) == 2
+@pytest.mark.parametrize("lost", [["PREEMPTED", NOWHERE], ["DELETING", NOWHERE], ["TERMINATED"]])
+def test_a_preempted_pod_is_made_anew(pod, lost):
+    verbs = {"describe": ["READY", *lost, "READY"], "ssh": ["255 lost", ""]}
+    done, calls = pod(verbs=verbs)
+    assert done.returncode == 0, done.stderr
+    kept = [verb for verb in _verbs(calls).split() if verb != "describe"]
+    taken = ["delete"] * (lost[0] != "DELETING") + ["create"] * (NOWHERE in lost)
+    assert kept == ["scp", "ssh", *taken, "scp", "ssh"]
+
+
+def test_a_pod_gets_this_folder_as_it_is_now(pod, tmp_path):
+    pod(verbs={"describe": ["READY"]})
+    with tarfile.open(tmp_path / "answers" / "sent.tar.gz") as sent:
+        names = sent.getnames()
+    assert {"new file.py", "launch/tpu_pod.sh"} <= set(names) and "ignored" not in names
+    assert not list(tmp_path.glob("tmp.*"))
+
+
+def test_a_pod_is_left_alone_where_git_fails(pod, stand_in):
+    stand_in("git", 128)
+    done, calls = pod(verbs={"describe": ["READY"]})
+    assert done.returncode == 128 and calls == []
+
+
+def test_a_pod_runs_nothing_until_it_has_the_files(pod):
+    done, calls = pod(verbs={"describe": ["READY"], "scp": ["1 cut off", "1 cut off", ""]})
+    assert done.returncode == 0, done.stderr
+    assert _verbs(calls) == "describe scp describe scp describe scp ssh"
+
+
+@pytest.mark.parametrize(("verb", "now"), [("create", NOWHERE), ("scp", "READY")])
+def test_a_pod_that_cannot_be_made_or_fed_is_given_up(pod, verb, now):
+    done, calls = pod(verbs={"describe": [now], verb: ["1 no capacity"]})
+    assert done.returncode == 75 and _verbs(calls).split()[1::2] == [verb] * 5
+    assert "5 failures in a row" in done.stderr
+
+
+def test_a_pod_that_is_coming_is_waited_for(pod):
+    done, calls = pod(verbs={"describe": ["CREATING", "RESTARTING", "READY"]})
+    assert done.returncode == 0, done.stderr
+    assert _verbs(calls) == "describe describe describe scp ssh"
+
+
+@pytest.mark.parametrize(
+    ("now", "said"), [("1 PERMISSION_DENIED: who are you?", "who are you?"), ("STOPPED", "STOPPED")]
+)
+def test_a_pod_of_which_nothing_is_known_ends_the_script(pod, now, said):
+    done, calls = pod(verbs={"describe": [now]})
+    assert done.returncode == 1 and said in done.stderr and _verbs(calls) == "describe"
+
+
+def test_the_restarts_of_a_pod_are_bounded(pod):
+    done, calls = pod(verbs={"describe": ["READY"], "ssh": ["255 lost"]}, RETRIES="1")
+    assert done.returncode == 255 and _verbs(calls) == "describe scp ssh describe scp ssh"
+    assert "gave up: 2 lost runs" in done.stderr
+
+
+def test_a_mistake_on_a_pod_ends_the_script(pod):
+    done, calls = pod(verbs={"describe": ["READY"], "ssh": ["2 a wrong config"]})
+    assert done.returncode == 2 and _verbs(calls) == "describe scp ssh"
