@@ -121,8 +121,6 @@ class ImageBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
             back differs from what was written; the data set then does not exist.
         """
         self.final_path.parent.mkdir(parents=True, exist_ok=True)
-        for stale in self.final_path.parent.glob(f"incomplete.*_{self.final_path.name}"):
-            shutil.rmtree(stale)  # of a run that was killed while TFDS wrote its metadata
         plan = {
             "fingerprint": self.listing.fingerprint(),
             "version": str(self.VERSION),
@@ -130,7 +128,9 @@ class ImageBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         }
         tfds.disable_progress_bar()  # `Progress` counts images
         self._staging = Staging(self.staging_path, plan, self._per_shard)
-        try:
+        try:  # the lock is held: what lies there is of no process that still runs
+            for stale in self.final_path.parent.glob(f"incomplete.*_{self.final_path.name}"):
+                shutil.rmtree(stale)  # of a run that was killed while TFDS wrote its metadata
             with contextlib.redirect_stdout(io.StringIO()):  # TFDS speaks of a download
                 self.download_and_prepare(
                     download_dir=str(self.staging_path / "downloads"),  # made, and stays empty
