@@ -3,14 +3,19 @@
 #
 #   launch/gpu.sh CONFIG WORKDIR [FLAG ...]
 #   launch/gpu.sh configs/ffhq.py runs/ffhq --config.data.data_dir=/data
+#
+# A relative WORKDIR is taken from where you stand, and so is CONFIG where there is such a file; else
+# CONFIG is taken from this repository, and so are relative paths in FLAGs (data_dir).
 set -euo pipefail
 
 if [ "$#" -lt 2 ]; then
   echo "usage: launch/gpu.sh CONFIG WORKDIR [FLAG ...]" >&2
   exit 2
 fi
+absolute() { case $1 in /*) echo "$1" ;; *) echo "$PWD/$1" ;; esac }
 config=$1
-workdir=$2
+if [ -e "${config%%:*}" ]; then config=$(absolute "$config"); fi # FILE.py or FILE.py:ARGUMENT
+workdir=$(absolute "$2")
 shift 2
 
 cd "$(dirname "$0")/.."

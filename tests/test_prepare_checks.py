@@ -1,12 +1,16 @@
 """What a preparation checks before it writes: other processes, other sources, counts, names."""
 
+import dataclasses
+
 import pytest
 
-from dbae_jax.data import prepare
+from dbae_jax import build
+from dbae_jax.data import prepare, sources
 from dbae_jax.data.builders import shards
 from dbae_jax.data.builders.ffhq import Ffhq
 from dbae_jax.data.builders.listing import Options
-from dbae_jax.errors import DataError
+from dbae_jax.data.builders.lsun import Bedroom
+from dbae_jax.errors import ConfigError, DataError
 from tests import datasets
 
 NUMBERS = tuple(range(9990, 10010))  # 20 images: shards of 5
@@ -73,3 +77,73 @@ def test_another_source_of_the_same_names_is_told(tmp_path, monkeypatch, kind):
     with pytest.raises(DataError, match="was prepared from other files; delete it first"):
         prepare.prepare(_builder(other, data), None)
     assert prepare.prepare(_builder(first, data), None) == builder.final_path
+
+
+def _bedroom(root, train, validation):
+    for folder, seeds in (("bedroom_train_lmdb", train), ("bedroom_val_lmdb", validation)):
+        images = [datasets.encode(datasets.picture(i, 20, 20)) for i in seeds]
+        datasets.lsun_lmdb(root / folder, images)
+    return Bedroom.list_images(root, Options())
+
+
+def test_counts_are_compared_by_split(tmp_path):
+    listing = _bedroom(tmp_path, range(4), range(4, 6))
+    prepare.check_count(listing, {"train": 4})
+    prepare.check_count(listing, 6)
+    for expected in ({"train": 6}, {"train": 4, "test": 0, "validation": 1}):
+        with pytest.raises(DataError, match=r"the split '\w+' holds . images, . are expected"):
+            prepare.check_count(listing, expected)
+    with pytest.raises(DataError, match=r"the source holds 6 images, 0 are expected"):
+        prepare.check_count(listing, 0)
+    prepare.check_count(listing, {})
+    # What is left out counts, though of no split.
+    part = dataclasses.replace(listing, left_out=("a", "b"))
+    prepare.check_count(part, {"train": 6})
+    with pytest.raises(DataError, match=r"the source holds 6 images, 5 are expected"):
+        prepare.check_count(part, {"train": 5})
+
+
+def test_names_that_training_reads_as_something_else_are_refused():
+    assert set(sources.IN_MEMORY) == set(build.MADE)
+    for name in (*sources.IN_MEMORY, *prepare.BUILDERS, "celeb_a"):
+        with pytest.raises(
+            ConfigError, match=rf"--name={name} must be .* none of the other data sets"
+        ):
+            prepare._named(prepare.Folder, name)
+    assert prepare._named(prepare.Folder, "flowers").name == "flowers"
+
+
+DEFAULTS = {"data_dir": "data", "allow_broken": 0, "threads": 2}
+FLAGS = (
+    *("dataset", "source", "name", "annotations", "attributes", "store_size", "store_format"),
+    *("allow_partial", "expected_count", "skip_checksums", *DEFAULTS),
+)
+
+
+def _run(monkeypatch, **given):
+    """Runs the command with flags, others at their defaults."""
+    for name in FLAGS:
+        value = (DEFAULTS | given).get(name)
+        monkeypatch.setattr(prepare, name.upper(), _Flag(value))
+    prepare.main([])
+
+
+class _Flag:
+    def __init__(self, value):
+        self.value = value
+
+
+def test_the_bedroom_command_takes_the_validation_file_too(tmp_path, monkeypatch):
+    _bedroom(tmp_path / "lsun", range(4), range(4, 6))
+    monkeypatch.setattr(Bedroom, "EXPECTED", {"train": 4})
+    _run(monkeypatch, dataset="bedroom", source=tmp_path / "lsun", data_dir=tmp_path / "data")
+    assert len(datasets.read("bedroom", tmp_path / "data", "train+validation")) == 6
+
+
+def test_a_format_of_copies_needs_their_size(tmp_path, monkeypatch):
+    image = datasets.encode(datasets.picture(0, 20, 20))
+    datasets.write(tmp_path / "in" / "a.png", image)
+    for size in ({}, {"store_size": 0}):
+        flags = {"source": tmp_path / "in", "data_dir": tmp_path / "data", "store_format": "webp"}
+        with pytest.raises(ConfigError, match="--store_format=webp needs --store_size=N"):
+            _run(monkeypatch, dataset="folder", **flags, **size)
