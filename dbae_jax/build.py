@@ -1,5 +1,8 @@
 """Config sections -> objects: the only factory, and the only place where choices are looked up."""
 
+import functools
+from collections.abc import Callable
+
 import jax.numpy as jnp
 import optax
 
@@ -96,6 +99,14 @@ def make_prior_optimizer(config: Config) -> optax.GradientTransformation:
     return optim.make_optimizer(config.prior.optimizer, schedule, grad_clip_norm=0.0)
 
 
+# Data sets that are made in memory (`sources.IN_MEMORY`): (split, image_size) -> source.
+MADE: dict[str, Callable[[str, int], Source]] = {
+    "digits": sources.digits,
+    "shapes": ShapesSource,
+    "shapes_correlated": functools.partial(ShapesSource, sampler="correlated"),
+}
+
+
 def make_source(config: DataConfig, split: str) -> Source:
     """Returns the "train" or "test" split of the config's data set: what its keys say they are.
 
@@ -104,12 +115,8 @@ def make_source(config: DataConfig, split: str) -> Source:
       DataError: for one that is not prepared.
     """
     part = {"train": config.train_split, "test": config.test_split}[split]
-    made = {
-        "digits": lambda: sources.digits(part, config.image_size),
-        "shapes": lambda: ShapesSource(part, config.image_size),
-        "shapes_correlated": lambda: ShapesSource(part, config.image_size, sampler="correlated"),
-    }
-    source = made[config.name]() if config.name in made else _open(config, part)
+    make = MADE.get(config.name)
+    source = make(part, config.image_size) if make else _open(config, part)
     channels = source[0]["image"].shape[-1]
     if channels != config.channels:
         raise ConfigError(

@@ -353,7 +353,7 @@ def test_the_command_prepares_and_repeats(tmp_path, faces):
     done = _command(*flags)
     assert done.returncode == 2 and "Traceback" not in done.stderr
     last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith("error: the source holds 20 images, 70,000 are expected;")
+    assert last.startswith("error: the split 'train' holds 20 images, 70,000 are expected;")
 
 
 WRONG_FLAGS = {

@@ -9,6 +9,7 @@ kept. docs/data.md says where each data set comes from and what its folder must 
 import logging
 import pathlib
 import shutil
+from collections.abc import Mapping
 
 from absl import flags
 from absl import logging as absl_logging
@@ -23,6 +24,8 @@ from dbae_jax.data.builders.lfw import Lfw
 from dbae_jax.data.builders.listing import Listing, Options
 from dbae_jax.data.builders.lsun import Bedroom, Horse
 from dbae_jax.data.builders.shards import ShardRecord, explain, is_intact
+from dbae_jax.data.prepared import TFDS_NAMES
+from dbae_jax.data.sources import IN_MEMORY
 from dbae_jax.errors import ConfigError, DataError
 
 BUILDERS = {b.name: b for b in (Ffhq, Celeba, Celebahq, Bedroom, Horse, Lfw, Folder)}
@@ -56,18 +59,18 @@ THREADS = flags.DEFINE_integer("threads", 8, "Threads that decode images.", lowe
 log = logging.getLogger("dbae_jax.data.prepare")  # run as a command, __name__ is "__main__"
 
 
-def prepare(builder: ImageBuilder, expected_count: int | None) -> pathlib.Path:
+def prepare(builder: ImageBuilder, expected: int | Mapping[str, int] | None) -> pathlib.Path:
     """Writes a data set, unless it is there, and returns its folder.
 
     Args:
       builder: of the data set.
-      expected_count: images that the source must hold; None: not checked.
+      expected: images that the source must hold, in all or by split; None: not checked.
 
     Raises:
       DataError: if the count differs, another data set is there, the disk is or becomes full, or
         images are broken; nothing that is not whole is then found under the data set's name.
     """
-    check_count(builder.listing, expected_count)
+    check_count(builder.listing, expected)
     final = builder.final_path
     if final.exists():
         _check_existing(builder)
@@ -86,18 +89,33 @@ def prepare(builder: ImageBuilder, expected_count: int | None) -> pathlib.Path:
     return final
 
 
-def check_count(listing: Listing, expected: int | None) -> None:
+def check_count(listing: Listing, expected: int | Mapping[str, int] | None) -> None:
     """Checks the number of images of a source.
+
+    Args:
+      listing: of the source.
+      expected: in all, or of the splits named; other splits may hold what they will.
 
     Raises:
       DataError: if there are more or fewer than expected.
     """
-    count = listing.count() + len(listing.left_out)
-    if expected is not None and count != expected:
-        raise DataError(
-            f"the source holds {count:,} images, {expected:,} are expected; complete it, or pass "
-            f"--expected_count={count} or --allow_partial if it is meant to differ."
-        )
+    if not expected and not isinstance(expected, int):
+        return
+    counts = {split: len(part.names) for split, part in listing.splits.items()}
+    total = sum(counts.values()) + len(listing.left_out)
+    if isinstance(expected, int):
+        pairs = [("the source", total, expected)]
+    elif listing.left_out:  # which split they are of is not known
+        others = sum(n for split, n in counts.items() if split not in expected)
+        pairs = [("the source", total - others, sum(expected.values()))]
+    else:
+        pairs = [(f"the split {s!r}", counts.get(s, 0), want) for s, want in expected.items()]
+    for what, count, want in pairs:
+        if count != want:
+            raise DataError(
+                f"{what} holds {count:,} images, {want:,} are expected; complete it, or pass "
+                f"--expected_count={total} or --allow_partial if it is meant to differ."
+            )
 
 
 def check_space(builder: ImageBuilder) -> None:
@@ -131,7 +149,7 @@ def main(argv: list[str]) -> None:
         builder = _builder()
         expected = EXPECTED_COUNT.value
         if expected is None and not ALLOW_PARTIAL.value:
-            expected = sum(builder.EXPECTED.values()) or None
+            expected = builder.EXPECTED
         prepare(builder, expected)
     except KeyboardInterrupt:
         raise DataError("interrupted; the same command goes on with what is done.") from None
@@ -157,6 +175,11 @@ def _builder() -> ImageBuilder:
         default.size if STORE_SIZE.value is None else STORE_SIZE.value,
         STORE_FORMAT.value or default.encoding,
     )
+    if STORE_FORMAT.value and not storage.size:
+        raise ConfigError(
+            f"--store_format={STORE_FORMAT.value} needs --store_size=N: without it, images are "
+            "stored as they are."
+        )
     return kind(
         listing=kind.list_images(source, options),
         data_dir=pathlib.Path(DATA_DIR.value).expanduser(),
@@ -169,8 +192,12 @@ def _builder() -> ImageBuilder:
 def _named(kind: type[ImageBuilder], name: str) -> type[ImageBuilder]:
     if kind is not Folder:
         raise ConfigError("--name is for --dataset=folder; the other data sets have their names.")
-    if not name.isidentifier() or name in BUILDERS:
-        raise ConfigError(f"--name={name} must be of letters, digits and _, and no other data set.")
+    taken = {*BUILDERS, *IN_MEMORY, *TFDS_NAMES.values()}
+    if not name.isidentifier() or name in taken:
+        raise ConfigError(
+            f"--name={name} must be of letters, digits and _, and none of the other data sets: "
+            f"{', '.join(sorted(taken))}."
+        )
 
     class Named(Folder, skip_registration=True):
         pass

@@ -9,6 +9,9 @@ from sklearn import datasets
 
 from dbae_jax.errors import ConfigError
 
+# Names of the data sets that are made in memory: no prepared one may be called so.
+IN_MEMORY = ("digits", "shapes", "shapes_correlated")
+
 TEST_BLOCK, TEST_EVERY = 10, 50  # digits: the first ten of every fifty are held out
 READ_AT_ONCE = 256  # examples
 

@@ -121,16 +121,19 @@ class ImageBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
             back differs from what was written; the data set then does not exist.
         """
         self.final_path.parent.mkdir(parents=True, exist_ok=True)
-        for stale in self.final_path.parent.glob(f"incomplete.*_{self.final_path.name}"):
-            shutil.rmtree(stale)  # of a run that was killed while TFDS wrote its metadata
         plan = {
-            "fingerprint": self.listing.fingerprint(),
+            "outline": self.listing.outline(),  # broken images may be mended between two runs
             "version": str(self.VERSION),
             "storage": dataclasses.asdict(self.storage),
         }
         tfds.disable_progress_bar()  # `Progress` counts images
         self._staging = Staging(self.staging_path, plan, self._per_shard)
-        try:
+        try:  # the lock is held: what lies there is of no process that still runs
+            for stale in self.final_path.parent.glob(f"incomplete.*_{self.final_path.name}"):
+                shutil.rmtree(stale)  # of a run that was killed while TFDS wrote its metadata
+            self._sources = self._contents()
+            for shard, source in self._sources.items():
+                self._staging.require_source(shard, source)
             with contextlib.redirect_stdout(io.StringIO()):  # TFDS speaks of a download
                 self.download_and_prepare(
                     download_dir=str(self.staging_path / "downloads"),  # made, and stays empty
@@ -166,7 +169,7 @@ class ImageBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         )
 
     def _example_writer(self) -> tfds.core.ExampleWriter:
-        return _StagedWriter(self._staging, self._broken)
+        return _StagedWriter(self._staging, self._broken, self._sources)
 
     def _shard_iterators_per_split(
         self, dl_manager: tfds.download.DownloadManager
@@ -196,6 +199,14 @@ class ImageBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
             (template.sharded_filepath(shard_index=i, num_shards=shards).name, *edges[i : i + 2])
             for i in range(shards)
         ]
+
+    def _contents(self) -> dict[str, str]:
+        """Returns what tells the images of each shard from those of another source."""
+        return {
+            name: self.listing.contents(split, start, stop)
+            for split in self.listing.splits
+            for name, start, stop in self._plan(split)
+        }
 
     def _shard_examples(self, shard: str, split: str, start: int, stop: int) -> Iterator:
         finished = self._staging.finished(shard)
@@ -259,11 +270,7 @@ class ImageBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
 
     def _download_and_prepare(self, dl_manager: Any, download_config: Any = None) -> None:
         super()._download_and_prepare(dl_manager, download_config)
-        records = {
-            name: self._staging.finished(name)
-            for split in self.listing.splits
-            for name, _, _ in self._plan(split)
-        }
+        records = {name: self._staging.finished(name) for name in self._sources}
         broken = [entry for record in records.values() for entry in record.broken]
         if len(broken) > self._allow_broken:
             report = self.staging_path / "broken.json"
@@ -324,15 +331,25 @@ def read_preparation(folder: pathlib.Path) -> dict[str, Any]:
 class _StagedWriter(tfds.core.ExampleWriter):
     """Writes shards into the staging folder, those that are missing there, and links them."""
 
-    def __init__(self, staging: Staging, broken: Mapping[str, list[tuple[str, str]]]):
+    def __init__(
+        self,
+        staging: Staging,
+        broken: Mapping[str, list[tuple[str, str]]],
+        sources: Mapping[str, str],
+    ):
         super().__init__(file_format=tfds.core.FileFormat.ARRAY_RECORD)
-        self._staging, self._broken = staging, broken
+        self._staging, self._broken, self._sources = staging, broken, sources
 
     def write(self, path: Any, examples: Iterable[tuple[int, bytes]]) -> None:
         path = pathlib.Path(path)
         if self._staging.finished(path.name) is None:
             records = (record for _, record in examples)
-            self._staging.write(path.name, records, broken=lambda: self._broken[path.name])
+            self._staging.write(
+                path.name,
+                records,
+                broken=lambda: self._broken[path.name],
+                source=self._sources[path.name],
+            )
         self._staging.place(path.name, path)
 
 

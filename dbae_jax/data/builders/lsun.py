@@ -21,6 +21,10 @@ class _Joined:
         split, _, rest = name.partition("/")
         return self._stores[split].read(rest)
 
+    def size(self, name: str) -> int | None:
+        split, _, rest = name.partition("/")
+        return self._stores[split].size(rest)
+
 
 class _Lsun(ImageBuilder, skip_registration=True):
     """A category of LSUN in the order of its file's cursor, without labels.

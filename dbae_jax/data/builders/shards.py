@@ -30,12 +30,16 @@ log = logging.getLogger("dbae_jax.data")
 
 @dataclasses.dataclass(frozen=True)
 class ShardRecord:
-    """What is known of a finished shard: records, their bytes and sha256, and broken images."""
+    """What is known of a finished shard: records, their bytes and sha256, and broken images.
+
+    `source` is a hash that tells the images it was made from (`Listing.contents`).
+    """
 
     records: int
     bytes: int
     sha256: str
     broken: tuple[tuple[str, str], ...] = ()  # (name, reason)
+    source: str = ""
 
 
 class Staging:
@@ -85,6 +89,7 @@ class Staging:
         records: Iterable[bytes],
         *,
         broken: Callable[[], Iterable[tuple[str, str]]],
+        source: str = "",
     ) -> ShardRecord:
         """Writes a shard, reads it back and compares.
 
@@ -92,6 +97,7 @@ class Staging:
           name: of the shard's file.
           records: serialized examples.
           broken: gives the images that were left out, once all records are written.
+          source: hash of the images that the records are made from.
 
         Raises:
           DataError: if the disk is full, or what is read back differs.
@@ -102,7 +108,7 @@ class Staging:
             if read_back(fresh) != written:
                 raise DataError(f"{fresh} reads back differently than written; the disk is faulty.")
             os.replace(fresh, path)
-            record = dataclasses.replace(written, broken=tuple(broken()))
+            record = dataclasses.replace(written, broken=tuple(broken()), source=source)
             write_json(self._record_path(name), dataclasses.asdict(record))
         except OSError as error:
             raise explain(error, self.folder) from error
@@ -110,6 +116,15 @@ class Staging:
             fresh.unlink(missing_ok=True)
         self._finished[name] = record
         return record
+
+    def require_source(self, name: str, source: str) -> None:
+        """Checks that a shard, if it is finished, was made from the same images.
+
+        Raises:
+          DataError: if it was not.
+        """
+        if name in self._finished and self._finished[name].source != source:
+            raise self._other()
 
     def place(self, name: str, path: pathlib.Path) -> None:
         """Puts a finished shard at `path` as well, without copying where links are possible."""
@@ -126,6 +141,12 @@ class Staging:
     def _record_path(self, name: str) -> pathlib.Path:
         return self.folder / f"{name}.json"
 
+    def _other(self) -> DataError:
+        return DataError(
+            f"{self.folder} holds an unfinished preparation from other files or settings; "
+            "repeat the command that began it, or delete the folder."
+        )
+
     def _take_up(self, plan: Mapping[str, Any], images_per_shard: int) -> int:
         path = self.folder / PLAN
         if not path.exists():
@@ -133,10 +154,7 @@ class Staging:
             return images_per_shard
         earlier = json.loads(path.read_text())
         if earlier["plan"] != plan:
-            raise DataError(
-                f"{self.folder} holds an unfinished preparation from other files or settings; "
-                "repeat the command that began it, or delete the folder."
-            )
+            raise self._other()
         for path in sorted(self.folder.glob("*.array_record-*.json")):
             record = _load_record(path)
             shard = path.with_suffix("")
@@ -183,7 +201,7 @@ def is_intact(path: pathlib.Path, record: ShardRecord) -> bool:
         got = read_back(path) if path.is_file() else None
     except DataError:
         return False
-    return got == dataclasses.replace(record, broken=())
+    return got == dataclasses.replace(record, broken=(), source="")
 
 
 def _write_records(path: pathlib.Path, records: Iterable[bytes]) -> ShardRecord:

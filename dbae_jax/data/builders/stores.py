@@ -22,6 +22,9 @@ class Store(Protocol):
 
     def read(self, name: str) -> bytes: ...
 
+    def size(self, name: str) -> int | None:
+        """Returns the bytes of an image without reading it, None where that cannot be known."""
+
 
 class FolderStore:
     """Images in a folder and below, hidden files left out."""
@@ -32,6 +35,12 @@ class FolderStore:
 
     def read(self, name: str) -> bytes:
         return (self.root / name).read_bytes()
+
+    def size(self, name: str) -> int | None:
+        try:
+            return (self.root / name).stat().st_size
+        except OSError:  # such as a link to nowhere: told when it is read
+            return None
 
 
 class ZipStore:
@@ -55,6 +64,9 @@ class ZipStore:
             return self._file.read(name)
         except (zipfile.BadZipFile, zlib.error, EOFError) as error:
             raise DataError(f"{name} in {self.path} is broken: {_line(error)}.") from error
+
+    def size(self, name: str) -> int | None:
+        return self._file.getinfo(name).file_size
 
     def find(self, name: str) -> bytes | None:
         """Returns a file of that name in any folder of the zip, None if there is none."""
@@ -84,6 +96,9 @@ class TarStore:
     def read(self, name: str) -> bytes:
         return self._data[name]
 
+    def size(self, name: str) -> int | None:
+        return len(self._data[name])
+
 
 class LmdbStore:
     """Images of a DiffAE LMDB, under the names that the data set gives its numbers."""
@@ -96,6 +111,9 @@ class LmdbStore:
     def read(self, name: str) -> bytes:
         return self._images.read(self._index[name])
 
+    def size(self, name: str) -> int | None:
+        return None  # the library reads a value to tell its size
+
 
 class HashStore:
     """Images of an LSUN LMDB, under their keys, in the order of its cursor."""
@@ -106,6 +124,9 @@ class HashStore:
 
     def read(self, name: str) -> bytes:
         return self._images.read(name)
+
+    def size(self, name: str) -> int | None:
+        return None
 
 
 def open_store(
