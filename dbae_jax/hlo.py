@@ -35,6 +35,12 @@ def collectives(text: str) -> list[Collective]:
     return [Collective(kind, counts[kind], size) for kind, size in sizes.most_common()]
 
 
+def parameter_bytes(text: str) -> int:
+    """Returns the bytes of the arrays that the program takes on one device, without padding."""
+    entry = text[text.index("\nENTRY ") :]
+    return sum(map(array_bytes, re.findall(r"= (\S+) parameter\(\d+\)", entry)))
+
+
 def array_bytes(type_text: str) -> int:
     """Returns the bytes of all arrays in an HLO type such as "(f32[2,3]{1,0}, bf16[4])"."""
     arrays = re.findall(r"(\w+)\[([\d,]*)\]", type_text)

@@ -28,7 +28,8 @@ class Plan:
     num_steps: int
     dtype: str
     matmul_precision: str
-    argument_bytes: int  # state, key and this chip's images
+    argument_arrays_bytes: int  # state, key and this chip's images, as arrays
+    argument_bytes: int  # the same, padded as they lie in the chip's memory
     output_bytes: int  # most of it in the place of the donated state
     donated_bytes: int
     temporary_bytes: int
@@ -104,6 +105,7 @@ def measure(config: Config, name: str, *, quick: bool = True) -> Plan:
     except jax.errors.JaxRuntimeError as error:
         raise ConfigError(_why_not_compiled(str(error), name)) from error
     memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
+    text = compiled.as_text()
     return Plan(
         topology=name,
         chip=chip,
@@ -112,6 +114,7 @@ def measure(config: Config, name: str, *, quick: bool = True) -> Plan:
         num_steps=config.train.num_steps,
         dtype=config.model.dtype,
         matmul_precision=config.model.matmul_precision,
+        argument_arrays_bytes=hlo.parameter_bytes(text),
         argument_bytes=memory.argument_size_in_bytes,
         output_bytes=memory.output_size_in_bytes,
         donated_bytes=memory.alias_size_in_bytes,
@@ -119,7 +122,7 @@ def measure(config: Config, name: str, *, quick: bool = True) -> Plan:
         peak_bytes=memory.peak_memory_in_bytes,
         flops=cost["flops"],
         bytes_accessed=cost["bytes accessed"],
-        collectives=tuple(hlo.collectives(compiled.as_text())),
+        collectives=tuple(hlo.collectives(text)),
         compiler=f"jaxlib {jaxlib.__version__}, {'least' if quick else 'full'} effort",
     )
 

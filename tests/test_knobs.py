@@ -1,11 +1,11 @@
 """Choices that change speed and memory change no loss and no gradient beyond rounding."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 from dbae_jax import accumulation, build, images, losses
 from dbae_jax.models.attention import attend
@@ -71,27 +71,22 @@ def test_attention_implementations_agree():
 
 
 def test_bfloat16_attention_takes_its_softmax_in_float32():
-    q, k, v = 2 * jax.random.normal(jax.random.key(0), (3, 2, 64, 2, 16))
+    q, k, v = 2 * jax.random.normal(jax.random.key(0), (3, 2, 2, 64, 16))
     want = attend(q, k, v, "xla")
     got = attend(*(a.astype(jnp.bfloat16) for a in (q, k, v)), "auto")
     assert got.dtype == jnp.bfloat16
     assert np.linalg.norm(got.astype(jnp.float32) - want) < 0.02 * np.linalg.norm(want)
-    text = jax.make_jaxpr(lambda q: attend(q, q, q, "auto"))(q.astype(jnp.bfloat16))
-    exponents = [e for e in text.jaxpr.eqns if e.primitive.name == "exp"]
-    inner = [e for j in text.jaxpr.eqns if "jaxpr" in j.params for e in j.params["jaxpr"].eqns]
-    exponents += [e for e in inner if e.primitive.name == "exp"]
-    assert {e.invars[0].aval.dtype for e in exponents} == {jnp.dtype("float32")}
+    text = str(jax.make_jaxpr(lambda q: attend(q, q, q, "auto"))(q.astype(jnp.bfloat16)))
+    assert re.findall(r":(\w+)\[[\d,]+\] = exp ", text) == ["f32"]
 
 
-@pytest.mark.parametrize("num_parts", [2, 4])
-def test_accumulation_is_the_gradient_of_the_whole_batch(num_parts):
+def test_accumulation_is_the_gradient_of_the_whole_batch():
     """Batch norm and power step included: they see the whole batch either way."""
-    _assert_same(_gradient(num_parts=num_parts), _gradient())
+    _assert_same(_gradient(num_parts=4), _gradient())
 
 
-def test_parts_draw_dropout_masks_of_their_own():
+def test_parts_lie_on_all_devices():
+    """Part i has every third example, so each device has its share of every part."""
     x = jnp.arange(12.0).reshape(6, 2)
     assert np.array_equal(accumulation.split(x, 3)[1], x[1::3])
     assert np.array_equal(accumulation.join(accumulation.split(x, 3)), x)
-    with_masks, without = _gradient(0.5, num_parts=2), _gradient(num_parts=2)
-    assert not np.allclose(with_masks[0].x_0_error, without[0].x_0_error, rtol=1e-3)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dbae_jax.models.layers import ConvOfParts, downsample
-from dbae_jax.models.norms import GroupNorm, channel_moments
+from dbae_jax.models.norms import Affine, GroupNorm, channel_moments
 
 
 def _parts(widths, dtype=jnp.float32, offset=0.0):
@@ -26,7 +26,7 @@ def test_group_norm_is_flaxs_on_the_concatenation(widths):
     assert like == jax.tree.map(jnp.shape, peer.init(jax.random.key(2), x))
 
     def of_parts(variables, parts):
-        return jnp.concatenate(ours.apply(variables, parts), axis=-1)
+        return ours.apply(variables, parts).apply(jnp.concatenate(parts, axis=-1))
 
     np.testing.assert_allclose(of_parts(variables, parts), peer.apply(variables, x), atol=2e-6)
     weights = jax.random.normal(jax.random.key(3), x.shape)
@@ -40,11 +40,12 @@ def test_group_norm_is_flaxs_on_the_concatenation(widths):
 
 
 def test_modulation_follows_the_norm():
-    _, parts = _parts((64,))
+    x, parts = _parts((64,))
     norm = GroupNorm()
     variables = norm.init(jax.random.key(0), parts)
     by, to = jax.random.normal(jax.random.key(1), (2, 3, 64))
-    (plain,), (got,) = norm.apply(variables, parts), norm.apply(variables, parts, (by, to))
+    plain = norm.apply(variables, parts).apply(x)
+    got = norm.apply(variables, parts, (by, to)).apply(x)
     want = plain * by[:, None, None] + to[:, None, None]
     np.testing.assert_allclose(got, want, atol=1e-5)
 
@@ -68,16 +69,32 @@ def test_float32_takes_two_passes():
     np.testing.assert_allclose(var, true.astype(np.float64).var((1, 2)), rtol=1e-3)
 
 
-def test_a_convolution_of_parts_is_that_of_the_concatenation():
+@pytest.mark.parametrize("activated", [False, True])
+def test_a_convolution_of_parts_is_that_of_the_concatenation(activated):
+    """Its gradients are made by hand: of the parts, of the scales and of the kernel."""
     x, parts = _parts((40, 24))
+    affine = Affine(*jax.random.normal(jax.random.key(4), (2, 3, 64))) if activated else None
     ours, peer = ConvOfParts(8), nn.Conv(8, (3, 3))
     variables = ours.init(jax.random.key(1), parts)
-    assert jax.tree.map(jnp.shape, variables) == jax.tree.map(
-        jnp.shape, peer.init(jax.random.key(1), x)
+    shapes = jax.tree.map(jnp.shape, peer.init(jax.random.key(1), x))
+    assert jax.tree.map(jnp.shape, variables) == shapes
+    weights = jax.random.normal(jax.random.key(3), (3, 6, 4, 8))
+
+    def by_parts(variables, parts, affine):
+        return jnp.sum(weights * ours.apply(variables, parts, affine))
+
+    def whole(variables, parts, affine):
+        x = jnp.concatenate(parts, axis=-1)
+        if activated:
+            x = nn.silu(x * affine.scale[:, None, None] + affine.shift[:, None, None])
+        return jnp.sum(weights * peer.apply(variables, x))
+
+    got, want = (
+        jax.value_and_grad(f, (0, 1, 2) if activated else (0, 1))(variables, parts, affine)
+        for f in (by_parts, whole)
     )
-    np.testing.assert_allclose(
-        ours.apply(variables, parts), peer.apply(variables, x), rtol=1e-4, atol=1e-5
-    )
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 
 
 def test_downsampling_takes_means():

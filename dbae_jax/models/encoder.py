@@ -70,7 +70,7 @@ class Encoder(nn.Module):
         h = res_block(h.shape[-1], name="middle_0", **dtypes)((h,))
         h = attention_block(name="middle_attention", **dtypes)(h)
         h = res_block(h.shape[-1], name="middle_1", **dtypes)((h,))
-        (h,) = GroupNorm(name="norm_out", **dtypes)((h,))
+        h = GroupNorm(name="norm_out", param_dtype=self.param_dtype)((h,)).apply(h)
         return self._project(nn.silu(h))
 
     @nn.nowrap

@@ -14,7 +14,8 @@ from jax import lax
 from jax.typing import DTypeLike
 
 from dbae_jax.models.attention import attend
-from dbae_jax.models.norms import GroupNorm, split_as
+from dbae_jax.models.norms import Affine, GroupNorm
+from dbae_jax.models.parts import of_parts
 
 kernel_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 zeros = nn.initializers.zeros_init()
@@ -50,8 +51,29 @@ def linear(x: jax.Array, features: int, **kwargs) -> jax.Array:
     return nn.Dense(features, kernel_init=kernel_init, bias_init=bias_init(fan_in), **kwargs)(x)
 
 
+def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Returns the padded convolution of x: [B, H, W, C] with [h, w, C, channels]."""
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        window_strides=(1, 1),
+        padding="SAME",
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+
+
+def convolve_plain(x: jax.Array, _: None, kernel: jax.Array) -> jax.Array:
+    """As `convolve`, called as `convolve_activated`."""
+    return convolve(x, kernel)
+
+
+def convolve_activated(x: jax.Array, affine: Affine, kernel: jax.Array) -> jax.Array:
+    """Returns the convolution of SiLU(affine(x))."""
+    return convolve(nn.silu(affine.apply(x)), kernel)
+
+
 class ConvOfParts(nn.Module):
-    """A convolution of concatenated feature maps that never concatenates them; as `conv`."""
+    """A convolution of feature maps that count as one, concatenated; initialised as `conv`."""
 
     channels: int
     size: int = 3
@@ -59,25 +81,19 @@ class ConvOfParts(nn.Module):
     param_dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, parts: tuple[jax.Array, ...]) -> jax.Array:
-        """Returns [B, H, W, channels] for parts [B, H, W, C_i]."""
+    def __call__(self, parts: tuple[jax.Array, ...], affine: Affine | None = None) -> jax.Array:
+        """Returns [B, H, W, channels] for parts [B, H, W, C_i].
+
+        With `affine`, [B, C] of all channels, it is the convolution of SiLU(affine(parts)).
+        """
         width = sum(part.shape[-1] for part in parts)
         shape = (self.size, self.size, width, self.channels)
-        kernel = self.param("kernel", kernel_init, shape, self.param_dtype)
+        kernel = self.param("kernel", kernel_init, shape, self.param_dtype).astype(self.dtype)
         bias = bias_init(width * self.size**2)
-        bias = self.param("bias", bias, (self.channels,), self.param_dtype)
-        pieces = split_as(parts, kernel.astype(self.dtype), axis=2)
-        return sum(map(self._convolve, parts, pieces)) + bias.astype(self.dtype)
-
-    @nn.nowrap
-    def _convolve(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
-        return lax.conv_general_dilated(
-            x.astype(self.dtype),
-            kernel,
-            window_strides=(1, 1),
-            padding="SAME",
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        )
+        bias = self.param("bias", bias, (self.channels,), self.param_dtype).astype(self.dtype)
+        parts = tuple(part.astype(self.dtype) for part in parts)
+        function = convolve_plain if affine is None else convolve_activated
+        return of_parts(function, parts, affine, kernel) + bias
 
 
 def downsample(x: jax.Array) -> jax.Array:
@@ -117,9 +133,13 @@ class ResBlock(nn.Module):
         """Returns [B, H', W', channels] for parts [B, H, W, C_i] of x and an embedding [B, E]."""
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         resample = RESAMPLE[self.resample]
-        h = GroupNorm(name="norm_in", **dtypes)(parts)
-        h = tuple(resample(nn.silu(part)) for part in h)
-        h = ConvOfParts(self.channels, name="conv_in", **dtypes)(h)
+        affine = GroupNorm(name="norm_in", param_dtype=self.param_dtype)(parts)
+        conv_in = ConvOfParts(self.channels, name="conv_in", **dtypes)
+        if self.resample == "keep":
+            h = conv_in(parts, affine)
+        else:
+            (x,) = parts
+            h = conv_in((resample(nn.silu(affine.apply(x))),))
         if embedding is not None:
             h = self._modulated(h, embedding)
         skip = tuple(resample(part) for part in parts)
@@ -131,8 +151,9 @@ class ResBlock(nn.Module):
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         modulation = linear(nn.silu(embedding), 2 * self.channels, name="embedding", **dtypes)
         scale, shift = jnp.split(modulation, 2, axis=-1)
-        (h,) = GroupNorm(name="norm_out", **dtypes)((h,), (1 + scale, shift))
-        h = nn.Dropout(self.dropout, deterministic=not self.dropout)(nn.silu(h))
+        norm = GroupNorm(name="norm_out", param_dtype=self.param_dtype)
+        h = nn.silu(norm((h,), (1 + scale, shift)).apply(h))
+        h = nn.Dropout(self.dropout, deterministic=not self.dropout)(h)
         return conv(h, self.channels, zero=True, name="conv_out", **dtypes)
 
 
@@ -152,7 +173,7 @@ class AttentionBlock(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         b, height, width, channels = x.shape
-        (h,) = GroupNorm(name="norm", **dtypes)((x,))
+        h = GroupNorm(name="norm", param_dtype=self.param_dtype)((x,)).apply(x)
         h = h.reshape(b, height * width, channels)
         q, k, v = ToHeads(self.num_heads, name="qkv", **dtypes)(h)
         h = attend(q, k, v, self.implementation)
@@ -177,6 +198,9 @@ class ToHeads(nn.Module):
         shape, heads = (1, 1, channels, 3 * channels), (self.num_heads, 3, -1)
         kernel = self.param("kernel", kernel_init, shape, self.param_dtype).astype(self.dtype)
         bias = self.param("bias", bias_init(channels), shape[-1:], self.param_dtype)
+        if x.shape[1] <= channels:
+            qkv = (x @ kernel[0, 0] + bias.astype(self.dtype)).reshape(*x.shape[:2], *heads)
+            return tuple(qkv[:, :, :, i].swapaxes(1, 2) for i in range(3))
         kernel, bias = kernel.reshape(channels, *heads), bias.astype(self.dtype).reshape(heads)
         return tuple(
             jnp.einsum("bnc,chd->bhnd", x, kernel[:, :, i]) + bias[:, None, i] for i in range(3)
@@ -196,7 +220,11 @@ class FromHeads(nn.Module):
         channels = heads * width
         kernel = self.param("kernel", zeros, (1, 1, channels, channels), self.param_dtype)
         bias = self.param("bias", zeros, (channels,), self.param_dtype).astype(self.dtype)
-        kernel = kernel.astype(self.dtype).reshape(heads, width, channels)
+        kernel = kernel.astype(self.dtype)
+        if x.shape[2] <= channels:
+            x = x.swapaxes(1, 2)
+            return x.reshape(*x.shape[:2], channels) @ kernel[0, 0] + bias
+        kernel = kernel.reshape(heads, width, channels)
         return jnp.einsum("bhnd,hdc->bnc", x, kernel) + bias
 
 

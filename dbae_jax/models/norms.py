@@ -1,12 +1,14 @@
 """Group norm of feature maps, and the statistics that it and batch norm take."""
 
-import itertools
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.typing import DTypeLike
+
+from dbae_jax.models.parts import Parts
 
 
 def channel_moments(x: jax.Array, axes: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
@@ -23,30 +25,38 @@ def channel_moments(x: jax.Array, axes: tuple[int, ...]) -> tuple[jax.Array, jax
     return mean, jnp.maximum(jnp.square(wide).mean(axes) - jnp.square(mean), 0)
 
 
+class Affine(NamedTuple):
+    """One scale and one shift for each image and channel: [B, C] each, float32."""
+
+    scale: jax.Array
+    shift: jax.Array
+
+    def apply(self, x: jax.Array) -> jax.Array:
+        """Returns x: [B, H, W, C] scaled and shifted, computed in float32, in the dtype of x."""
+        y = x.astype(jnp.float32) * self.scale[:, None, None] + self.shift[:, None, None]
+        return y.astype(x.dtype)
+
+
 class GroupNorm(nn.Module):
     """Normalises over positions and the channels of a group, then scales and shifts.
 
-    Computed in float32 as one scale and one shift for each image and channel, which compilers
-    fuse into the convolutions at both sides: no normalised map is written or kept in float32.
+    Returned as what it does to each image and channel, in float32, for the caller to apply:
+    compilers then fuse it into the convolutions at both sides, and no normalised map is written.
     """
 
     num_groups: int = 32
     epsilon: float = 1e-5
-    dtype: DTypeLike = jnp.float32
     param_dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(
-        self, parts: tuple[jax.Array, ...], modulation: tuple[jax.Array, jax.Array] | None = None
-    ) -> tuple[jax.Array, ...]:
-        """Normalises feature maps that count as one, concatenated, but are never put together.
+        self, parts: Parts, modulation: tuple[jax.Array, jax.Array] | None = None
+    ) -> Affine:
+        """Returns the norm of feature maps that count as one, concatenated.
 
         Args:
           parts: [B, H, W, C_i] each; their C_i sum to C.
           modulation: a further scale and shift, [B, C] each, applied after the norm's own.
-
-        Returns:
-          As `parts`, in `dtype`.
         """
         channels = sum(part.shape[-1] for part in parts)
         scale = self.param("scale", nn.initializers.ones_init(), (channels,), self.param_dtype)
@@ -60,9 +70,7 @@ class GroupNorm(nn.Module):
         # A group's variance: the mean of its channels' own, and the variance between channels.
         group_var = self._over_group(var + jnp.square(mean - group_mean))
         scale = scale * lax.rsqrt(group_var + self.epsilon)
-        shift = shift - group_mean * scale
-        scales, shifts = split_as(parts, scale), split_as(parts, shift)
-        return tuple(map(self._affine, parts, scales, shifts))
+        return Affine(scale, shift - group_mean * scale)
 
     @nn.nowrap
     def _over_group(self, of_channels: jax.Array) -> jax.Array:
@@ -70,14 +78,3 @@ class GroupNorm(nn.Module):
         b, channels = of_channels.shape
         means = of_channels.reshape(b, self.num_groups, -1).mean(-1)
         return jnp.repeat(means, channels // self.num_groups, axis=1)
-
-    @nn.nowrap
-    def _affine(self, x: jax.Array, scale: jax.Array, shift: jax.Array) -> jax.Array:
-        x = x.astype(jnp.float32) * scale[:, None, None] + shift[:, None, None]
-        return x.astype(self.dtype)
-
-
-def split_as(parts: tuple[jax.Array, ...], x: jax.Array, axis: int = -1) -> list[jax.Array]:
-    """Cuts `axis` of x into pieces as long as the channels of `parts`."""
-    ends = list(itertools.accumulate(part.shape[-1] for part in parts))
-    return jnp.split(x, ends[:-1], axis=axis)

@@ -69,7 +69,7 @@ class UNet(nn.Module):
         for stage in self.stages(layout.up_path):
             parts = (h, skips.pop())
             h = self._stage(f"up_{stage.index}", stage, parts, embedding, train=train)
-        (h,) = GroupNorm(name="norm_out", **dtypes)((h,))
+        h = GroupNorm(name="norm_out", param_dtype=self.param_dtype)((h,)).apply(h)
         h = nn.silu(h)
         return conv(h, self.out_channels, zero=True, name="conv_out", **dtypes).astype(jnp.float32)
 
