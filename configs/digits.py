@@ -2,6 +2,8 @@
 
 python -m dbae_jax.main --config=configs/digits.py --workdir=runs/digits
 python -m dbae_jax.main --config=configs/digits.py --workdir=runs/digits --mode=evaluate
+python -m dbae_jax.main --config=configs/digits.py --workdir=runs/digits --mode=train_prior
+python -m dbae_jax.main --config=configs/digits.py --workdir=runs/digits --mode=sample
 """
 
 from configs import base
@@ -44,10 +46,10 @@ def get_config():
     c.checkpoint.keep_every_steps = 0
 
     c.prior.num_layers = 4
-    c.prior.width = 256
+    c.prior.width = 512
     c.prior.learning_rate = 1e-3
     c.prior.ema_decay = 0.995
-    c.prior.num_steps = 4000
+    c.prior.num_steps = 8000
     c.prior.log_every_steps = 500
     c.prior.evaluate_every_steps = 1000
     c.prior.checkpoint_every_steps = 1000

@@ -34,27 +34,9 @@ def make_train_step(
     the batch is worked off in as many parts, see `accumulation`. `tc_weight` times the codes'
     total correlation (nats; a metric then) is added to the loss.
     """
-    with_tc = tc_weight > 0
-
-    def objective(terms: losses.LossTerms) -> jax.Array:
-        loss = terms.weighted.mean()
-        return loss + tc_weight * terms.total_correlation if with_tc else loss
-
-    def gradient(variables, x_0, draws):
-        if accumulation_steps > 1:
-            return accumulated_gradient(
-                networks, bridge, variables, x_0, draws, accumulation_steps, tc_weight=tc_weight
-            )
-
-        def loss_fn(params):
-            full = {"params": params, "stats": variables["stats"]}
-            terms = losses.bridge_loss(
-                networks, bridge, full, x_0, draws, train=True, with_total_correlation=with_tc
-            )
-            return objective(terms), terms
-
-        grads, terms = jax.grad(loss_fn, has_aux=True)(variables["params"])
-        return terms, grads
+    gradient = _make_gradient(
+        networks, bridge, accumulation_steps=accumulation_steps, tc_weight=tc_weight
+    )
 
     def train_step(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, Metrics]:
         x_0 = images.to_float(batch["image"])
@@ -68,12 +50,12 @@ def make_train_step(
         }
         ema = update_ema(state.ema, variables, ema_decay)
         metrics = {
-            "loss": objective(terms),
+            "loss": _objective(terms, tc_weight),
             "x_0_mse": terms.x_0_error.mean(),
             "grad_norm": optax.tree.norm(grads),
             "param_norm": optax.tree.norm(variables["params"]),
         }
-        if with_tc:
+        if tc_weight:
             metrics["total_correlation"] = terms.total_correlation
         return TrainState(state.step + 1, variables, ema, opt_state), metrics
 
@@ -106,6 +88,34 @@ def make_diagnose(networks, bridge: Bridge) -> DiagnoseFn:
         }
 
     return diagnose
+
+
+def _make_gradient(networks, bridge: Bridge, *, accumulation_steps: int, tc_weight: float):
+    """Returns gradient(variables, x_0, draws) -> (terms of the loss, its gradient)."""
+
+    def gradient(variables, x_0, draws):
+        if accumulation_steps > 1:
+            return accumulated_gradient(
+                networks, bridge, variables, x_0, draws, accumulation_steps, tc_weight=tc_weight
+            )
+
+        def loss_fn(params):
+            full = {"params": params, "stats": variables["stats"]}
+            with_tc = tc_weight > 0
+            terms = losses.bridge_loss(
+                networks, bridge, full, x_0, draws, train=True, with_total_correlation=with_tc
+            )
+            return _objective(terms, tc_weight), terms
+
+        grads, terms = jax.grad(loss_fn, has_aux=True)(variables["params"])
+        return terms, grads
+
+    return gradient
+
+
+def _objective(terms: losses.LossTerms, tc_weight: float) -> jax.Array:
+    loss = terms.weighted.mean()
+    return loss + tc_weight * terms.total_correlation if tc_weight else loss
 
 
 def _draw(networks, bridge: Bridge, x_0: jax.Array, key: jax.Array) -> losses.Draws:
