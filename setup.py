@@ -30,6 +30,7 @@ setup(
         "pillow>=10.3",
         "safetensors>=0.5",
         "scikit-learn>=1.5",
+        "scipy>=1.13",
         "tensorflow-datasets>=4.9.10",
     ],
     extras_require={
@@ -37,6 +38,8 @@ setup(
         "tpu": ["jax[tpu]>=0.10"],
         "tensorboard": ["tensorflow-cpu>=2.19"],
         "torch": ["torch>=2.6"],
+        # Other implementations of metrics, which tests compare with where they are installed.
+        "peers": ["lpips>=0.1.4", "torch>=2.6", "torch-fidelity>=0.4", "torchvision>=0.21"],
         "test": [
             "pytest>=8.3",
             "pytest-xdist>=3.6",

@@ -77,6 +77,8 @@ def get_config() -> ConfigDict:
     c.train.accumulation_steps = (
         1  # parts of a batch worked off one after the other, to save memory
     )
+    c.train.tc_weight = 0.0  # of the total correlation of z in nats ("DBAE+TC"); stochastic
+    # encoders; 0: off
     c.train.num_steps = 1_000_000
     c.train.log_every_steps = 100
     c.train.diagnose_every_steps = 5_000  # latent variance, loss with shuffled codes; 0: never
@@ -87,6 +89,24 @@ def get_config() -> ConfigDict:
     c.checkpoint.every_steps = 5_000
     c.checkpoint.keep_last = 3  # newest checkpoints
     c.checkpoint.keep_every_steps = 100_000  # and these for good; 0: none
+
+    c.prior = ConfigDict()  # of z, trained by --mode=train_prior; DiffAE's latent diffusion
+    c.prior.num_layers = 10  # of the MLP (20 for LSUN)
+    c.prior.width = 2048  # of its hidden layers
+    c.prior.timesteps = 1000  # steps of the diffusion
+    c.prior.beta = 0.008  # variance that each of them adds
+    c.prior.sample_codes = False  # stochastic encoders: train on draws of z instead of its mean
+    c.prior.optimizer = "radam"  # or "adam"
+    c.prior.learning_rate = 1e-4
+    c.prior.ema_decay = 0.9999  # a step; sampling uses the average
+    c.prior.batch_size = 128  # codes a step over all devices
+    c.prior.num_steps = 750_000
+    c.prior.log_every_steps = 1_000
+    c.prior.evaluate_every_steps = 50_000  # likelihood bound of held-out codes; 0: at the end only
+    c.prior.checkpoint_every_steps = 10_000
+    c.prior.bound_points = 50  # of the timesteps, drawn for each code; timesteps or more: all
+    c.prior.sampler = "ancestral"  # or "ddim", deterministic but for its start
+    c.prior.sample_steps = 250  # evaluations of the MLP a code
 
     c.sample = ConfigDict()
     c.sample.sampler = "euler"  # or "heun", "dbim", "multistep2", "multistep3"

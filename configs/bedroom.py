@@ -13,4 +13,5 @@ def get_config():
     # --config.data.train_split='train[10000:]'
     c.data.train_split = "train"
     c.data.test_split = "train[:10000]"
+    c.prior.num_layers = 20
     return c

@@ -43,6 +43,15 @@ def get_config():
     c.checkpoint.every_steps = 200
     c.checkpoint.keep_every_steps = 0
 
+    c.prior.num_layers = 4
+    c.prior.width = 256
+    c.prior.learning_rate = 1e-3
+    c.prior.ema_decay = 0.995
+    c.prior.num_steps = 4000
+    c.prior.log_every_steps = 500
+    c.prior.evaluate_every_steps = 1000
+    c.prior.checkpoint_every_steps = 1000
+
     c.sample.sampler = "dbim"
     c.sample.grid = "lambda"
     c.sample.steps = 5

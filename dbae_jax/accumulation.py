@@ -6,10 +6,18 @@ from jax import lax
 
 from dbae_jax import losses
 from dbae_jax.precond import Bridge
+from dbae_jax.total_correlation import total_correlation
 
 
 def accumulated_gradient(
-    networks, bridge: Bridge, variables: dict, x_0: jax.Array, draws: losses.Draws, num_parts: int
+    networks,
+    bridge: Bridge,
+    variables: dict,
+    x_0: jax.Array,
+    draws: losses.Draws,
+    num_parts: int,
+    *,
+    tc_weight: float = 0.0,
 ) -> tuple[losses.LossTerms, dict]:
     """Returns the loss terms of a batch and the gradient of their mean, as if taken in one.
 
@@ -26,6 +34,7 @@ def accumulated_gradient(
       x_0: [B, H, W, C], pixels in [-1, 1].
       draws: times and noises of the batch.
       num_parts: a divisor of B.
+      tc_weight: of the whole batch's total correlation in the mean whose gradient this is.
     """
     params, stats = variables["params"], variables["stats"]
 
@@ -34,9 +43,10 @@ def accumulated_gradient(
         encode = jax.checkpoint(lambda x_0: networks.encode(full, x_0))
         code = join(lax.map(encode, split(x_0, num_parts)))
         made = losses.endpoint(networks, full, code.sample(draws.eps), train=True)
-        return (made.z, made.x_T), made.stats
+        correlation = total_correlation(code.mean, code.sigma, made.z) if tc_weight else None
+        return (made.z, made.x_T, correlation), made.stats
 
-    (z, x_T), pull_back, moved = jax.vjp(codes_of, params, has_aux=True)
+    (z, x_T, correlation), pull_back, moved = jax.vjp(codes_of, params, has_aux=True)
 
     def loss_of_part(params, z, x_T, x_0, draws):
         full = {"params": params, "stats": stats}
@@ -54,8 +64,10 @@ def accumulated_gradient(
     parts = (*parts[:-1], parts[-1]._replace(dropout_key=keys))
     total, outcome = lax.scan(add_part, jax.tree.map(jnp.zeros_like, params), parts)
     terms, by_codes = join(outcome)
-    (by_params,) = pull_back(by_codes)
-    return terms._replace(stats=moved), jax.tree.map(jnp.add, total, by_params)
+    by_correlation = None if correlation is None else jnp.full_like(correlation, tc_weight)
+    (by_params,) = pull_back((*by_codes, by_correlation))
+    terms = terms._replace(stats=moved, total_correlation=correlation)
+    return terms, jax.tree.map(jnp.add, total, by_params)
 
 
 def split(tree, num_parts: int):

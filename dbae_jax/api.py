@@ -9,12 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dbae_jax import build, rngs, samplers, sharding, workdir
+from dbae_jax import batching, build, prior, rngs, samplers, sharding, workdir
 from dbae_jax.config import Config
-from dbae_jax.errors import DataError
+from dbae_jax.errors import CheckpointError, DataError
 from dbae_jax.images import check_images, to_float
 from dbae_jax.models.autoencoder import Networks
 from dbae_jax.precond import make_denoiser
+from dbae_jax.prior import Prior
 from dbae_jax.sampler_tables import Table
 from dbae_jax.samplers import Plan, Sample
 
@@ -43,6 +44,8 @@ class DBAE:
         networks: Networks | None = None,
         batch_size: int | None = None,
         mesh: jax.sharding.Mesh | None = None,
+        step: int | None = None,
+        load_prior: Callable[[], Prior] | None = None,
     ):
         """Wraps variables {"params", "stats"} of the model that a config describes.
 
@@ -55,18 +58,22 @@ class DBAE:
           mesh: devices that share every batch (`sharding.make_mesh`); the variables must lie on
             all of them. Of several processes, each makes the same calls with the same arrays and
             gets the whole answer. Default: one device.
+          step: of training, that the variables are of.
+          load_prior: gives the prior of the codes, on the same mesh; called when one is needed.
         """
         self.config = config
         self.variables = variables
         self._mesh = mesh
-        count = 1 if mesh is None else mesh.devices.size
-        self.batch_size = -(-(batch_size or config.eval.batch_size) // count) * count
+        self.batch_size = batching.whole_size(batch_size or config.eval.batch_size, mesh)
+        self.step = step
+        self._load_prior = load_prior
         self.bridge = build.make_bridge(config.bridge)
         self._networks = networks or build.make_networks(config)
         jit = functools.partial(
             jax.jit, out_shardings=None if mesh is None else sharding.replicated(mesh)
         )
         self._encode = jit(self._encode_batch, static_argnames="sample")
+        self._posterior = jit(self._posterior_batch)
         self._endpoint = jit(self._networks.endpoint)
         self._denoise = jit(self._denoise_batch)
         self._decode = jit(self._decode_batch, static_argnames="keep_path")
@@ -101,12 +108,20 @@ class DBAE:
             networks=loaded.networks,
             batch_size=batch_size,
             mesh=mesh,
+            step=loaded.step,
+            load_prior=functools.partial(
+                prior.load,
+                pathlib.Path(directory),
+                {"step": loaded.step, "weights": weights},
+                mesh=mesh,
+            ),
         )
 
     def with_variables(self, variables: dict) -> Self:
-        """Returns the same model with other weights; compiled programs are shared."""
+        """Returns the same model with other weights, and no prior; compiled programs are shared."""
         other = object.__new__(type(self))
-        other.__dict__ = self.__dict__ | {"variables": variables}
+        other.__dict__ = self.__dict__ | {"variables": variables, "_load_prior": None}
+        other.__dict__.pop("prior", None)
         return other
 
     @property
@@ -129,6 +144,11 @@ class DBAE:
             return self._encode(self.variables, x_0, key, indices, sample=rng is not None)
 
         return self._run(encode_batch, images, np.arange(len(images)))
+
+    def posterior(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """Returns mean and scale of q(z | x_0): [B, D] each; the scale None if deterministic."""
+        images = check_images(images, self.config.data.image_size, self.config.data.channels)
+        return self._run(lambda x_0: self._posterior(self.variables, x_0), images)
 
     def endpoint(self, z: np.ndarray) -> np.ndarray:
         """Decodes z: [B, D] to the diffusion's endpoint x_T: [B, H, W, C], unbounded."""
@@ -204,6 +224,53 @@ class DBAE:
         """Encodes and decodes images: [B, H, W, C]; `kwargs` as `decode` takes."""
         return self.decode(self.encode(images), **kwargs)
 
+    @functools.cached_property
+    def prior(self) -> Prior:
+        """The prior of the codes.
+
+        Raises:
+          CheckpointError: if the model has none, or one of other weights.
+        """
+        if self._load_prior is None:
+            raise CheckpointError(
+                "This model has no latent prior to sample from: train one in its workdir with "
+                "--mode=train_prior, and load the model from there."
+            )
+        return self._load_prior()
+
+    def sample(
+        self,
+        num: int,
+        rng: Rng,
+        *,
+        prior_sampler: str | None = None,
+        prior_steps: int | None = None,
+        prior_eta: float = 0.0,
+        **plan,
+    ) -> np.ndarray:
+        """Draws z from the prior, then x_T, then x_0: [num, H, W, C], float32 in [-1, 1].
+
+        Args:
+          num: of images.
+          rng: a seed, a key, or keys [num]; an image depends on its own key (from a seed or one
+            key: on its place), whatever `num` is.
+          prior_sampler: "ancestral" or "ddim"; default config.prior.sampler.
+          prior_steps: network evaluations a code; default config.prior.sample_steps.
+          prior_eta: ddim: noise, from 0 to 1.
+          **plan: as `decode` takes it.
+
+        Raises:
+          CheckpointError: if the model has no prior.
+        """
+        z = self.sample_codes(num, rng, sampler=prior_sampler, steps=prior_steps, eta=prior_eta)
+        return self.decode(z, rng=rng, **plan)
+
+    def sample_codes(self, num: int, rng: Rng, **how) -> np.ndarray:
+        """Draws codes from the prior: [num, D]; `how`: sampler, steps, eta, see `sample`."""
+        if rng is None or num < 1:
+            raise DataError("To sample, give a number of images, 1 or more, and a seed or a key.")
+        return self.prior.sample(num, _key(rng, num), batch_size=self.batch_size, **how)
+
     def nfe(self, **plan) -> int:
         """Returns the number of network evaluations that `decode` makes an image."""
         return self._table(_plan(**plan)).nfe
@@ -233,6 +300,10 @@ class DBAE:
         except ValueError as error:
             raise DataError(str(error)) from error
 
+    def _posterior_batch(self, variables, images):
+        code = self._networks.encode(variables, to_float(images))
+        return code.mean, code.sigma
+
     def _encode_batch(self, variables, images, key, indices, *, sample):
         code = self._networks.encode(variables, to_float(images))
         if not sample:
@@ -259,18 +330,7 @@ class DBAE:
 
     def _run(self, fn: Callable, *arrays):
         """Applies `fn` to slices of `batch_size` examples and joins the answers."""
-        count, size = len(arrays[0]), self.batch_size
-        answers = []
-        for start in range(0, count, size):
-            chunk = jax.tree.map(lambda a: a[start : start + size], arrays)  # noqa: B023
-            missing = max(start + size - count, 0)
-            if missing:  # repeat the last example: any valid filling would do
-                chunk = jax.tree.map(lambda a: _lengthen(a, missing), chunk)  # noqa: B023
-            if self._mesh is not None:
-                chunk = jax.tree.map(lambda a: sharding.spread(self._mesh, np.asarray(a)), chunk)
-            answer = jax.device_get(fn(*chunk))
-            answers.append(jax.tree.map(lambda a: a[: size - missing], answer))  # noqa: B023
-        return jax.tree.map(lambda *parts: np.concatenate(parts), *answers)
+        return batching.run(fn, *arrays, size=self.batch_size, mesh=self._mesh)
 
     def _check_codes(self, z: np.ndarray) -> np.ndarray:
         z = np.asarray(z)
@@ -322,11 +382,6 @@ def _key(rng: Rng, count: int) -> jax.Array:
     if not jax.numpy.issubdtype(rng.dtype, jax.dtypes.prng_key) or rng.shape not in ((), (count,)):
         raise DataError(f"rng must be a seed, a key of jax.random.key, or {count} such keys.")
     return rng
-
-
-def _lengthen(array, missing: int):
-    xp = jnp if isinstance(array, jax.Array) else np
-    return xp.concatenate([array, xp.repeat(array[-1:], missing, axis=0)])
 
 
 def _finite_float(array: np.ndarray, name: str) -> np.ndarray:

@@ -28,6 +28,7 @@ from dbae_jax.errors import ConfigError
 from dbae_jax.programs import Program
 from dbae_jax.timing import Matmul
 
+flags.adopt_module_key_flags(command_line)  # --help shows them
 BATCH_SIZE = flags.DEFINE_integer(
     "batch_size",
     None,

@@ -12,6 +12,7 @@ from dbae_jax.errors import ConfigError
 from dbae_jax.models.autoencoder import AutoEncoder, Networks
 from dbae_jax.models.decoder import Decoder
 from dbae_jax.models.encoder import Encoder
+from dbae_jax.models.latent_net import LatentNet, LatentNetwork
 from dbae_jax.models.unet import UNet
 from dbae_jax.precond import Bridge, Moments
 from dbae_jax.schedules import VE, VP
@@ -80,6 +81,19 @@ def make_optimizer(config: Config) -> optax.GradientTransformation:
         make_learning_rate(config),
         grad_clip_norm=config.optim.grad_clip_norm,
     )
+
+
+def make_latent_network(config: Config) -> LatentNetwork:
+    """Returns the network of the latent prior as pure functions."""
+    prior = config.prior
+    module = LatentNet(config.model.latent_dim, prior.num_layers, prior.width)
+    return LatentNetwork(module, config.model.matmul_precision)
+
+
+def make_prior_optimizer(config: Config) -> optax.GradientTransformation:
+    """Returns the optimizer of the latent prior, its learning rate constant."""
+    schedule = optax.constant_schedule(config.prior.learning_rate)
+    return optim.make_optimizer(config.prior.optimizer, schedule, grad_clip_norm=0.0)
 
 
 def make_source(config: DataConfig, split: str) -> Source:

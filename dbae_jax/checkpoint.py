@@ -156,12 +156,23 @@ def newest_readable(workdir: pathlib.Path, read, *, move_torn: bool = False):
             problem = problem or error
             log.warning("%s It is skipped; the one before it is tried.", error)
             continue
+        _check_agreed(workdir, step)
         if move_torn:
             _move_aside(workdir, [s for s in found if s > step])
         return answer
+    _check_agreed(workdir, -1)
     if problem:
         raise CheckpointError(f"No checkpoint under {workdir / FOLDER} can be read: {problem}")
     return None
+
+
+def _check_agreed(workdir: pathlib.Path, step: int) -> None:
+    """Refuses what cannot be: that processes of a run found other checkpoints than this one."""
+    if not processes.agree(step):
+        raise CheckpointError(
+            f"The run's processes do not find the same checkpoints in {workdir}; it must be one "
+            "folder, on a file system that all of them share."
+        )
 
 
 def _move_aside(workdir: pathlib.Path, torn: list[int]) -> None:
@@ -193,6 +204,8 @@ def _restore(workdir: pathlib.Path, step: int, items: dict) -> dict:
                 checkpointer.restore(folder.absolute(), args=ocp.args.Composite(**items)).items()
             )
         except Exception as error:  # orbax and tensorstore raise many types for a torn file
+            if processes.is_loss(error):
+                raise
             reason = " ".join(str(error).split())[:160]
             raise TornCheckpointError(
                 f"The checkpoint {folder} is unreadable ({type(error).__name__}: {reason})."

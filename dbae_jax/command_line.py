@@ -17,7 +17,7 @@ from absl import logging as absl_logging
 from ml_collections import ConfigDict, config_flags
 
 from dbae_jax import config as config_lib
-from dbae_jax import processes
+from dbae_jax import files, processes
 from dbae_jax.config import Config
 from dbae_jax.errors import ConfigError, DBAEError
 
@@ -74,11 +74,15 @@ def json_path() -> pathlib.Path | None:
     """Returns --json: where a command that measures writes its figures as well.
 
     Raises:
-      ConfigError: if it is a folder.
+      ConfigError: if it cannot be written, before anything is measured.
     """
-    if JSON.value and pathlib.Path(JSON.value).is_dir():
-        raise ConfigError(f"--json={JSON.value} is a folder; name a file.")
-    return pathlib.Path(JSON.value) if JSON.value else None
+    if not JSON.value:
+        return None
+    path = pathlib.Path(JSON.value)
+    problem = "it is a folder" if path.is_dir() else files.obstacle(path)
+    if problem:
+        raise ConfigError(f"--json={path} cannot be written: {problem}.")
+    return path
 
 
 def read_workdir() -> pathlib.Path:

@@ -33,7 +33,13 @@ def make_jitted_step(config: Config, mesh: jax.sharding.Mesh) -> StepFn:
         build.make_optimizer(config),
         ema_decay=config.optim.ema_decay,
         accumulation_steps=config.train.accumulation_steps,
+        tc_weight=config.train.tc_weight,
     )
+    return jitted(step, mesh)
+
+
+def jitted(step: StepFn, mesh: jax.sharding.Mesh) -> StepFn:
+    """Returns a step jitted for the mesh: state replicated and donated, batch split."""
     everywhere = sharding.replicated(mesh)
     return jax.jit(
         step,

@@ -22,6 +22,7 @@ from dbae_jax.sections import (
     EvalConfig,
     ModelConfig,
     OptimConfig,
+    PriorConfig,
     SampleConfig,
     TrainConfig,
     require,
@@ -40,7 +41,24 @@ ADDED = {
     "model.attention": "auto",
     "model.remat": "none",
     "train.accumulation_steps": 1,
+    "train.tc_weight": 0.0,
     "eval.num_train_images": 0,
+    "prior.num_layers": 10,
+    "prior.width": 2048,
+    "prior.timesteps": 1000,
+    "prior.beta": 0.008,
+    "prior.sample_codes": False,
+    "prior.optimizer": "radam",
+    "prior.learning_rate": 1e-4,
+    "prior.ema_decay": 0.9999,
+    "prior.batch_size": 128,
+    "prior.num_steps": 750_000,
+    "prior.log_every_steps": 1_000,
+    "prior.evaluate_every_steps": 50_000,
+    "prior.checkpoint_every_steps": 10_000,
+    "prior.bound_points": 50,
+    "prior.sampler": "ancestral",
+    "prior.sample_steps": 250,
 }
 
 
@@ -55,6 +73,7 @@ class Config:
     optim: OptimConfig
     train: TrainConfig
     checkpoint: CheckpointConfig
+    prior: PriorConfig
     sample: SampleConfig
     eval: EvalConfig
 
@@ -82,6 +101,16 @@ class Config:
                     f"{model}.{name}.attention_resolutions={tower.attention_resolutions}",
                     f"among the tower's resolutions {resolutions}",
                 )
+        require(
+            self.model.stochastic or not self.prior.sample_codes,
+            f"{path}.prior.sample_codes=True",
+            f"False for a deterministic encoder ({model}.stochastic=False)",
+        )
+        require(
+            self.model.stochastic or not self.train.tc_weight,
+            f"{path}.train.tc_weight={self.train.tc_weight}",
+            f"0 for a deterministic encoder ({model}.stochastic=False)",
+        )
         self._check_heads(f"{model}.unet", resolutions)
 
     def _check_heads(self, path: str, resolutions: list[int]) -> None:
@@ -119,7 +148,7 @@ def upgrade(saved: Mapping[str, Any]) -> dict[str, Any]:
     upgraded = {key: dict(v) if isinstance(v, Mapping) else v for key, v in saved.items()}
     for path, value in ADDED.items():
         section, _, key = path.partition(".")
-        upgraded[section].setdefault(key, value)
+        upgraded.setdefault(section, {}).setdefault(key, value)
     return upgraded
 
 

@@ -23,6 +23,10 @@ class NonFiniteError(DBAEError):
     """Training left the finite numbers."""
 
 
+class DeviceMemoryError(DBAEError):
+    """The memory of the devices is full."""
+
+
 class PreemptedError(DBAEError):
     """The machine is about to be taken away; the state is saved, and the run can go on."""
 

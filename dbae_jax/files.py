@@ -3,9 +3,22 @@
 import json
 import os
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from dbae_jax import processes
+
+
+def obstacle(path: pathlib.Path) -> str | None:
+    """Returns why a file could not be written here, folders made as needed; None if it could."""
+    folder = path.parent
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    if not folder.is_dir():
+        return f"{folder} is a file"
+    return None if os.access(folder, os.W_OK | os.X_OK) else f"{folder} is not writable"
 
 
 def write_bytes(path: pathlib.Path, content: bytes) -> None:
@@ -18,6 +31,17 @@ def write_bytes(path: pathlib.Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(f"{path.name}.tmp")
     fresh.write_bytes(content)
+    os.replace(fresh, path)
+
+
+def write_npz(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """As `write_bytes`, for named arrays, which are written one after the other."""
+    if not processes.is_writer():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(f"{path.name}.tmp")
+    with fresh.open("wb") as file:
+        np.savez(file, **arrays)
     os.replace(fresh, path)
 
 

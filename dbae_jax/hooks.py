@@ -1,11 +1,12 @@
 """What happens beside the steps of training: log, checkpoint, diagnose, evaluate, pictures."""
 
 import contextlib
+import functools
 import logging
 import pathlib
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import jax
 import numpy as np
@@ -37,6 +38,13 @@ class Clock:
     def __init__(self, seconds_before: float):
         self._before = seconds_before
         self.start()
+
+    @classmethod
+    def going_on(cls, directory: pathlib.Path) -> Self:
+        """Makes the clock of a run: it shows what the record in its folder shows last."""
+        rows = summaries.read(directory)
+        earlier = [row["train_seconds"] for row in rows if "train_seconds" in row]
+        return cls(earlier[-1] if earlier else 0.0)
 
     def start(self) -> None:
         """Begins this stretch of training and its first interval."""
@@ -132,21 +140,26 @@ def make_hooks(
     scalars: summaries.Writer,
 ) -> Hooks:
     """Builds the hooks that a config asks for; see `configs/base.py` for their intervals."""
-    meter = Meter()
-    earlier = [row["train_seconds"] for row in summaries.read(directory) if "train_seconds" in row]
-    clock = Clock(earlier[-1] if earlier else 0.0)
+    meter, clock = Meter(), Clock.going_on(directory)
     meta = workdir.meta(config)
-    shown, _ = gather(held_out, config.eval.num_pictures)
     model = DBAE(config, run.state.ema, mesh=run.mesh)
 
     def save(step: int, state: TrainState) -> None:
         checkpoints.save(state, step, meta)
 
+    logger = make_logger(
+        meter,
+        clock,
+        scalars,
+        rate_schedule=build.make_learning_rate(config),
+        batch_size=config.train.batch_size,
+        num_steps=config.train.num_steps,
+    )
     hooks = [
-        Hook(config.train.log_every_steps, _logger(config, meter, clock, scalars)),
+        Hook(config.train.log_every_steps, logger),
         Hook(config.train.diagnose_every_steps, _diagnoser(config, run, held_out, scalars)),
         Hook(config.train.evaluate_every_steps, _evaluator(config, model, held_out, scalars)),
-        Hook(config.train.picture_every_steps, _painter(config, model, shown, directory)),
+        Hook(config.train.picture_every_steps, _painter(config, model, held_out, directory)),
         Hook(config.checkpoint.every_steps, save),
     ]
     return Hooks(
@@ -159,24 +172,33 @@ def make_hooks(
     )
 
 
-def _logger(config: Config, meter: Meter, clock: Clock, scalars: summaries.Writer):
-    rate_schedule = build.make_learning_rate(config)
+def make_logger(
+    meter: Meter,
+    clock: Clock,
+    scalars: summaries.Writer,
+    *,
+    rate_schedule: Callable[[int], jax.Array],
+    batch_size: int,
+    num_steps: int,
+    unit: str = "images",
+) -> Callable[[int, TrainState], None]:
+    """Returns what records and shows the means of metrics, the rate and the time left."""
 
     def action(step: int, state: TrainState) -> None:
         means, count = meter.take()
         seconds, waited = clock.lap()
-        rate = count * config.train.batch_size / seconds
-        left = (config.train.num_steps - step) * config.train.batch_size / rate
+        rate = count * batch_size / seconds
+        left = (num_steps - step) * batch_size / rate
         row = means | {
             "learning_rate": float(rate_schedule(step - 1)),
-            "images_per_second": rate,
+            f"{unit}_per_second": rate,
             "data_wait_share": waited / seconds,
             "train_seconds": clock.total(),
         }
         scalars.write(step, row)
         log.info(
-            "step %d/%d  loss %.4f  %.0f images/s  %.1f%% waiting for data  %s left",
-            *(step, config.train.num_steps, means["loss"], rate),
+            "step %d/%d  loss %.4f  %.0f %s/s  %.1f%% waiting for data  %s left",
+            *(step, num_steps, means["loss"], rate, unit),
             *(100 * waited / seconds, _duration(left)),
         )
 
@@ -188,11 +210,12 @@ def _diagnoser(config: Config, run, held_out: Source, scalars: summaries.Writer)
     networks, bridge = build.make_networks(config), build.make_bridge(config.bridge)
     everywhere = sharding.replicated(run.mesh)
     diagnose = jax.jit(make_diagnose(networks, bridge), out_shardings=everywhere)
-    taken, _ = gather(held_out, config.train.batch_size)
-    batch = np.resize(taken, (config.train.batch_size, *taken.shape[1:]))
+    size = config.train.batch_size
+    taken = functools.cache(lambda: gather(held_out, size)[0])  # a run that shows none reads none
     key = sharding.replicate(rngs.stream(jax.random.key(config.seed), "diagnose"), everywhere)
 
     def action(step: int, state: TrainState) -> None:
+        batch = np.resize(taken(), (size, *taken().shape[1:]))
         placed = sharding.to_global(run.mesh, {"image": _own_part(batch)})
         values = {k: float(v) for k, v in jax.device_get(diagnose(state, placed, key)).items()}
         scalars.write(step, values)
@@ -212,19 +235,21 @@ def _diagnoser(config: Config, run, held_out: Source, scalars: summaries.Writer)
 
 
 def _evaluator(config: Config, model: DBAE, held_out: Source, scalars: summaries.Writer):
-    taken, _ = gather(held_out, config.eval.num_images or None)
+    taken = functools.cache(lambda: gather(held_out, config.eval.num_images or None)[0])
 
     def action(step: int, state: TrainState) -> None:
-        error = reconstruction.mse(model.with_variables(state.ema), taken, config.sample)
+        error = reconstruction.mse(model.with_variables(state.ema), taken(), config.sample)
         scalars.write(step, {"test_mse": error})
         log.info("step %d  held-out reconstruction MSE %.5f (pixels in [0, 1])", step, error)
 
     return action
 
 
-def _painter(config: Config, model: DBAE, shown: np.ndarray, directory: pathlib.Path):
+def _painter(config: Config, model: DBAE, held_out: Source, directory: pathlib.Path):
+    shown = functools.cache(lambda: gather(held_out, config.eval.num_pictures)[0])
+
     def action(step: int, state: TrainState) -> None:
-        rows = reconstruction.picture_rows(model.with_variables(state.ema), shown, config.sample)
+        rows = reconstruction.picture_rows(model.with_variables(state.ema), shown(), config.sample)
         images.save_grid(directory / "pictures" / f"reconstructions_{step:08d}.png", rows)
 
     return action

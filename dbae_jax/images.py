@@ -83,9 +83,18 @@ def grid(rows: Sequence[np.ndarray], *, scale: int = 1, gap: int = 2) -> np.ndar
     return canvas
 
 
+def save_image(path: pathlib.Path, image: np.ndarray) -> None:
+    """Writes a uint8 image [H, W, C], C 1 or 3 (of other counts the first channel), as a PNG."""
+    _save_png(path, image if image.shape[-1] == 3 else image[..., 0])
+
+
 def save_grid(path: pathlib.Path, rows: Sequence[np.ndarray]) -> None:
     """Writes `grid` as a PNG, small images enlarged to about 64 pixels."""
     scale = max(1, 64 // rows[0].shape[1])
+    _save_png(path, grid(rows, scale=scale))
+
+
+def _save_png(path: pathlib.Path, pixels: np.ndarray) -> None:
     content = io.BytesIO()
-    Image.fromarray(grid(rows, scale=scale)).save(content, "png")
+    Image.fromarray(pixels).save(content, "png")
     files.write_bytes(path, content.getvalue())

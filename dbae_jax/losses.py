@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from dbae_jax import rngs
 from dbae_jax.bridge import marginal_sample
 from dbae_jax.precond import Bridge, make_denoiser
+from dbae_jax.total_correlation import total_correlation
 
 
 class Draws(NamedTuple):
@@ -29,6 +30,7 @@ class LossTerms(NamedTuple):
     x_0_error: jax.Array  # [B], mean squared error of the denoised image
     z: jax.Array  # [B, D]
     stats: dict  # running statistics after the pass
+    total_correlation: jax.Array | None = None  # of the batch's codes, where it was asked for
 
 
 class Endpoint(NamedTuple):
@@ -65,6 +67,7 @@ def bridge_loss(
     *,
     train: bool,
     shuffle_codes: bool = False,
+    with_total_correlation: bool = False,
 ) -> LossTerms:
     """Denoising error of x_0 on the bridge from x_0 to the decoded endpoint.
 
@@ -80,14 +83,18 @@ def bridge_loss(
       train: the decoder normalises with the batch's statistics and moves the running ones.
       shuffle_codes: gives every example its neighbour's z (and endpoint): a diagnostic, which
         raises the loss by as much as the code is used.
+      with_total_correlation: also estimates the codes'; for stochastic encoders.
 
     Source: DBAE, eq. (13) with the weights of its section 4 (DDBM's).
     """
-    z = networks.encode(variables, x_0).sample(draws.eps)
+    code = networks.encode(variables, x_0)
+    z = code.sample(draws.eps)
+    correlation = total_correlation(code.mean, code.sigma, z) if with_total_correlation else None
     if shuffle_codes:
         z = jnp.roll(z, 1, axis=0)
     codes = endpoint(networks, variables, z, train=train)
-    return denoising_loss(networks, bridge, variables, x_0, codes, draws)
+    terms = denoising_loss(networks, bridge, variables, x_0, codes, draws)
+    return terms._replace(total_correlation=correlation)
 
 
 def endpoint(networks, variables: dict, z: jax.Array, *, train: bool) -> Endpoint:

@@ -10,13 +10,15 @@ from collections.abc import Iterator
 from typing import NoReturn
 
 import jax
+import numpy as np
 from jax.experimental import multihost_utils
 
-from dbae_jax.errors import ConfigError, LostProcessError
+from dbae_jax.errors import ConfigError, DeviceMemoryError, LostProcessError
 
 HEARTBEAT_TIMEOUT_SECONDS = 60  # silence after which a process counts as lost
-# How messages of the runtime begin; some come as ValueError.
-STATUS = re.compile("(UNKNOWN|UNAVAILABLE|INTERNAL|DEADLINE_EXCEEDED|ABORTED|CANCELLED): ")
+# How the runtime's messages begin when a collective fails; some come as ValueError.
+LOSS = re.compile("(UNKNOWN|UNAVAILABLE|INTERNAL|DEADLINE_EXCEEDED|ABORTED|CANCELLED): ")
+OUT_OF_MEMORY = re.compile("RESOURCE_EXHAUSTED: ")
 
 
 def start(
@@ -72,6 +74,8 @@ def _from_environment(
             f"JAX_NUM_PROCESSES and JAX_PROCESS_ID must be whole numbers: {error}."
         ) from error
     given = (*given[:2], None if given[2] == -1 else given[2])
+    if given[0] and not re.fullmatch(r".+:\d+", given[0]):
+        raise ConfigError(f"--coordinator={given[0]} must be HOST:PORT of process 0.")
     if any(value is not None for value in given) and None in given:
         raise ConfigError(
             "--coordinator, --num_processes and --process_id (or JAX_COORDINATOR_ADDRESS, "
@@ -101,27 +105,45 @@ def wait_for_all(name: str) -> None:
         multihost_utils.sync_global_devices(name)
 
 
-def is_loss(error: BaseException | None) -> bool:
-    """Whether an error, or what led to it, is a device's in a run of several processes."""
+def agree(value: int) -> bool:
+    """Whether every process of the run came here with the same value."""
     if not several():
-        return False
+        return True
+    return bool((multihost_utils.process_allgather(np.int32(value)) == value).all())
+
+
+def is_loss(error: BaseException | None) -> bool:
+    """Whether an error is what a process gets when another one of its run has gone."""
+    return several() and _matches(LOSS, error)
+
+
+def _matches(status: re.Pattern, error: BaseException | None) -> bool:
+    """Whether the message of an error, or of what led to it, begins so."""
     while error is not None:
-        if isinstance(error, jax.errors.JaxRuntimeError) or STATUS.match(str(error)):
+        if status.match(str(error)):
             return True
         error = error.__cause__ or error.__context__
     return False
 
 
 @contextlib.contextmanager
-def naming_the_lost() -> Iterator[None]:
-    """Turns what a step raises when another process has gone into one sentence.
+def explaining() -> Iterator[None]:
+    """Turns the runtime's errors that a user can mend into one sentence.
 
     Raises:
-      LostProcessError: for errors of the devices in a run of several processes.
+      DeviceMemoryError: when the devices' memory is full.
+      LostProcessError: when a step over several processes fails.
     """
     try:
         yield
     except Exception as error:
+        if _matches(OUT_OF_MEMORY, error):
+            reason = " ".join(str(error).split())[:160]
+            raise DeviceMemoryError(
+                f"The devices' memory is full ({reason}). Try a smaller config.train.batch_size "
+                "(or config.eval.batch_size), config.model.dtype=bfloat16, "
+                "config.model.remat=blocks, or more config.train.accumulation_steps."
+            ) from error
         if not is_loss(error):
             raise
         reason = " ".join(str(error).split())[:200]

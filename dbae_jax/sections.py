@@ -174,6 +174,7 @@ class TrainConfig:
 
     batch_size: int
     accumulation_steps: int
+    tc_weight: float
     num_steps: int
     log_every_steps: int
     diagnose_every_steps: int
@@ -188,6 +189,7 @@ class TrainConfig:
             f"{path}.accumulation_steps={self.accumulation_steps}",
             f"a divisor of batch_size={self.batch_size}",
         )
+        require(self.tc_weight >= 0, f"{path}.tc_weight={self.tc_weight}", "positive, or 0: off")
         for key in ("diagnose_every_steps", "picture_every_steps", "evaluate_every_steps"):
             value = getattr(self, key)
             require(value >= 0, f"{path}.{key}={value}", "positive, or 0 for never")
@@ -233,6 +235,49 @@ class SampleConfig:
         dbim = self.sampler == "dbim"
         require(dbim or not self.eta, f"{path}.eta={self.eta}", "0 but for dbim")
         require(self.rho > 0, f"{path}.rho={self.rho}", "positive")
+
+
+@dataclasses.dataclass(frozen=True)
+class PriorConfig:
+    """The latent prior: its network and diffusion, how it is trained and how it draws codes."""
+
+    num_layers: int
+    width: int
+    timesteps: int
+    beta: float
+    sample_codes: bool
+    optimizer: str
+    learning_rate: float
+    ema_decay: float
+    batch_size: int
+    num_steps: int
+    log_every_steps: int
+    evaluate_every_steps: int
+    checkpoint_every_steps: int
+    bound_points: int
+    sampler: str
+    sample_steps: int
+
+    def check(self, path: str) -> None:
+        require(self.num_layers >= 2, f"{path}.num_layers={self.num_layers}", "at least 2")
+        require(self.timesteps >= 2, f"{path}.timesteps={self.timesteps}", "at least 2")
+        require(0 < self.beta < 1, f"{path}.beta={self.beta}", "in (0, 1)")
+        one_of(self.optimizer, f"{path}.optimizer", ("radam", "adam"))
+        require(self.learning_rate > 0, f"{path}.learning_rate={self.learning_rate}", "positive")
+        require(0 <= self.ema_decay < 1, f"{path}.ema_decay={self.ema_decay}", "in [0, 1)")
+        for key in (
+            *("width", "batch_size", "num_steps", "log_every_steps"),
+            *("checkpoint_every_steps", "bound_points"),
+        ):
+            require(getattr(self, key) >= 1, f"{path}.{key}={getattr(self, key)}", "at least 1")
+        value = self.evaluate_every_steps
+        require(value >= 0, f"{path}.evaluate_every_steps={value}", "positive, or 0 for never")
+        one_of(self.sampler, f"{path}.sampler", ("ancestral", "ddim"))
+        require(
+            1 <= self.sample_steps <= self.timesteps,
+            f"{path}.sample_steps={self.sample_steps}",
+            f"1 to timesteps={self.timesteps}",
+        )
 
 
 @dataclasses.dataclass(frozen=True)

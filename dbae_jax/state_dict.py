@@ -118,16 +118,7 @@ def from_state_dict(state_dict: StateDict, module: AutoEncoder, shapes: dict) ->
       CheckpointError: listing every missing, unknown and misshapen entry. The unused block
         feat_256 and batch counters are accepted.
     """
-    wanted = {entry.key: entry for entry in entries(module, shapes)}
-    _refuse_misfits(state_dict, wanted)
-    flat = traverse_util.flatten_dict(shapes)
-    filled = {
-        entry.path: entry.layout.to_ours(state_dict[key], flat[entry.path].shape).astype(
-            flat[entry.path].dtype
-        )
-        for key, entry in wanted.items()
-    }
-    return traverse_util.unflatten_dict(filled)
+    return _filled(state_dict, entries(module, shapes), shapes)
 
 
 def to_state_dict(
@@ -147,6 +138,36 @@ def to_state_dict(
     return state_dict
 
 
+def prior_from_state_dict(state_dict: StateDict, shapes: dict) -> dict:
+    """Returns the weights of a latent prior's network, filled from DiffAE's state dict.
+
+    Args:
+      state_dict: key -> array. `linear_emb`, a second name of `cond_layers.1`, is not read.
+      shapes: weights of the network, or `jax.eval_shape` of their initialisation.
+
+    Raises:
+      CheckpointError: as `from_state_dict`.
+    """
+    used = {key: array for key, array in state_dict.items() if ".linear_emb." not in key}
+    return _filled(used, prior_entries(shapes), shapes)
+
+
+def prior_entries(shapes: dict) -> list[Entry]:
+    """Returns the entries of the state dict of a latent prior's network."""
+    found = []
+    for name, ours in traverse_util.flatten_dict(shapes):
+        key = re.sub(r"^time_0", "time_embed.0", name)
+        key = re.sub(r"^time_1", "time_embed.2", key)
+        key = re.sub(r"^layer_(\d+)_time", r"layers.\1.cond_layers.1", key)
+        key = re.sub(r"^layer_(\d+)_norm", r"layers.\1.norm", key)
+        key = re.sub(r"^layer_(\d+)$", r"layers.\1.linear", key)
+        shape = tuple(shapes[name][ours].shape)
+        kind = _linear if ours == "kernel" else _same
+        torch_name = "bias" if ours == "bias" else "weight"
+        found.append(Entry(f"{key}.{torch_name}", (name, ours), kind(shape)))
+    return found
+
+
 def read_counters(state_dict: StateDict) -> dict[str, int]:
     """Returns the batch counters of a state dict, the unused block's aside."""
     return {
@@ -154,6 +175,18 @@ def read_counters(state_dict: StateDict) -> dict[str, int]:
         for key, value in state_dict.items()
         if key.endswith(COUNTER) and not UNUSED.match(key)
     }
+
+
+def _filled(state_dict: StateDict, wanted: list[Entry], shapes: dict) -> dict:
+    _refuse_misfits(state_dict, {entry.key: entry for entry in wanted})
+    flat = traverse_util.flatten_dict(shapes)
+    filled = {
+        entry.path: entry.layout.to_ours(state_dict[entry.key], flat[entry.path].shape).astype(
+            flat[entry.path].dtype
+        )
+        for entry in wanted
+    }
+    return traverse_util.unflatten_dict(filled)
 
 
 def _refuse_misfits(state_dict: StateDict, wanted: Mapping[str, Entry]) -> None:

@@ -1,9 +1,10 @@
 """Training: set a run up, walk its steps, and let hooks do the rest."""
 
+import functools
 import logging
 import math
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import jax
@@ -29,6 +30,11 @@ from dbae_jax.train_step import StepFn
 
 log = logging.getLogger(__name__)
 
+REMEDY = (
+    "Try a smaller config.optim.learning_rate, config.optim.grad_clip_norm=1.0, a longer "
+    "config.optim.warmup_steps, or config.model.dtype=float32."
+)
+
 
 class Run(NamedTuple):
     """A run that is ready to go on: everything the loop needs."""
@@ -37,6 +43,7 @@ class Run(NamedTuple):
     state: TrainState
     key: jax.Array  # root of all draws in training
     mesh: jax.sharding.Mesh
+    remedy: str  # what to try when the loss is not finite
 
 
 def train(config: Config, directory: pathlib.Path) -> TrainState:
@@ -85,22 +92,54 @@ def _checkpoints(config: Config, directory: pathlib.Path) -> checkpoint.Writer:
 def set_up(config: Config, directory: pathlib.Path) -> Run:
     """Builds the step and finds or draws the state; torn checkpoints are moved aside."""
     mesh = sharding.make_mesh()
-    train_step = compiled_step.make_jitted_step(config, mesh)
     networks, optimizer = build.make_networks(config), build.make_optimizer(config)
-    everywhere = sharding.replicated(mesh)
-    key = sharding.replicate(jax.random.key(config.seed), everywhere)
 
     def init(key: jax.Array) -> TrainState:
         return train_state.create(networks, optimizer, key)
 
-    abstract = workdir.placed(jax.eval_shape(init, key), everywhere)
-    state = workdir.resume(directory, config, abstract)
+    return start_run(
+        init,
+        compiled_step.make_jitted_step(config, mesh),
+        directory,
+        resume=functools.partial(workdir.resume, directory, config),
+        seed=config.seed,
+        mesh=mesh,
+        remedy=REMEDY,
+    )
+
+
+def start_run(
+    init: Callable[[jax.Array], TrainState],
+    train_step: StepFn,
+    directory: pathlib.Path,
+    *,
+    resume: Callable[[TrainState], TrainState | None],
+    seed: int,
+    mesh: jax.sharding.Mesh,
+    remedy: str,
+) -> Run:
+    """Goes on from the state in a folder, or from a new one, on all devices of a mesh.
+
+    Args:
+      init: draws a new state.
+      train_step: (state, batch, key) -> (state, metrics), jitted for the mesh.
+      directory: of the checkpoints.
+      resume: reads the state, given its shapes and shardings; None where there is none.
+      seed: of all draws.
+      mesh: devices that share every batch.
+      remedy: see `Run`.
+    """
+    count, kind = mesh.devices.size, mesh.devices.flat[0].device_kind
+    log.info("%d devices (%s), %d processes.", count, kind, jax.process_count())
+    everywhere = sharding.replicated(mesh)
+    key = sharding.replicate(jax.random.key(seed), everywhere)
+    state = resume(workdir.placed(jax.eval_shape(init, key), everywhere))
     if state is None:
         options = compiled_step.run_once()
         state = jax.jit(init, out_shardings=everywhere, compiler_options=options)(key)
     else:
         log.info("Going on from step %d of %s.", int(state.step), directory)
-    return Run(train_step, state, rngs.stream(key, "train"), mesh)
+    return Run(train_step, state, rngs.stream(key, "train"), mesh, remedy)
 
 
 def run_loop(
@@ -124,11 +163,11 @@ def run_loop(
             batch = next(batches)
         state, metrics = run.train_step(state, batch, run.key)
         if pending is not None:
-            actions.record(_fetch(*pending, directory))
+            actions.record(_fetch(*pending, run, directory))
         pending = (step, metrics)
         halt = actions.preempted(step)
         if halt or actions.due(step):
-            actions.record(_fetch(*pending, directory))
+            actions.record(_fetch(*pending, run, directory))
             pending = None
             actions.run(step, state)
         if halt and step < stop:
@@ -140,22 +179,21 @@ def run_loop(
     return state
 
 
-def _fetch(step: int, metrics: dict[str, jax.Array], directory: pathlib.Path) -> dict[str, float]:
+def _fetch(
+    step: int, metrics: dict[str, jax.Array], run: Run, directory: pathlib.Path
+) -> dict[str, float]:
     values = {name: float(value) for name, value in jax.device_get(metrics).items()}
     for name in ("loss", "grad_norm", "param_norm"):
         if not math.isfinite(values[name]):
-            raise NonFiniteError(_advice(step, name, values[name], directory))
+            saved = checkpoint.steps(directory)
+            kept = "no checkpoint was due yet"
+            if saved:
+                kept = f"the checkpoint of step {saved[-1]} is kept"
+            raise NonFiniteError(
+                f"{name} became {values[name]} at step {step}; training stopped, {kept}. "
+                f"{run.remedy}"
+            )
     return values
-
-
-def _advice(step: int, name: str, value: float, directory: pathlib.Path) -> str:
-    saved = checkpoint.steps(directory)
-    kept = f"the checkpoint of step {saved[-1]} is kept" if saved else "no checkpoint was due yet"
-    return (
-        f"{name} became {value} at step {step}; training stopped, {kept}. Try a smaller "
-        "config.optim.learning_rate, config.optim.grad_clip_norm=1.0, a longer "
-        "config.optim.warmup_steps, or config.model.dtype=float32."
-    )
 
 
 def _batches(config: Config, source: Source, mesh: jax.sharding.Mesh, start_step: int) -> Batches:

@@ -24,23 +24,34 @@ def make_train_step(
     *,
     ema_decay: float,
     accumulation_steps: int = 1,
+    tc_weight: float = 0.0,
 ) -> StepFn:
     """Returns train_step(state, batch, key) -> (state, metrics), to be jitted by the caller.
 
     The batch is the global one; `key` is the run's root key and never changes, the step count is
     folded in here. Metrics are scalars: loss, x_0_mse (of the denoised images, in units of
     [-1, 1]), grad_norm, and param_norm after the step. With more than one of `accumulation_steps`
-    the batch is worked off in as many parts, see `accumulation`.
+    the batch is worked off in as many parts, see `accumulation`. `tc_weight` times the codes'
+    total correlation (nats; a metric then) is added to the loss.
     """
+    with_tc = tc_weight > 0
+
+    def objective(terms: losses.LossTerms) -> jax.Array:
+        loss = terms.weighted.mean()
+        return loss + tc_weight * terms.total_correlation if with_tc else loss
 
     def gradient(variables, x_0, draws):
         if accumulation_steps > 1:
-            return accumulated_gradient(networks, bridge, variables, x_0, draws, accumulation_steps)
+            return accumulated_gradient(
+                networks, bridge, variables, x_0, draws, accumulation_steps, tc_weight=tc_weight
+            )
 
         def loss_fn(params):
             full = {"params": params, "stats": variables["stats"]}
-            terms = losses.bridge_loss(networks, bridge, full, x_0, draws, train=True)
-            return terms.weighted.mean(), terms
+            terms = losses.bridge_loss(
+                networks, bridge, full, x_0, draws, train=True, with_total_correlation=with_tc
+            )
+            return objective(terms), terms
 
         grads, terms = jax.grad(loss_fn, has_aux=True)(variables["params"])
         return terms, grads
@@ -57,11 +68,13 @@ def make_train_step(
         }
         ema = update_ema(state.ema, variables, ema_decay)
         metrics = {
-            "loss": terms.weighted.mean(),
+            "loss": objective(terms),
             "x_0_mse": terms.x_0_error.mean(),
             "grad_norm": optax.tree.norm(grads),
             "param_norm": optax.tree.norm(variables["params"]),
         }
+        if with_tc:
+            metrics["total_correlation"] = terms.total_correlation
         return TrainState(state.step + 1, variables, ema, opt_state), metrics
 
     return train_step

@@ -42,11 +42,12 @@ def check_usable(workdir: pathlib.Path) -> None:
     Raises:
       CheckpointError: if it is a file, or a folder that holds something else than a run.
     """
-    if workdir.exists() and not workdir.is_dir():
-        raise CheckpointError(f"--workdir={workdir} is a file; name a folder.")
-    ours = (CONFIG, checkpoint.FOLDER, METRICS)
-    foreign = workdir.is_dir() and any(workdir.iterdir())
-    if foreign and not any((workdir / name).exists() for name in ours):
+    problem = files.obstacle(workdir / CONFIG)
+    if problem:
+        raise CheckpointError(f"--workdir={workdir} cannot be used: {problem}.")
+    ours = (CONFIG, checkpoint.FOLDER, METRICS)  # or the beginning of a killed run's first file
+    there = [path.name for path in workdir.iterdir()] if workdir.is_dir() else []
+    if there and not any(name.startswith(ours) for name in there):
         raise CheckpointError(
             f"--workdir={workdir} holds files but no run of dbae_jax; name an empty folder."
         )
@@ -66,14 +67,25 @@ def check_exists(workdir: pathlib.Path) -> None:
         )
 
 
-def check_same_model(workdir: pathlib.Path, saved: dict[str, Any], config: Config) -> None:
+def check_same_model(
+    workdir: pathlib.Path,
+    saved: dict[str, Any],
+    config: Config,
+    fixed_keys: tuple[str, ...] = FIXED_SECTIONS,
+) -> None:
     """Refuses a config that does not fit the run in a workdir.
+
+    Args:
+      workdir: the run's folder.
+      saved: config of the run.
+      config: of now.
+      fixed_keys: beginnings of the keys that must agree, FREE_KEYS aside.
 
     Raises:
       ConfigError: listing the keys that differ and both values.
     """
     there, now = _flatten(upgrade(saved)), _flatten(to_dict(config))
-    fixed = [key for key in now | there if key.startswith(FIXED_SECTIONS) and key not in FREE_KEYS]
+    fixed = [key for key in now | there if key.startswith(fixed_keys) and key not in FREE_KEYS]
     absent = "absent"
     differing = [
         f"{key} ({there.get(key, absent)!r} there, {now.get(key, absent)!r} now)"

@@ -311,3 +311,11 @@ def test_flops_are_those_of_the_textbook():
 
     shapes = [jax.ShapeDtypeStruct(s, jnp.float32) for s in ((2, 8, 8, 3), (3, 3, 3, 5), (5, 5))]
     assert count_flops(layers, *shapes) == 2 * (2 * 64 * 5 * 27) + 3 * 2 * (2 * 64 * 5 * 5)
+
+
+def test_flops_that_no_result_needs_are_not_counted():
+    def product(a, b):
+        jnp.tanh(a @ a)
+        return jax.vjp(lambda b: a @ b, b)[1](b)  # the product's value itself is not asked for
+
+    assert count_flops(product, jnp.ones((4, 4)), jnp.ones((4, 4))) == 2 * 4**3

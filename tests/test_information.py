@@ -1,4 +1,4 @@
-"""The information bound against a world where entropies are known, and the metrics beside it."""
+"""The information bound against a world where entropies are known."""
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,6 @@ import pytest
 from dbae_jax import precond
 from dbae_jax.api import DBAE
 from dbae_jax.evaluators import information, pictures
-from dbae_jax.metrics.similarity import pixel_mse, ssim
 from tests import gaussian_world, tiny
 from tests.gaussian_world import SCHEDULES, make_world
 
@@ -85,32 +84,3 @@ def test_a_model_is_measured_and_shown(stochastic, tmp_path):
     pictures.loss_by_time(tmp_path / "loss.png", measured)
     pictures.trajectories(tmp_path / "trajectory.png", model, tiny.images(2), columns=3, steps=4)
     assert all((tmp_path / name).stat().st_size > 2000 for name in ("loss.png", "trajectory.png"))
-
-
-def test_ssim_agrees_with_scikit_image():
-    skimage = pytest.importorskip("skimage.metrics")
-    rng = np.random.default_rng(0)
-    x = rng.uniform(-1, 1, (2, 24, 20, 3)).cumsum(axis=1) / 8
-    x = np.clip(x, -1, 1)
-    y = np.clip(x + 0.1 * rng.standard_normal(x.shape), -1, 1)
-    want = []
-    for a, b in zip(x, y, strict=True):
-        full = skimage.structural_similarity(
-            a / 2 + 0.5,
-            b / 2 + 0.5,
-            data_range=1,
-            channel_axis=-1,
-            gaussian_weights=True,
-            sigma=1.5,
-            use_sample_covariance=False,
-            full=True,
-        )[1]
-        want.append(full[5:-5, 5:-5].mean())
-    assert ssim(x, y) == pytest.approx(np.mean(want), rel=1e-9)
-    assert ssim(x, x) == pytest.approx(1) and ssim(x, y) == pytest.approx(ssim(y, x))
-    with pytest.raises(ValueError, match=">= 11"):
-        ssim(x[:, :10], y[:, :10])
-
-
-def test_pixel_mse_is_in_units_of_zero_to_one():
-    assert pixel_mse(np.zeros((2, 1)), np.ones((2, 1))) == pytest.approx(0.25)

@@ -7,9 +7,9 @@ import sys
 
 import pytest
 
-from dbae_jax import command_line, describe, train
+from dbae_jax import command_line, describe, train, workdir
 from dbae_jax.config import ADDED, from_config_dict, from_dict, to_dict, upgrade
-from dbae_jax.errors import ConfigError
+from dbae_jax.errors import CheckpointError, ConfigError
 from tests import tiny
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -27,7 +27,7 @@ WRONG_COMMANDS = {
     "value below": (["--config.train.batch_size=0"], "config.train.batch_size=0"),
     "no data": (["--config.data.name=mnist"], "config.data.name='mnist' is not prepared in"),
     "no flag": (["train"], "'train' is no flag"),
-    "mode": (["--mode=dance"], "<train|evaluate|"),
+    "mode": (["--mode=dance"], "<train|train_prior|evaluate|"),
     "missing workdir": (["--mode=evaluate"], "does not exist"),
 }
 
@@ -99,6 +99,10 @@ WRONG_CONFIGS = {
         "image_size=1024 divides",
     ),
     "seed": ({"seed": -1}, "seed=-1"),
+    "prior layers": ({"prior.num_layers": 1}, "prior.num_layers=1"),
+    "prior beta": ({"prior.beta": 1.0}, r"prior.beta=1.0 .* \(0, 1\)"),
+    "prior sampler": ({"prior.sampler": "euler"}, "one of ancestral, ddim"),
+    "prior steps": ({"prior.sample_steps": 21}, "1 to timesteps=20"),
 }
 
 
@@ -151,10 +155,23 @@ def test_workdirs_that_are_none(tmp_path):
     (tmp_path / "file").write_text("x")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("x")
-    for name, words in (("file", "is a file"), ("mine", "no run of dbae_jax")):
-        with pytest.raises(ValueError, match=words):
+    wrong = (("file", "is a file"), ("file/run", "is a file"), ("mine", "no run of dbae_jax"))
+    for name, words in wrong:
+        with pytest.raises(CheckpointError, match=words):
             train.train(tiny.config(), tmp_path / name)
     assert [p.name for p in (tmp_path / "mine").iterdir()] == ["thesis.tex"]
+
+
+def test_a_workdir_whose_run_was_killed_at_its_first_file_is_one(tmp_path):
+    (tmp_path / "config.json.tmp").write_text("{")
+    workdir.check_usable(tmp_path)
+
+
+def test_a_file_for_figures_that_cannot_be_is_refused_before_anything_is_measured(tmp_path):
+    (tmp_path / "file").write_text("x")
+    for path, words in ((tmp_path, "is a folder"), (tmp_path / "file" / "f.json", "is a file")):
+        done = _main("--config=configs/digits.py", "--mode=plan", f"--json={path}")
+        assert done.returncode == 2 and words in done.stderr and "Traceback" not in done.stderr
 
 
 def test_channels_that_the_data_do_not_have(tmp_path):

@@ -1,7 +1,6 @@
 """A run killed (kill -9) at twenty random moments ends as the run that nobody touched."""
 
 import multiprocessing
-import pathlib
 import random
 import time
 
@@ -13,7 +12,7 @@ from dbae_jax.train_state import TrainState
 from tests import tiny
 
 MOMENTS = ("load", "step", "save", "evaluate")
-KILLS = 20
+KILLS = 19  # and one before them
 PATIENCE_SECONDS = 300
 NEVER = 10_000  # steps
 
@@ -31,7 +30,19 @@ def _config(num_steps):
 
 
 def _train(directory, num_steps):
+    """Runs in a process of its own; shows that it begins to load."""
+    read_state = checkpoint.read_state
+
+    def shown(*args):
+        _loading(directory).touch()
+        return read_state(*args)
+
+    checkpoint.read_state = shown
     train.train(_config(num_steps), directory)
+
+
+def _loading(directory):
+    return directory.with_name("loading")
 
 
 def _newest(directory):
@@ -45,11 +56,9 @@ def _logged(directory):
 def _reached(moment, directory, process, rng):
     """Waits until the process is loading, stepping, saving or evaluating, and a little more."""
     begun = time.monotonic()
-    if moment == "load":  # nothing shows: anywhere before the first step of a quick start
-        time.sleep(rng.uniform(0, 3))
-        return
     start = _newest(directory)
     signs = {
+        "load": _loading(directory).exists,
         "step": lambda: max(_logged(directory), default=0) > start + 1,
         "save": lambda: any("tmp" in p.name for p in (directory / checkpoint.FOLDER).glob("*")),
         "evaluate": lambda: any(s > start and s % 2 == 0 for s in _logged(directory)),
@@ -76,14 +85,16 @@ def _records(directory):
 
 
 def test_killed_at_twenty_random_moments_it_ends_as_if_untouched(tmp_path):
-    rng = random.Random(time.time_ns())
+    seed = time.time_ns()
+    rng = random.Random(seed)
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["dbae_jax.train"])
     killed = tmp_path / "killed"
     moments = [MOMENTS[i % len(MOMENTS)] for i in range(KILLS)]
     rng.shuffle(moments)
-    happened = []
-    for moment in moments:
+    happened = [seed]
+    for moment in ["step", *moments]:  # before the first there is nothing to load
+        _loading(killed).unlink(missing_ok=True)
         process = context.Process(target=_train, args=(killed, NEVER))
         process.start()
         _reached(moment, killed, process, rng)
@@ -91,10 +102,9 @@ def test_killed_at_twenty_random_moments_it_ends_as_if_untouched(tmp_path):
         process.join()
         happened.append((moment, _newest(killed)))
     last = _newest(killed) + 2
-    _train(killed, last)
-
-    whole = pathlib.Path(tmp_path / "whole")
-    _train(whole, last)
+    train.train(_config(last), killed)
+    whole = tmp_path / "whole"
+    train.train(_config(last), whole)
     jax.tree.map(
         lambda a, b: np.testing.assert_array_equal(a, b, err_msg=str(happened)),
         _state(killed, last),

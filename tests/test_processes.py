@@ -14,7 +14,12 @@ import numpy as np
 import pytest
 
 from dbae_jax import checkpoint, processes, summaries, workdir
-from dbae_jax.errors import ConfigError
+from dbae_jax.errors import (
+    CheckpointError,
+    ConfigError,
+    DeviceMemoryError,
+    LostProcessError,
+)
 
 ROOT = pathlib.Path(__file__).parent.parent
 PATIENCE_SECONDS = 300
@@ -184,6 +189,7 @@ def test_sigterm_saves_at_the_next_step_and_leaves_with_its_own_code(tmp_path):
         ({"JAX_PROCESS_ID": "1"}, (), "go together"),
         ({"JAX_NUM_PROCESSES": "two"}, (), "whole numbers"),
         ({}, ("127.0.0.1:1", 2, 5), "cannot find each other"),
+        ({}, ("127.0.0.1", 2, 0), "must be HOST:PORT"),
     ],
 )
 def test_wrong_places_are_refused(environment, given, words, monkeypatch):
@@ -191,3 +197,48 @@ def test_wrong_places_are_refused(environment, given, words, monkeypatch):
         monkeypatch.setenv(name, value)
     with pytest.raises(ConfigError, match=words):
         processes.start(*given)
+
+
+GLOO = "UNKNOWN: Gloo all-reduce failed: Connection closed by peer"
+FULL = "RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes"
+
+
+@pytest.mark.parametrize(
+    ("message", "count", "kind"),
+    [
+        (GLOO, 2, LostProcessError),
+        (GLOO, 1, ValueError),
+        (FULL, 2, DeviceMemoryError),
+        (FULL, 1, DeviceMemoryError),
+        ("INVALID_ARGUMENT: a bug", 2, ValueError),
+    ],
+)
+def test_errors_of_the_runtime_are_told_apart(message, count, kind, monkeypatch):
+    monkeypatch.setattr(processes, "several", lambda: count > 1)
+    with pytest.raises(ValueError) as caught, processes.explaining():
+        try:
+            raise ValueError(message)
+        except ValueError as error:
+            raise ValueError("orbax gives up") from error
+    assert type(caught.value) is kind
+
+
+def test_a_process_lost_while_loading_leaves_the_checkpoint_alone(shared, monkeypatch):
+    step = checkpoint.steps(shared)[-1]
+
+    def restore(*args, **kwargs):
+        raise ValueError(GLOO)
+
+    monkeypatch.setattr(checkpoint.ocp.Checkpointer, "restore", restore)
+    with pytest.raises(CheckpointError, match="unreadable"):
+        checkpoint.read_meta(shared, step)
+    monkeypatch.setattr(processes, "several", lambda: True)
+    with pytest.raises(ValueError, match="Gloo") as caught:
+        checkpoint.read_meta(shared, step)
+    assert type(caught.value) is ValueError
+
+
+def test_processes_that_find_other_checkpoints_are_refused(shared, monkeypatch):
+    monkeypatch.setattr(processes, "agree", lambda step: step != checkpoint.steps(shared)[-1])
+    with pytest.raises(CheckpointError, match="do not find the same checkpoints"):
+        workdir.load(shared)

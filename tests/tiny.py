@@ -25,6 +25,16 @@ def config_dict():
     c.train.picture_every_steps = 0
     c.train.evaluate_every_steps = 0
     c.checkpoint.every_steps = 2
+    c.prior.num_layers = 3
+    c.prior.width = 16
+    c.prior.timesteps = 20
+    c.prior.beta = 0.2
+    c.prior.batch_size = 8
+    c.prior.num_steps = 4
+    c.prior.log_every_steps = 1
+    c.prior.evaluate_every_steps = 0
+    c.prior.checkpoint_every_steps = 2
+    c.prior.sample_steps = 5
     c.sample.steps = 3
     c.eval.batch_size = 8
     c.eval.num_images = 16

@@ -17,6 +17,7 @@ from dbae_jax.config import Config
 from dbae_jax.data import pipeline
 from dbae_jax.errors import ConfigError
 
+flags.adopt_module_key_flags(command_line)  # --help shows them
 SECONDS = flags.DEFINE_float("seconds", 5.0, "How long to measure, after the first batch.")
 
 

@@ -22,11 +22,16 @@ class Code(NamedTuple):
     mean: jax.Array
     log_sigma: jax.Array | None
 
+    @property
+    def sigma(self) -> jax.Array | None:
+        """Standard deviations: [B, D], exp(log_sigma) + 0.01; None for a deterministic encoder."""
+        return None if self.log_sigma is None else jnp.exp(self.log_sigma) + MIN_SIGMA
+
     def sample(self, eps: jax.Array) -> jax.Array:
         """Returns mean + (exp(log_sigma) + 0.01) eps, or the mean of a deterministic code."""
         if self.log_sigma is None:
             return self.mean
-        return self.mean + (jnp.exp(self.log_sigma) + MIN_SIGMA) * eps
+        return self.mean + self.sigma * eps
 
 
 class Encoder(nn.Module):

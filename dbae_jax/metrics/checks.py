@@ -1,0 +1,96 @@
+"""What every metric asks of its arrays."""
+
+import numpy as np
+
+from dbae_jax.errors import DataError
+
+
+def feature_matrix(values: np.ndarray, name: str, *, at_least: int = 2) -> np.ndarray:
+    """Returns features as float64 [N, D].
+
+    Args:
+      values: [N, D], any real dtype.
+      name: what the values are, for the message.
+      at_least: fewest rows that the metric can work with.
+
+    Raises:
+      DataError: for another rank, no column, too few rows, or values that are not finite.
+    """
+    values = np.asarray(values)
+    if values.ndim != 2 or not values.shape[1]:
+        raise DataError(f"{name} must be a matrix [N, D], got shape {list(values.shape)}.")
+    if len(values) < at_least:
+        raise DataError(f"{name}: this metric needs {at_least} rows or more, got {len(values)}.")
+    values = values.astype(np.float64)
+    if not np.isfinite(values).all():
+        rows = np.flatnonzero(~np.isfinite(values).all(axis=1))
+        raise DataError(f"{name} hold NaN or infinity in {len(rows)} rows, first in row {rows[0]}.")
+    return values
+
+
+def feature_pair(
+    x: np.ndarray, y: np.ndarray, names: tuple[str, str], *, at_least: int = 2
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns two sets of features of one space, each as `feature_matrix` does.
+
+    Raises:
+      DataError: as there, and for different widths.
+    """
+    x, y = (feature_matrix(v, n, at_least=at_least) for v, n in zip((x, y), names, strict=True))
+    if x.shape[1] != y.shape[1]:
+        raise DataError(
+            f"{names[0]} and {names[1]} must have one width, got {x.shape[1]} and {y.shape[1]}."
+        )
+    return x, y
+
+
+def image_pair(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns two float arrays of images in [-1, 1], of one shape, in their own precision.
+
+    Raises:
+      DataError: for different shapes, no images, integers, or values that are not finite.
+    """
+    x, y = np.asarray(x), np.asarray(y)
+    if x.shape != y.shape or x.size == 0:
+        raise DataError(
+            f"images to compare must have one shape and not be empty, "
+            f"got {list(x.shape)} and {list(y.shape)}."
+        )
+    for images in (x, y):
+        if not np.issubdtype(images.dtype, np.floating):
+            raise DataError(f"images to compare must be floats in [-1, 1], got {images.dtype}.")
+        if not np.isfinite(images).all():
+            raise DataError("images to compare hold values that are not finite.")
+    return x, y
+
+
+def labelled(labels: np.ndarray, values: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Returns 0/1 labels as bool [N, K] beside float64 values [N, D] of the same rows.
+
+    Raises:
+      DataError: for other shapes or row counts, labels other than 0 and 1, or values not finite.
+    """
+    labels, values = np.asarray(labels), feature_matrix(values, name)
+    if labels.ndim != 2 or len(labels) != len(values):
+        raise DataError(
+            f"labels must be [{len(values)}, K] beside {name} {list(values.shape)}, "
+            f"got {list(labels.shape)}."
+        )
+    if not np.isin(labels, (0, 1)).all():
+        raise DataError("labels must be 0 or 1 (False or True); map -1 to 0 first.")
+    return labels.astype(bool), values
+
+
+def eight_bit_images(images: np.ndarray) -> np.ndarray:
+    """Returns uint8 images [N, H, W, 3] as they are.
+
+    Raises:
+      DataError: for another shape or dtype, or no image.
+    """
+    images = np.asarray(images)
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3 or not images.size:
+        raise DataError(
+            f"feature networks see uint8 images [N, H, W, 3], "
+            f"got {images.dtype} {list(images.shape)}."
+        )
+    return images

@@ -1,0 +1,203 @@
+"""Generated images against real ones: FID by published protocols, KID, precision, recall, IS.
+
+Images go in and named scores come out, so that the name of a number follows from the network that
+made its features: "fid" is said of published weights, a published protocol and its number of images
+alone; all else is "fd_<network>".
+"""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from dbae_jax.errors import DataError
+from dbae_jax.metrics import checks
+from dbae_jax.metrics.distributions import classifier_score, kernel_distance, precision_recall
+from dbae_jax.metrics.frechet import Moments, MomentsOfBatches, frechet_distance
+from dbae_jax.metrics.networks.published import INCEPTION, FeatureNet
+from dbae_jax.metrics.scores import Score, named, provenance
+
+
+@dataclasses.dataclass(frozen=True)
+class Preset:
+    """A published protocol of FID.
+
+    preparation: of images for the network. generated: how many. real: how many of the training
+    set, from its beginning; None for all. random_flip: real images are mirrored at random, as in
+    training.
+    """
+
+    name: str
+    preparation: str
+    generated: int
+    real: int | None
+    random_flip: bool = False
+
+
+PRESETS = {
+    preset.name: preset
+    for preset in (
+        # pytorch-fid on 8-bit files of both sets, at the model's resolution.
+        Preset("diffae", "pytorch", 50_000, 50_000, random_flip=True),
+        # clean-fid, mode "clean"; the real images of InfoDiffusion are CelebA at 64 pixels.
+        Preset("infodiff10k-clean", "pillow_bicubic", 10_000, None),
+        # The evaluation of ADM, on the original graph; the default of this project.
+        Preset("adm", "tensorflow_1", 50_000, None),
+    )
+}
+
+
+class ImageStatistics:
+    """What the metrics need of a set of images, which come in batches.
+
+    Args:
+      net: makes the features.
+      keep_features: for metrics other than the Frechet distance, which compare single images.
+      batch_size: images the network sees at a time.
+    """
+
+    def __init__(self, net: FeatureNet, *, keep_features: bool = False, batch_size: int = 50):
+        self.net = net
+        self._moments = MomentsOfBatches(net.width)
+        self._keep, self._batch_size = keep_features, batch_size
+        self._pool: list[np.ndarray] = []
+        self._logits: list[np.ndarray] = []
+
+    def update(self, images: np.ndarray) -> None:
+        """Takes images in: uint8 [N, H, W, 3].
+
+        Raises:
+          DataError: for other images, or features that are not finite.
+        """
+        images = checks.eight_bit_images(images)
+        for start in range(0, len(images), self._batch_size):
+            part = images[start : start + self._batch_size]
+            # The last batch is filled up: one compiled program serves all.
+            fill = [(0, self._batch_size - len(part)), (0, 0), (0, 0), (0, 0)]
+            out = self.net.apply(np.pad(part, fill))
+            pool = np.asarray(out.pool)[: len(part)]
+            self._moments.update(pool)
+            if self._keep:
+                self._pool.append(pool)
+                if out.logits is not None:
+                    self._logits.append(np.asarray(out.logits)[: len(part)])
+
+    @property
+    def moments(self) -> Moments:
+        """Mean and covariance of the features."""
+        return self._moments.result()
+
+    @property
+    def features(self) -> np.ndarray:
+        """Features of every image: [N, D]."""
+        return _joined(self._pool, "features", self.net)
+
+    @property
+    def logits(self) -> np.ndarray:
+        """Logits of every image: [N, classes]."""
+        return _joined(self._logits, "logits", self.net)
+
+
+def fid(generated: ImageStatistics, real: ImageStatistics, preset: str) -> Score:
+    """Returns the Frechet Inception distance of a published protocol, called "fid".
+
+    Args:
+      generated: of exactly as many images as the preset says, with the published network.
+      real: the same.
+      preset: a key of PRESETS.
+
+    Raises:
+      DataError: for another network, preparation or number of images; `frechet_score` measures
+        those under another name.
+    """
+    if preset not in PRESETS:
+        raise DataError(f"no protocol of FID is called {preset!r}; there are {', '.join(PRESETS)}.")
+    net, wanted = _one_net(generated, real), PRESETS[preset]
+    if not (net.origin.published and net.origin.net == INCEPTION):
+        raise DataError(
+            f"FID is said of the published Inception network alone, not of {net.origin.net}; "
+            "frechet_score names its network."
+        )
+    if net.preparation != wanted.preparation:
+        raise DataError(
+            f"FID by {preset} prepares images as {wanted.preparation!r}, "
+            f"these were prepared as {net.preparation!r}."
+        )
+    counts = generated.moments.count, real.moments.count
+    if counts[0] != wanted.generated or wanted.real not in (None, counts[1]):
+        raise DataError(
+            f"FID by {preset} is of {wanted.generated} generated and "
+            f"{wanted.real or 'all'} real images, got {counts[0]} and {counts[1]}; "
+            "frechet_score measures other numbers of images."
+        )
+    score = frechet_score(generated, real)
+    return Score("fid", score.value, score.details | {"preset": preset})
+
+
+def frechet_score(generated: ImageStatistics, real: ImageStatistics) -> Score:
+    """Returns the Frechet distance of features, called "fd_<network>" whatever the network.
+
+    It depends on the numbers of images: compare equal numbers alone.
+    """
+    net = _one_net(generated, real)
+    x, y = generated.moments, real.moments
+    details = provenance(net.origin) | _counts(net, x.count, y.count)
+    return Score(f"fd_{net.origin.net}", frechet_distance(x, y), details)
+
+
+def kernel_score(
+    generated: ImageStatistics, real: ImageStatistics, *, subset_size: int = 1000
+) -> Score:
+    """Returns the kernel distance: "kid" for published weights, "kd_<network>" for others."""
+    net, x, y = _one_net(generated, real), generated.features, real.features
+    found = kernel_distance(x, y, subset_size=subset_size)
+    details = _counts(net, len(x), len(y)) | {"std": found.std, "subset_size": subset_size}
+    return named(found.mean, "kid", "kd", net.origin, **details)
+
+
+def precision_recall_scores(
+    generated: ImageStatistics, real: ImageStatistics, *, k: int = 3
+) -> tuple[Score, Score]:
+    """Returns improved precision and recall; for other than published weights the names tell."""
+    net, x, y = _one_net(generated, real), generated.features, real.features
+    found = precision_recall(x, y, k=k)
+    details = _counts(net, len(x), len(y)) | {"k": k}
+    return (
+        named(found.precision, "precision", "precision", net.origin, **details),
+        named(found.recall, "recall", "recall", net.origin, **details),
+    )
+
+
+def inception_score(
+    generated: ImageStatistics, *, splits: int = 10, shuffle_seed: int | None = 2020
+) -> Score:
+    """Returns `classifier_score`: "inception_score" for published weights alone."""
+    net, logits = generated.net, generated.logits
+    found = classifier_score(logits, splits=splits, shuffle_seed=shuffle_seed)
+    details = {"preparation": net.preparation, "images": len(logits), "splits": splits}
+    details["std"] = found.std
+    return named(found.mean, "inception_score", "classifier_score", net.origin, **details)
+
+
+def _one_net(generated: ImageStatistics, real: ImageStatistics) -> FeatureNet:
+    first, second = generated.net, real.net
+    if (first.origin, first.preparation) != (second.origin, second.preparation):
+        raise DataError(
+            f"generated images went through {first.origin.net} ({first.preparation}), "
+            f"real ones through {second.origin.net} ({second.preparation}); use one network."
+        )
+    return first
+
+
+def _counts(net: FeatureNet, generated: int, real: int) -> dict[str, Any]:
+    counts = {"generated_images": generated, "real_images": real}
+    return {"preparation": net.preparation} | counts
+
+
+def _joined(parts: list[np.ndarray], what: str, net: FeatureNet) -> np.ndarray:
+    if not parts:
+        raise DataError(
+            f"no {what} of {net.origin.net} were kept: pass keep_features=True, images, "
+            "and a network that has them."
+        )
+    return np.concatenate(parts)

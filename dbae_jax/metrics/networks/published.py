@@ -1,0 +1,245 @@
+"""Published weights: where they are, which file is the right one, and networks made of them.
+
+A file is used if its sha256 is the pinned one, and its arrays have the names, shapes and type that
+the network has. Nothing in it is executed.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import pathlib
+import shutil
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+
+import jax
+import numpy as np
+
+from dbae_jax import tensor_files
+from dbae_jax.errors import CheckpointError, DataError
+from dbae_jax.metrics.networks import alexnet_lpips, inception, resize
+from dbae_jax.metrics.networks.layers import Params
+
+
+@dataclasses.dataclass(frozen=True)
+class WeightFile:
+    """A published file. sha256: its leading digits, as many as are known."""
+
+    name: str
+    url: str
+    sha256: str
+
+
+INCEPTION_FILE = WeightFile(
+    "pt_inception-2015-12-05-6726825d.pth",
+    "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/"
+    "pt_inception-2015-12-05-6726825d.pth",
+    "6726825d",
+)
+ALEXNET_FILE = WeightFile(
+    "alexnet-owt-7be5be79.pth",
+    "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",
+    "7be5be79",
+)
+LPIPS_FILE = WeightFile(
+    "lpips_v0.1_alex.pth",
+    "https://raw.githubusercontent.com/richzhang/PerceptualSimilarity/master/"
+    "lpips/weights/v0.1/alex.pth",
+    # As the manifest of the release lpips 0.1.4 lists it.
+    "df73285e35b22355a2df87cdb6b70b343713b667eddbda73e1977e0c860835c0",
+)
+
+INCEPTION, LPIPS = "inception-2015-12-05", "lpips-alex-v0.1"
+FILES = {INCEPTION: (INCEPTION_FILE,), LPIPS: (ALEXNET_FILE, LPIPS_FILE)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """The name of a network and the sha256 of the files its weights come from.
+
+    Only weights read and verified by `load_inception` and `load_lpips` carry the published names;
+    a network of random or home-made weights has a name of its own, and its scores tell it.
+    """
+
+    net: str
+    sha256: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        if self.net in FILES and not self.published:
+            raise DataError(
+                f"the name {self.net} is for the published weights alone; "
+                "give a network with other weights another name."
+            )
+
+    @property
+    def published(self) -> bool:
+        """Whether the weights are the published ones."""
+        files = FILES.get(self.net, ())
+        return len(files) == len(self.sha256) > 0 and all(
+            len(whole) == 64 and whole.startswith(file.sha256)
+            for whole, file in zip(self.sha256, files, strict=True)
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class FeatureNet:
+    """A network that turns images into features.
+
+    apply: uint8 images [B, H, W, 3] -> `inception.Outputs`; logits may be None. width: of the
+    features. preparation: how images become its input, by name.
+    """
+
+    origin: Origin
+    width: int
+    apply: Callable[[np.ndarray], inception.Outputs]
+    preparation: str = "own"
+
+
+@dataclasses.dataclass(frozen=True)
+class PerceptualNet:
+    """A network of perceptual distances. params: of `alexnet_lpips.apply`."""
+
+    origin: Origin
+    params: Params
+
+
+def load_inception(
+    directory: pathlib.Path, preparation: str, *, download: bool = False
+) -> FeatureNet:
+    """Returns the published Inception network.
+
+    Args:
+      directory: where the file of `INCEPTION_FILE.name` is.
+      preparation: a key of `resize.PREPARATIONS`; `generation.PRESETS` name theirs.
+      download: fetch the file if it is missing.
+
+    Raises:
+      CheckpointError: if the file is missing, another one, or without the right arrays.
+    """
+    state, sha256 = read(INCEPTION_FILE, directory, inception.state_shapes(), download=download)
+    return make_inception(state, Origin(INCEPTION, (sha256,)), preparation)
+
+
+def make_inception(state: Mapping[str, np.ndarray], origin: Origin, preparation: str) -> FeatureNet:
+    """Returns an Inception network of given weights: arrays of `inception.state_shapes`."""
+    if preparation not in resize.PREPARATIONS:
+        known = ", ".join(resize.PREPARATIONS)
+        raise DataError(f"no preparation of images is called {preparation!r}; there are {known}.")
+    check_arrays(state, inception.state_shapes(), origin.net)
+    params = jax.device_put(inception.fold(state))
+
+    @jax.jit
+    def run(params: Params, images: jax.Array) -> inception.Outputs:
+        return inception.apply(params, resize.prepare(images, preparation, inception.SIZE))
+
+    return FeatureNet(origin, inception.WIDTH, functools.partial(run, params), preparation)
+
+
+def load_lpips(directory: pathlib.Path, *, download: bool = False) -> PerceptualNet:
+    """Returns the published network of LPIPS (alex, version 0.1).
+
+    Args:
+      directory: where the files of `ALEXNET_FILE.name` and `LPIPS_FILE.name` are.
+      download: fetch files that are missing.
+
+    Raises:
+      CheckpointError: if a file is missing, another one, or without the right arrays.
+    """
+    shapes = alexnet_lpips.trunk_shapes(), alexnet_lpips.linear_shapes()
+    trunk, trunk_hash = read(
+        ALEXNET_FILE, directory, shapes[0], beside="classifier.", download=download
+    )
+    linear, linear_hash = read(LPIPS_FILE, directory, shapes[1], download=download)
+    params = jax.device_put({**trunk, **linear})
+    return PerceptualNet(Origin(LPIPS, (trunk_hash, linear_hash)), params)
+
+
+def read(
+    file: WeightFile,
+    directory: pathlib.Path,
+    shapes: Mapping[str, tuple[int, ...]],
+    *,
+    beside: str | None = None,
+    download: bool = False,
+) -> tuple[dict[str, np.ndarray], str]:
+    """Returns a published file's arrays of the names in `shapes`, and its sha256.
+
+    Args:
+      file: which one.
+      directory: where it is, under the name `file.name`.
+      shapes: name -> shape.
+      beside: arrays whose names begin so may be there too, and are left out.
+      download: fetch it if it is missing.
+
+    Raises:
+      CheckpointError: if it is missing, another one, or without the right arrays.
+    """
+    path = directory / file.name
+    if not path.is_file():
+        if not download:
+            raise CheckpointError(
+                f"{path} is missing; download {file.url} and put it there, under this name."
+            )
+        fetch(file, directory)
+    sha256 = _verify(path, file)
+    state = tensor_files.read_state_dict(path)
+    # Counters of training steps, which some files hold, are of no use.
+    left_out = [k for k in state if k.endswith("num_batches_tracked")]
+    left_out += [k for k in state if beside is not None and k.startswith(beside)]
+    state = {k: v for k, v in state.items() if k not in left_out}
+    check_arrays(state, shapes, str(path))
+    return state, sha256
+
+
+def fetch(file: WeightFile, directory: pathlib.Path) -> None:
+    """Downloads a published file; it takes its name only if its sha256 is right.
+
+    Raises:
+      CheckpointError: if the host does not answer, or sends something else.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / file.name
+    fresh = path.with_name(f"{path.name}.tmp")
+    try:
+        with urllib.request.urlopen(file.url, timeout=60) as answer, fresh.open("wb") as target:
+            shutil.copyfileobj(answer, target)
+        _verify(fresh, file)
+        fresh.replace(path)
+    except (urllib.error.URLError, OSError) as error:
+        raise CheckpointError(
+            f"{file.url} could not be downloaded ({error}); "
+            f"fetch it elsewhere and put it at {path}."
+        ) from error
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+def check_arrays(
+    state: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]], where: str
+) -> None:
+    """Raises CheckpointError unless arrays have these names and shapes, float32, and are finite."""
+    wrong = [f"{k} is missing" for k in shapes if k not in state]
+    wrong += [f"{k} is unknown" for k in state if k not in shapes]
+    for key in shapes.keys() & state.keys():
+        array, shape = np.asarray(state[key]), shapes[key]
+        if array.shape != shape or array.dtype != np.float32:
+            wrong.append(f"{key} is {array.dtype} {list(array.shape)}, not float32 {list(shape)}")
+        elif not np.isfinite(array).all():
+            wrong.append(f"{key} holds NaN or infinity")
+    if wrong:
+        raise CheckpointError(
+            f"{where} does not hold the weights of this network ({len(wrong)} faults): "
+            f"{'; '.join(sorted(wrong)[:3])}."
+        )
+
+
+def _verify(path: pathlib.Path, file: WeightFile) -> str:
+    with path.open("rb") as content:
+        sha256 = hashlib.file_digest(content, "sha256").hexdigest()
+    if not sha256.startswith(file.sha256):
+        raise CheckpointError(
+            f"{path} is torn or another file: its sha256 begins {sha256[:8]}, "
+            f"that of {file.url} begins {file.sha256[:8]}; download it again."
+        )
+    return sha256

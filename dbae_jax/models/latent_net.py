@@ -1,0 +1,63 @@
+"""The network of the latent prior: an MLP over codes, and the pure functions that others call."""
+
+import dataclasses
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from dbae_jax.models.layers import linear, sinusoid
+
+TIME_WIDTH = 64  # of the sinusoid
+
+
+class LatentNet(nn.Module):
+    """MLP with skips: all layers but the first also see z_t itself, as [h, z_t].
+
+    A hidden layer: linear, times (1 + linear(SiLU(time))), layer norm, SiLU; the last: linear.
+    Computes in float32.
+
+    Source: the latent diffusion of DiffAE (Preechakul et al., 2022), appendix A.
+    """
+
+    latent_dim: int
+    num_layers: int
+    width: int
+
+    @nn.compact
+    def __call__(self, z_t: jax.Array, t: jax.Array) -> jax.Array:
+        """Estimates eps: [B, D] from z_t: [B, D], normalised codes with noise, at steps t: [B]."""
+        time = linear(sinusoid(t, TIME_WIDTH), self.latent_dim, name="time_0")
+        time = nn.silu(linear(nn.silu(time), self.latent_dim, name="time_1"))
+        h = z_t
+        for i in range(self.num_layers):
+            if i:
+                h = jnp.concatenate([h, z_t], axis=-1)
+            if i == self.num_layers - 1:
+                return linear(h, self.latent_dim, name=f"layer_{i}")
+            h = linear(h, self.width, name=f"layer_{i}")
+            h = h * (1 + linear(time, self.width, name=f"layer_{i}_time"))
+            h = nn.LayerNorm(epsilon=1e-5, use_fast_variance=False, name=f"layer_{i}_norm")(h)
+            h = nn.silu(h)
+
+
+@dataclasses.dataclass(frozen=True)
+class LatentNetwork:
+    """The network as pure functions of its weights; `precision` is jax's of matrix products."""
+
+    module: LatentNet
+    precision: str
+
+    @property
+    def latent_dim(self) -> int:
+        """D, the width of z."""
+        return self.module.latent_dim
+
+    def init(self, key: jax.Array) -> dict:
+        """Draws weights."""
+        return self.module.init(key, jnp.zeros((1, self.latent_dim)), jnp.zeros(1))["params"]
+
+    def predict(self, params: dict, z_t: jax.Array, t: jax.Array) -> jax.Array:
+        """Returns the estimate of eps: [B, D] for z_t: [B, D] at steps t: [B]."""
+        with jax.default_matmul_precision(self.precision):
+            return self.module.apply({"params": params}, z_t, t)
