@@ -42,7 +42,8 @@ def test_group_norm_is_flaxs_on_the_concatenation(widths):
 def test_modulation_follows_the_norm():
     x, parts = _parts((64,))
     norm = GroupNorm()
-    variables = norm.init(jax.random.key(0), parts)
+    scale, bias = jax.random.normal(jax.random.key(2), (2, 64))
+    variables = {"params": {"scale": scale, "bias": bias}}
     by, to = jax.random.normal(jax.random.key(1), (2, 3, 64))
     plain = norm.apply(variables, parts).apply(x)
     got = norm.apply(variables, parts, (by, to)).apply(x)
