@@ -36,9 +36,12 @@ def collectives(text: str) -> list[Collective]:
 
 
 def parameter_bytes(text: str) -> int:
-    """Returns the bytes of the arrays that the program takes on one device, without padding."""
+    """Returns the bytes of the arrays that the program takes on one device, without padding.
+
+    Large programs take all of them as one tuple.
+    """
     entry = text[text.index("\nENTRY ") :]
-    return sum(map(array_bytes, re.findall(r"= (\S+) parameter\(\d+\)", entry)))
+    return sum(map(array_bytes, re.findall(r"= (.+) parameter\(\d+\)", entry)))
 
 
 def array_bytes(type_text: str) -> int:

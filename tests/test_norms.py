@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dbae_jax.models.layers import ConvOfParts, downsample
+from dbae_jax.models.layers import ConvOfParts, convolve_upsampled, downsample
 from dbae_jax.models.norms import Affine, GroupNorm, channel_moments
 
 
@@ -42,7 +42,8 @@ def test_group_norm_is_flaxs_on_the_concatenation(widths):
 def test_modulation_follows_the_norm():
     x, parts = _parts((64,))
     norm = GroupNorm()
-    variables = norm.init(jax.random.key(0), parts)
+    scale, bias = jax.random.normal(jax.random.key(2), (2, 64))
+    variables = {"params": {"scale": scale, "bias": bias}}
     by, to = jax.random.normal(jax.random.key(1), (2, 3, 64))
     plain = norm.apply(variables, parts).apply(x)
     got = norm.apply(variables, parts, (by, to)).apply(x)
@@ -95,6 +96,16 @@ def test_a_convolution_of_parts_is_that_of_the_concatenation(activated):
     )
     for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+
+
+def test_a_convolution_of_an_upsampled_map():
+    """In bfloat16 it is another program: borders, and sums of weights, against the plain one."""
+    x = jax.random.normal(jax.random.key(0), (2, 4, 6, 3)).astype(jnp.bfloat16)
+    kernel = jax.random.normal(jax.random.key(1), (3, 3, 3, 8)).astype(jnp.bfloat16)
+    want = convolve_upsampled(x.astype(jnp.float32), None, kernel.astype(jnp.float32))
+    got = convolve_upsampled(x, None, kernel).astype(jnp.float32)
+    assert got.shape == want.shape == (2, 8, 12, 8)
+    assert float(jnp.abs(got - want).max()) < 0.03 * float(jnp.abs(want).max())
 
 
 def test_downsampling_takes_means():

@@ -126,6 +126,18 @@ def test_collectives_of_a_program_that_was_written_by_hand():
     ]
 
 
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        "  %a = f32[2,3]{1,0:T(8,128)} parameter(0)\n  %b = u8[5]{0:T(256)(4,1)} parameter(1)\n",
+        "  %t = (f32[2,3]{1,0:T(8,128)}, /*index=1*/u8[5]{0:T(256)(4,1)}) parameter(0), metadata={}",
+    ],
+)
+def test_arguments_of_a_program_that_was_written_by_hand(parameters):
+    text = "%inner (p: f32[9]) -> f32[9] {\n  %p = f32[9]{0} parameter(0)\n}\n\nENTRY %main {\n"
+    assert hlo.parameter_bytes(text + parameters) == 4 * 6 + 5
+
+
 def test_the_step_is_the_one_that_trains():
     """On devices that are there, the same function and the same shapes run."""
     config = tiny.config()

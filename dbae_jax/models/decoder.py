@@ -11,7 +11,7 @@ from flax import traverse_util
 from jax import lax
 from jax.typing import DTypeLike
 
-from dbae_jax.models.layers import kernel_init, upsample
+from dbae_jax.models.layers import convolve_upsampled, kernel_init
 from dbae_jax.models.norms import channel_moments
 
 BATCH_NORM_EPS = 1e-5
@@ -69,7 +69,7 @@ class SpectralConv(nn.Module):
     """A bias-free convolution whose kernel is divided by its largest singular value.
 
     Training takes one step of the power method first; evaluation uses the stored vectors. Both
-    divide by u'W v, in which only W carries a gradient.
+    divide by u'W v, in which only W carries a gradient. `upsampled`: x is upsampled twofold first.
 
     Source: Miyato et al. (2018).
     """
@@ -77,14 +77,20 @@ class SpectralConv(nn.Module):
     channels: int
     size: int
     padding: str = "SAME"
+    upsampled: bool = False
     dtype: DTypeLike = jnp.float32
     param_dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         kernel = self.normalized_kernel(x.shape[-1], train=train).astype(self.dtype)
+        x = x.astype(self.dtype)
+        return convolve_upsampled(x, None, kernel) if self.upsampled else self._convolve(x, kernel)
+
+    @nn.nowrap
+    def _convolve(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
         return lax.conv_general_dilated(
-            x.astype(self.dtype),
+            x,
             kernel,
             window_strides=(1, 1),
             padding=self.padding,
@@ -161,8 +167,8 @@ class UpBlock(nn.Module):
             conv = SpectralConvTransposeFromPoint(2 * self.channels, 4, name="conv", **dtypes)
             x = conv(x, train=train)
         else:
-            conv = SpectralConv(2 * self.channels, 3, name="conv", **dtypes)
-            x = conv(upsample(x), train=train)
+            conv = SpectralConv(2 * self.channels, 3, upsampled=True, name="conv", **dtypes)
+            x = conv(x, train=train)
         return nn.glu(BatchNorm(name="norm", **dtypes)(x, train=train))
 
 
