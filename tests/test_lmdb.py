@@ -135,6 +135,16 @@ def test_files_that_do_not_hold_what_they_announce(tmp_path):
             lmdb_files.open_images(path)
 
 
+@pytest.mark.parametrize("prefix, width", [("256-", 5), ("None-", 7), ("", 7)])
+def test_a_file_whose_writing_was_interrupted_is_not_taken_for_lsuns(tmp_path, prefix, width):
+    entries = {f"{prefix}{i:0{width}d}": image for i, image in enumerate(_files(3))}
+    path = datasets.write_lmdb(tmp_path / "half", entries)
+    with pytest.raises(DataError, match=r"is not finished: .* no length, which is written last"):
+        lmdb_files.open_images(path)
+    digits = datasets.write_lmdb(tmp_path / "lsun", {"0123456789" * 4: b"image"})  # a hash as well
+    assert lmdb_files.open_images(digits).keys() == ["0123456789" * 4]
+
+
 def test_gray_images_and_colour_do_not_mix(tmp_path):
     gray = [datasets.encode(datasets.picture(i, 16, 16, "L")) for i in range(3)]
     path = datasets.diffae_lmdb(tmp_path / "x.lmdb", gray)

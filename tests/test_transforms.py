@@ -90,6 +90,18 @@ def test_images_that_cannot_be_decoded(kind):
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("kind", ["png", "jpeg", "webp"])
+def test_photographs_are_turned_upright_once(kind):
+    exif = Image.Exif()
+    exif[274] = 6  # the camera was turned: rows of the file are columns of the picture
+    lying = datasets.encode(datasets.picture(0, 60, 40), kind, exif=exif)
+    want = np.rot90(np.asarray(Image.open(io.BytesIO(lying)).convert("RGB")), -1)
+    upright = transforms.decode(lying)
+    np.testing.assert_array_equal(upright.convert("RGB"), want)
+    again = transforms.decode(transforms.shrink(upright, 40, "png"))
+    np.testing.assert_array_equal(again, want[10:50])
+
+
 def test_more_than_eight_bits_are_refused():
     deep = Image.fromarray(np.full((8, 8), 40_000, np.uint16))
     with pytest.raises(DataError, match=r"mode I;16; .* 8 bits"):

@@ -13,6 +13,7 @@ import lmdb
 from dbae_jax.errors import DataError
 
 LENGTH_KEY = b"length"
+HASH_DIGITS = 40  # of LSUN's keys
 _NUMBERED = re.compile(rb"(?:(\d+|None)-)?(\d+)")
 
 # One environment a path: the library refuses to open a file twice in a process. Values are
@@ -156,7 +157,8 @@ def open_images(path: str | os.PathLike) -> NumberedImages | HashedImages:
     """Opens an LMDB file and recognises by its content what it holds.
 
     Raises:
-      DataError: if it is missing, cut off, empty, or holds fewer images than it announces.
+      DataError: if it is missing, cut off, empty, unfinished, or holds fewer images than it
+        announces.
     """
     file = LmdbFile(path)
     keys = iter(file)
@@ -165,9 +167,14 @@ def open_images(path: str | os.PathLike) -> NumberedImages | HashedImages:
     if first is None:
         raise DataError(f"{file.path} is empty.")
     length = file.get(LENGTH_KEY)
+    match = _NUMBERED.fullmatch(first)
+    if length is None and match and len(first) < HASH_DIGITS:
+        raise DataError(
+            f"{file.path} is not finished: it has images by number, such as {first.decode()!r}, "
+            "and no length, which is written last; write or copy it again."
+        )
     if length is None:
         return HashedImages(file)
-    match = _NUMBERED.fullmatch(first)
     if not match or not length.isdigit():
         raise DataError(
             f"{file.path} is not in DiffAE's format: its keys must be like '256-00000', "

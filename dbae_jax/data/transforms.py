@@ -7,7 +7,7 @@ import io
 from collections.abc import Callable
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from dbae_jax.errors import ConfigError, DataError
 
@@ -22,12 +22,15 @@ _GRAY_MODES = ("1", "L", "LA", "La")
 def decode(data: bytes) -> Image.Image:
     """Decodes an image file of any type that PIL reads, in the mode that the file has.
 
+    Photographs are turned upright as their EXIF orientation says.
+
     Raises:
       DataError: if the bytes are no image, are cut off, or hold more than 8 bits a channel.
     """
     try:
         image = Image.open(io.BytesIO(data))
         image.load()
+        ImageOps.exif_transpose(image, in_place=True)
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"the image cannot be decoded: {reason.rstrip('.')}.") from error

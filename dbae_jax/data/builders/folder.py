@@ -1,6 +1,7 @@
 """Any folder of images, with labels from its sub-folders and attributes from a CSV."""
 
 import collections
+import csv
 import hashlib
 import pathlib
 
@@ -10,7 +11,7 @@ from dbae_jax.data.builders import annotations
 from dbae_jax.data.builders.annotations import Attributes
 from dbae_jax.data.builders.base import ImageBuilder
 from dbae_jax.data.builders.listing import Listing, Options, Split
-from dbae_jax.data.builders.stores import open_store
+from dbae_jax.data.builders.stores import Store, TarStore, ZipStore, open_store
 from dbae_jax.errors import DataError
 
 TABLE = "attributes.csv"
@@ -26,6 +27,9 @@ class Folder(ImageBuilder, skip_registration=True):
     number, are divisible by 10: one in ten, whatever else lies in the folder.
 
     Where every image lies in a sub-folder (of its split), the first sub-folder is its label.
+
+    Names in an archive whose images all lie in one folder are those within it, unless it is a
+    split's.
     """
 
     name = "folder"
@@ -34,15 +38,16 @@ class Folder(ImageBuilder, skip_registration=True):
     @classmethod
     def list_images(cls, source: pathlib.Path, options: Options) -> Listing:
         store = open_store(source)
-        members = _split(store.names)
+        wrapper = _wrapper(store)
+        members = _split([name.removeprefix(wrapper) for name in store.names])
         classes = _classes(members)
-        table = _table(source, options, store.names)
+        table = _table(source, options, store, wrapper)
         splits = {}
         for split, parts in members.items():
             names = [name for name, _ in parts]
             labels = [classes.index(_first_folder(rest)) for _, rest in parts] if classes else None
             splits[split] = Split(
-                names,
+                [wrapper + name for name in names],
                 names,
                 table.select(names) if table else None,
                 np.array(labels) if classes else None,
@@ -54,6 +59,16 @@ def in_test(name: str) -> bool:
     """Returns whether an image of a folder without splits is held out."""
     digest = hashlib.sha256(name.encode()).digest()
     return int.from_bytes(digest[:8], "big") % TEST_SHARE == 0
+
+
+def _wrapper(store: Store) -> str:
+    """Returns the one folder that all images of an archive lie in, such as "flowers/", or ""."""
+    tops = {name.partition("/")[0] for name in store.names}
+    lies_below = all("/" in name for name in store.names)
+    if not isinstance(store, ZipStore | TarStore) or len(tops) > 1 or not lies_below:
+        return ""
+    (top,) = tops
+    return "" if top in SPLIT_FOLDERS else f"{top}/"
 
 
 def _split(names: list[str]) -> dict[str, list[tuple[str, str]]]:
@@ -84,19 +99,36 @@ def _first_folder(name: str) -> str:
     return top if slash else ""
 
 
-def _table(source: pathlib.Path, options: Options, names: list[str]) -> Attributes | None:
-    path = options.table or (source / TABLE if source.is_dir() else None)
-    if path is None or (options.table is None and not path.is_file()):
+def _table(source: pathlib.Path, options: Options, store: Store, wrapper: str) -> Attributes | None:
+    file, data = _table_file(source, options, store, wrapper)
+    if data is None:
         return None
-    if not path.is_file():
-        raise DataError(f"--attributes={path} does not exist.")
-    table = annotations.csv_attributes(path.read_text("utf-8"), path.name)
+    try:
+        table = annotations.csv_attributes(data.decode("utf-8-sig"), file)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{file} cannot be read as a CSV in UTF-8: {error}.") from error
+    names = [name.removeprefix(wrapper) for name in store.names]
     short = collections.Counter(pathlib.PurePosixPath(name).name for name in names)
     rows = {}
     for name in names:
         bare = pathlib.PurePosixPath(name).name
-        key = name if name in table.rows else bare
-        if key not in table.rows or (key != name and short[bare] > 1):
-            raise DataError(f"{path.name} has no row for {name}.")
-        rows[name] = table.rows[key]
+        full = next((key for key in (name, wrapper + name) if key in table.rows), None)
+        if full is None and (bare not in table.rows or short[bare] > 1):
+            raise DataError(f"{file} has no row for {name}.")
+        rows[name] = table.rows[full or bare]
     return Attributes(table.names, rows, table.values)
+
+
+def _table_file(
+    source: pathlib.Path, options: Options, store: Store, wrapper: str
+) -> tuple[str, bytes | None]:
+    """Returns name and bytes of the CSV that is named, or lies beside the images."""
+    if options.table:
+        if not options.table.is_file():
+            raise DataError(f"--attributes={options.table} does not exist.")
+        return options.table.name, options.table.read_bytes()
+    if isinstance(store, ZipStore | TarStore):
+        found = (store.extra(folder + TABLE) for folder in dict.fromkeys((wrapper, "")))
+        return TABLE, next((data for data in found if data is not None), None)
+    path = source / TABLE
+    return TABLE, path.read_bytes() if path.is_file() else None

@@ -1,11 +1,12 @@
 """Where images come from: a folder, a zip, a tar or an LMDB file, all read by name."""
 
+import lzma
 import os
 import pathlib
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from dbae_jax.data import lmdb_files
@@ -13,6 +14,8 @@ from dbae_jax.errors import DataError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 TAR_SUFFIXES = (".tgz", ".tar.gz", ".tar")
+
+_BROKEN = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError)  # of what is packed
 
 
 class Store(Protocol):
@@ -31,7 +34,7 @@ class FolderStore:
 
     def __init__(self, root: pathlib.Path):
         self.root = root
-        self.names = sorted(_walk(root))
+        self.names = _checked(_walk(root), root)
 
     def read(self, name: str) -> bytes:
         return (self.root / name).read_bytes()
@@ -54,16 +57,24 @@ class ZipStore:
         """
         try:
             self._file = zipfile.ZipFile(path)
-        except (zipfile.BadZipFile, OSError) as error:
+        except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError, OSError) as error:
             raise DataError(f"{path} cannot be read as a zip file: {_line(error)}.") from error
         self.path = path
-        self.names = sorted(name for name in self._file.namelist() if _is_image(name))
+        listed = dict.fromkeys(
+            self._file.namelist()
+        )  # a zip may hold a name twice: the last counts
+        self.names = _checked(filter(_is_image, listed), path)
 
     def read(self, name: str) -> bytes:
+        """Returns a file of the zip.
+
+        Raises:
+          DataError: if it is encrypted, broken, or packed in a way that is not supported.
+        """
         try:
             return self._file.read(name)
-        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-            raise DataError(f"{name} in {self.path} is broken: {_line(error)}.") from error
+        except (RuntimeError, OSError, *_BROKEN) as error:
+            raise DataError(f"{name} in {self.path} cannot be read: {_line(error)}.") from error
 
     def size(self, name: str) -> int | None:
         return self._file.getinfo(name).file_size
@@ -71,7 +82,11 @@ class ZipStore:
     def find(self, name: str) -> bytes | None:
         """Returns a file of that name in any folder of the zip, None if there is none."""
         found = [n for n in self._file.namelist() if pathlib.PurePosixPath(n).name == name]
-        return self._file.read(found[0]) if found else None
+        return self.read(found[0]) if found else None
+
+    def extra(self, path: str) -> bytes | None:
+        """Returns the file of that path in the zip, None if there is none."""
+        return self.read(path) if path in self._file.namelist() else None
 
 
 class TarStore:
@@ -87,17 +102,22 @@ class TarStore:
         try:
             with tarfile.open(path) as file:
                 for member in file:
-                    if member.isfile() and _is_image(member.name):
-                        self._data[member.name] = file.extractfile(member).read()
-        except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
+                    name = member.name.removeprefix("./")
+                    if member.isfile() and (_is_image(name) or name.endswith(".csv")):
+                        self._data[name] = file.extractfile(member).read()
+        except (tarfile.TarError, OSError, *_BROKEN) as error:
             raise DataError(f"{path} cannot be read as a tar file: {_line(error)}.") from error
-        self.names = sorted(self._data)
+        self.names = _checked(filter(_is_image, self._data), path)
 
     def read(self, name: str) -> bytes:
         return self._data[name]
 
     def size(self, name: str) -> int | None:
         return len(self._data[name])
+
+    def extra(self, path: str) -> bytes | None:
+        """Returns the .csv file of that path in the tar, None if there is none."""
+        return self._data.get(path)
 
 
 class LmdbStore:
@@ -187,12 +207,36 @@ def _inside(source: pathlib.Path, folders: Sequence[str], archives: Sequence[str
 
 
 def _walk(root: pathlib.Path) -> list[str]:
-    names = []
+    """Lists the images below a folder; one that links lead to as well is listed once."""
+    names, visited = [], set()
     for folder, below, files in os.walk(root, followlinks=True):
-        below[:] = sorted(name for name in below if not name.startswith("."))
+        status = os.stat(folder)
+        if (status.st_dev, status.st_ino) in visited:
+            below.clear()
+            continue
+        visited.add((status.st_dev, status.st_ino))
+        # Links last, so that a folder goes by its own name.
+        below[:] = sorted(
+            (name for name in below if not name.startswith(".")),
+            key=lambda name: (os.path.islink(os.path.join(folder, name)), name),
+        )
         here = pathlib.Path(folder).relative_to(root)
         names += [(here / name).as_posix() for name in files if _is_image(name)]
     return names
+
+
+def _checked(names: Iterable[str], where: pathlib.Path) -> list[str]:
+    """Returns the names sorted; raises DataError for one that is no text."""
+    found = sorted(names)
+    for name in found:
+        try:
+            name.encode()
+        except UnicodeEncodeError as error:
+            shown = name.encode("utf-8", "backslashreplace").decode()
+            raise DataError(
+                f"{where} holds an image whose name is not UTF-8, {shown}; rename it."
+            ) from error
+    return found
 
 
 def _is_image(name: str) -> bool:

@@ -1,0 +1,143 @@
+"""Folders and archives of images: wrapping folders, tables, links, and what cannot be read."""
+
+import io
+import os
+import tarfile
+import zipfile
+
+import numpy as np
+import pytest
+
+from dbae_jax.data.builders import stores
+from dbae_jax.data.builders.folder import Folder
+from dbae_jax.data.builders.listing import Options
+from dbae_jax.errors import DataError
+from tests import datasets
+
+PLAIN = ("rose/a.png", "rose/b.png", "aster/c.png")
+SPLIT = ("train/rose/a.png", "train/aster/b.png", "test/rose/c.png")
+
+
+def _image(seed=0):
+    return datasets.encode(datasets.picture(seed, 16, 16))
+
+
+def _table(names):
+    rows = [f"{name},{i},1" for i, name in enumerate(names)]
+    return "\n".join(["file,size,red", *rows]).encode()
+
+
+def _entries(names):
+    return {name: _image(i) for i, name in enumerate(names)} | {"attributes.csv": _table(names)}
+
+
+def _pack(path, entries, kind):
+    if kind == "zip":
+        with zipfile.ZipFile(path, "w") as file:
+            for name, data in entries.items():
+                file.writestr(name, data)
+        return path
+    with tarfile.open(path, "w:gz") as file:
+        for name, data in entries.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            file.addfile(member, io.BytesIO(data))
+    return path
+
+
+@pytest.mark.parametrize("names", [PLAIN, SPLIT])
+@pytest.mark.parametrize("wrapper", ["", "flowers/", "./"])
+@pytest.mark.parametrize("kind", ["zip", "tgz"])
+def test_an_archive_is_what_its_folder_is(tmp_path, names, wrapper, kind):
+    if (wrapper, kind) == ("./", "zip"):
+        pytest.skip("tar writes such names")
+    entries = _entries(names)
+    for name, data in entries.items():
+        datasets.write(tmp_path / "in" / name, data)
+    packed = {wrapper + name: data for name, data in entries.items()}
+    want = Folder.list_images(tmp_path / "in", Options())
+    archive = _pack(tmp_path / f"x.{kind}", packed, kind)
+    got = Folder.list_images(archive, Options())
+    assert got.class_names == want.class_names == ("aster", "rose")
+    assert got.attribute_names == want.attribute_names == ("size", "red")
+    assert list(got.splits) == list(want.splits)
+    for name, part in want.splits.items():
+        assert got.splits[name].ids == part.ids
+        np.testing.assert_array_equal(got.splits[name].labels, part.labels)
+        np.testing.assert_array_equal(got.splits[name].attributes, part.attributes)
+        for there, here in zip(got.splits[name].names, part.names, strict=True):
+            assert got.store.read(there) == want.store.read(here)
+            assert got.store.size(there) == want.store.size(here) == len(want.store.read(here))
+
+
+def test_a_folder_of_one_split_is_no_wrapper(tmp_path):
+    path = _pack(tmp_path / "x.zip", {"train/rose/a.png": _image()}, "zip")
+    with pytest.raises(DataError, match="a folder train or test and not the other"):
+        Folder.list_images(path, Options())
+
+
+def test_links_lead_round_and_to_the_same_once(tmp_path):
+    datasets.write(tmp_path / "in" / "rose" / "a.png", _image())
+    datasets.write(tmp_path / "elsewhere" / "b.png", _image(1))
+    (tmp_path / "in" / "rose" / "up").symlink_to(tmp_path / "in")
+    (tmp_path / "in" / "again").symlink_to(tmp_path / "in" / "rose")
+    (tmp_path / "in" / "more").symlink_to(tmp_path / "elsewhere")
+    assert stores.open_store(tmp_path / "in").names == ["more/b.png", "rose/a.png"]
+    (tmp_path / "in" / "c.png").symlink_to(tmp_path / "nowhere")
+    store = stores.open_store(tmp_path / "in")
+    assert store.names[0] == "c.png" and store.size("c.png") is None
+
+
+def _patch(path, change):
+    """Changes the headers of the first file of a zip: in front of it and in the directory."""
+    data = bytearray(path.read_bytes())
+    for signature, start in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        change(data, data.index(signature) + start)
+    path.write_bytes(data)
+
+
+def _encrypt(data, flags):
+    data[flags] |= 1
+
+
+def _pack_oddly(data, flags):
+    data[flags + 2] = 97  # a method that is not known
+
+
+BROKEN_ZIPS = {
+    "encrypted": (lambda path: _patch(path, _encrypt), "encrypted"),
+    "compression": (lambda path: _patch(path, _pack_oddly), "compression method is not supported"),
+    "changed": (
+        lambda path: path.write_bytes(path.read_bytes().replace(b"the table", b"The table")),
+        "Bad CRC-32",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN_ZIPS)
+def test_zips_that_cannot_be_read_are_told_in_a_sentence(tmp_path, name):
+    damage, words = BROKEN_ZIPS[name]
+    path = _pack(tmp_path / "x.zip", {"list.txt": b"the table", "a.png": _image()}, "zip")
+    damage(path)
+    store = stores.open_store(path)
+    for read in (store.read, store.find, store.extra):
+        with pytest.raises(DataError, match=rf"list.txt in .*x.zip cannot be read: .*{words}"):
+            read("list.txt")
+
+
+def test_file_names_that_are_no_text(tmp_path):
+    datasets.write(tmp_path / "in" / "a.png", _image())
+    (tmp_path / "in" / os.fsdecode(b"b\xff.png")).write_bytes(_image())
+    with pytest.raises(DataError, match=r"name is not UTF-8, b.*ff\.png; rename it") as caught:
+        stores.open_store(tmp_path / "in")
+    str(caught.value).encode()
+
+
+@pytest.mark.parametrize(
+    "data", ["file,größe\na.png,1".encode("latin-1"), b"file,k\n" + 200_000 * b"a"]
+)
+def test_tables_that_are_no_text(tmp_path, data):
+    datasets.write(tmp_path / "in" / "a.png", _image())
+    datasets.write(tmp_path / "in" / "attributes.csv", data)
+    with pytest.raises(DataError, match=r"attributes\.csv cannot be read as a CSV in UTF-8"):
+        Folder.list_images(tmp_path / "in", Options())
