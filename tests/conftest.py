@@ -24,18 +24,21 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="dbae_jax-programs-")
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
-# Modules whose tests hold gigabytes each: never two of them at a time.
+# Modules whose tests hold up to 18 GB: the Makefile runs them alone.
 LARGE = ("test_train_step", "test_golden", "test_models")
-# Then those that take longest, so that nobody waits for them at the end.
+# Those that take longest come first, so that nobody waits for them at the end.
 LONG = ("test_kills", "test_processes", "test_samplers", "test_system")
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m chooses
 def pytest_collection_modifyitems(items):
-    """Gives each module to one process of pytest-xdist, the large ones together to one, first."""
+    """Marks the large modules, and gives each module whole to one process of pytest-xdist."""
     for item in items:
         name = item.module.__name__.rpartition(".")[2]
-        item.add_marker(pytest.mark.xdist_group("large" if name in LARGE else name))
-    order = {name: place for place, name in enumerate((*LARGE, *LONG))}
+        item.add_marker(pytest.mark.xdist_group(name))
+        if name in LARGE:
+            item.add_marker(pytest.mark.large)
+    order = {name: place for place, name in enumerate(LONG)}
     items.sort(key=lambda item: order.get(item.module.__name__.rpartition(".")[2], len(order)))
 
 
