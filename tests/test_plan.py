@@ -130,11 +130,7 @@ def test_collectives_of_a_program_that_was_written_by_hand():
     "parameters",
     [
         "  %a = f32[2,3]{1,0:T(8,128)} parameter(0)\n  %b = u8[5]{0:T(256)(4,1)} parameter(1)\n",
-<<<<<<< HEAD
         "  %t = (f32[2,3]{1,0:T(8,128)}, /*index=1*/u8[5]{0:T(256)(4,1)}) parameter(0), m={}",
-=======
-        "  %t = (f32[2,3]{1,0:T(8,128)}, /*index=1*/u8[5]{0:T(256)(4,1)}) parameter(0), x={}",
->>>>>>> plan
     ],
 )
 def test_arguments_of_a_program_that_was_written_by_hand(parameters):
