@@ -127,9 +127,9 @@ def test_order_of_multistep_is_checked():
 
 def test_configs_name_the_samplers_and_grids_that_exist():
     for name in samplers.SAMPLERS:
-        assert SampleConfig(**vars(Plan(name)))._check("config.sample") is None
+        assert SampleConfig(**vars(Plan(name))).check("config.sample") is None
     for name in time_grids.GRIDS:
-        assert SampleConfig(**vars(Plan("heun", grid=name)))._check("config.sample") is None
+        assert SampleConfig(**vars(Plan("heun", grid=name))).check("config.sample") is None
 
 
 # --- steps ----------------------------------------------------------------------------------
