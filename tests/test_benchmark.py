@@ -219,7 +219,7 @@ def test_the_command_writes_figures_and_a_table(tmp_path):
     ("given", "sentence"),
     [
         (["--parts=deconde"], "error: --parts=deconde is not allowed"),
-        (["--json=docs"], "error: --json=docs is a folder; name a file."),
+        (["--json=docs"], "error: --json=docs cannot be written: it is a folder."),
     ],
 )
 def test_the_command_answers_in_one_sentence(given, sentence):
