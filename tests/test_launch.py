@@ -116,6 +116,8 @@ def _run_and_signal(script, arguments, noted, number, **environment):
         env=os.environ | environment,
         stderr=subprocess.PIPE,
         text=True,
+        # Tests that were started in the background ignore SIGINT, and a shell could not trap it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as launcher:
         while not (noted.exists() and noted.read_text()) and launcher.poll() is None:
             pass
