@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dbae_jax import batching, build, prior, rngs, samplers, sharding, workdir
+from dbae_jax.arguments import Rng, check_codes, check_states, check_times, make_key, make_plan
 from dbae_jax.config import Config
 from dbae_jax.errors import CheckpointError, DataError
 from dbae_jax.images import check_images, to_float
@@ -18,8 +19,6 @@ from dbae_jax.precond import make_denoiser
 from dbae_jax.prior import Prior
 from dbae_jax.sampler_tables import Table
 from dbae_jax.samplers import Plan, Sample
-
-Rng = int | jax.Array | None  # a seed, a key of jax.random.key, keys [B], or nothing
 
 
 class DBAE:
@@ -135,10 +134,10 @@ class DBAE:
         A stochastic encoder gives the mean of z, or a draw if `rng` is given; a deterministic one
         gives z itself and takes no `rng`.
         """
-        images = check_images(images, self.config.data.image_size, self.config.data.channels)
+        images = self._check_images(images)
         if rng is not None and not self.config.model.stochastic:
             raise DataError("This model's encoder is deterministic: call encode without rng.")
-        key = _key(rng, len(images))
+        key = make_key(rng, len(images))
 
         def encode_batch(x_0, indices):
             return self._encode(self.variables, x_0, key, indices, sample=rng is not None)
@@ -147,12 +146,14 @@ class DBAE:
 
     def posterior(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         """Returns mean and scale of q(z | x_0): [B, D] each; the scale None if deterministic."""
-        images = check_images(images, self.config.data.image_size, self.config.data.channels)
+        images = self._check_images(images)
         return self._run(lambda x_0: self._posterior(self.variables, x_0), images)
 
     def endpoint(self, z: np.ndarray) -> np.ndarray:
         """Decodes z: [B, D] to the diffusion's endpoint x_T: [B, H, W, C], unbounded."""
-        return self._run(lambda z: self._endpoint(self.variables, z), self._check_codes(z))
+        return self._run(
+            lambda z: self._endpoint(self.variables, z), check_codes(z, self.latent_dim)
+        )
 
     def denoise(
         self, x_t: np.ndarray, t: float | np.ndarray, x_T: np.ndarray, z: np.ndarray
@@ -165,9 +166,9 @@ class DBAE:
           x_T: [B, H, W, C].
           z: [B, D].
         """
-        z = self._check_codes(z)
+        z = check_codes(z, self.latent_dim)
         x_t, x_T = (self._check_states(x, n, len(z)) for x, n in ((x_t, "x_t"), (x_T, "x_T")))
-        t = self._check_times(t, len(z))
+        t = check_times(t, len(z), self.bridge.schedule)
         at = self.bridge.at(np.broadcast_to(t, (len(z),)))
         return self._run(lambda *args: self._denoise(self.variables, *args), x_t, at, x_T, z)
 
@@ -204,7 +205,7 @@ class DBAE:
           eta: dbim: in [0, 1], 0 deterministic, 1 a Markov bridge; needs `rng` above 0.
           boot: dbim and multistep: draws the noise of the first step, with `rng`; else it is 0.
         """
-        plan = _plan(
+        plan = make_plan(
             sampler=sampler, steps=steps, grid=grid, rho=rho, churn=churn, eta=eta, boot=boot
         )
         return self._sample(z, x_T, plan, rng, keep_path=False).x_0
@@ -218,7 +219,7 @@ class DBAE:
           x_0: [B, H, W, C]; path: [S, B, H, W, C], x_T first, then the state after every step
           (and every churn), clipped to [-1, 1]; times: [S]; nfe.
         """
-        return self._sample(z, x_T, _plan(**plan), rng, keep_path=True)
+        return self._sample(z, x_T, make_plan(**plan), rng, keep_path=True)
 
     def reconstruct(self, images: np.ndarray, **kwargs) -> np.ndarray:
         """Encodes and decodes images: [B, H, W, C]; `kwargs` as `decode` takes."""
@@ -269,20 +270,20 @@ class DBAE:
         """Draws codes from the prior: [num, D]; `how`: sampler, steps, eta, see `sample`."""
         if rng is None or num < 1:
             raise DataError("To sample, give a number of images, 1 or more, and a seed or a key.")
-        return self.prior.sample(num, _key(rng, num), batch_size=self.batch_size, **how)
+        return self.prior.sample(num, make_key(rng, num), batch_size=self.batch_size, **how)
 
     def nfe(self, **plan) -> int:
         """Returns the number of network evaluations that `decode` makes an image."""
-        return self._table(_plan(**plan)).nfe
+        return self._table(make_plan(**plan)).nfe
 
     def _sample(self, z, x_T, plan: Plan, rng: Rng, *, keep_path: bool) -> Sample:
-        z = self._check_codes(z)
+        z = check_codes(z, self.latent_dim)
         table = self._table(plan)
         if plan.needs_noise and rng is None:
             raise DataError("churn, eta and boot draw noise: pass rng, a seed or a key.")
         x_T = self.endpoint(z) if x_T is None else self._check_states(x_T, "x_T", len(z))
 
-        key, indices = _key(rng, len(z)), np.arange(len(z))
+        key, indices = make_key(rng, len(z)), np.arange(len(z))
 
         def decode_batch(x_T, z, indices):
             return self._decode(self.variables, x_T, z, key, indices, table, keep_path=keep_path)
@@ -332,60 +333,9 @@ class DBAE:
         """Applies `fn` to slices of `batch_size` examples and joins the answers."""
         return batching.run(fn, *arrays, size=self.batch_size, mesh=self._mesh)
 
-    def _check_codes(self, z: np.ndarray) -> np.ndarray:
-        z = np.asarray(z)
-        if z.ndim != 2 or z.shape[1] != self.latent_dim or len(z) == 0:
-            raise DataError(f"z must be [B, {self.latent_dim}], got shape {list(z.shape)}.")
-        return _finite_float(z, "z")
+    def _check_images(self, images: np.ndarray) -> np.ndarray:
+        return check_images(images, self.config.data.image_size, self.config.data.channels)
 
     def _check_states(self, x: np.ndarray, name: str, count: int) -> np.ndarray:
-        x = np.asarray(x)
         size, channels = self.config.data.image_size, self.config.data.channels
-        want = (count, size, size, channels)
-        if x.shape != want:
-            raise DataError(f"{name} must be {list(want)}, got shape {list(x.shape)}.")
-        return _finite_float(x, name)
-
-    def _check_times(self, t: float | np.ndarray, count: int) -> np.ndarray:
-        t, schedule = np.asarray(t, np.float64), self.bridge.schedule
-        if t.shape not in ((), (count,)):
-            raise DataError(f"t must be a scalar or [{count}], got shape {list(t.shape)}.")
-        low, high = schedule.t_min * (1 - 1e-6), schedule.t_max * (1 + 1e-6)  # float32 rounds
-        if not np.all((t >= low) & (t <= high)):
-            raise DataError(f"t must lie in [{schedule.t_min:g}, {schedule.t_max:g}], got {t}.")
-        return t
-
-
-def _plan(
-    *,
-    sampler: str | None = None,
-    steps: int | None = None,
-    grid: str | np.ndarray | None = None,
-    churn: float = 0.0,
-    **others,
-) -> Plan:
-    """Fills in what docs/samplers.md recommends: sampler, grid, and steps enough for them."""
-    if sampler is None:
-        sampler = "heun" if churn else "dbim"
-    drifts = sampler in ("euler", "heun")
-    if grid is None:
-        grid = "karras" if drifts else "lambda"
-    if steps is None:
-        steps = 50 if drifts else 5
-    return Plan(sampler, steps, grid, churn=churn, **others)
-
-
-def _key(rng: Rng, count: int) -> jax.Array:
-    """Returns one key, or `count` of them, for a seed, a key, keys, or nothing."""
-    if rng is None or isinstance(rng, (int, np.integer)):
-        return jax.random.key(rng or 0)
-    if not jax.numpy.issubdtype(rng.dtype, jax.dtypes.prng_key) or rng.shape not in ((), (count,)):
-        raise DataError(f"rng must be a seed, a key of jax.random.key, or {count} such keys.")
-    return rng
-
-
-def _finite_float(array: np.ndarray, name: str) -> np.ndarray:
-    real = np.issubdtype(array.dtype, np.integer) or np.issubdtype(array.dtype, np.floating)
-    if not real or not np.isfinite(array).all():
-        raise DataError(f"{name} must hold real, finite numbers: no NaN or infinity.")
-    return array.astype(np.float32)
+        return check_states(x, name, (count, size, size, channels))

@@ -1,0 +1,72 @@
+"""Arguments of `api.DBAE`: what callers may leave out, and sentences for what they may not say."""
+
+import jax
+import numpy as np
+
+from dbae_jax.errors import DataError
+from dbae_jax.samplers import Plan
+from dbae_jax.schedules import Schedule
+
+Rng = int | jax.Array | None  # a seed, a key of jax.random.key, keys [B], or nothing
+
+
+def make_plan(
+    *,
+    sampler: str | None = None,
+    steps: int | None = None,
+    grid: str | np.ndarray | None = None,
+    churn: float = 0.0,
+    **others,
+) -> Plan:
+    """Fills in what docs/samplers.md recommends: sampler, grid, and steps enough for them."""
+    if sampler is None:
+        sampler = "heun" if churn else "dbim"
+    drifts = sampler in ("euler", "heun")
+    if grid is None:
+        grid = "karras" if drifts else "lambda"
+    if steps is None:
+        steps = 50 if drifts else 5
+    return Plan(sampler, steps, grid, churn=churn, **others)
+
+
+def make_key(rng: Rng, count: int) -> jax.Array:
+    """Returns one key, or `count` of them, for a seed, a key, keys, or nothing."""
+    if rng is None or isinstance(rng, (int, np.integer)):
+        return jax.random.key(rng or 0)
+    if not jax.numpy.issubdtype(rng.dtype, jax.dtypes.prng_key) or rng.shape not in ((), (count,)):
+        raise DataError(f"rng must be a seed, a key of jax.random.key, or {count} such keys.")
+    return rng
+
+
+def check_codes(z: np.ndarray, latent_dim: int) -> np.ndarray:
+    """Returns codes as float32 [B, latent_dim], or raises DataError."""
+    z = np.asarray(z)
+    if z.ndim != 2 or z.shape[1] != latent_dim or len(z) == 0:
+        raise DataError(f"z must be [B, {latent_dim}], got shape {list(z.shape)}.")
+    return _finite_float(z, "z")
+
+
+def check_states(x: np.ndarray, name: str, want: tuple[int, ...]) -> np.ndarray:
+    """Returns states of the bridge as float32 of the shape `want`, or raises DataError."""
+    x = np.asarray(x)
+    if x.shape != want:
+        raise DataError(f"{name} must be {list(want)}, got shape {list(x.shape)}.")
+    return _finite_float(x, name)
+
+
+def check_times(t: float | np.ndarray, count: int, schedule: Schedule) -> np.ndarray:
+    """Returns times, a scalar or [count] in the schedule's range, or raises DataError."""
+    t = np.asarray(t, np.float64)
+    if t.shape not in ((), (count,)):
+        raise DataError(f"t must be a scalar or [{count}], got shape {list(t.shape)}.")
+    low, high = schedule.t_min * (1 - 1e-6), schedule.t_max * (1 + 1e-6)  # float32 rounds
+    if not np.all((t >= low) & (t <= high)):
+        raise DataError(f"t must lie in [{schedule.t_min:g}, {schedule.t_max:g}], got {t}.")
+    return t
+
+
+def _finite_float(array: np.ndarray, name: str) -> np.ndarray:
+    real = np.issubdtype(array.dtype, np.integer) or np.issubdtype(array.dtype, np.floating)
+    if not real or not np.isfinite(array).all():
+        raise DataError(f"{name} must hold real, finite numbers: no NaN or infinity.")
+    return array.astype(np.float32)
