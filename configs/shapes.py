@@ -58,4 +58,5 @@ def get_config():
     c.eval.validation_split = "val"
     c.eval.num_probe_images = 10_000
     c.eval.probe_learning_rate = 1e-2
+    c.eval.num_generated = 1_000
     return c
