@@ -20,7 +20,7 @@ from dbae_jax.data import sources
 from dbae_jax.data.sources import Source
 from dbae_jax.errors import DataError
 from dbae_jax.metrics.networks import published
-from dbae_jax.metrics.networks.published import PerceptualNet
+from dbae_jax.metrics.networks.published import FeatureNet, PerceptualNet
 from dbae_jax.results import Measured
 
 log = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ class Context:
           DataError: if a split holds fewer than two images.
         """
         self.model, self.config, self.splits = model, config, splits
-        self._cache = cache
+        self.cache = cache
         self._codes: dict[tuple[str, bool], Codes] = {}
         self._images: dict[tuple[str, int], tuple[np.ndarray, np.ndarray | None]] = {}
         for name, source in splits.items():
@@ -77,6 +77,19 @@ class Context:
         section = self.config.eval
         return published.load_lpips(
             pathlib.Path(section.weights_dir).expanduser(), download=section.download_weights
+        )
+
+    def inception_net(self, preparation: str) -> FeatureNet:
+        """Returns the published network of FID; `preparation`: of images for it.
+
+        Raises:
+          CheckpointError: if its file is missing or wrong.
+        """
+        section = self.config.eval
+        return published.load_inception(
+            pathlib.Path(section.weights_dir).expanduser(),
+            preparation,
+            download=section.download_weights,
         )
 
     @property
@@ -147,8 +160,8 @@ class Context:
             "flip": flip,
         }
         path = None
-        if self._cache is not None:
-            path = self._cache / f"{data.name}_{split}{'_flipped' * flip}.npz"
+        if self.cache is not None:
+            path = self.cache / f"{data.name}_{split}{'_flipped' * flip}.npz"
             found = codes.read(path, identity)
             # Encoding is work of all processes: either each of them reads, or none.
             if processes.agree(int(found is not None)) and found is not None:

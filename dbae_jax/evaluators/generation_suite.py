@@ -1,0 +1,146 @@
+"""The suite "generation": images drawn from the prior against real ones.
+
+Drawn images are kept in the cache, so that an evaluation that was stopped goes on with those that
+are missing. Label networks compare them with the test split, Inception with the training split, as
+is the custom of FID.
+"""
+
+import hashlib
+import json
+import logging
+import pathlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from dbae_jax import drawing, processes, sample_files
+from dbae_jax.data import sources
+from dbae_jax.errors import CheckpointError
+from dbae_jax.evaluators import generation, judge
+from dbae_jax.evaluators.context import Context, Suite
+from dbae_jax.evaluators.generation import Entries, ImageSet
+from dbae_jax.images import to_uint8
+from dbae_jax.metrics.generation import PRESETS, preset_images
+from dbae_jax.metrics.scores import provenance
+from dbae_jax.results import Measured, score
+
+PREPARATION = "tensorflow_1"  # of images for Inception, where no preset says otherwise
+
+log = logging.getLogger(__name__)
+
+
+def obstacle(context: Context) -> str | None:
+    """Returns why nothing can be drawn or compared, or None."""
+    try:
+        _ = context.model.prior
+    except CheckpointError as error:
+        return str(error).rstrip(".")
+    return None if context.config.eval.inception else judge.obstacle(context)
+
+
+def settings(context: Context) -> dict[str, Any]:
+    """Returns what determines the numbers.
+
+    Raises:
+      DataError: if a preset wants other numbers of images.
+      CheckpointError: if Inception is asked for and its weights are missing.
+    """
+    section = context.config.eval
+    found = {
+        "generated": section.num_generated,
+        "seeds": list(range(section.generated_sets)),
+        "how": drawing.how(context.config),
+        "prior_step": context.model.prior.step,
+        "real": [len(context.splits["train"]), context.limit("test")],
+    }
+    if judge.obstacle(context) is None:
+        found["label_net"] = judge.settings(context)
+    if section.inception:
+        count = len(context.splits["train"])
+        generation.check_preset(section.fid_preset, section.num_generated, count)
+        preparation = _preparation(context)
+        found["inception"] = provenance(context.inception_net(preparation).origin)
+        found["inception"] |= {"preset": section.fid_preset, "preparation": preparation}
+    return found
+
+
+def measure(context: Context) -> Measured:
+    """Draws images of each seed and compares them."""
+    section, size = context.config.eval, context.config.eval.batch_size
+    parts: list[Entries] = [{} for _ in range(section.generated_sets)]
+    counts = {"generated": section.num_generated}
+    if judge.obstacle(context) is None:
+        net = judge.train(context)
+        images, labels = judge.labelled(context, "test", context.limit("test"))
+        real = generation.look("real", [images], net.features, batch_size=size)
+        for seed, part in enumerate(parts):
+            made = generation.look("generated", drawn(context, seed), net.features, batch_size=size)
+            part |= generation.label_net_scores(made, real, net, images, labels)
+        train = context.images("train", min(context.limit("train"), section.num_generated))
+        other = generation.look("training", [train], net.features, batch_size=size)
+        floor = generation.noise_floor(real, other) | generation.noise_floor(real)
+        counts["test"] = len(images)
+    else:
+        floor = {}
+    if section.inception:
+        inception, real = _real_for_inception(context)
+        for seed, part in enumerate(parts):
+            made = generation.look("generated", drawn(context, seed), inception, batch_size=size)
+            part |= generation.inception_scores(made, real, preset=section.fid_preset)
+        floor |= generation.noise_floor(real)
+        counts["train"] = len(real.statistics.features)
+    return Measured(over_sets(parts) | floor, counts)
+
+
+SUITE = Suite(obstacle, settings, measure)
+
+
+def drawn(context: Context, seed: int) -> Iterator[np.ndarray]:
+    """Yields images drawn from the prior, uint8 [n, H, W, C]: kept in the cache if there is one."""
+    num, how = context.config.eval.num_generated, drawing.how(context.config)
+    if context.cache is None:
+        yield to_uint8(context.model.sample(num, seed, **how))
+        return
+    # A folder holds images drawn in one way; others have another name.
+    drawn_by = [how, context.model.step, context.model.prior.step]
+    digest = hashlib.sha256(json.dumps(drawn_by, sort_keys=True).encode()).hexdigest()
+    folder = pathlib.Path(context.cache) / f"generated_{digest[:8]}_{seed}"
+    drawing.draw(context.model, folder, num=num, how=how, seed=seed)
+    processes.wait_for_all(f"drawn {folder.name}")
+    size, channels = context.config.data.image_size, context.config.data.channels
+    yield from sample_files.batches(folder, num, shape=(size, size, channels))
+
+
+def over_sets(parts: Sequence[Entries]) -> Entries:
+    """Returns entries of several sets of images as one: values of each, details of the first.
+
+    A score that one of the sets does not have, none has.
+    """
+    if len(parts) == 1:
+        return dict(parts[0])
+    joined = {}
+    for name, first in parts[0].items():
+        values = [part[name]["value"] for part in parts]
+        lacking = [part[name] for part in parts if part[name]["value"] is None]
+        if lacking:
+            joined[name] = lacking[0]
+        else:
+            joined[name] = score(values, first["better"], **first["details"])
+    return joined
+
+
+def _preparation(context: Context) -> str:
+    preset = context.config.eval.fid_preset
+    return PRESETS[preset].preparation if preset else PREPARATION
+
+
+def _real_for_inception(context: Context) -> tuple[Any, ImageSet]:
+    section, net = context.config.eval, context.inception_net(_preparation(context))
+    threads = context.config.data.num_threads
+    chunks = sources.chunks(context.splits["train"], 512, num_threads=threads)
+    images: Iterator[np.ndarray] = (chunk["image"] for chunk in chunks)
+    if section.fid_preset:
+        images = preset_images(images, section.fid_preset)
+    log.info("Looking at real images through %s.", net.origin.net)
+    return net, generation.look("real", images, net, batch_size=section.batch_size)
