@@ -76,6 +76,7 @@ ADDED = {
     "eval.num_generated": 10_000,
     "eval.generated_sets": 1,
     "eval.inception": False,
+    "eval.vgg16": False,
     "eval.fid_preset": "",
 }
 

@@ -307,6 +307,7 @@ class EvalConfig:
     num_generated: int
     generated_sets: int
     inception: bool
+    vgg16: bool
     fid_preset: str
 
     def check(self, path: str) -> None:

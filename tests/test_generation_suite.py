@@ -348,6 +348,16 @@ def test_inceptions_scores_are_of_training_images(context, monkeypatch):
     assert {"kid", "inception_score", "confidence"} <= measured.scores.keys()
     assert measured.counts == {"generated": 70, "test": 360, "train": 300}
 
+    digest = ("397923af" + 56 * "0",)
+    monkeypatch.setattr(
+        published, "load_vgg16", lambda where, download: _net(Origin(published.VGG16, digest))
+    )
+    asked = context(vgg16=True)
+    settings, measured = SUITE.settings(asked), SUITE.measure(asked)
+    assert {"precision_vgg16", "recall_vgg16"} <= measured.scores.keys()
+    assert settings["vgg16"]["weights_sha256"] == list(digest) and "inception" not in settings
+    assert measured.counts["train"] == 1437
+
 
 def test_a_score_that_one_set_lacks_has_none():
     have = {"a": results.score(1.0, "lower", net="n"), "b": results.score(2.0, "lower")}

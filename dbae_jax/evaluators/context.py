@@ -92,6 +92,18 @@ class Context:
             download=section.download_weights,
         )
 
+    @functools.cached_property
+    def vgg16_net(self) -> FeatureNet:
+        """The published network of improved precision and recall.
+
+        Raises:
+          CheckpointError: if its file is missing or wrong.
+        """
+        section = self.config.eval
+        return published.load_vgg16(
+            pathlib.Path(section.weights_dir).expanduser(), download=section.download_weights
+        )
+
     @property
     def attribute_names(self) -> tuple[str, ...]:
         """Names of the attributes, in their order; empty where there are none."""

@@ -9,7 +9,7 @@ import hashlib
 import json
 import logging
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from dbae_jax.evaluators.context import Context, Suite
 from dbae_jax.evaluators.generation import Entries, ImageSet
 from dbae_jax.images import to_uint8
 from dbae_jax.metrics.generation import PRESETS, preset_images
+from dbae_jax.metrics.networks.published import FeatureNet
 from dbae_jax.metrics.scores import provenance
 from dbae_jax.results import Measured, score
 
@@ -36,7 +37,8 @@ def obstacle(context: Context) -> str | None:
         _ = context.model.prior
     except CheckpointError as error:
         return str(error).rstrip(".")
-    return None if context.config.eval.inception else judge.obstacle(context)
+    section = context.config.eval
+    return None if section.inception or section.vgg16 else judge.obstacle(context)
 
 
 def settings(context: Context) -> dict[str, Any]:
@@ -62,35 +64,33 @@ def settings(context: Context) -> dict[str, Any]:
         preparation = _preparation(context)
         found["inception"] = provenance(context.inception_net(preparation).origin)
         found["inception"] |= {"preset": section.fid_preset, "preparation": preparation}
+    if section.vgg16:
+        found["vgg16"] = provenance(context.vgg16_net.origin)
     return found
 
 
 def measure(context: Context) -> Measured:
     """Draws images of each seed and compares them."""
-    section, size = context.config.eval, context.config.eval.batch_size
-    parts: list[Entries] = [{} for _ in range(section.generated_sets)]
+    section = context.config.eval
+    sets: list[Entries] = [{} for _ in range(section.generated_sets)]
+    once: Entries = {}
     counts = {"generated": section.num_generated}
     if judge.obstacle(context) is None:
-        net = judge.train(context)
-        images, labels = judge.labelled(context, "test", context.limit("test"))
-        real = generation.look("real", [images], net.features, batch_size=size)
-        for seed, part in enumerate(parts):
-            made = generation.look("generated", drawn(context, seed), net.features, batch_size=size)
-            part |= generation.label_net_scores(made, real, net, images, labels)
-        train = context.images("train", min(context.limit("train"), section.num_generated))
-        other = generation.look("training", [train], net.features, batch_size=size)
-        floor = generation.noise_floor(real, other) | generation.noise_floor(real)
-        counts["test"] = len(images)
-    else:
-        floor = {}
+        counts["test"] = _by_judge(context, sets, once)
     if section.inception:
-        inception, real = _real_for_inception(context)
-        for seed, part in enumerate(parts):
-            made = generation.look("generated", drawn(context, seed), inception, batch_size=size)
+        net = context.inception_net(_preparation(context))
+        real = _training_images(context, net, section.fid_preset)
+        for made, part in zip(_generated(context, net), sets, strict=True):
             part |= generation.inception_scores(made, real, preset=section.fid_preset)
-        floor |= generation.noise_floor(real)
-        counts["train"] = len(real.statistics.features)
-    return Measured(over_sets(parts) | floor, counts)
+        once |= generation.noise_floor(real)
+        counts["train"] = real.statistics.moments.count
+    if section.vgg16:
+        net = context.vgg16_net
+        real = _training_images(context, net, section.fid_preset)
+        for made, part in zip(_generated(context, net), sets, strict=True):
+            part |= generation.precision_recall(made, real)
+        counts["train"] = real.statistics.moments.count
+    return Measured(over_sets(sets) | once, counts)
 
 
 SUITE = Suite(obstacle, settings, measure)
@@ -135,12 +135,38 @@ def _preparation(context: Context) -> str:
     return PRESETS[preset].preparation if preset else PREPARATION
 
 
-def _real_for_inception(context: Context) -> tuple[Any, ImageSet]:
-    section, net = context.config.eval, context.inception_net(_preparation(context))
+def _generated(context: Context, net: FeatureNet) -> Iterator[ImageSet]:
+    """Yields the images of each seed, seen by a network."""
+    for seed in range(context.config.eval.generated_sets):
+        yield _look("generated", drawn(context, seed), net, context)
+
+
+def _by_judge(context: Context, sets: Sequence[Entries], once: Entries) -> int:
+    """Adds the label network's scores to those of each set, and its floors.
+
+    Returns:
+      How many held-out images the sets are compared with.
+    """
+    net = judge.train(context)
+    images, labels = judge.labelled(context, "test", context.limit("test"))
+    real = _look("real", [images], net.features, context)
+    for made, part in zip(_generated(context, net.features), sets, strict=True):
+        part |= generation.label_net_scores(made, real, net, images, labels)
+    most = context.config.eval.num_generated
+    train = context.images("train", min(context.limit("train"), most))
+    other = _look("training", [train], net.features, context)
+    once |= generation.noise_floor(real, other) | generation.noise_floor(real)
+    return len(images)
+
+
+def _training_images(context: Context, net: FeatureNet, preset: str) -> ImageSet:
+    """Returns the training split, or what of it a protocol wants, seen by a network."""
     threads = context.config.data.num_threads
     chunks = sources.chunks(context.splits["train"], 512, num_threads=threads)
     images: Iterator[np.ndarray] = (chunk["image"] for chunk in chunks)
-    if section.fid_preset:
-        images = preset_images(images, section.fid_preset)
-    log.info("Looking at real images through %s.", net.origin.net)
-    return net, generation.look("real", images, net, batch_size=section.batch_size)
+    return _look("real", preset_images(images, preset) if preset else images, net, context)
+
+
+def _look(name: str, images: Iterable[np.ndarray], net: FeatureNet, context: Context) -> ImageSet:
+    log.info("%s looks at %s images.", net.origin.net, name)
+    return generation.look(name, images, net, batch_size=context.config.eval.batch_size)
