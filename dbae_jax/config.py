@@ -74,7 +74,10 @@ ADDED = {
     "eval.probe_batch_size": 128,
     "eval.probe_learning_rate": 1e-3,
     "eval.num_generated": 10_000,
-    "eval.fid": "",
+    "eval.generated_sets": 1,
+    "eval.inception": False,
+    "eval.vgg16": False,
+    "eval.fid_preset": "",
 }
 
 

@@ -1,9 +1,13 @@
-"""Draws images from the prior of a workdir's model into files: --mode=sample."""
+"""Draws images from a model's prior into files.
+
+Image i is a function of (seed, i): its file is the same whatever else is drawn with it, and a run
+that was stopped goes on with the files that are missing.
+"""
 
 import logging
 import pathlib
 
-from dbae_jax import draw, sharding, workdir
+from dbae_jax import drawing, sharding, workdir
 from dbae_jax.api import DBAE
 from dbae_jax.config import Config, to_dict
 
@@ -45,8 +49,7 @@ def sample(
     out = directory / FOLDER if out is None else out
     model = DBAE.load(directory, batch_size=config.eval.batch_size, mesh=mesh)
     workdir.check_same_model(directory, to_dict(model.config), config)
-    how = {"prior_sampler": config.prior.sampler, "prior_steps": config.prior.sample_steps}
-    how |= vars(config.sample)
-    draw.draw(model, out, num=num, seed=seed, how=how, file_format=file_format)
+    how = drawing.how(config)
+    drawing.draw(model, out, num=num, how=how, file_format=file_format, seed=seed)
     log.info("%d images of seed %d are in %s.", num, seed, out)
     return out

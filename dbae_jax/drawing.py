@@ -1,7 +1,7 @@
-"""Draws images from a model's prior into files.
+"""Draws images from a model's prior into files of a folder, those that are missing.
 
-Image i is a function of (seed, i): its file is the same whatever else is drawn with it, and a run
-that was stopped goes on with the files that are missing.
+Image i is a function of (seed, i): its file is the same whatever else is drawn with it. Reading
+them back: `sample_files`.
 """
 
 import json
@@ -15,6 +15,7 @@ import numpy as np
 
 from dbae_jax import files, images, processes, rngs, sample_files
 from dbae_jax.api import DBAE
+from dbae_jax.config import Config
 from dbae_jax.errors import ConfigError
 from dbae_jax.sample_files import SETTINGS
 
@@ -24,28 +25,34 @@ GRID_SIDE = 8  # images
 log = logging.getLogger(__name__)
 
 
+def how(config: Config) -> dict[str, Any]:
+    """Returns how a config says that images are drawn: arguments of `DBAE.sample`."""
+    prior = {"prior_sampler": config.prior.sampler, "prior_steps": config.prior.sample_steps}
+    return prior | vars(config.sample)
+
+
 def draw(
     model: DBAE,
     out: pathlib.Path,
     *,
     num: int,
-    seed: int,
     how: dict[str, Any],
     file_format: str = "npz",
+    seed: int = 0,
 ) -> None:
-    """Draws images 0 ... num - 1 of a seed, those that have no file yet; see `sample.sample`.
+    """Draws images 0 ... num - 1 of a seed, those that have no file yet, and a grid of them.
 
     Args:
       model: with a prior.
       out: folder for the files.
       num: of images.
+      how: arguments of `DBAE.sample`.
+      file_format: of `sample_files.FORMATS`.
       seed: of the images.
-      how: as `DBAE.sample` takes it.
-      file_format: "png" or "npz".
 
     Raises:
       CheckpointError: if the model has no prior.
-      ConfigError: if `out` holds other images.
+      ConfigError: if the folder holds other images.
     """
     settings = {"seed": seed, "format": file_format, "how": how}
     settings |= {"autoencoder_step": model.step, "prior_step": model.prior.step}
@@ -56,7 +63,6 @@ def draw(
         drawn = images.to_uint8(model.sample(len(indices), keys, **how))
         _WRITERS[file_format](out, indices, drawn, seed)
         log.info("%d of %d parts drawn, up to image %d.", count + 1, len(units), indices[-1])
-    processes.wait_for_all("images drawn")  # their files are read by all
     if processes.is_writer():
         _paint(out, min(num, GRID_SIDE**2))
 
