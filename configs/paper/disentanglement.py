@@ -5,9 +5,10 @@ python -m dbae_jax.main --config=configs/paper/disentanglement.py:stochastic --w
     --mode=evaluate
 
 Known of that protocol: 64 pixels, the short side resized and the centre cut out; the first 10,000
-training images, five folds, standardised codes of 32 numbers. Not known here: the paper's width of z
-and its weight of the penalty of DBAE+TC (--config.train.tc_weight, with "stochastic"); the authors'
-repository holds neither code nor figures of it. Variants: deterministic, stochastic, sampled.
+training images, five folds, standardised codes of 32 numbers. Not known here: the paper's width of
+z and its weight of the penalty of DBAE+TC (--config.train.tc_weight, with "stochastic"); the
+authors' repository holds neither code nor figures of it. Variants: deterministic, stochastic,
+sampled.
 """
 
 from configs import celeba
