@@ -64,12 +64,12 @@ class ImageStatistics:
         self._logits: list[np.ndarray] = []
 
     def update(self, images: np.ndarray) -> None:
-        """Takes images in: uint8 [N, H, W, 3].
+        """Takes images in: uint8 [N, H, W, C], of the size that the network takes.
 
         Raises:
           DataError: for other images, or features that are not finite.
         """
-        images = checks.eight_bit_images(images)
+        images = checks.eight_bit_images(images, self.net.image)
         for start in range(0, len(images), self._batch_size):
             part = images[start : start + self._batch_size]
             # The last batch is filled up: one compiled program serves all.
