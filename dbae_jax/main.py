@@ -5,7 +5,17 @@ import pathlib
 
 from absl import flags
 
-from dbae_jax import command_line, describe, evaluate, plan, processes, sample, train, train_prior
+from dbae_jax import (
+    command_line,
+    describe,
+    evaluate,
+    plan,
+    processes,
+    sample,
+    sample_files,
+    train,
+    train_prior,
+)
 
 TRAINING = ("train", "train_prior")
 MODES = (*TRAINING, "evaluate", "sample", "plan")
@@ -16,7 +26,7 @@ DRY_RUN = flags.DEFINE_bool(
 )
 NUM = flags.DEFINE_integer("num", 64, "sample: number of images.", lower_bound=1)
 SEED = flags.DEFINE_integer("seed", 0, "sample: image i depends on (seed, i).", lower_bound=0)
-FORMAT = flags.DEFINE_enum("format", "png", sample.FORMATS, "sample: of the files.")
+FORMAT = flags.DEFINE_enum("format", "png", sample_files.FORMATS, "sample: of the files.")
 OUT = flags.DEFINE_string("out", None, "sample: folder of the files; default WORKDIR/samples.")
 TOPOLOGY = flags.DEFINE_string("topology", "v5e:4x4", "Chips of --mode=plan, or gpu:8.")
 

@@ -1,4 +1,4 @@
-"""Trains label networks: minutes at most on a CPU, the same network for the same images and seed."""
+"""Trains label networks: minutes at most on a CPU; the same images and seed, the same network."""
 
 import dataclasses
 import hashlib

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from dbae_jax.errors import DataError
+from dbae_jax.errors import DataError, TooFewError
 
 
 def feature_matrix(values: np.ndarray, name: str, *, at_least: int = 2) -> np.ndarray:
@@ -14,13 +14,14 @@ def feature_matrix(values: np.ndarray, name: str, *, at_least: int = 2) -> np.nd
       at_least: fewest rows that the metric can work with.
 
     Raises:
-      DataError: for another rank, no column, too few rows, or values that are not finite.
+      TooFewError: for too few rows.
+      DataError: for another rank, no column, or values that are not finite.
     """
     values = np.asarray(values)
     if values.ndim != 2 or not values.shape[1]:
         raise DataError(f"{name} must be a matrix [N, D], got shape {list(values.shape)}.")
     if len(values) < at_least:
-        raise DataError(f"{name}: this metric needs {at_least} rows or more, got {len(values)}.")
+        raise TooFewError(f"{name}: this metric needs {at_least} rows or more, got {len(values)}.")
     values = values.astype(np.float64)
     if not np.isfinite(values).all():
         rows = np.flatnonzero(~np.isfinite(values).all(axis=1))
