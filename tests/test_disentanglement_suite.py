@@ -19,14 +19,14 @@ SMALL = Settings(rows=2000, rotations=3, dci_rows=400, trees=3)
 
 @pytest.fixture(scope="module")
 def known():
-    """Factors and attributes of 2,400 shapes, and codes that are the factors under a little noise."""
+    """Factors and attributes of 2,400 shapes, and codes: the factors under a little noise."""
     factors = shapes.factors(0, np.arange(2400))
     noise = np.random.default_rng(0).standard_normal(factors.shape)
     return factors, shapes.attributes(factors), 3.0 * factors + 0.1 * noise
 
 
 def test_true_factors_are_disentangled_and_turned_ones_are_not(known):
-    factors, attributes, z = known
+    _, attributes, z = known
     found = attribute_scores(z, attributes, shapes.ATTRIBUTE_NAMES, SMALL)
     # Of what a single factor orders: shape 0 and 3, scale, x, angle, stripes, light 0 and 3. Hues
     # are circles that warm colours lie on both ends of, and the walls' pair is redundant.
@@ -84,7 +84,7 @@ def test_turning_keeps_distances_and_standardising_forgives_constants():
     np.testing.assert_allclose(turned @ turned.T, z @ z.T, atol=1e-12)
     assert np.abs(turned - turn(z, 2)).max() > 0.1
     drawn = np.stack([turn(np.eye(3), seed) for seed in range(2000)])
-    # First and second moments of every entry of a turn: 0 and 1/3, and none of its traces preferred.
+    # Every entry of a random turn has mean 0 and mean square 1/3.
     np.testing.assert_allclose(drawn.mean(axis=0), 0, atol=0.05)
     np.testing.assert_allclose((drawn**2).mean(axis=0), 1 / 3, atol=0.03)
     found = standardised(np.column_stack([5 * z[:, 0] + 2, np.full(50, 7.0)]))

@@ -2,6 +2,7 @@
 
 import functools
 import importlib
+import os
 import pathlib
 import subprocess
 import sys

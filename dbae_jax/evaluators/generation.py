@@ -197,7 +197,7 @@ def _comparisons(generated: ImageSet, real: ImageSet) -> Entries:
     if not origin.published:
         names = tuple(f"{name}_{origin.net}" for name in ("kd", "precision", "recall"))
     fewest = min(len(some.features) for some in sets)
-    size = KID_SUBSET if origin.published else min(KID_SUBSET, fewest // 2)
+    size = KID_SUBSET if origin.published else max(2, min(KID_SUBSET, fewest // 2))
     entries = _or_reason(names[0], "lower", lambda: metric.kernel_score(*sets, subset_size=size))
     try:
         both = metric.precision_recall_scores(*sets)

@@ -9,6 +9,7 @@ import functools
 import hashlib
 import json
 import pathlib
+import zipfile
 from collections.abc import Mapping
 from typing import Any
 
@@ -144,7 +145,7 @@ def load(path: pathlib.Path) -> LabelNet:
             params = {key.removeprefix("params/"): file[key] for key in keys}
         image, labels = tuple(record["image"]), tuple(record["labels"])
         net = LabelNet(record["name"], record["kind"], labels, image, params, record["trained"])
-    except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise CheckpointError(
             f"{path} holds no label network ({type(error).__name__}); delete it to train another."
         ) from error
