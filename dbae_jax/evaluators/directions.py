@@ -23,12 +23,10 @@ def obstacle(context: Context) -> str | None:
         return None
     data = context.config.data
     if data.lmdb:
-        return (
-            f"LMDB files such as {data.lmdb} hold neither labels nor attributes: prepare the data"
-        )
+        return f"{data.lmdb} is an LMDB file, which holds neither labels nor attributes"
     return (
-        f"the images of {data.name} have neither labels nor attributes: its attribute files were "
-        "missing when it was prepared; docs/data.md says which data sets have them"
+        f"the images of {data.name} were prepared without labels or attributes, its attribute "
+        "files missing, or it has none; docs/data.md says which data sets have them"
     )
 
 
@@ -41,8 +39,16 @@ def check(context: Context, name: str) -> None:
     reason = obstacle(context)
     if reason:
         raise DataError(f"There is no attribute {name!r}: {reason}.")
-    if "label" not in context.known:
-        editing.check_name(name, context.attribute_names)
+    classes = tuple(getattr(context.splits["train"], "class_names", ()))
+    names = (*context.attribute_names, *classes)
+    if "label" not in context.known or classes:
+        editing.check_name(name, names)
+    elif not name.isdigit() and name not in names:
+        among = f"{', '.join(names)}, and " if names else ""
+        raise DataError(
+            f"There is no attribute {name!r}: there are {among}the classes of "
+            f"{context.config.data.name}, which are called by their numbers."
+        )
 
 
 def targets(context: Context) -> tuple[tuple[str, ...], np.ndarray]:
