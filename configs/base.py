@@ -138,4 +138,7 @@ def get_config() -> ConfigDict:
     c.eval.probe_epochs = 15
     c.eval.probe_batch_size = 128
     c.eval.probe_learning_rate = 1e-3  # of Adam
+    c.eval.num_generated = 10_000  # images that the suite "generation" draws from the prior
+    c.eval.fid = ""  # protocol of FID: "diffae", "infodiff10k-clean" or "adm", with its number of
+    # images; "any": Inception's features of any number, not called FID; "": no Inception network
     return c

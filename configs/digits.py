@@ -63,4 +63,5 @@ def get_config():
     c.eval.information_points = 32
     c.eval.probe_epochs = 200  # of eleven steps each
     c.eval.probe_learning_rate = 1e-2
+    c.eval.num_generated = 1_000
     return c

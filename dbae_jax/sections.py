@@ -303,16 +303,21 @@ class EvalConfig:
     probe_epochs: int
     probe_batch_size: int
     probe_learning_rate: float
+    num_generated: int
+    fid: str
 
     def check(self, path: str) -> None:
         for key in (
             *("batch_size", "num_pictures", "information_points"),
             *("seeds", "probe_epochs", "probe_batch_size"),
+            "num_generated",
         ):
             require(getattr(self, key) >= 1, f"{path}.{key}={getattr(self, key)}", "at least 1")
         for key in ("num_images", "num_train_images", "num_probe_images"):
             value = getattr(self, key)
             require(value >= 0 and value != 1, f"{path}.{key}={value}", "2 or more, or 0 for all")
+        protocols = ("", "any", "diffae", "infodiff10k-clean", "adm")  # metrics.generation.PRESETS
+        one_of(self.fid, f"{path}.fid", protocols)
         share, rate = self.validation_share, self.probe_learning_rate
         require(0 < share < 1, f"{path}.validation_share={share}", "in (0, 1)")
         require(rate > 0, f"{path}.probe_learning_rate={rate}", "positive")

@@ -19,8 +19,9 @@ from dbae_jax.config import Config
 from dbae_jax.data import sources
 from dbae_jax.data.sources import Source
 from dbae_jax.errors import DataError
+from dbae_jax.metrics.generation import PRESETS
 from dbae_jax.metrics.networks import published
-from dbae_jax.metrics.networks.published import PerceptualNet
+from dbae_jax.metrics.networks.published import FeatureNet, PerceptualNet
 from dbae_jax.results import Measured
 
 log = logging.getLogger(__name__)
@@ -79,10 +80,40 @@ class Context:
             pathlib.Path(section.weights_dir).expanduser(), download=section.download_weights
         )
 
+    @functools.cached_property
+    def inception(self) -> FeatureNet:
+        """The published Inception network, its input prepared as `config.eval.fid` says.
+
+        Raises:
+          CheckpointError: if its file is missing or wrong.
+        """
+        section = self.config.eval
+        preset = PRESETS.get(section.fid, PRESETS["diffae"])
+        return published.load_inception(
+            pathlib.Path(section.weights_dir).expanduser(),
+            preset.preparation,
+            download=section.download_weights,
+        )
+
     @property
     def attribute_names(self) -> tuple[str, ...]:
         """Names of the attributes, in their order; empty where there are none."""
         return tuple(getattr(self.splits["test"], "attribute_names", ()))
+
+    def z(self, split: str) -> np.ndarray:
+        """Returns z of a split [N, D]: its mean, or draws of seed 0 if the config says so."""
+        found = self.codes(split)
+        if not self.config.eval.sample_codes:
+            return found.mean
+        rng = np.random.default_rng([0, len(found.mean)])
+        return found.mean + found.sigma * rng.standard_normal(found.mean.shape, np.float32)
+
+    def has_binary_attributes(self) -> bool:
+        """Whether the attributes of the test split are known, and all 0 or 1."""
+        if "attributes" not in self.known:
+            return False
+        some = np.asarray(self.splits["test"][0]["attributes"])
+        return np.issubdtype(some.dtype, np.integer) or some.dtype == bool
 
     def limit(self, split: str) -> int:
         """Returns how many images of a split are used: as the config says, of those there are."""

@@ -55,7 +55,7 @@ def targets(context: Context) -> tuple[tuple[str, ...], np.ndarray]:
     """Returns names of attributes and values [N, K] of the training images with codes.
 
     Attributes come first; each class of the labels follows, as an attribute with the name of the
-    class, or its number where it has none.
+    class, or its number where it has none. (Of equal names, the first is found by it.)
     """
     known = context.codes("train").known
     names, columns = (), []
@@ -67,9 +67,8 @@ def targets(context: Context) -> tuple[tuple[str, ...], np.ndarray]:
         called = getattr(context.splits["train"], "class_names", ())
         classes, held = editing.one_vs_rest(known["label"])
         for number, column in zip(classes, held.T, strict=True):
-            name = str(called[number]) if called else str(number)
-            if name not in names:
-                names, columns = (*names, name), [*columns, column]
+            names = (*names, str(called[number]) if called else str(number))
+            columns.append(column)
     return names, np.stack(columns, axis=1)
 
 
