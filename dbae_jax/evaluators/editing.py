@@ -67,7 +67,11 @@ def measure(context: Context) -> Measured:
     what = known["attributes" if net.kind == "attributes" else "label"]
     held_out = label_net.held_out(net, context.images("test"), what)
     about = {"judge": net.origin.net, "judge_accuracy": held_out["accuracy"]}
-    return measure_with(net, context, about | {"judge_auroc": held_out.get("auroc")})
+    measured = measure_with(net, context, about)
+    if "auroc" in held_out:
+        for mode in MODES:
+            measured.scores[f"target_{mode}"]["details"]["judge_auroc"] = held_out["auroc"]
+    return measured
 
 
 def measure_with(net: Judge, context: Context, about: Mapping[str, Any]) -> Measured:
