@@ -21,6 +21,7 @@ from dbae_jax.config import Config, to_dict
 from dbae_jax.errors import ConfigError
 from dbae_jax.evaluators import (
     disentanglement_suite,
+    editing,
     generation_suite,
     information,
     pictures,
@@ -38,6 +39,7 @@ SUITES: dict[str, Suite] = {
     "probe": probe.SUITE,
     "disentanglement": disentanglement_suite.SUITE,
     "generation": generation_suite.SUITE,
+    "editing": editing.SUITE,
 }
 # Groups of them, of which those are measured that apply.
 GROUPS = {"default": ("reconstruction", "information", "probe"), "all": tuple(SUITES)}
