@@ -6,9 +6,10 @@ import pathlib
 from absl import flags
 
 from dbae_jax import command_line, describe, evaluate, plan, processes, sample, train, train_prior
+from dbae_jax.report import report
 
 TRAINING = ("train", "train_prior")
-MODES = (*TRAINING, "evaluate", "sample", "plan")
+MODES = (*TRAINING, "evaluate", "sample", "report", "plan")
 flags.adopt_module_key_flags(command_line)  # --help shows them
 MODE = flags.DEFINE_enum("mode", "train", MODES, "What to do.")
 DRY_RUN = flags.DEFINE_bool(
@@ -44,6 +45,7 @@ def main(argv: list[str]) -> None:
             file_format=FORMAT.value,
             seed=SEED.value,
         ),
+        "report": functools.partial(report.report, config_path=command_line.config_path()),
     }
     with processes.explaining():
         modes[MODE.value](config, workdir)

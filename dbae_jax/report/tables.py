@@ -1,0 +1,110 @@
+"""Tables of what was measured: results.json in, rows of text out."""
+
+from typing import Any, NamedTuple
+
+from dbae_jax.report import glossary
+from dbae_jax.report.glossary import Term
+
+SUITES = ("reconstruction", "information", "probe", "disentanglement", "generation", "editing")
+NONE = "\N{EN DASH}"
+ARROWS = {"higher": "↑ higher", "lower": "↓ lower", None: NONE}
+
+Pairs = list[tuple[str, str]]
+
+
+class Row(NamedTuple):
+    """A score: what it is, and its cells."""
+
+    term: Term
+    cells: list[str]
+
+
+class Table(NamedTuple):
+    """A table: title, a sentence above, the cells, sentences below, and what can be unfolded."""
+
+    title: str
+    caption: str
+    header: list[str]
+    rows: list[Row]
+    notes: list[str]
+    folded: list[tuple[str, Pairs]]
+
+
+class Missing(NamedTuple):
+    """What the page could show and does not: why, and the command that makes it."""
+
+    sentence: str
+    command: str = ""
+
+
+def scores(entries: dict[str, dict[str, Any]]) -> list[Table]:
+    """Returns a table for every entry of results.json's "results", by suite."""
+    order = {suite: place for place, suite in enumerate(SUITES)}
+    return [
+        _table(entry)
+        for entry in sorted(entries.values(), key=lambda e: order.get(e["suite"], len(order)))
+    ]
+
+
+def unmeasured(entries: dict[str, dict[str, Any]]) -> list[str]:
+    """Returns the suites of which there is no entry."""
+    there = {entry["suite"] for entry in entries.values()}
+    return [suite for suite in SUITES if suite not in there]
+
+
+def _table(entry: dict[str, Any]) -> Table:
+    suite = entry["suite"]
+    label = f", {entry['label']}" if entry.get("label") else ""
+    counts = ", ".join(f"{count:,} {split}" for split, count in entry["counts"].items())
+    rows, notes, folded = [], [], []
+    for name, score in entry["scores"].items():
+        term, details = glossary.explain(suite, name), score.get("details", {})
+        rows.append(Row(term, [*_cells(score), ARROWS[score["better"]]]))
+        if score["value"] is None:
+            notes.append(f"{term.name} is not defined here: {details.get('reason', 'no reason')}.")
+        if details.get("per_attribute"):
+            values = sorted(details["per_attribute"].items(), key=lambda pair: -pair[1])
+            folded.append((f"{term.name} of each attribute", [(k, figure(v)) for k, v in values]))
+    folded.append(("Settings", settings(entry["settings"])))
+    return Table(
+        title=f"{suite.capitalize()} on {entry['data']}{label}",
+        caption=f"Images: {counts}. Measured in {entry['seconds']:,.0f} s.",
+        header=["score", "value", "spread", "better"],
+        rows=rows,
+        notes=notes,
+        folded=folded,
+    )
+
+
+def _cells(score: dict[str, Any]) -> list[str]:
+    """Returns value and spread of a score, as text."""
+    if score["value"] is None:
+        return [NONE, NONE]
+    error = score.get("details", {}).get("standard_error")
+    if "std" in score:
+        spread = f"± {figure(score['std'], 2)} (std of {len(score['values'])})"
+    else:
+        spread = NONE if error is None else f"± {figure(error, 2)} (standard error)"
+    return [figure(score["value"]), spread]
+
+
+def figure(value: float, digits: int = 4) -> str:
+    """Writes a measured number with so many significant digits: 0.9556, 1.23e-05, 15.5, 12,345."""
+    if value != 0 and abs(value) < 1e-3:
+        return f"{value:.{digits - 1}e}"
+    if abs(value) >= 10**digits:
+        return f"{value:,.0f}"
+    return f"{value:#.{digits}g}".rstrip(".")
+
+
+def settings(values: dict[str, Any], prefix: str = "") -> Pairs:
+    """Returns nested settings as pairs of a dotted name and a value, as text."""
+    rows = []
+    for key, value in values.items():
+        if isinstance(value, dict):
+            rows += settings(value, f"{prefix}{key}.")
+        elif isinstance(value, list):
+            rows.append((prefix + key, ", ".join(str(item) for item in value) or NONE))
+        else:
+            rows.append((prefix + key, NONE if value in (None, "") else str(value)))
+    return rows
