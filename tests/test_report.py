@@ -4,6 +4,7 @@ import base64
 import io
 import itertools
 import json
+import re
 import shutil
 import tempfile
 
@@ -13,7 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dbae_jax import build, checkpoint, prior, train_state, workdir
+from dbae_jax import build, checkpoint, evaluate, prior, sharding, train_state, workdir
+from dbae_jax.data.sources import ArraySource
 from dbae_jax.errors import CheckpointError, ConfigError, DataError
 from dbae_jax.report import about, charts, frames, report, tables
 from tests import tiny
@@ -254,9 +256,6 @@ def test_the_page_shows_the_numbers_of_results_json(page):
         assert number in text
     assert "PSNR is not defined here: an image is met." in text
     assert "1,437 train, 360 test" in text
-    assert "Not measured: disentanglement, generation, editing" in text
-    command = "--config=configs/tiny.py --workdir="
-    assert command in text and "--config.eval.suite=disentanglement,generation,editing" in text
     for details in page.find_elements("css selector", "#measurements summary"):
         details.click()
     assert "round <b>" in _one(page, "#measurements").text
@@ -293,6 +292,25 @@ def test_what_is_missing_is_said_with_the_command_that_makes_it(tmp_path):
     _write_results(tmp_path / "run", step=STEP - 1)
     text = report.report(config, tmp_path / "run", amounts=AMOUNTS).read_text()
     assert "results.json is of step 6, the model of step 7" in text and "0.006123" not in text
+
+
+def test_suites_without_results_are_named(directory):
+    config = tiny.config()
+    mesh = sharding.make_mesh()
+    loaded = workdir.load(directory, sharding=sharding.replicated(mesh))
+    context = evaluate.make_context(config, directory, loaded, mesh)
+    command = about.Command("my.py", directory)
+    some = {name: entry for name, entry in RESULTS.items() if entry["suite"] != "probe"}
+    measured = {"model": {"step": STEP}, "results": some}
+    *_, last = about.unmeasured(context, measured, command)
+    assert re.search(r"^Not measured yet: (\w+, )*probe\b", last.sentence)
+    assert re.search(r"--mode=evaluate --config.eval.suite=(\w+,)*probe\b", last.command)
+    del context.__dict__["known"]
+    context.splits = {name: ArraySource(tiny.images(4)) for name in ("train", "test")}
+    sentences = [part.sentence for part in about.unmeasured(context, measured, command)]
+    assert any(re.match("The suite probe does not apply: .* neither labels", s) for s in sentences)
+    made, note = report._edits(context, AMOUNTS)
+    assert "neither labels nor attributes" in made.sentence and note == ""
 
 
 def test_a_workdir_without_a_model_is_refused(tmp_path):

@@ -12,6 +12,8 @@ import dbae_jax
 from dbae_jax import checkpoint, results
 from dbae_jax.api import DBAE
 from dbae_jax.config import Config
+from dbae_jax.evaluate import SUITES
+from dbae_jax.evaluators.context import Context
 from dbae_jax.report import tables
 from dbae_jax.report.page import Figure
 from dbae_jax.report.tables import NONE, Missing, figure
@@ -70,8 +72,7 @@ def figures(config: Config, model: DBAE, entries: Entries, rows: list[dict]) -> 
     """
     data = config.data.name
     scores = {
-        suite: entries.get(results.name_of(suite, data), {}).get("scores", {})
-        for suite in tables.SUITES
+        suite: entries.get(results.name_of(suite, data), {}).get("scores", {}) for suite in SUITES
     }
     seconds = [row["train_seconds"] for row in rows if "train_seconds" in row]
     parameters = sum(leaf.size for leaf in jax.tree.leaves(model.variables["params"]))
@@ -121,17 +122,17 @@ def _probe(scores: dict) -> Figure:
     return Figure("Probe", NONE, "not measured yet")
 
 
-def unmeasured(measured: dict | None, step: int, command: Command) -> list[Missing]:
+def unmeasured(context: Context, measured: dict | None, command: Command) -> list[Missing]:
     """Returns what there is no measurement of, with the commands that make one.
 
     Args:
+      context: model and data.
       measured: results.json, or None.
-      step: of the model.
-      command: of its workdir.
+      command: of the workdir.
     """
     if measured is None:
         return [Missing("Nothing has been measured yet.", command("evaluate"))]
-    there = measured["model"]["step"]
+    there, step = measured["model"]["step"], context.model.step
     if there != step:
         return [
             Missing(
@@ -140,16 +141,16 @@ def unmeasured(measured: dict | None, step: int, command: Command) -> list[Missi
                 command("evaluate"),
             )
         ]
-    names = tables.unmeasured(measured["results"])
-    if not names:
-        return []
-    return [
-        Missing(
-            f"Not measured: {', '.join(names)}. What applies to this model and its data is "
-            "measured by",
-            command("evaluate", f"--config.eval.suite={','.join(names)}"),
-        )
+    made = {entry["suite"] for entry in measured["results"].values()}
+    absent = {name: suite.obstacle(context) for name, suite in SUITES.items() if name not in made}
+    wanted = [name for name, obstacle in absent.items() if obstacle is None]
+    found = [
+        Missing(f"The suite {name} does not apply: {why}.") for name, why in absent.items() if why
     ]
+    if wanted:
+        flag = f"--config.eval.suite={','.join(wanted)}"
+        found.append(Missing(f"Not measured yet: {', '.join(wanted)}.", command("evaluate", flag)))
+    return found
 
 
 def current(measured: dict | None, step: int) -> Entries:

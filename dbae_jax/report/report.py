@@ -6,12 +6,12 @@ import pathlib
 
 import numpy as np
 
-from dbae_jax import build, files, prior, results, sharding, summaries, workdir
+from dbae_jax import evaluate, files, prior, results, sharding, summaries, workdir
 from dbae_jax.api import DBAE
 from dbae_jax.config import Config, to_dict
-from dbae_jax.data.sources import gather, read
 from dbae_jax.errors import CheckpointError
 from dbae_jax.evaluators import pictures
+from dbae_jax.evaluators.context import Context
 from dbae_jax.report import about, curves, directions, films, page, stills, tables
 from dbae_jax.report.curves import Drawn
 from dbae_jax.report.films import Film
@@ -22,7 +22,6 @@ from dbae_jax.report.tables import Missing
 FILE = "report.html"
 WALK_STEPS = 50
 FARTHEST = 1.5  # of an edit, in distances between the means of two groups
-MAX_TRAIN_IMAGES = 5_000  # that edits are learned from
 
 log = logging.getLogger(__name__)
 
@@ -70,108 +69,105 @@ def report(
       DataError: if the data are not there, or results.json is not one of ours.
     """
     mesh = sharding.make_mesh()
-    model = DBAE.load(directory, batch_size=config.eval.batch_size, mesh=mesh)
-    workdir.check_same_model(directory, to_dict(model.config), config)
+    loaded = workdir.load(directory, sharding=sharding.replicated(mesh))
+    workdir.check_same_model(directory, to_dict(loaded.config), config)
     measured = results.read(directory)
+    context = evaluate.make_context(config, directory, loaded, mesh)
     command = about.Command(config_path, directory)
     path = directory / FILE
     if amounts is None:
         amounts = LARGE if config.data.image_size >= LARGE_FROM else Amounts()
-    content = page.render(make_page(config, directory, model, measured, command, amounts))
+    content = page.render(make_page(context, directory, measured, command, amounts))
     files.write_text(path, content)
     log.info("The report, %.1f MB, is %s.", len(content) / 1e6, path)
     return path
 
 
 def make_page(
-    config: Config,
+    context: Context,
     directory: pathlib.Path,
-    model: DBAE,
     measured: dict | None,
     command: about.Command,
     amounts: Amounts,
 ) -> Page:
     """Makes all pictures, charts and tables; `measured`: results.json, or None."""
-    held_out = build.make_source(config.data, "test")
-    images, labels = gather(held_out, max(amounts.among, 4 * config.eval.num_pictures))
+    config, model = context.config, context.model
     rows, entries = summaries.read(directory), about.current(measured, model.step)
     charts, uncharted = _charts(config, directory, rows, entries, command)
-    edits, edits_note = _edits(config, model, images, amounts)
+    edits, edits_note = _edits(context, amounts)
     samples, samples_note = _samples(config, model, amounts, command)
     return Page(
         title=f"A diffusion bridge autoencoder of {config.data.name}",
-        lead=about.lead(config, model, held_out=len(held_out)),
+        lead=about.lead(config, model, held_out=len(context.splits["test"])),
         image_size=config.data.image_size,
         sampler=about.sampler(config, model),
         figures=about.figures(config, model, entries, rows),
-        reconstructions=_reconstructions(config, model, images, amounts),
-        interpolation=_interpolation(config, model, images, labels, amounts),
+        reconstructions=_reconstructions(context, amounts),
+        interpolation=_interpolation(context, amounts),
         edits=edits,
         edits_note=edits_note,
-        trajectory=_trajectories(model, images, amounts),
+        trajectory=_trajectories(context, amounts),
         samples=samples,
         samples_note=samples_note,
         charts=charts,
         uncharted=uncharted,
         tables=tables.scores(entries),
-        unmeasured=about.unmeasured(measured, model.step, command),
+        unmeasured=about.unmeasured(context, measured, command),
         provenance=about.provenance(config, directory, model, command),
         settings=tables.settings(to_dict(config)),
     )
 
 
-def _reconstructions(
-    config: Config, model: DBAE, images: np.ndarray, amounts: Amounts
-) -> stills.Reconstructions:
-    images = images[: amounts.among]
+def _reconstructions(context: Context, amounts: Amounts) -> stills.Reconstructions:
+    images = context.images("test", amounts.among)
     log.info("Reconstructing %d held-out images.", len(images))
-    return stills.reconstructions(
-        model, images, config.sample, first=config.eval.num_pictures, worst=amounts.worst
-    )
+    first, sample = context.config.eval.num_pictures, context.config.sample
+    return stills.reconstructions(context.model, images, sample, first=first, worst=amounts.worst)
 
 
-def _interpolation(
-    config: Config, model: DBAE, images: np.ndarray, labels: np.ndarray | None, amounts: Amounts
-) -> Film | Missing:
+def _interpolation(context: Context, amounts: Amounts) -> Film | Missing:
+    images, labels = context.some("test", amounts.among)
     pairs = pictures.different(labels, len(images), amounts.pairs)
     if not pairs:
         return Missing("There are no two held-out images of different classes to walk between.")
     log.info("Walking between the codes of %d pairs of images.", len(pairs))
-    return films.interpolation(model, images, pairs, config.sample, points=amounts.points)
+    sample = context.config.sample
+    return films.interpolation(context.model, images, pairs, sample, points=amounts.points)
 
 
-def _edits(
-    config: Config, model: DBAE, images: np.ndarray, amounts: Amounts
-) -> tuple[list[Film] | Missing, str]:
-    source = build.make_source(config.data, "train")
-    count = min(config.eval.num_train_images or len(source), len(source), MAX_TRAIN_IMAGES)
-    known = read(source, np.arange(count))
-    if "attributes" in known:
-        names = getattr(source, "attribute_names", ())
-        found = directions.of_attributes(model.encode(known["image"]), known["attributes"], names)
-    elif "label" in known:
-        found = directions.of_labels(model.encode(known["image"]), known["label"])
+def _edits(context: Context, amounts: Amounts) -> tuple[list[Film] | Missing, str]:
+    if not context.known & {"attributes", "label"}:
+        return Missing("The images have neither labels nor attributes to edit them by."), ""
+    codes = context.codes("train")
+    if "attributes" in codes.known:
+        names = context.attribute_names
+        found = directions.of_attributes(codes.mean, codes.known["attributes"], names)
     else:
-        found = []
+        found = directions.of_labels(codes.mean, codes.known["label"])
     chosen = directions.sharpest(found, amounts.directions)
     if not chosen:
-        return Missing("The training images have neither labels nor attributes to edit."), ""
+        return Missing("All training images are alike in their labels and attributes."), ""
     log.info("Editing %d images along %d directions.", amounts.edited, len(chosen))
-    scales = np.linspace(-FARTHEST, FARTHEST, amounts.scales)
-    vectors = {direction.name: direction.vector for direction in chosen}
-    made = films.edits(model, images[: amounts.edited], vectors, scales, config.sample)
+    made = films.edits(
+        context.model,
+        context.images("test", amounts.edited),
+        {direction.name: direction.vector for direction in chosen},
+        np.linspace(-FARTHEST, FARTHEST, amounts.scales),
+        context.config.sample,
+    )
+    some = ", those that tell the two groups best apart" if len(chosen) < len(found) else ""
     return made, (
-        "Each slider adds a multiple of one direction to the codes of held-out images. A direction "
-        f"leads from the mean code of the training images without an attribute to that of those "
-        f"with it ({count:,} images); 1 is that distance. x_T follows z. "
-        f"Shown are {len(chosen)} of {len(found)} directions"
-        + (", those that tell the two groups best apart." if len(chosen) < len(found) else ".")
+        "Each slider adds a multiple of one direction to the codes of held-out images, and x_T "
+        "follows. A direction leads from the mean code of the training images without an "
+        f"attribute to that of those with it ({len(codes.mean):,} images); 1 is that distance. "
+        f"Shown are {len(chosen)} of {len(found)} directions{some}."
     )
 
 
-def _trajectories(model: DBAE, images: np.ndarray, amounts: Amounts) -> Film:
+def _trajectories(context: Context, amounts: Amounts) -> Film:
     log.info("Walking the bridge.")
-    return films.trajectories(model, images[: amounts.walks], steps=WALK_STEPS, every=amounts.every)
+    images = context.images("test", amounts.walks)
+    return films.trajectories(context.model, images, steps=WALK_STEPS, every=amounts.every)
 
 
 def _samples(

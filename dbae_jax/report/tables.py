@@ -46,12 +46,6 @@ def scores(entries: dict[str, dict[str, Any]]) -> list[Table]:
     ]
 
 
-def unmeasured(entries: dict[str, dict[str, Any]]) -> list[str]:
-    """Returns the suites of which there is no entry."""
-    there = {entry["suite"] for entry in entries.values()}
-    return [suite for suite in SUITES if suite not in there]
-
-
 def _table(entry: dict[str, Any]) -> Table:
     suite = entry["suite"]
     label = f", {entry['label']}" if entry.get("label") else ""
