@@ -40,11 +40,10 @@ def lead(config: Config, model: DBAE, *, held_out: int) -> str:
     shape = f"{size} {TIMES} {size} {TIMES} {channels}"
     return (
         f"A {kind} encoder keeps {model.latent_dim} numbers, the code z, of an image of {shape} = "
-        f"{size * size * channels:,} values. A decoder makes of them the end x_T of a diffusion, "
-        "and a bridge walks from there back to the image. What is shown here are "
-        f"{config.data.name} images that training has not seen (split "
-        f"{config.data.test_split!r}, {held_out:,} of them), by the averaged weights of step "
-        f"{model.step:,}."
+        f"{size * size * channels:,} values. A decoder turns them into the end of a diffusion, and "
+        "a bridge walks from there back to the image. All images here are held out, not seen in "
+        f"training ({held_out:,} in the split {config.data.test_split!r}); the weights are the "
+        f"averaged ones of step {model.step:,}."
     )
 
 
@@ -111,7 +110,7 @@ def _information(scores: dict) -> Figure:
 
 def _probe(scores: dict) -> Figure:
     kinds = {
-        "accuracy": ("Probe accuracy", "of labels by a linear map of z"),
+        "logistic_accuracy": ("Probe accuracy", "of labels by logistic regression on z"),
         "ap": ("Probe AP", "average precision over attributes, by a linear map of z"),
         "r": ("Probe r", "correlation over attributes, by a linear map of z"),
     }

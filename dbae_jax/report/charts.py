@@ -128,7 +128,7 @@ def number(value: float) -> str:
     for size, letter in ((1e6, "M"), (1e4, "k")):
         if abs(value) >= size:
             return f"{value / (1e3 if letter == 'k' else size):g}{letter}"
-    return f"{value:.6g}"
+    return f"{value:.6g}".replace("e-0", "e-")
 
 
 def _drawable(series: Series, *, log_x: bool, log_y: bool) -> Series:

@@ -79,7 +79,7 @@ def loss_by_time(found: Mapping[str, Sequence[float]], images: int) -> Drawn:
     )
     return Drawn(
         drawn,
-        f"{title}, of {images:,} images. The error of the denoiser D falls as t nears 0, where the "
+        f"Of {images:,} images. The error of the denoiser D falls as t nears 0, where the "
         "state x_t nearly is the image. The training loss is that error times the weight that "
         "makes all times count alike.",
     )
@@ -95,7 +95,7 @@ def _drawn(charts: tuple, rows: list[dict[str, Any]]) -> list[Drawn]:
         ]
         drawn = chart(series, title=title, x_label="step", y_label=axis, log_y=log)
         if drawn:
-            found.append(Drawn(drawn, f"{title}. {_ends(series)}"))
+            found.append(Drawn(drawn, _ends(series)))
     return found
 
 

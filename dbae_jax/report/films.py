@@ -135,7 +135,7 @@ def trajectories(model: DBAE, images: np.ndarray, *, steps: int, every: int) -> 
     )
     times = walks["ODE"].times[::every]
     places = tuple(f"t = {time:.3g}" for time in times)
-    return Film("trajectory", "From x_T to x_0", places, 0, groups)
+    return Film("trajectory", "Time", places, 0, groups)
 
 
 def _decode(model: DBAE, lines: np.ndarray, sample: SampleConfig) -> np.ndarray:

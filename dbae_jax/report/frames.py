@@ -11,7 +11,7 @@ from dbae_jax.images import to_uint8
 
 # From this size on pictures are JPEG, which keeps a page of 128-pixel images in a few megabytes.
 JPEG_FROM, JPEG_QUALITY = 64, 92
-SMALL, LARGE = 72, 112  # pixels of the screen that a picture should about have
+SMALL, LARGE = 72, 96  # pixels of the screen that a picture should about have
 
 
 class Strip(NamedTuple):

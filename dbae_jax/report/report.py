@@ -157,8 +157,8 @@ def _edits(context: Context, amounts: Amounts) -> tuple[list[Film] | Missing, st
     )
     some = ", those that tell the two groups best apart" if len(chosen) < len(found) else ""
     return made, (
-        "Each slider adds a multiple of one direction to the codes of held-out images, and x_T "
-        "follows. A direction leads from the mean code of the training images without an "
+        "Each slider adds a multiple of one direction to the codes of held-out images, and the "
+        "endpoint follows. A direction leads from the mean code of the training images without an "
         f"attribute to that of those with it ({len(codes.mean):,} images); 1 is that distance. "
         f"Shown are {len(chosen)} of {len(found)} directions{some}."
     )
