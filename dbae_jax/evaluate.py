@@ -19,7 +19,7 @@ from dbae_jax import build, digest, prior, processes, results, sharding, summari
 from dbae_jax.api import DBAE
 from dbae_jax.config import Config, to_dict
 from dbae_jax.errors import ConfigError
-from dbae_jax.evaluators import information, pictures, probe, reconstruction
+from dbae_jax.evaluators import editing, information, pictures, probe, reconstruction
 from dbae_jax.evaluators.context import Context, Suite
 from dbae_jax.results import Book
 from dbae_jax.workdir import Loaded
@@ -29,6 +29,7 @@ SUITES: dict[str, Suite] = {
     "reconstruction": reconstruction.SUITE,
     "information": information.SUITE,
     "probe": probe.SUITE,
+    "editing": editing.SUITE,
 }
 # Groups of them, of which those are measured that apply.
 GROUPS = {"default": ("reconstruction", "information", "probe"), "all": tuple(SUITES)}

@@ -12,19 +12,16 @@ from typing import Any
 
 import jax
 import numpy as np
-from PIL import Image
 
-from dbae_jax import files, images, processes, rngs, sharding, workdir
+from dbae_jax import files, images, processes, rngs, sample_files, sharding, workdir
 from dbae_jax.api import DBAE
 from dbae_jax.config import Config, to_dict
 from dbae_jax.errors import ConfigError
+from dbae_jax.sample_files import SETTINGS
 
-FORMATS = ("png", "npz")
 FOLDER = "samples"  # default, in the workdir
-SETTINGS = "samples.json"
 GRID = "grid.png"
 GRID_SIDE = 8  # images
-SHARD = 256  # images an npz file
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +71,7 @@ def sample(
         _WRITERS[file_format](out, indices, drawn, seed)
         log.info("%d of %d parts drawn, up to image %d.", count + 1, len(units), indices[-1])
     if processes.is_writer():
-        _paint(out, min(num, GRID_SIDE**2), file_format)
+        _paint(out, min(num, GRID_SIDE**2))
     log.info("%d images of seed %d are in %s.", num, seed, out)
     return out
 
@@ -100,27 +97,28 @@ def _missing(
 ) -> Iterator[np.ndarray]:
     """Yields the indices of images without a file, in the parts that are drawn at a time."""
     if file_format == "npz":
-        for start in range(0, num, SHARD):
-            indices = np.arange(start, min(start + SHARD, num))
-            if not any(_last(path) >= indices[-1] for path in _shards(out, start)):
+        for start in range(0, num, sample_files.SHARD):
+            indices = np.arange(start, min(start + sample_files.SHARD, num))
+            there = [sample_files.last_of(path) for path in sample_files.shards(out, start)]
+            if max(there, default=-1) < indices[-1]:
                 yield indices
         return
-    indices = np.array([i for i in range(num) if not _picture(out, i).exists()], int)
+    indices = np.array([i for i in range(num) if not sample_files.picture(out, i).exists()], int)
     for start in range(0, len(indices), batch_size):
         yield indices[start : start + batch_size]
 
 
 def _write_pictures(out: pathlib.Path, indices: np.ndarray, drawn: np.ndarray, seed: int) -> None:
     for index, image in zip(indices, drawn, strict=True):
-        images.save_image(_picture(out, index), image)
+        images.save_image(sample_files.picture(out, index), image)
 
 
 def _write_shard(out: pathlib.Path, indices: np.ndarray, drawn: np.ndarray, seed: int) -> None:
     """Writes a file in place of those of the same images that hold fewer of them."""
-    path = _shard(out, indices)
+    path = sample_files.shard(out, indices)
     files.write_npz(path, {"images": drawn, "index": indices, "seed": np.array(seed)})
     if processes.is_writer():
-        for other in _shards(out, indices[0]):
+        for other in sample_files.shards(out, indices[0]):
             if other != path:
                 other.unlink()
 
@@ -128,31 +126,9 @@ def _write_shard(out: pathlib.Path, indices: np.ndarray, drawn: np.ndarray, seed
 _WRITERS = {"png": _write_pictures, "npz": _write_shard}
 
 
-def _picture(out: pathlib.Path, index: int) -> pathlib.Path:
-    return out / f"{index:06d}.png"
-
-
-def _shard(out: pathlib.Path, indices: np.ndarray) -> pathlib.Path:
-    return out / f"{indices[0]:06d}-{indices[-1]:06d}.npz"
-
-
-def _shards(out: pathlib.Path, start: int) -> list[pathlib.Path]:
-    """Returns the files whose first image this is."""
-    return list(out.glob(f"{start:06d}-*.npz"))
-
-
-def _last(shard: pathlib.Path) -> int:
-    return int(shard.stem.partition("-")[2])
-
-
-def _paint(out: pathlib.Path, num: int, file_format: str) -> None:
+def _paint(out: pathlib.Path, num: int) -> None:
     """Shows the first images in a grid, as they are in their files."""
-    if file_format == "npz":
-        with np.load(max(_shards(out, 0), key=_last)) as file:
-            shown = file["images"][:num]
-    else:
-        shown = np.stack([np.asarray(Image.open(_picture(out, i))) for i in range(num)])
-        shown = shown.reshape(*shown.shape[:3], -1)
+    shown = next(sample_files.batches(out, num))
     shown = np.asarray(images.to_float(shown))
     missing = -len(shown) % GRID_SIDE
     white = np.ones((missing, *shown.shape[1:]), np.float32)

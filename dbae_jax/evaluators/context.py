@@ -52,7 +52,7 @@ class Context:
           DataError: if a split holds fewer than two images.
         """
         self.model, self.config, self.splits = model, config, splits
-        self._cache = cache
+        self.cache = cache
         self._codes: dict[tuple[str, bool], Codes] = {}
         self._images: dict[tuple[str, int], tuple[np.ndarray, np.ndarray | None]] = {}
         for name, source in splits.items():
@@ -147,8 +147,8 @@ class Context:
             "flip": flip,
         }
         path = None
-        if self._cache is not None:
-            path = self._cache / f"{data.name}_{split}{'_flipped' * flip}.npz"
+        if self.cache is not None:
+            path = self.cache / f"{data.name}_{split}{'_flipped' * flip}.npz"
             found = codes.read(path, identity)
             # Encoding is work of all processes: either each of them reads, or none.
             if processes.agree(int(found is not None)) and found is not None:

@@ -93,7 +93,8 @@ def loss_curve(path: pathlib.Path, rows: list[dict]) -> None:
         if points:
             axes.plot(*zip(*points, strict=True), label=label)
     axes.set(xlabel="step", ylabel="loss", yscale="log")
-    axes.legend()
+    if axes.lines:  # a model that was not trained here has none
+        axes.legend()
     _save(figure, path, dpi=120)
 
 

@@ -86,14 +86,16 @@ class Origin:
 class FeatureNet:
     """A network that turns images into features.
 
-    apply: uint8 images [B, H, W, 3] -> `inception.Outputs`; logits may be None. width: of the
-    features. preparation: how images become its input, by name.
+    apply: uint8 images [B, H, W, C] -> `inception.Outputs`; logits may be None. width: of the
+    features. preparation: how images become its input, by name. image: (H, W, C) of the images it
+    takes; None where any will do.
     """
 
     origin: Origin
     width: int
     apply: Callable[[np.ndarray], inception.Outputs]
     preparation: str = "own"
+    image: tuple[int | None, int | None, int | None] = (None, None, 3)
 
 
 @dataclasses.dataclass(frozen=True)
