@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dbae_jax import build, checkpoint, evaluate, prior, sharding, train_state, workdir
+from dbae_jax import build, checkpoint, evaluate, prior, sharding, workdir
 from dbae_jax.data.sources import ArraySource
 from dbae_jax.errors import CheckpointError, ConfigError, DataError
-from dbae_jax.report import about, charts, frames, report, tables
+from dbae_jax.report import about, charts, edits, frames, glossary, report, tables
 from tests import tiny
 
 STEP = 7
@@ -98,10 +98,7 @@ def _pixels(uri):
 
 def _write_model(directory, config):
     """Writes a workdir of drawn weights, which decode to something else than gray."""
-    variables = jax.tree.map(jnp.asarray, tiny.variables(config))
-    state = train_state.from_variables(variables, build.make_optimizer(config))
-    with checkpoint.Writer(directory, keep_last=1, keep_every_steps=0) as writer:
-        writer.save(state, STEP, workdir.meta(config))
+    tiny.write_workdir(config, directory, step=STEP)
     rows = "".join(json.dumps(row) + "\n" for row in METRICS)
     (directory / workdir.METRICS).write_text(rows)
 
@@ -117,7 +114,8 @@ def _write_prior(directory, config):
 
 
 def _write_results(directory, step=STEP, results=RESULTS):
-    found = {"model": {"step": step, "weights": "ema"}, "results": results}
+    model = {"step": step, "weights": "ema", "stochastic": False}
+    found = {"model": model, "results": results}
     (directory / "results.json").write_text(json.dumps(found))
 
 
@@ -387,3 +385,57 @@ def test_numbers_and_times_are_written_shortly():
     assert [about.duration(s) for s in (12, 313, 12_000, 352_800)] == [
         *("12 s", "5 min 13 s", "3 h 20 min", "4 d 2 h")
     ]
+
+
+def test_scores_are_told_in_words():
+    assert glossary.explain("probe", "mse") != glossary.explain("reconstruction", "mse")
+    term = glossary.explain("probe", "ridge_r")
+    assert term.name == "Pearson r, ridge" and term.meaning.endswith("in closed form")
+    assert glossary.explain("probe", "r_best_on_test").name == "Pearson r, best on test"
+    floor = glossary.explain("generation", "fd_digits_net_floor")
+    assert floor.name == "Fréchet distance, of real images" and "digits net" in floor.meaning
+    assert "published Inception" in glossary.explain("generation", "precision").meaning
+    assert glossary.explain("other", "some_thing") == ("some thing", "")
+
+
+def test_the_papers_figures_stand_beside_ours():
+    ap = {"value": 0.661, "std": 0.0012, "values": [0.66, 0.662], "better": "higher", "details": {}}
+    entry = {"suite": "probe", "data": "celeba", "scores": {"ap": ap}}
+    found = {"model": {"step": 1, "stochastic": False}, "results": {"probe/celeba": entry}}
+    (table,) = tables.beside_paper(found, "celeba")
+    assert table.header == ["figure", "ours", "DiffAE", "PDAE", "DiTi", "DBAE-d", "DBAE", "better"]
+    precision, *others = table.rows
+    assert precision.cells[:2] == ["0.661 ± 0.001", "0.603"] and precision.cells[-3] == "0.650"
+    assert [row.cells[0] for row in others] == [tables.NONE] * 2
+    assert tables.beside_paper(found, "digits") == []
+
+
+def test_attributes_to_edit_are_those_that_codes_tell_best(tmp_path):
+    rng = np.random.default_rng(0)
+    attributes = rng.integers(0, 2, (400, 4)).astype(np.int8)
+    attributes[:, 3] = 1  # always there: no direction
+    z = rng.normal(size=(400, 5)).astype(np.float32)
+    z[:, :3] += np.array([0.5, 6.0, 2.0]) * attributes[:, :3]
+
+    class Codes:
+        mean, known = z, {"attributes": attributes}
+
+    class Context:
+        cache, attribute_names, config = (
+            None,
+            ("faint", "clear", "visible", "always"),
+            tiny.config(),
+        )
+        codes = staticmethod(lambda split: Codes)
+        settings = staticmethod(lambda: dict.fromkeys(("step", "weights", "dtype")))
+        limit = staticmethod(lambda split: 400)
+        splits = {"train": None}  # noqa: RUF012
+
+    chosen = edits.choose(Context, 2)
+    assert chosen.directions.names == ("clear", "visible") and chosen.known == 4
+    # At scale 1 a code moves by the square root of its width; the means are 6 and 2 apart.
+    assert chosen.apart == pytest.approx(4 / np.sqrt(5), rel=0.1)
+    scales = chosen.scales(5)
+    assert scales[2] == 0 and scales[-1] == -scales[0] == pytest.approx(3, abs=0.5)
+    attributes[:] = 1
+    assert edits.choose(Context, 2) is None

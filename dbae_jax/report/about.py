@@ -121,6 +121,15 @@ def _probe(scores: dict) -> Figure:
     return Figure("Probe", NONE, "not measured yet")
 
 
+def measurements(context: Context, measured: dict | None) -> list[tables.Table]:
+    """Returns the tables of what was measured of this model, and beside the paper's figures."""
+    entries = current(measured, context.model.step)
+    if not entries:
+        return []
+    trained_on = context.config.data.name
+    return tables.scores(entries) + tables.beside_paper(measured, trained_on)
+
+
 def unmeasured(context: Context, measured: dict | None, command: Command) -> list[Missing]:
     """Returns what there is no measurement of, with the commands that make one.
 

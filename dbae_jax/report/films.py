@@ -1,14 +1,13 @@
 """Pictures that a slider moves: interpolations, edits of attributes, walks of the bridge."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
-import jax
 import numpy as np
 
-from dbae_jax import rngs
 from dbae_jax.api import DBAE
+from dbae_jax.editing import Directions
 from dbae_jax.evaluators.reconstruction import noise_seed
 from dbae_jax.images import to_float
 from dbae_jax.report.frames import Strip, strip
@@ -49,7 +48,7 @@ def interpolation(
     *,
     points: int,
 ) -> Film:
-    """Decodes codes on the line between those of two images, a shot a pair.
+    """Decodes codes on the line between those of two images, a group a pair.
 
     Args:
       model: whose codes.
@@ -58,13 +57,10 @@ def interpolation(
       sample: the sampler.
       points: codes on a line, its ends among them.
     """
-    weights = np.linspace(0, 1, points)
-    ends = np.array(pairs)
-    z = model.encode(images[ends.reshape(-1)]).reshape(len(ends), 2, -1)
-    w = weights[None, :, None]
-    lines = ((1 - w) * z[:, :1] + w * z[:, 1:]).astype(np.float32)
+    ends = (images[[pair[i] for pair in pairs]] for i in range(2))
+    decoded = model.interpolate(*ends, points, rng=noise_seed(sample), **vars(sample))
     groups = []
-    for i, frames in enumerate(_decode(model, lines, sample)):
+    for i, frames in enumerate(decoded):
         first, second = (strip(_real(images[[j]])) for j in pairs[i])
         groups.append(
             (
@@ -73,37 +69,36 @@ def interpolation(
                 Picture(second, f"Pair {i + 1}: image on the right"),
             )
         )
-    places = tuple(f"{100 * weight:.0f}% of the way" for weight in weights)
+    places = tuple(f"{100 * w:.0f}% of the way" for w in np.linspace(0, 1, points))
     return Film("interpolation", "From left to right", places, points // 2, tuple(groups))
 
 
 def edits(
     model: DBAE,
     images: np.ndarray,
-    directions: Mapping[str, np.ndarray],
-    scales: np.ndarray,
+    directions: Directions,
+    scales: Sequence[float],
     sample: SampleConfig,
 ) -> list[Film]:
-    """Moves codes along directions, a film each: every image is decoded at every scale.
+    """Moves codes along directions, a film each; x_T follows.
 
     Args:
       model: whose codes.
       images: uint8 [N, S, S, C].
-      directions: name -> [D].
-      scales: [F], rising; 0 among them.
+      directions: of attributes.
+      scales: of the frames, rising.
       sample: the sampler.
     """
-    z = model.encode(images)[:, None]
-    places = tuple(f"{scale:+.2g}" if scale else "as it is" for scale in scales)
-    start = int(np.argmin(np.abs(scales)))
+    places = tuple(f"scale {scale:+.2g}" if scale else "scale 0" for scale in scales)
+    start, how = int(np.argmin(np.abs(scales))), vars(sample)
     films = []
-    for i, (name, direction) in enumerate(directions.items()):
-        lines = (z + scales[None, :, None] * direction).astype(np.float32)
+    for i, (name, step) in enumerate(zip(directions.names, directions.steps, strict=True)):
+        decoded = model.edit(images, step, scales, rng=noise_seed(sample), **how)
         moved = tuple(
-            Picture(strip(frames), f"Held-out image {j + 1}, {name}")
-            for j, frames in enumerate(_decode(model, lines, sample))
+            Picture(strip(frames), f"Held-out image {j + 1}, edited towards {name}")
+            for j, frames in enumerate(decoded)
         )
-        films.append(Film(f"edit-{i}", name, places, start, (moved,)))
+        films.append(Film(f"edit-{i}", f"Towards {name}", places, start, (moved,)))
     return films
 
 
@@ -136,16 +131,6 @@ def trajectories(model: DBAE, images: np.ndarray, *, steps: int, every: int) -> 
     times = walks["ODE"].times[::every]
     places = tuple(f"t = {time:.3g}" for time in times)
     return Film("trajectory", "Time", places, 0, groups)
-
-
-def _decode(model: DBAE, lines: np.ndarray, sample: SampleConfig) -> np.ndarray:
-    """Decodes codes [N, F, D] to frames [N, F, S, S, C], with the same noise for a whole row."""
-    count, frames, _ = lines.shape
-    rng = None
-    if noise_seed(sample) is not None:
-        rng = rngs.per_example(jax.random.key(0), np.repeat(np.arange(count), frames))
-    decoded = model.decode(lines.reshape(count * frames, -1), rng=rng, **vars(sample))
-    return decoded.reshape(count, frames, *decoded.shape[1:])
 
 
 def _real(images: np.ndarray) -> np.ndarray:

@@ -4,15 +4,13 @@ import dataclasses
 import logging
 import pathlib
 
-import numpy as np
-
 from dbae_jax import evaluate, files, prior, results, sharding, summaries, workdir
 from dbae_jax.api import DBAE
 from dbae_jax.config import Config, to_dict
 from dbae_jax.errors import CheckpointError
-from dbae_jax.evaluators import pictures
+from dbae_jax.evaluators import directions, pictures
 from dbae_jax.evaluators.context import Context
-from dbae_jax.report import about, curves, directions, films, page, stills, tables
+from dbae_jax.report import about, curves, edits, films, page, stills, tables
 from dbae_jax.report.curves import Drawn
 from dbae_jax.report.films import Film
 from dbae_jax.report.frames import Strip
@@ -21,7 +19,6 @@ from dbae_jax.report.tables import Missing
 
 FILE = "report.html"
 WALK_STEPS = 50
-FARTHEST = 1.5  # of an edit, in distances between the means of two groups
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +91,7 @@ def make_page(
     config, model = context.config, context.model
     rows, entries = summaries.read(directory), about.current(measured, model.step)
     charts, uncharted = _charts(config, directory, rows, entries, command)
-    edits, edits_note = _edits(context, amounts)
+    edited, edits_note = _edits(context, amounts)
     samples, samples_note = _samples(config, model, amounts, command)
     return Page(
         title=f"A diffusion bridge autoencoder of {config.data.name}",
@@ -104,14 +101,14 @@ def make_page(
         figures=about.figures(config, model, entries, rows),
         reconstructions=_reconstructions(context, amounts),
         interpolation=_interpolation(context, amounts),
-        edits=edits,
+        edits=edited,
         edits_note=edits_note,
         trajectory=_trajectories(context, amounts),
         samples=samples,
         samples_note=samples_note,
         charts=charts,
         uncharted=uncharted,
-        tables=tables.scores(entries),
+        tables=about.measurements(context, measured),
         unmeasured=about.unmeasured(context, measured, command),
         provenance=about.provenance(config, directory, model, command),
         settings=tables.settings(to_dict(config)),
@@ -136,31 +133,24 @@ def _interpolation(context: Context, amounts: Amounts) -> Film | Missing:
 
 
 def _edits(context: Context, amounts: Amounts) -> tuple[list[Film] | Missing, str]:
-    if not context.known & {"attributes", "label"}:
-        return Missing("The images have neither labels nor attributes to edit them by."), ""
-    codes = context.codes("train")
-    if "attributes" in codes.known:
-        names = context.attribute_names
-        found = directions.of_attributes(codes.mean, codes.known["attributes"], names)
-    else:
-        found = directions.of_labels(codes.mean, codes.known["label"])
-    chosen = directions.sharpest(found, amounts.directions)
-    if not chosen:
-        return Missing("All training images are alike in their labels and attributes."), ""
-    log.info("Editing %d images along %d directions.", amounts.edited, len(chosen))
-    made = films.edits(
-        context.model,
-        context.images("test", amounts.edited),
-        {direction.name: direction.vector for direction in chosen},
-        np.linspace(-FARTHEST, FARTHEST, amounts.scales),
-        context.config.sample,
-    )
-    some = ", those that tell the two groups best apart" if len(chosen) < len(found) else ""
-    return made, (
-        "Each slider adds a multiple of one direction to the codes of held-out images, and the "
-        "endpoint follows. A direction leads from the mean code of the training images without an "
-        f"attribute to that of those with it ({len(codes.mean):,} images); 1 is that distance. "
-        f"Shown are {len(chosen)} of {len(found)} directions{some}."
+    reason = directions.obstacle(context)
+    if reason:
+        return Missing(f"There is nothing to edit: {reason}."), ""
+    chosen = edits.choose(context, amounts.directions)
+    if chosen is None:
+        return Missing("There is nothing to edit: all training images are alike."), ""
+    images, model = context.images("test", amounts.edited), context.model
+    names, count = chosen.directions.names, context.limit("train")
+    log.info("Editing %d images along %d directions.", len(images), len(names))
+    scales, sample = chosen.scales(amounts.scales), context.config.sample
+    fewer = len(names) < chosen.known
+    which = f"the {len(names)} of {chosen.known} that codes tell best" if fewer else "all there are"
+    return films.edits(model, images, chosen.directions, scales, sample), (
+        "Each slider moves the codes of held-out images along the direction of one attribute or "
+        f"class ({which}), the normal w of a logistic probe on {count:,} training images; scale s "
+        f"is s \N{SQUARE ROOT}D w / |w|, as in the paper. Mean codes with and without the "
+        f"attribute are {chosen.apart:.2g} apart on that scale (median). The endpoint follows the "
+        "code. Any image, attribute and scale: --mode=edit."
     )
 
 

@@ -2,6 +2,8 @@
 
 from typing import Any, NamedTuple
 
+from dbae_jax import paper
+from dbae_jax.paper import Comparison
 from dbae_jax.report import glossary
 from dbae_jax.report.glossary import Term
 
@@ -44,6 +46,43 @@ def scores(entries: dict[str, dict[str, Any]]) -> list[Table]:
         _table(entry)
         for entry in sorted(entries.values(), key=lambda e: order.get(e["suite"], len(order)))
     ]
+
+
+def beside_paper(found: dict[str, Any], trained_on: str) -> list[Table]:
+    """Returns the paper's figures with ours beside them, a table for each of its tables.
+
+    Args:
+      found: results.json.
+      trained_on: name of the data set of the model; empty answer if the paper has none of it.
+    """
+    comparisons = paper.beside(found, trained_on)
+    made = []
+    for number in dict.fromkeys(one.quantity.table for one in comparisons):
+        rows = [one for one in comparisons if one.quantity.table == number]
+        methods = list(dict.fromkeys(m for one in rows for m in one.quantity.published))
+        made.append(
+            Table(
+                title=f"Table {number} of the paper, models of {trained_on}",
+                caption=f"A model like this one is called {rows[0].method} there.",
+                header=["figure", "ours", *methods, "better"],
+                rows=[_compared(one, methods) for one in rows],
+                notes=list(dict.fromkeys(one.quantity.caveat for one in rows)),
+                folded=[],
+            )
+        )
+    return made
+
+
+def _compared(one: Comparison, methods: list[str]) -> Row:
+    quantity = one.quantity
+    meaning = f"{quantity.suite} on {quantity.data}"
+    ours = NONE
+    if one.value is not None:
+        meaning += f"; ours: {one.score}"
+        ours = figure(one.value, 3) + ("" if one.std is None else f" ± {figure(one.std, 1)}")
+    published = [quantity.published.get(method) for method in methods]
+    cells = [NONE if value is None else figure(value, 3) for value in published]
+    return Row(Term(quantity.name, meaning), [ours, *cells, ARROWS[quantity.better]])
 
 
 def _table(entry: dict[str, Any]) -> Table:
