@@ -31,7 +31,10 @@ class Figure(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Page:
-    """All that the page says; a `Missing` stands where something could not be shown."""
+    """All that the page says; a `Missing` stands where something could not be shown.
+
+    commands: mode -> the command that makes more of what a section shows.
+    """
 
     title: str
     lead: str
@@ -42,6 +45,7 @@ class Page:
     interpolation: Film | Missing
     edits: list[Film] | Missing
     edits_note: str
+    commands: dict[str, str]
     trajectory: Film
     samples: list[Strip] | Missing
     samples_note: str

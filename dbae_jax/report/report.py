@@ -103,6 +103,11 @@ def make_page(
         interpolation=_interpolation(context, amounts),
         edits=edited,
         edits_note=edits_note,
+        commands={
+            "interpolate": command("interpolate", "--first=test:0", "--second=test:1"),
+            "edit": command("edit", "--attribute=NAME", "--image=test:0"),
+            "sample": command("sample", "--num=64"),
+        },
         trajectory=_trajectories(context, amounts),
         samples=samples,
         samples_note=samples_note,
@@ -146,11 +151,11 @@ def _edits(context: Context, amounts: Amounts) -> tuple[list[Film] | Missing, st
     fewer = len(names) < chosen.known
     which = f"the {len(names)} of {chosen.known} that codes tell best" if fewer else "all there are"
     return films.edits(model, images, chosen.directions, scales, sample), (
-        "Each slider moves the codes of held-out images along the direction of one attribute or "
-        f"class ({which}), the normal w of a logistic probe on {count:,} training images; scale s "
-        f"is s \N{SQUARE ROOT}D w / |w|, as in the paper. Mean codes with and without the "
-        f"attribute are {chosen.apart:.2g} apart on that scale (median). The endpoint follows the "
-        "code. Any image, attribute and scale: --mode=edit."
+        f"Each slider moves the codes of held-out images along one attribute or class ({which}): "
+        f"at scale s by s \N{SQUARE ROOT}D times the unit normal of a logistic probe that was "
+        f"trained on {count:,} images, as in the paper; D = {model.latent_dim}. Mean codes with "
+        f"and without an attribute lie {chosen.apart:.2g} apart on that scale (median). The "
+        "endpoint follows the code."
     )
 
 
