@@ -1,284 +1,26 @@
-"""The report: its pieces, and the page of a tiny model in a real browser, which loads nothing."""
+"""The report's pieces, and what it says where something is missing."""
 
-import base64
-import io
-import itertools
-import json
 import re
 import shutil
-import tempfile
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
+from sklearn.datasets import load_sample_image
 
-from dbae_jax import build, checkpoint, evaluate, prior, sharding, workdir
+from dbae_jax import evaluate, sharding, workdir
 from dbae_jax.data.sources import ArraySource
+from dbae_jax.editing import Directions
 from dbae_jax.errors import CheckpointError, ConfigError, DataError
-from dbae_jax.report import about, charts, edits, frames, glossary, report, tables
+from dbae_jax.report import about, charts, edits, films, frames, glossary, report, stills, tables
+from dbae_jax.samplers import Sample
 from tests import tiny
-
-STEP = 7
-AMOUNTS = report.Amounts(
-    among=5,
-    worst=2,
-    pairs=2,
-    points=5,
-    edited=2,
-    scales=3,
-    directions=2,
-    walks=1,
-    every=10,
-    samples=3,
-)
-# As evaluation writes them; the numbers are chosen to be found on the page.
-RESULTS = {
-    "reconstruction/digits": {
-        "suite": "reconstruction",
-        "data": "digits",
-        "settings": {"step": STEP, "nfe": 3, "sampler": {"sampler": "dbim", "steps": 3}},
-        "counts": {"train": 1437, "test": 360},
-        "scores": {
-            "mse": {"value": 0.006123, "better": "lower", "details": {}},
-            "pca_mse": {"value": 0.0201, "better": "lower", "details": {"components": 8}},
-            "psnr": {"value": None, "better": "higher", "details": {"reason": "an image is met"}},
-        },
-        "seconds": 12.3,
-    },
-    "probe/digits": {
-        "suite": "probe",
-        "data": "digits",
-        "settings": {"seeds": 3},
-        "counts": {"test": 360},
-        "scores": {
-            "logistic_accuracy": {
-                "value": 0.9512,
-                "std": 0.0123,
-                "values": [0.94, 0.95, 0.96],
-                "better": "higher",
-                "details": {"per_attribute": {"round <b>": 0.75, "straight": 0.25}},
-            },
-        },
-        "seconds": 2.0,
-    },
-    "information/digits": {
-        "suite": "information",
-        "data": "digits",
-        "settings": {"points": 4},
-        "counts": {"test": 360},
-        "scores": {
-            "unexplained_bits_per_dim": {
-                "value": 2.345,
-                "better": "lower",
-                "details": {
-                    "standard_error": 0.067,
-                    "curves": {
-                        "t": [1.0, 0.1, 0.01],
-                        "training_loss": [0.2, 0.1, 0.05],
-                        "error": [0.3, 0.03, 0.003],
-                    },
-                },
-            },
-        },
-        "seconds": 5.0,
-    },
-}
-METRICS = [
-    {"step": 1, "loss": 1.5, "images_per_second": 90.0, "train_seconds": 1.0},
-    {"step": 4, "loss": 0.75, "images_per_second": 100.0, "train_seconds": 200.0},
-    {"step": STEP, "loss": 0.5, "eval_loss": 0.625, "train_seconds": 313.0},
-]
-
-
-def _pixels(uri):
-    return np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))))
-
-
-def _write_model(directory, config):
-    """Writes a workdir of drawn weights, which decode to something else than gray."""
-    tiny.write_workdir(config, directory, step=STEP)
-    rows = "".join(json.dumps(row) + "\n" for row in METRICS)
-    (directory / workdir.METRICS).write_text(rows)
-
-
-def _write_prior(directory, config):
-    stats = {"mean": jnp.zeros(8), "std": jnp.ones(8)}
-    optimizer = build.make_prior_optimizer(config)
-    network = build.make_latent_network(config)
-    state = prior.create(network, optimizer, jax.random.key(0), stats)
-    meta = workdir.meta(config, **{prior.AUTOENCODER: {"step": STEP, "weights": "ema"}})
-    with checkpoint.Writer(directory / prior.FOLDER, keep_last=1, keep_every_steps=0) as writer:
-        writer.save(state, 4, meta)
-
-
-def _write_results(directory, step=STEP, results=RESULTS):
-    model = {"step": step, "weights": "ema", "stochastic": False}
-    found = {"model": model, "results": results}
-    (directory / "results.json").write_text(json.dumps(found))
-
-
-@pytest.fixture(scope="module")
-def directory(tmp_path_factory):
-    """A workdir with all that the report can show, and the report."""
-    directory = tmp_path_factory.mktemp("runs") / "run"
-    config = tiny.config()
-    _write_model(directory, config)
-    _write_prior(directory, config)
-    _write_results(directory)
-    report.report(config, directory, config_path="configs/tiny.py", amounts=AMOUNTS)
-    return directory
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """A browser that has its network log on."""
-    selenium = pytest.importorskip("selenium.webdriver", reason="the extra `test` has selenium")
-    programs = [shutil.which(name) for name in ("chromium", "chromedriver")]
-    if None in programs:
-        pytest.skip("needs chromium and chromedriver (Debian: apt-get install chromium-driver)")
-    options = selenium.ChromeOptions()
-    options.binary_location = programs[0]
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    with tempfile.TemporaryDirectory() as profile:
-        for flag in (
-            *("headless=new", "no-sandbox", "disable-gpu", "disable-dev-shm-usage", "no-first-run"),
-            *("disable-background-networking", "disable-component-update", "disable-sync"),
-            *(f"user-data-dir={profile}", "window-size=1200,900"),
-        ):
-            options.add_argument(f"--{flag}")
-        service = selenium.ChromeService(executable_path=programs[1])
-        driver = selenium.Chrome(options=options, service=service)
-        yield driver
-        driver.quit()
-
-
-@pytest.fixture(scope="module")
-def page(browser, directory):
-    browser.get("about:blank")
-    browser.get_log("performance")  # takes out what the browser's own first page asked for
-    browser.get((directory / report.FILE).as_uri())
-    return browser
-
-
-def _one(page, selector):
-    return page.find_element("css selector", selector)
-
-
-def test_the_page_loads_from_disk_without_errors_and_without_a_network(page):
-    assert page.get_log("browser") == []
-    events = [json.loads(row["message"])["message"] for row in page.get_log("performance")]
-    asked = [
-        event["params"]["request"]["url"]
-        for event in events
-        if event["method"] == "Network.requestWillBeSent"
-    ]
-    assert asked and {url.partition(":")[0] for url in asked} <= {"file", "data"}
-    loaded = page.execute_script("return performance.getEntriesByType('resource').map(e => e.name)")
-    assert all(name.startswith("data:") for name in loaded)
-    broken = "return [...document.images].filter(i => !i.complete || !i.naturalWidth).length"
-    assert page.execute_script(broken) == 0
-    assert page.execute_script("return document.images.length") > 20
-    duplicated = """
-      const ids = [...document.querySelectorAll('[id]')].map(e => e.id);
-      return ids.filter((id, i) => ids.indexOf(id) !== i);"""
-    assert page.execute_script(duplicated) == []
-
-
-def test_a_network_is_forbidden_by_the_page_itself(page):
-    blocked = """
-      const done = arguments[0];
-      document.addEventListener('securitypolicyviolation', e => done(e.effectiveDirective));
-      fetch('https://example.org/').catch(() => {});"""
-    assert page.execute_async_script(blocked) == "connect-src"
-    page.get_log("browser")  # takes the refusals out
-
-
-@pytest.mark.parametrize("film", ["interpolation", "edit-0", "edit-1", "trajectory"])
-def test_a_slider_moves_its_pictures_and_no_others(page, film):
-    slider = _one(page, f"#{film}-slider")
-    strip = _one(page, f"#{film} img.strip")
-    still = _one(page, "#samples img")
-    said, seen = [], []
-    for frame in range(int(slider.get_attribute("max")) + 1):
-        page.execute_script(
-            "arguments[0].value = arguments[1]; arguments[0].dispatchEvent(new Event('input'))",
-            *(slider, frame),
-        )
-        assert strip.value_of_css_property("object-position") == f"{-96 * frame}px 0px" or (
-            film.startswith("edit")
-        )
-        said.append(_one(page, f"#{film} output").text)
-        seen.append((strip.screenshot_as_png, still.screenshot_as_png))
-        assert slider.get_attribute("aria-valuetext") == said[-1]
-    moving, standing = (
-        [np.asarray(Image.open(io.BytesIO(png)).convert("L"), int) for png in column]
-        for column in zip(*seen, strict=True)
-    )
-    assert len(set(said)) == len(said)
-    for a, b in itertools.pairwise(moving):
-        assert np.abs(a - b).max() > 5
-    assert np.abs(standing[0] - standing[-1]).max() == 0
-    # What is seen is the frame of the strip, each pixel a square.
-    frames_of_strip = _pixels(strip.get_attribute("src"))
-    size = moving[-1].shape[0] // 16
-    shown = moving[-1][size // 2 :: size, size // 2 :: size]
-    np.testing.assert_allclose(shown, frames_of_strip[:, -16:], atol=1)
-
-
-def test_sliders_answer_to_the_keyboard_and_play_by_themselves(page):
-    slider = _one(page, "#interpolation-slider")
-    slider.send_keys("\ue010")  # end
-    assert slider.get_attribute("value") == slider.get_attribute("max")
-    slider.send_keys("\ue011", "\ue014", "\ue014")  # home, arrow right twice
-    assert slider.get_attribute("value") == "2"
-    slider.send_keys("\ue011")
-    assert slider.get_attribute("value") == "0"
-    assert _one(page, "#interpolation output").text == "0% of the way"
-    label = _one(page, "#interpolation label")
-    assert label.get_attribute("for") == slider.get_attribute("id")
-    button = _one(page, "#interpolation button")
-    button.click()
-    script = """
-      const [slider, done] = arguments;
-      const look = () => slider.value === slider.max ? done(true) : setTimeout(look, 20);
-      look();"""
-    assert page.execute_async_script(script, slider)
-    assert button.text == "Play"
-
-
-def test_the_page_shows_the_numbers_of_results_json(page):
-    text = _one(page, "#measurements").text
-    for number in ("0.006123", "0.02010", "0.9512", "± 0.012 (std of 3)", "± 0.067", "2.345"):
-        assert number in text
-    assert "PSNR is not defined here: an image is met." in text
-    assert "1,437 train, 360 test" in text
-    for details in page.find_elements("css selector", "#measurements summary"):
-        details.click()
-    assert "round <b>" in _one(page, "#measurements").text
-    headline = _one(page, "header").text
-    for number in ("0.00612", "2.35 bits", "0.951", "5 min 13 s", "8 numbers", "360 in the split"):
-        assert number in headline
-
-
-def test_every_picture_says_what_it_is_and_the_page_fits_a_phone(page):
-    unnamed = """return [...document.images].filter(
-      i => !i.alt && !i.closest('[role=img][aria-label]')).length"""
-    assert page.execute_script(unnamed) == 0
-    controls = "return [...document.querySelectorAll('input')].every(i => i.labels.length === 1)"
-    assert page.execute_script(controls)
-    size = {"width": 360, "height": 740, "deviceScaleFactor": 1, "mobile": True}
-    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    try:
-        assert page.execute_script("return document.documentElement.scrollWidth") <= 360
-    finally:
-        page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+from tests.report_workdirs import AMOUNTS, RESULTS, STEP, pixels, write_model
 
 
 def test_what_is_missing_is_said_with_the_command_that_makes_it(tmp_path):
     config = tiny.config()
-    _write_model(tmp_path / "run", config)
+    write_model(tmp_path / "run", config)
     (tmp_path / "run" / workdir.METRICS).unlink()
     path = report.report(config, tmp_path / "run", config_path="my.py", amounts=AMOUNTS)
     text = path.read_text()
@@ -287,9 +29,6 @@ def test_what_is_missing_is_said_with_the_command_that_makes_it(tmp_path):
     assert "Nothing has been measured yet." in text and f"{command}evaluate<" in text
     assert "The held-out loss over time is not measured yet." in text
     assert "no record of training" in text
-    _write_results(tmp_path / "run", step=STEP - 1)
-    text = report.report(config, tmp_path / "run", amounts=AMOUNTS).read_text()
-    assert "results.json is of step 6, the model of step 7" in text and "0.006123" not in text
 
 
 def test_suites_without_results_are_named(directory):
@@ -303,6 +42,10 @@ def test_suites_without_results_are_named(directory):
     *_, last = about.unmeasured(context, measured, command)
     assert re.search(r"^Not measured yet: (\w+, )*probe\b", last.sentence)
     assert re.search(r"--mode=evaluate --config.eval.suite=(\w+,)*probe\b", last.command)
+    older = {"model": {"step": STEP - 1}, "results": RESULTS}
+    (only,) = about.unmeasured(context, older, command)
+    assert "results.json is of step 6, the model of step 7" in only.sentence
+    assert about.measurements(context, older) == [] and about.current(older, STEP) == {}
     del context.__dict__["known"]
     context.splits = {name: ArraySource(tiny.images(4)) for name in ("train", "test")}
     sentences = [part.sentence for part in about.unmeasured(context, measured, command)]
@@ -314,6 +57,14 @@ def test_suites_without_results_are_named(directory):
 def test_a_workdir_without_a_model_is_refused(tmp_path):
     with pytest.raises(CheckpointError, match="does not exist; train a model there first"):
         report.report(tiny.config(), tmp_path / "none")
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+    """A workdir of a model."""
+    directory = tmp_path_factory.mktemp("runs") / "run"
+    write_model(directory, tiny.config())
+    return directory
 
 
 def test_what_does_not_fit_is_refused_before_pictures_are_made(directory, tmp_path, monkeypatch):
@@ -332,14 +83,14 @@ def test_a_strip_holds_its_frames_side_by_side(size, channels):
     shades = rng.uniform(-1, 1, (3, 1, 1, channels)).astype(np.float32)
     images = np.broadcast_to(shades, (3, size, size, channels))
     strip = frames.strip(images)
-    pixels = _pixels(strip.uri).reshape(size, 3 * size, -1)
+    shown = pixels(strip.uri).reshape(size, 3 * size, -1)
     assert (strip.count, strip.size) == (3, size)
     exact = frames.is_lossless(size)
     assert strip.uri.startswith(f"data:image/{'png' if exact else 'jpeg'};base64,")
     want = np.round((shades + 1) * 127.5)
     for i in range(3):  # no frame bleeds into another
-        shown = pixels[:, i * size : (i + 1) * size]
-        np.testing.assert_allclose(shown, np.broadcast_to(want[i], shown.shape), atol=1 - exact)
+        frame = shown[:, i * size : (i + 1) * size]
+        np.testing.assert_allclose(frame, np.broadcast_to(want[i], frame.shape), atol=1 - exact)
 
 
 def test_images_are_shown_at_whole_multiples_of_their_size():
@@ -439,3 +190,59 @@ def test_attributes_to_edit_are_those_that_codes_tell_best(tmp_path):
     assert scales[2] == 0 and scales[-1] == -scales[0] == pytest.approx(3, abs=0.5)
     attributes[:] = 1
     assert edits.choose(Context, 2) is None
+
+
+class _Photos:
+    """A model of any size whose pictures are a photograph, and noisy ones on the way to it."""
+
+    def __init__(self, size):
+        china = Image.fromarray(load_sample_image("china.jpg")).crop((100, 0, 527, 427))
+        photo = np.asarray(china.resize((size, size), Image.Resampling.BILINEAR))
+        noise = np.random.default_rng(0).normal(0, 60, photo.shape)
+        self.photo = np.float32(photo / 127.5 - 1)
+        self.noisy = np.float32(np.clip(photo + noise, 0, 255) / 127.5 - 1)
+
+    def images(self, *counts):
+        return np.broadcast_to(self.photo, (*counts, *self.photo.shape))
+
+    def encode(self, images, rng=None):
+        return np.zeros((len(images), 4), np.float32)
+
+    def endpoint(self, z):
+        return np.broadcast_to(self.noisy, (len(z), *self.noisy.shape))
+
+    def decode(self, z, *args, **plan):
+        return self.images(len(z))
+
+    def interpolate(self, first, second, points, **plan):
+        return self.images(len(first), points)
+
+    def edit(self, images, step, scales, **plan):
+        return self.images(len(images), len(scales))
+
+    def trajectory(self, z, *, steps, **plan):
+        path = np.broadcast_to(self.noisy, (steps + 1, len(z), *self.noisy.shape))
+        return Sample(path[-1], path, np.linspace(1, 0, steps + 1), steps)
+
+    def sample(self, num, rng, **how):
+        return self.images(num)
+
+
+@pytest.mark.parametrize("size", [64, 128, 256])
+def test_pages_of_large_photographs_stay_below_15_mb(size):
+    model, sample, amounts = _Photos(size), tiny.config().sample, report.Amounts.of_size(size)
+    names = tuple(map(str, range(amounts.directions)))
+    steps, scales = np.zeros((len(names), 4)), range(amounts.scales)
+    images, pairs = model.images(amounts.among), [(0, 1)] * amounts.pairs
+    every = {"steps": report.WALK_STEPS, "every": amounts.every}
+    shown = [
+        films.interpolation(model, images, pairs, sample, points=amounts.points),
+        *films.edits(model, images[: amounts.edited], Directions(names, steps), scales, sample),
+        films.trajectories(model, images[: amounts.walks], **every),
+    ]
+    pictures = [picture.strip for film in shown for group in film.groups for picture in group]
+    made = stills.reconstructions(model, images, sample, first=8, worst=amounts.worst)
+    pictures += [strip for one in made.first + made.worst for strip in one[:3]]
+    pictures += stills.samples(model, amounts.samples)
+    assert sum(len(strip.uri) for strip in pictures) < 14e6
+    assert all(strip.count * size < 16_384 for strip in pictures)  # what browsers decode

@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 import pathlib
+from typing import Self
 
 from dbae_jax import evaluate, files, prior, results, sharding, summaries, workdir
 from dbae_jax.api import DBAE
@@ -25,22 +26,27 @@ log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class Amounts:
-    """How much is shown: less of large images, so that the page stays below 15 MB."""
+    """How much is shown."""
 
     among: int = 128  # images of which the worst reconstructions are shown
     worst: int = 4
     pairs: int = 6
     points: int = 17  # frames of an interpolation
     edited: int = 6  # images that a slider edits
-    scales: int = 11  # frames of an edit
+    scales: int = 11  # frames of an edit, an odd number: the one in the middle is no edit
     directions: int = 12
     walks: int = 3
     every: int = 2  # steps a frame of a walk; a divisor of WALK_STEPS
     samples: int = 60
 
-
-LARGE_FROM = 128  # pixels
-LARGE = Amounts(among=32, pairs=4, points=11, edited=3, scales=9, every=5, samples=36)
+    @classmethod
+    def of_size(cls, size: int) -> Self:
+        """Returns amounts for images of a size: less of large ones, for a page below 15 MB."""
+        if size < 128:
+            return cls()
+        if size < 256:
+            return cls(among=32, pairs=4, points=11, edited=3, scales=9, every=5, samples=36)
+        return cls(16, 2, 2, 9, 2, 7, directions=6, walks=2, every=10, samples=16)
 
 
 def report(
@@ -72,8 +78,7 @@ def report(
     context = evaluate.make_context(config, directory, loaded, mesh)
     command = about.Command(config_path, directory)
     path = directory / FILE
-    if amounts is None:
-        amounts = LARGE if config.data.image_size >= LARGE_FROM else Amounts()
+    amounts = amounts or Amounts.of_size(config.data.image_size)
     content = page.render(make_page(context, directory, measured, command, amounts))
     files.write_text(path, content)
     log.info("The report, %.1f MB, is %s.", len(content) / 1e6, path)
