@@ -138,4 +138,10 @@ def get_config() -> ConfigDict:
     c.eval.probe_epochs = 15
     c.eval.probe_batch_size = 128
     c.eval.probe_learning_rate = 1e-3  # of Adam
+    c.eval.num_generated = 10_000  # images that the suite "generation" draws from the prior
+    c.eval.generated_sets = 1  # so many sets of them, of seeds 0, 1, ...: mean and spread are given
+    c.eval.inception = False  # compare them on Inception's features too; needs published weights
+    c.eval.vgg16 = False  # precision and recall on VGG16's features too; needs published weights
+    c.eval.fid_preset = ""  # "diffae", "infodiff10k-clean" or "adm": the published protocol of FID,
+    # whose numbers of images must be there; "": the distance goes by the network's name
     return c

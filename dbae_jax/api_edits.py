@@ -53,8 +53,9 @@ class Edits:
           **plan: as `decode` takes it.
         """
         z = self.encode(images)
+        there = editing.moved(z, direction, scales)
         x_T = np.repeat(self.endpoint(z), len(scales), axis=0) if fix_endpoint else None
-        return self.decode_rows(editing.moved(z, direction, scales), x_T, rng, **plan)
+        return self.decode_rows(there, x_T, rng, **plan)
 
     def decode_rows(
         self, z: np.ndarray, x_T: np.ndarray | None = None, rng: Rng = None, **plan

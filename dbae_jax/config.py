@@ -73,6 +73,11 @@ ADDED = {
     "eval.probe_epochs": 15,
     "eval.probe_batch_size": 128,
     "eval.probe_learning_rate": 1e-3,
+    "eval.num_generated": 10_000,
+    "eval.generated_sets": 1,
+    "eval.inception": False,
+    "eval.vgg16": False,
+    "eval.fid_preset": "",
 }
 
 

@@ -15,9 +15,8 @@ from sklearn.linear_model import LogisticRegression
 
 from dbae_jax.errors import DataError
 
-PROBES = ("logistic", "ridge")
 MAX_ITERATIONS = 3_000  # of the logistic probe
-RIDGE = 1e-4  # penalty of the ridge probe, in units of N times the mean variance of a code
+RIDGE = 1e-7  # penalty of the ridge probe, in units of N times the mean variance of a code
 _PARALLEL = 1e-4  # radians below which an arc is a line
 
 
@@ -119,12 +118,12 @@ def directions(
 
     Args:
       z: [N, D], codes.
-      targets: [N, K], 0 or 1; or real numbers, whose probe is ridge regression. Class labels: see
-        `one_vs_rest`.
+      targets: [N, K], 0 or 1; or real numbers, for which ridge regression stands in for logistic.
+        Class labels: see `one_vs_rest`.
       names: of the K attributes.
       probe: "logistic", logistic regression with the penalty |w|^2 / 2 beside the sum of the
-        losses; or "ridge", the normal of least squares on 0 and 1, which is that of Fisher's
-        discriminant.
+        losses; "ridge", the normal of least squares on 0 and 1, which is that of Fisher's
+        discriminant; or "means", from the mean of codes without the attribute to that with it.
       normalise: whether the probe sees codes of mean 0 and std 1.
 
     Raises:
@@ -139,8 +138,8 @@ def directions(
     x = (z - z.mean(axis=0)) / std
     steps = []
     for name, target in zip(names, targets.T, strict=True):
-        binary = np.isin(target, (0, 1)).all()
-        normal = _logistic(x, target) if binary and probe == "logistic" else _ridge(x, target)
+        real = not np.isin(target, (0, 1)).all()
+        normal = PROBES["ridge" if real and probe == "logistic" else probe](x, target)
         length = np.linalg.norm(normal)
         if length == 0:
             raise DataError(f"the codes know nothing of {name!r}: it has no direction.")
@@ -214,7 +213,7 @@ def _checked(
 ) -> tuple[np.ndarray, np.ndarray]:
     z, targets = np.asarray(z, np.float64), np.asarray(targets, np.float64)
     if probe not in PROBES:
-        raise DataError(f"probe={probe!r} is not allowed: it must be {' or '.join(PROBES)}.")
+        raise DataError(f"probe={probe!r} is not allowed: it must be one of {', '.join(PROBES)}.")
     if z.ndim != 2 or targets.shape != (len(z), len(names)):
         raise DataError(
             f"directions take codes [N, D] and targets [N, {len(names)}], got {list(z.shape)} and "
@@ -239,3 +238,15 @@ def _ridge(x: np.ndarray, target: np.ndarray) -> np.ndarray:
     gram = x.T @ x  # x has mean 0
     penalty = RIDGE * np.trace(gram) / len(gram)
     return np.linalg.solve(gram + penalty * np.eye(len(gram)), x.T @ (target - target.mean()))
+
+
+def _means(x: np.ndarray, target: np.ndarray) -> np.ndarray:
+    return x.T @ (target - target.mean())  # of 0 and 1: a multiple of the means' difference
+
+
+# Normals of probes: (x [N, D] of mean 0, target [N]) -> [D].
+PROBES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
+    "logistic": _logistic,
+    "ridge": _ridge,
+    "means": _means,
+}

@@ -19,7 +19,15 @@ from dbae_jax import build, digest, prior, processes, results, sharding, summari
 from dbae_jax.api import DBAE
 from dbae_jax.config import Config, to_dict
 from dbae_jax.errors import ConfigError
-from dbae_jax.evaluators import editing, information, pictures, probe, reconstruction
+from dbae_jax.evaluators import (
+    disentanglement_suite,
+    editing,
+    generation_suite,
+    information,
+    pictures,
+    probe,
+    reconstruction,
+)
 from dbae_jax.evaluators.context import Context, Suite
 from dbae_jax.results import Book
 from dbae_jax.workdir import Loaded
@@ -29,6 +37,8 @@ SUITES: dict[str, Suite] = {
     "reconstruction": reconstruction.SUITE,
     "information": information.SUITE,
     "probe": probe.SUITE,
+    "disentanglement": disentanglement_suite.SUITE,
+    "generation": generation_suite.SUITE,
     "editing": editing.SUITE,
 }
 # Groups of them, of which those are measured that apply.
@@ -67,14 +77,15 @@ def evaluate(config: Config, directory: pathlib.Path) -> dict[str, Any]:
     context = make_context(config, directory, loaded, mesh)
     plan = make_plan(context, names)
     book = Book(directory, _about(directory, loaded))
-    for name in _pending(book, context, plan):
+    pending = _pending(book, context, plan)
+    for name in pending:
         _measure(context, book, name, plan[name])
 
     entries = _entries(book, context, SUITES)
     summary = digest.summary(book.model, entries)
     if not workdir.differing(to_dict(loaded.config), config, OF_DATA):
         digest.write(directory, summary)
-        _paint(context, directory, plan, entries)
+        _paint(context, directory, entries, pending)
     digest.report(_entries(book, context, plan))
     log.info("%s is in %s.", results.FILE, directory)
     return summary
@@ -192,21 +203,24 @@ def _measure(context: Context, book: Book, name: str, settings: dict[str, Any]) 
 def _paint(
     context: Context,
     directory: pathlib.Path,
-    plan: dict[str, dict[str, Any]],
     entries: dict[str, dict[str, Any]],
+    pending: list[str],
 ) -> None:
-    """Shows what was asked for."""
+    """Shows what was measured now, and what was before if its pictures are not there."""
+
+    def shown(suite: str, *names: str) -> list[pathlib.Path] | None:
+        paths = [directory / f"{name}.png" for name in names]
+        there = all(path.exists() for path in paths)
+        return paths if suite in pending or (suite in entries and not there) else None
+
     config, model = context.config, context.model
     pictures.loss_curve(directory / "loss_curve.png", summaries.read(directory))
-    if "information" in plan:
+    if paths := shown("information", "loss_by_time"):
         details = entries["information"]["scores"]["unexplained_bits_per_dim"]["details"]
-        pictures.loss_by_time(directory / "loss_by_time.png", details["curves"])
-    if "reconstruction" in plan:
+        pictures.loss_by_time(*paths, details["curves"])
+    if paths := shown("reconstruction", "reconstructions", "trajectory", "interpolation"):
         number = config.eval.num_pictures
         images, labels = context.some("test", 4 * number)
-        shown = images[:number]
-        pictures.reconstructions(directory / "reconstructions.png", model, shown, config.sample)
-        pictures.trajectories(directory / "trajectory.png", model, shown)
-        pictures.interpolation(
-            directory / "interpolation.png", model, images, labels, config.sample
-        )
+        pictures.reconstructions(paths[0], model, images[:number], config.sample)
+        pictures.trajectories(paths[1], model, images[:number])
+        pictures.interpolation(paths[2], model, images, labels, config.sample)

@@ -5,6 +5,7 @@ import dataclasses
 from dbae_jax.errors import ConfigError
 
 GROUP_NORM_GROUPS = 32
+FID_PRESETS = ("diffae", "infodiff10k-clean", "adm")  # keys of metrics.generation.PRESETS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -303,11 +304,16 @@ class EvalConfig:
     probe_epochs: int
     probe_batch_size: int
     probe_learning_rate: float
+    num_generated: int
+    generated_sets: int
+    inception: bool
+    vgg16: bool
+    fid_preset: str
 
     def check(self, path: str) -> None:
         for key in (
             *("batch_size", "num_pictures", "information_points"),
-            *("seeds", "probe_epochs", "probe_batch_size"),
+            *("seeds", "probe_epochs", "probe_batch_size", "num_generated", "generated_sets"),
         ):
             require(getattr(self, key) >= 1, f"{path}.{key}={getattr(self, key)}", "at least 1")
         for key in ("num_images", "num_train_images", "num_probe_images"):
@@ -316,6 +322,12 @@ class EvalConfig:
         share, rate = self.validation_share, self.probe_learning_rate
         require(0 < share < 1, f"{path}.validation_share={share}", "in (0, 1)")
         require(rate > 0, f"{path}.probe_learning_rate={rate}", "positive")
+        one_of(self.fid_preset, f"{path}.fid_preset", ("", *FID_PRESETS))
+        require(
+            self.inception or not self.fid_preset,
+            f"{path}.fid_preset={self.fid_preset!r}",
+            f"empty unless {path}.inception is True",
+        )
 
 
 def _check_tower(tower: EncoderConfig | UNetConfig, path: str) -> None:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from dbae_jax import evaluate
 from dbae_jax.data import shapes
 from dbae_jax.errors import DataError, TooFewError
 from dbae_jax.evaluators.disentanglement import (
@@ -12,7 +13,9 @@ from dbae_jax.evaluators.disentanglement import (
     standardised,
     turn,
 )
+from dbae_jax.evaluators.disentanglement_suite import SUITE
 from dbae_jax.metrics.disentanglement import tad_over_folds
+from tests import stubs
 
 SMALL = Settings(rows=2000, rotations=3, dci_rows=400, trees=3)
 
@@ -102,3 +105,29 @@ def test_what_will_not_do_is_refused(known):
         attribute_scores(np.where(np.arange(len(z))[:, None] == 3, np.nan, z), attributes, names)
     with pytest.raises(DataError, match="a single dimension"):
         attribute_scores(z[:, :1], attributes, names, SMALL)
+
+
+def test_the_suite_measures_codes_where_it_can(known):
+    factors, attributes, z = known
+    images = stubs.images(np.clip(z[:, :8] / 30, -1, 1))
+    parts = {"train": slice(0, 300), "test": slice(300, 500)}
+    splits = {
+        split: stubs.Data(
+            images[rows], shapes.ATTRIBUTE_NAMES, attributes=attributes[rows], factors=factors[rows]
+        )
+        for split, rows in parts.items()
+    }
+    context = stubs.context(splits)
+    assert SUITE.obstacle(context) is None and evaluate.SUITES["disentanglement"] is SUITE
+    assert SUITE.settings(context)["images"] == [300, 200]
+    measured = SUITE.measure(context)
+    assert measured.counts == {"train": 300, "test": 200}
+    assert {"tad", "attrs_rotated", "mig", "dci_completeness_rotated"} <= measured.scores.keys()
+    assert measured.scores["mig"]["value"] > 2 * measured.scores["mig_rotated"]["value"]
+    assert measured.scores["tad"]["details"]["attributes"].keys() == set(shapes.ATTRIBUTE_NAMES)
+
+    digits = {s: stubs.Data(images[:9], label=np.arange(9)) for s in parts}
+    assert "neither attributes nor factors" in SUITE.obstacle(stubs.context(digits))
+    margins = {s: stubs.Data(images[:9], attributes=z[:9]) for s in parts}
+    assert "are real numbers" in SUITE.obstacle(stubs.context(margins))
+    assert "a single one" in SUITE.obstacle(stubs.context(splits, **{"model.latent_dim": 1}))

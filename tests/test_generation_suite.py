@@ -2,22 +2,27 @@
 
 import dataclasses
 import json
+import types
 
+import jax
 import numpy as np
 import pytest
 
-from dbae_jax import files
+from dbae_jax import evaluate, files, results, sections
 from dbae_jax.data import sources
-from dbae_jax.errors import DataError, TooFewError
-from dbae_jax.evaluators import generation
+from dbae_jax.errors import CheckpointError, ConfigError, DataError, TooFewError
+from dbae_jax.evaluators import generation, label_net_fit
+from dbae_jax.evaluators.generation_suite import SUITE, drawn, over_sets
 from dbae_jax.evaluators.label_net import LabelNet
+from dbae_jax.evaluators.label_net_fit import FitSettings
 from dbae_jax.images import save_image
 from dbae_jax.metrics import generation as metric
 from dbae_jax.metrics.networks import label_net as network
+from dbae_jax.metrics.networks import published
 from dbae_jax.metrics.networks.inception import Outputs
 from dbae_jax.metrics.networks.published import INCEPTION, FeatureNet, Origin
 from dbae_jax.sample_files import batches
-from tests import metric_goldens
+from tests import metric_goldens, stubs, tiny
 
 PUBLISHED = Origin(INCEPTION, ("6726825d" + 56 * "0",))
 
@@ -226,3 +231,137 @@ def test_drawn_images_are_read_back_in_order(tmp_path, monkeypatch, file_format)
     (tmp_path / "samples.json").write_text(json.dumps({"format": "jpeg"}))
     with pytest.raises(DataError, match="in which of png, npz"):
         next(batches(tmp_path, 2))
+
+
+class Generator(stubs.Model):
+    """Draws patterns of its keys: noise in four blocks."""
+
+    prior = types.SimpleNamespace(step=3)
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.drawn = 0
+
+    def sample(self, num, keys, **how):
+        self.drawn += num
+        blocks = jax.vmap(lambda key: jax.random.uniform(key, (2, 2, 1)))(keys)
+        return 2 * np.asarray(blocks).repeat(8, axis=1).repeat(8, axis=2) - 1
+
+
+@pytest.fixture
+def context(tmp_path, monkeypatch):
+    """Digits, a model that draws, and a judge of one epoch."""
+    quick = FitSettings(epochs=1)
+    load_or_fit = label_net_fit.load_or_fit
+    monkeypatch.setattr(
+        label_net_fit, "load_or_fit", lambda *a, **k: load_or_fit(*a, **k, settings=quick)
+    )
+    splits = {split: sources.digits(split, 16) for split in ("train", "test")}
+
+    def make(model=Generator, **overrides):
+        chosen = {"eval.num_generated": 70} | {f"eval.{k}": v for k, v in overrides.items()}
+        model = model(tiny.config(**chosen))
+        return stubs.context(splits, cache=tmp_path / "cache", model=model, **chosen)
+
+    return make
+
+
+def test_the_suite_draws_once_and_compares(context, tmp_path):
+    """Two sets of images, which the next evaluation finds; more images draw the missing ones."""
+    first = context(generated_sets=2)
+    settings = SUITE.settings(first)
+    assert settings["seeds"] == [0, 1] and settings["how"]["prior_steps"] == 5
+    assert settings["real"] == [1437, 360] and "inception" not in settings
+    measured = SUITE.measure(first)
+    (name,) = (n[3:] for n in measured.scores if n.startswith("fd_") and "floor" not in n)
+    assert name.startswith("labelnet-digits-")
+    expected = {f"{n}_{name}" for n in ("fd", "kd", "precision", "recall")}
+    expected |= {"confidence", "class_distance", f"fd_{name}_floor", f"fd_{name}_floor_halves"}
+    assert measured.scores.keys() == expected and first.model.drawn == 140
+    assert measured.counts == {"generated": 70, "test": 360}
+    scores = measured.scores
+    assert len(scores[f"fd_{name}"]["values"]) == len(scores["confidence"]["values"]) == 2
+    assert scores[f"fd_{name}"]["value"] > 5 * scores[f"fd_{name}_floor"]["value"] > 0
+    assert scores[f"fd_{name}_floor"]["details"]["images"] == [70, 360]
+    folders = sorted((tmp_path / "cache").glob("generated_*"))
+    assert [folder.name[-2:] for folder in folders] == ["_0", "_1"]
+
+    again = context()
+    one = SUITE.measure(again)
+    assert again.model.drawn == 0 and "values" not in one.scores["confidence"]
+    assert one.scores["confidence"]["value"] == scores["confidence"]["values"][0]
+    more = context(num_generated=300)
+    SUITE.measure(more)
+    assert more.model.drawn == 300  # files are drawn whole: 256 images and 44
+    few = SUITE.measure(context(num_generated=20))
+    # Fewer images than the network has features.
+    reason = few.scores[f"fd_{name}"]["details"]["reason"]
+    assert few.scores[f"fd_{name}"]["value"] is None and reason.endswith("got 20 and 360.")
+
+
+def test_images_drawn_in_another_way_have_another_folder(context, tmp_path):
+    list(drawn(context(), 0))
+    other = context()
+    other.model.step = 8
+    list(drawn(other, 0))
+    assert other.model.drawn == 70 and len(list((tmp_path / "cache").iterdir())) == 2
+
+
+def test_the_suite_says_what_it_lacks(context, tmp_path):
+    class Bare(stubs.Model):
+        @property
+        def prior(self):
+            raise CheckpointError("This model has no latent prior to sample from.")
+
+    assert SUITE.obstacle(context(Bare)) == "This model has no latent prior to sample from"
+    assert SUITE.obstacle(context()) is None
+    plain = {split: stubs.Data(_pixels(3, 9)) for split in ("train", "test")}
+    unknown = stubs.context(plain, model=Generator(tiny.config()))
+    assert "have neither labels nor attributes" in SUITE.obstacle(unknown)
+    real = {"attributes": np.linspace(-1, 1, 18).reshape(9, 2)}
+    measured = {split: stubs.Data(_pixels(3, 9), **real) for split in ("train", "test")}
+    unknown = stubs.context(measured, model=Generator(tiny.config()))
+    assert "are real numbers" in SUITE.obstacle(unknown)
+    inception = {"inception": True, "weights_dir": str(tmp_path)}
+    with pytest.raises(CheckpointError, match=r"pt_inception.*download https://github.com"):
+        SUITE.settings(context(**inception))
+    with pytest.raises(DataError, match=r"10000 generated and all real images, here are 70"):
+        SUITE.settings(context(**inception, fid_preset="infodiff10k-clean"))
+    with pytest.raises(ConfigError, match=r"fid_preset='adm'.*empty unless .*inception is True"):
+        context(fid_preset="adm")
+    assert set(sections.FID_PRESETS) == set(metric.PRESETS)
+    assert evaluate.SUITES["generation"] is SUITE
+
+
+def test_inceptions_scores_are_of_training_images(context, monkeypatch):
+    """With a stand-in of the published network; and a protocol of few images."""
+    monkeypatch.setattr(
+        published, "load_inception", lambda where, how, download: _net(PUBLISHED, how)
+    )
+    small = dataclasses.replace(metric.PRESETS["adm"], generated=70, real=300)
+    monkeypatch.setitem(metric.PRESETS, "adm", small)
+    asked = context(inception=True, fid_preset="adm")
+    settings, measured = SUITE.settings(asked), SUITE.measure(asked)
+    assert measured.scores["fid"]["details"]["real_images"] == 300
+    assert settings["inception"]["preset"] == "adm"
+    assert settings["inception"]["preparation"] == "tensorflow_1"
+    assert {"kid", "inception_score", "confidence"} <= measured.scores.keys()
+    assert measured.counts == {"generated": 70, "test": 360, "train": 300}
+
+    digest = ("397923af" + 56 * "0",)
+    monkeypatch.setattr(
+        published, "load_vgg16", lambda where, download: _net(Origin(published.VGG16, digest))
+    )
+    asked = context(vgg16=True)
+    settings, measured = SUITE.settings(asked), SUITE.measure(asked)
+    assert {"precision_vgg16", "recall_vgg16"} <= measured.scores.keys()
+    assert settings["vgg16"]["weights_sha256"] == list(digest) and "inception" not in settings
+    assert measured.counts["train"] == 1437
+
+
+def test_a_score_that_one_set_lacks_has_none():
+    have = {"a": results.score(1.0, "lower", net="n"), "b": results.score(2.0, "lower")}
+    lack = {"a": results.score(3.0, "lower", net="n"), "b": results.score(np.nan, None, reason="r")}
+    joined = over_sets([have, lack])
+    assert joined["a"]["values"] == [1, 3] and joined["a"]["details"] == {"net": "n"}
+    assert joined["b"]["value"] is None and joined["b"]["details"]["reason"] == "r"

@@ -20,7 +20,7 @@ from dbae_jax.data import sources
 from dbae_jax.data.sources import Source
 from dbae_jax.errors import DataError
 from dbae_jax.metrics.networks import published
-from dbae_jax.metrics.networks.published import PerceptualNet
+from dbae_jax.metrics.networks.published import FeatureNet, PerceptualNet
 from dbae_jax.results import Measured
 
 log = logging.getLogger(__name__)
@@ -76,6 +76,31 @@ class Context:
         """
         section = self.config.eval
         return published.load_lpips(
+            pathlib.Path(section.weights_dir).expanduser(), download=section.download_weights
+        )
+
+    def inception_net(self, preparation: str) -> FeatureNet:
+        """Returns the published network of FID; `preparation`: of images for it.
+
+        Raises:
+          CheckpointError: if its file is missing or wrong.
+        """
+        section = self.config.eval
+        return published.load_inception(
+            pathlib.Path(section.weights_dir).expanduser(),
+            preparation,
+            download=section.download_weights,
+        )
+
+    @functools.cached_property
+    def vgg16_net(self) -> FeatureNet:
+        """The published network of improved precision and recall.
+
+        Raises:
+          CheckpointError: if its file is missing or wrong.
+        """
+        section = self.config.eval
+        return published.load_vgg16(
             pathlib.Path(section.weights_dir).expanduser(), download=section.download_weights
         )
 

@@ -23,12 +23,10 @@ def obstacle(context: Context) -> str | None:
         return None
     data = context.config.data
     if data.lmdb:
-        return (
-            f"LMDB files such as {data.lmdb} hold neither labels nor attributes: prepare the data"
-        )
+        return f"{data.lmdb} is an LMDB file, which holds neither labels nor attributes"
     return (
-        f"the images of {data.name} have neither labels nor attributes: its attribute files were "
-        "missing when it was prepared; docs/data.md says which data sets have them"
+        f"the images of {data.name} were prepared without labels or attributes, its attribute "
+        "files missing, or it has none; docs/data.md says which data sets have them"
     )
 
 
@@ -41,15 +39,23 @@ def check(context: Context, name: str) -> None:
     reason = obstacle(context)
     if reason:
         raise DataError(f"There is no attribute {name!r}: {reason}.")
-    if "label" not in context.known:
-        editing.check_name(name, context.attribute_names)
+    classes = tuple(getattr(context.splits["train"], "class_names", ()))
+    names = (*context.attribute_names, *classes)
+    if "label" not in context.known or classes:
+        editing.check_name(name, names)
+    elif not name.isdigit() and name not in names:
+        among = f"{', '.join(names)}, and " if names else ""
+        raise DataError(
+            f"There is no attribute {name!r}: there are {among}the classes of "
+            f"{context.config.data.name}, which are called by their numbers."
+        )
 
 
 def targets(context: Context) -> tuple[tuple[str, ...], np.ndarray]:
     """Returns names of attributes and values [N, K] of the training images with codes.
 
     Attributes come first; each class of the labels follows, as an attribute with the name of the
-    class, or its number where it has none.
+    class, or its number where it has none. (Of equal names, the first is found by it.)
     """
     known = context.codes("train").known
     names, columns = (), []
@@ -61,9 +67,8 @@ def targets(context: Context) -> tuple[tuple[str, ...], np.ndarray]:
         called = getattr(context.splits["train"], "class_names", ())
         classes, held = editing.one_vs_rest(known["label"])
         for number, column in zip(classes, held.T, strict=True):
-            name = str(called[number]) if called else str(number)
-            if name not in names:
-                names, columns = (*names, name), [*columns, column]
+            names = (*names, str(called[number]) if called else str(number))
+            columns.append(column)
     return names, np.stack(columns, axis=1)
 
 

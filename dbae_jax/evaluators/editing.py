@@ -5,6 +5,7 @@ reported beside. Each attribute is edited by its direction (`evaluators.directio
 following z and with x_T kept; what is scored says `edit_scores`.
 """
 
+import dataclasses
 import logging
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -14,7 +15,7 @@ from scipy.special import logsumexp
 
 from dbae_jax.editing import Directions
 from dbae_jax.errors import DataError
-from dbae_jax.evaluators import directions, label_net, label_net_fit
+from dbae_jax.evaluators import directions, judge, label_net, label_net_fit
 from dbae_jax.evaluators.context import Context, Suite
 from dbae_jax.evaluators.edit_scores import EditScores, edit_scores
 from dbae_jax.evaluators.reconstruction import noise_seed
@@ -42,12 +43,7 @@ class Judge(Protocol):
 
 def obstacle(context: Context) -> str | None:
     """Returns why there is nothing to edit or to judge, or None."""
-    reason = directions.obstacle(context)
-    if reason or "attributes" not in context.known:
-        return reason
-    attributes = context.splits["train"][0]["attributes"]
-    real = not np.isin(attributes, (0, 1)).all()
-    return "attributes that are real numbers have no judge" if real else None
+    return directions.obstacle(context) or judge.obstacle(context)
 
 
 def settings(context: Context) -> dict[str, Any]:
@@ -59,51 +55,54 @@ def settings(context: Context) -> dict[str, Any]:
         "probe": PROBE,
         "normalise_codes": context.config.eval.normalise_codes,
         "related": RELATED,
-        "judge": {"most_images": label_net_fit.FitSettings().most_images},
+        "judge": dataclasses.asdict(label_net_fit.FitSettings()),
         "sample": vars(context.config.sample),
     }
 
 
 def measure(context: Context) -> Measured:
     """Trains the judge, or reads it from the cache, and scores edits of all that can be edited."""
-    judge = make_judge(context)
-    tested, known = context.some("test", context.limit("test"))[0], context.codes("test").known
-    what = known["attributes"] if judge.kind == "attributes" else known["label"]
-    held_out = label_net.held_out(judge, tested, what)
-    about = {"judge": judge.origin.net, "judge_accuracy": held_out["accuracy"]}
-    return measure_with(judge, context, about)
+    net = judge.make(context)
+    known = context.codes("test").known
+    what = known["attributes" if net.kind == "attributes" else "label"]
+    held_out = label_net.held_out(net, context.images("test"), what)
+    about = {"judge": net.origin.net, "judge_accuracy": held_out["accuracy"]}
+    measured = measure_with(net, context, about)
+    if "auroc" in held_out:
+        for mode in MODES:
+            measured.scores[f"target_{mode}"]["details"]["judge_auroc"] = held_out["auroc"]
+    return measured
 
 
-def measure_with(judge: Judge, context: Context, about: Mapping[str, Any]) -> Measured:
+def measure_with(net: Judge, context: Context, about: Mapping[str, Any]) -> Measured:
     """Scores edits by a judge.
 
     Args:
-      judge: of attributes, or of classes, each then an attribute against the others.
+      net: of attributes, or of classes, each then an attribute against the others.
       context: model and data.
       about: of the judge, for the details of every score.
 
     Raises:
       DataError: if no attribute of the judge has a direction.
     """
-    names, values = directions.targets(context)
-    chosen = [names.index(label) for label in judge.labels]
-    correlation = _correlation(values[:, chosen])
-    real = log_odds(judge, context.images("test"))
+    names, values = _judged(net, context)
+    correlation = _correlation(values)
+    real = log_odds(net, context.images("test"))
     varied = np.isfinite(np.diag(correlation)) & (real.std(axis=0) > 0)
     kept = np.flatnonzero(varied)
     if len(kept) < 2:
         raise DataError("Fewer than two attributes differ between images: edits cannot be scored.")
-    found = directions.find(context, [judge.labels[i] for i in kept], probe=PROBE)
+    found = directions.find(context, [names[i] for i in kept], probe=PROBE)
     related = np.abs(correlation[np.ix_(kept, kept)]) >= RELATED
-    if judge.kind == "classes":
+    if net.kind == "classes":
         related[:] = False  # they exclude each other, all of them
     images = context.images("test", min(IMAGES, context.limit("test")))
     scores = {}
     for mode, fix_endpoint in MODES.items():
         log.info("Editing %d images along %d directions, x_T %s.", len(images), len(kept), mode)
-        by_name = _edited(context, judge, found, images, real, kept, related, fix_endpoint)
+        by_name = _edited(context, net, found, images, real, kept, related, fix_endpoint)
         scores |= _summary(by_name, mode, about)
-    constant = [name for name, ok in zip(judge.labels, varied, strict=True) if not ok]
+    constant = [name for name, ok in zip(names, varied, strict=True) if not ok]
     if constant:
         log.info("No score of %s: the same for all images.", ", ".join(constant))
     return Measured(scores, {"train": context.limit("train"), "test": len(images)})
@@ -112,30 +111,33 @@ def measure_with(judge: Judge, context: Context, about: Mapping[str, Any]) -> Me
 SUITE = Suite(obstacle, settings, measure)
 
 
-def make_judge(context: Context) -> label_net.LabelNet:
-    """Returns a network trained on the training images' attributes, or labels if they have none."""
-    data, known = context.config.data, context.codes("train").known
-    count = min(label_net_fit.FitSettings().most_images, context.limit("train"))
-    images = context.images("train", count)
-    if "attributes" in known:
-        names, labels = directions.targets(context)[0], known["attributes"][:count]
-        names = names[: labels.shape[1]]
-    else:
-        names, labels = None, known["label"][:count]
-    if context.cache is None:
-        return label_net_fit.fit(images, labels, name=data.name, label_names=names)
-    path = context.cache / f"{data.name}_judge.npz"
-    return label_net_fit.load_or_fit(path, images, labels, name=data.name, label_names=names)
-
-
-def log_odds(judge: Judge, images: np.ndarray) -> np.ndarray:
+def log_odds(net: Judge, images: np.ndarray) -> np.ndarray:
     """Returns [N, K], of each attribute to be there, of each class against all others."""
-    logits = np.float64(judge.logits(images))
-    if judge.kind == "attributes":
+    logits = np.float64(net.logits(images))
+    if net.kind == "attributes":
         return logits
     every = np.arange(logits.shape[1])
     others = [logsumexp(logits[:, every != k], axis=1) for k in every]
     return logits - np.stack(others, axis=1)
+
+
+def _judged(net: Judge, context: Context) -> tuple[tuple[str, ...], np.ndarray]:
+    """Returns names and training values [N, K] of what the judge tells, in its order.
+
+    Raises:
+      DataError: if it tells other things than the data hold.
+    """
+    names, values = directions.targets(context)
+    width = context.codes("train").known.get("attributes", np.zeros((0, 0))).shape[1]
+    if net.kind == "attributes":
+        names, values = names[:width], values[:, :width]
+    else:
+        names, values = names[width:], values[:, width:]
+    if len(names) != len(net.labels):
+        raise DataError(
+            f"The judge tells {len(net.labels)} {net.kind}, the data hold {len(names)}."
+        )
+    return names, values
 
 
 def _correlation(values: np.ndarray) -> np.ndarray:
@@ -148,7 +150,7 @@ def _correlation(values: np.ndarray) -> np.ndarray:
 
 def _edited(
     context: Context,
-    judge: Judge,
+    net: Judge,
     found: Directions,
     images: np.ndarray,
     real: np.ndarray,
@@ -160,11 +162,11 @@ def _edited(
     sample, by_name = context.config.sample, {}
     how = {"rng": noise_seed(sample)} | vars(sample)
     plain = to_uint8(context.model.reconstruct(images, **how))
-    before = log_odds(judge, plain)[:, kept]
+    before = log_odds(net, plain)[:, kept]
     for target, (name, step) in enumerate(zip(found.names, found.steps, strict=True)):
         edited = context.model.edit(images, step, SCALES, fix_endpoint, **how)
         pixels = to_uint8(np.moveaxis(edited, 1, 0))  # [S, N, ...]
-        after = np.stack([log_odds(judge, some)[:, kept] for some in pixels])
+        after = np.stack([log_odds(net, some)[:, kept] for some in pixels])
         left_out = [i for i in np.flatnonzero(related[target]).tolist() if i != target]
         by_name[name] = edit_scores(
             before, after, SCALES, target, real=real[:, kept], left_out=left_out

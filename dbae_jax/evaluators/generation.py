@@ -91,6 +91,17 @@ def inception_scores(generated: ImageSet, real: ImageSet, *, preset: str = "") -
     return entries
 
 
+def precision_recall(generated: ImageSet, real: ImageSet) -> Entries:
+    """Returns improved precision and recall, named after the network that saw the images."""
+    sets = generated.statistics, real.statistics
+    try:
+        both = metric.precision_recall_scores(*sets)
+    except TooFewError as error:
+        names = metric.precision_recall_names(sets[0].net.origin)
+        return {name: score(np.nan, "higher", reason=str(error)) for name in names}
+    return {found.name: _entry(found, "higher") for found in both}
+
+
 def label_net_scores(
     generated: ImageSet, real: ImageSet, net: LabelNet, images: np.ndarray, labels: np.ndarray
 ) -> Entries:
@@ -193,17 +204,11 @@ def _comparisons(generated: ImageSet, real: ImageSet) -> Entries:
     """Kernel distance, precision and recall."""
     sets = generated.statistics, real.statistics
     origin = sets[0].net.origin
-    names = ("kid", "precision", "recall")
-    if not origin.published:
-        names = tuple(f"{name}_{origin.net}" for name in ("kd", "precision", "recall"))
+    kernel = "kid" if origin.published else f"kd_{origin.net}"
     fewest = min(len(some.features) for some in sets)
     size = KID_SUBSET if origin.published else max(2, min(KID_SUBSET, fewest // 2))
-    entries = _or_reason(names[0], "lower", lambda: metric.kernel_score(*sets, subset_size=size))
-    try:
-        both = metric.precision_recall_scores(*sets)
-    except TooFewError as error:
-        return entries | {n: score(np.nan, "higher", reason=str(error)) for n in names[1:]}
-    return entries | {found.name: _entry(found, "higher") for found in both}
+    entries = _or_reason(kernel, "lower", lambda: metric.kernel_score(*sets, subset_size=size))
+    return entries | precision_recall(generated, real)
 
 
 def _enough(net: FeatureNet, *counts: int) -> None:

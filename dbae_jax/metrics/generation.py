@@ -15,7 +15,7 @@ from dbae_jax.errors import DataError, TooFewError
 from dbae_jax.metrics import checks
 from dbae_jax.metrics.distributions import classifier_score, kernel_distance, precision_recall
 from dbae_jax.metrics.frechet import Moments, MomentsOfBatches, frechet_distance
-from dbae_jax.metrics.networks.published import INCEPTION, FeatureNet
+from dbae_jax.metrics.networks.published import INCEPTION, VGG16, FeatureNet, Origin
 from dbae_jax.metrics.scores import Score, named, provenance
 
 
@@ -185,14 +185,28 @@ def kernel_score(
 def precision_recall_scores(
     generated: ImageStatistics, real: ImageStatistics, *, k: int = 3
 ) -> tuple[Score, Score]:
-    """Returns improved precision and recall; for other than published weights the names tell."""
+    """Returns improved precision and recall.
+
+    "precision" and "recall" are of the published Inception, as ADM's evaluation has them;
+    "precision_vgg16" and "recall_vgg16" of the published VGG16, as they were introduced; names of
+    other networks follow theirs.
+    """
     net, x, y = _one_net(generated, real), generated.features, real.features
     found = precision_recall(x, y, k=k)
     details = _counts(net, len(x), len(y)) | {"k": k}
+    names = precision_recall_names(net.origin)
+    origin = provenance(net.origin)
     return (
-        named(found.precision, "precision", "precision", net.origin, **details),
-        named(found.recall, "recall", "recall", net.origin, **details),
+        Score(names[0], found.precision, origin | details),
+        Score(names[1], found.recall, origin | details),
     )
+
+
+def precision_recall_names(origin: Origin) -> tuple[str, str]:
+    """Returns what precision and recall on a network's features are called."""
+    suffixes = {INCEPTION: "", VGG16: "_vgg16"} if origin.published else {}
+    suffix = suffixes.get(origin.net, f"_{origin.net}")
+    return f"precision{suffix}", f"recall{suffix}"
 
 
 def inception_score(
