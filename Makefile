@@ -19,7 +19,7 @@ RUN = $(BIN)/python -m dbae_jax.main --config=configs/digits.py --workdir=$(WORK
 demo: $(VENV)/installed-demo
 	$(RUN)
 	$(RUN) --mode=train_prior
-	$(RUN) --mode=evaluate
+	$(RUN) --mode=evaluate --config.eval.suite=all
 	$(RUN) --mode=report
 	@echo "Open $(WORKDIR)/report.html in a browser."
 

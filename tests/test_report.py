@@ -144,7 +144,7 @@ def test_scores_are_told_in_words():
     assert term.name == "Pearson r, ridge" and term.meaning.endswith("in closed form")
     assert glossary.explain("probe", "r_best_on_test").name == "Pearson r, best on test"
     floor = glossary.explain("generation", "fd_digits_net_floor")
-    assert floor.name == "Fréchet distance, of real images" and "digits net" in floor.meaning
+    assert floor.name == "Fréchet distance, floor" and "digits net" in floor.meaning
     assert "published Inception" in glossary.explain("generation", "precision").meaning
     assert glossary.explain("other", "some_thing") == ("some thing", "")
 

@@ -154,7 +154,7 @@ def test_the_page_shows_the_numbers_of_results_json(page):
     assert "1,437 train, 360 test" in text
     for details in page.find_elements("css selector", "#measurements summary"):
         details.click()
-    assert "round <b>" in _one(page, "#measurements").text
+    assert "round <b> 0.750" in _one(page, "#measurements").text
     headline = _one(page, "header").text
     for number in ("0.00612", "2.35 bits", "0.951", "5 min 13 s", "8 numbers", "360 in the split"):
         assert number in headline

@@ -71,8 +71,8 @@ _ENDINGS = {
     "_rotated": ("turned", "the same of codes in axes turned at random, to hold it against"),
     "_following": ("x_T follows", "the endpoint follows the moved code"),
     "_fixed": ("x_T kept", "the endpoint is that of the unmoved code"),
-    "_floor_halves": ("of real images", "of two halves of the real images: what can be reached"),
-    "_floor": ("of real images", "of other real images: what can be reached"),
+    "_floor_halves": ("floor of halves", "between two halves of the real images, which are fewer"),
+    "_floor": ("floor", "with real training images in place of the generated ones"),
 }
 
 

@@ -21,6 +21,14 @@ class Row(NamedTuple):
     cells: list[str]
 
 
+class Folded(NamedTuple):
+    """A table that is shown on demand; the first cell of a row is its name."""
+
+    title: str
+    header: list[str]
+    rows: list[list[str]]
+
+
 class Table(NamedTuple):
     """A table: title, a sentence above, the cells, sentences below, and what can be unfolded."""
 
@@ -29,7 +37,7 @@ class Table(NamedTuple):
     header: list[str]
     rows: list[Row]
     notes: list[str]
-    folded: list[tuple[str, Pairs]]
+    folded: list[Folded]
 
 
 class Missing(NamedTuple):
@@ -89,24 +97,35 @@ def _table(entry: dict[str, Any]) -> Table:
     suite = entry["suite"]
     label = f", {entry['label']}" if entry.get("label") else ""
     counts = ", ".join(f"{count:,} {split}" for split, count in entry["counts"].items())
-    rows, notes, folded = [], [], []
+    rows, notes = [], []
     for name, score in entry["scores"].items():
         term, details = glossary.explain(suite, name), score.get("details", {})
         rows.append(Row(term, [*_cells(score), ARROWS[score["better"]]]))
         if score["value"] is None:
             notes.append(f"{term.name} is not defined here: {details.get('reason', 'no reason')}.")
-        if details.get("per_attribute"):
-            values = sorted(details["per_attribute"].items(), key=lambda pair: -pair[1])
-            folded.append((f"{term.name} of each attribute", [(k, figure(v)) for k, v in values]))
-    folded.append(("Settings", settings(entry["settings"])))
     return Table(
         title=f"{suite.capitalize()} on {entry['data']}{label}",
         caption=f"Images: {counts}. Measured in {entry['seconds']:,.0f} s.",
         header=["score", "value", "spread", "better"],
         rows=rows,
         notes=notes,
-        folded=folded,
+        folded=[*_each_attribute(entry), Folded("Settings", [], settings(entry["settings"]))],
     )
+
+
+def _each_attribute(entry: dict[str, Any]) -> list[Folded]:
+    """Returns a table of the scores that are known of each attribute, if there are any."""
+    columns = {
+        glossary.explain(entry["suite"], name).name: score["details"]["per_attribute"]
+        for name, score in entry["scores"].items()
+        if score.get("details", {}).get("per_attribute")
+    }
+    names = list(dict.fromkeys(name for column in columns.values() for name in column))
+    rows = [
+        [name, *(figure(c[name], 3) if name in c else NONE for c in columns.values())]
+        for name in names
+    ]
+    return [Folded("Each attribute", ["attribute", *columns], rows)] if rows else []
 
 
 def _cells(score: dict[str, Any]) -> list[str]:
