@@ -98,7 +98,8 @@ def edits(
             Picture(strip(frames), f"Held-out image {j + 1}, edited towards {name}")
             for j, frames in enumerate(decoded)
         )
-        films.append(Film(f"edit-{i}", f"Towards {name}", places, start, (moved,)))
+        label = f"Towards {'class ' * name.isdigit()}{name.replace('_', ' ')}"
+        films.append(Film(f"edit-{i}", label, places, start, (moved,)))
     return films
 
 
