@@ -54,6 +54,9 @@ class Data:
     def __repr__(self):
         return f"Data({len(self)})"
 
+    def overlaps(self, other):
+        return other is self
+
 
 def images(codes):
     """Returns uint8 images [N, 16, 16, 1] that `Model` encodes to (about) codes [N, D]."""

@@ -19,6 +19,9 @@ Range = tuple[str, int, int]  # split, start, stop
 # What TFDS itself calls a data set of ours; its images are the same, hashed into another order.
 TFDS_NAMES = {"celeba": "celeb_a"}
 
+# Data sets whose images are images of another one as well: name -> that one.
+PART_OF = {"celeb_a": "celeba", "celebahq": "celeba"}
+
 # Data sets with a builder of their own; other names are folders of images.
 KNOWN = ("ffhq", "celeba", "celebahq", "bedroom", "horse", "lfw", "folder")
 
@@ -80,6 +83,19 @@ class ImageSource:
         parts = "+".join(f"{split}[{start}:{stop}]" for split, start, stop in self.ranges)
         view = self.view
         return f"{self.title}({parts}, {view.crop}, {view.size}x{view.size}x{view.channels})"
+
+    def overlaps(self, other: Any) -> bool:
+        """Whether the other source shares images; True if it keeps them in another order."""
+        if not isinstance(other, ImageSource):
+            return False
+        if self.title != other.title:
+            names = (re.split(r"/|\.lmdb", source.title)[0] for source in (self, other))
+            return same_images(*names)
+        return any(
+            split == other_split and max(start, other_start) < min(stop, other_stop)
+            for split, start, stop in self.ranges
+            for other_split, other_start, other_stop in other.ranges
+        )
 
     def _fetch(self, split: str, index: int) -> dict[str, Any]:
         """Returns an example whose "image" is the bytes of the file."""
@@ -147,6 +163,11 @@ class LmdbSource(ImageSource):
     def _fetch(self, split: str, index: int) -> dict[str, Any]:
         key = index if self._keys is None else self._keys[index]
         return {"image": self._images.read(key), "id": str(key)}
+
+
+def same_images(first: str, second: str) -> bool:
+    """Whether two data sets, by name, are of the same images, all or some."""
+    return PART_OF.get(first, first) == PART_OF.get(second, second)
 
 
 def open_source(

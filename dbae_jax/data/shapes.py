@@ -251,6 +251,10 @@ class ShapesSource:
         drawn = np.where(barred, np.uint64(2**64 - 1), lots).argmin(1)
         return others[np.arange(len(others)), drawn]
 
+    def overlaps(self, other: Any) -> bool:
+        """Whether the other source may hold the same pictures: those of one split, of any sampler."""
+        return isinstance(other, ShapesSource) and self.split == other.split
+
     def __repr__(self) -> str:
         return (
             f"ShapesSource({self.split!r}, {self.image_size}, num={self.num}, seed={self.seed}, "

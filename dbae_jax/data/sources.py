@@ -55,6 +55,10 @@ class ArraySource:
     def __repr__(self) -> str:
         return f"ArraySource(images={self.images.shape})"
 
+    def overlaps(self, other: Source) -> bool:
+        """Whether the other source is of these images; parts of them are not looked for."""
+        return isinstance(other, ArraySource) and np.array_equal(self.images, other.images)
+
 
 def digits(split: str, image_size: int) -> ArraySource:
     """The 1,797 handwritten digits of scikit-learn, 8x8 scans enlarged (PIL bilinear).
@@ -79,6 +83,15 @@ def digits(split: str, image_size: int) -> ArraySource:
     ]
     pixels = np.round(np.stack(images) * (255 / 16)).astype(np.uint8)[..., None]
     return ArraySource(pixels, loaded.target[chosen])
+
+
+def overlap(first: Source, second: Source) -> bool:
+    """Whether two sources share images, or may: where it cannot be told, they are said to.
+
+    Sources that can tell have a method `overlaps`; others share all if they are called alike.
+    """
+    tell = getattr(first, "overlaps", None)
+    return repr(first) == repr(second) if tell is None else tell(second)
 
 
 def read(

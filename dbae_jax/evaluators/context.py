@@ -5,6 +5,7 @@ A suite is three functions of a `Context`. It knows neither workdirs nor how sou
 
 import dataclasses
 import functools
+import itertools
 import logging
 import pathlib
 from collections.abc import Callable, Iterator, Mapping
@@ -115,6 +116,34 @@ class Context:
         wanted = {"train": section.num_probe_images, "test": section.num_images}.get(split, 0)
         count = len(self.splits[split])
         return min(wanted or count, count)
+
+    def overlap(self, first: str, second: str) -> bool:
+        """Whether two splits share images, or may, see `sources.overlap`."""
+        return sources.overlap(self.splits[first], self.splits[second])
+
+    def leak(self, *names: str) -> str | None:
+        """Returns a sentence on the first two of these splits that share images, or None.
+
+        What learns on one of them and is scored on the other knows images that it is scored on.
+        """
+        data = self.config.data
+        said = {
+            "train": f"data.train_split={data.train_split!r}",
+            "test": f"data.test_split={data.test_split!r}",
+            "validation": f"eval.validation_split={self.config.eval.validation_split!r}",
+        }
+        parts = ("train", "test")
+        if data.name not in sources.IN_MEMORY:
+            parts = ("train[:90%]", "train[90%:]")
+        for first, second in itertools.combinations([n for n in names if n in self.splits], 2):
+            if self.overlap(first, second):
+                return (
+                    f"config.{said[first]} and config.{said[second]} of {data.name} share images, "
+                    "so that scores would be of images that were learned; name splits that share "
+                    f"none, such as --config.data.train_split={parts[0]!r} "
+                    f"--config.data.test_split={parts[1]!r}"
+                )
+        return None
 
     def settings(self) -> dict[str, Any]:
         """Returns what determines the numbers of every suite: the model and the images."""

@@ -77,6 +77,8 @@ def measure(context: Context) -> Measured:
     counts = {"generated": section.num_generated}
     if judge.obstacle(context) is None:
         counts["test"] = _by_judge(context, sets, once)
+    else:
+        log.info("No scores of a label network: %s.", judge.obstacle(context))
     if section.inception:
         net = context.inception_net(_preparation(context))
         real = _training_images(context, net, section.fid_preset)

@@ -12,15 +12,14 @@ from dbae_jax.evaluators.label_net_fit import FitSettings
 
 
 def obstacle(context: Context) -> str | None:
-    """Returns why no label network can be trained, or None."""
+    """Returns why no label network can be trained, or none that judges held-out images, or None."""
     name = context.config.data.name
     if "attributes" in context.known:
-        if np.isin(context.splits["train"][0]["attributes"], (0, 1)).all():
-            return None
-        return f"attributes of {name} are real numbers, which no network is trained on to judge"
-    if "label" in context.known:
-        return None
-    return f"images of {name} have neither labels nor attributes to train a network on"
+        if not np.isin(context.splits["train"][0]["attributes"], (0, 1)).all():
+            return f"attributes of {name} are real numbers, which no network is trained on to judge"
+    elif "label" not in context.known:
+        return f"images of {name} have neither labels nor attributes to train a network on"
+    return context.leak("train", "test")
 
 
 def settings(context: Context) -> dict[str, Any]:

@@ -124,9 +124,9 @@ _LOWER_IS_BETTER = ("mse",)
 
 
 def obstacle(context: Context) -> str | None:
-    """Returns why there is nothing to probe for, or None."""
+    """Returns why there is nothing to probe for, or no images to score on, or None."""
     if context.known & {"label", "attributes"}:
-        return None
+        return context.leak("train", "test", "validation")
     data = context.config.data
     where = f"in {data.lmdb} (LMDB files hold none)" if data.lmdb else f"of {data.name}"
     return (

@@ -1,0 +1,81 @@
+"""Splits that share images: told of every kind of source, and nothing is scored on what it learned."""
+
+import numpy as np
+import pytest
+
+from dbae_jax.data import sources
+from dbae_jax.data.prepared import ImageSource, View
+from dbae_jax.data.shapes import ShapesSource
+from dbae_jax.evaluators import disentanglement_suite, editing, judge, probe
+from tests import stubs
+
+VIEW = View("center", 16, 1)
+LABELS = np.arange(300) % 3
+
+
+def _images(title, *ranges, view=VIEW):
+    return ImageSource(title, ranges, view)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "shared"),
+    [
+        (_images("ffhq/128/1.0.0", ("train", 0, 70)), ("train", 0, 10), True),
+        (_images("ffhq/128/1.0.0", ("train", 10, 70)), ("train", 0, 10), False),
+        (_images("ffhq/128/1.0.0", ("test", 0, 10), ("train", 5, 7)), ("train", 6, 9), True),
+        (_images("ffhq/128/1.0.0", ("test", 0, 10)), ("train", 0, 10), False),
+        (_images("ffhq.lmdb", ("all", 0, 10)), ("train", 20, 30), True),  # orders may differ
+        (_images("celebahq/256/1.0.0", ("train", 0, 10)), ("train", 0, 10), False),
+    ],
+)
+def test_prepared_images_are_known_by_their_places(first, second, shared):
+    other = _images("ffhq/128/1.0.0", second, view=View("short", 16, 1))
+    assert sources.overlap(first, other) == sources.overlap(other, first) == shared
+
+
+def test_other_sources():
+    train, test = sources.digits("train", 16), sources.digits("test", 16)
+    assert not sources.overlap(train, test)
+    assert sources.overlap(test, sources.digits("test", 16))
+    faces = _images("celebahq/256/1.0.0", ("train", 0, 10))
+    assert sources.overlap(faces, _images("celeb_a/2.1.0", ("test", 0, 10)))
+    assert not sources.overlap(faces, train) and not sources.overlap(train, faces)
+    shapes = ShapesSource("train", 32)
+    assert sources.overlap(shapes, ShapesSource("train", 32, num=7, sampler="correlated"))
+    assert not sources.overlap(shapes, ShapesSource("test", 32))
+
+    class Named:
+        def __init__(self, name):
+            self.name = name
+
+        def __repr__(self):
+            return self.name
+
+    assert sources.overlap(Named("a"), Named("a")) and not sources.overlap(Named("a"), Named("b"))
+
+
+def _context(train=None, test=None, validation=None, name="celebahq"):
+    made = {
+        split: source or stubs.Data(stubs.images(np.zeros((300, 8))), label=LABELS)
+        for split, source in (("train", train), ("test", test), ("validation", validation))
+    }
+    return stubs.context(made, **{"data.name": name, "eval.validation_split": "val"})
+
+
+def test_nothing_is_scored_on_what_it_learned():
+    data = stubs.Data(stubs.images(np.zeros((300, 8))), label=LABELS)
+    factors = stubs.Data(data.images, factors=np.eye(300, 9, dtype=np.int32))
+    suites = (probe, judge, editing)
+    assert [s.obstacle(_context()) for s in suites] == [None] * 3
+    for suite in suites:
+        found = suite.obstacle(_context(data, data))
+        assert "data.train_split='train' and config.data.test_split='test' of celebahq" in found
+        assert found.endswith("'train[:90%]' --config.data.test_split='train[90%:]'")
+    assert "such as --config.data.train_split='train' " in judge.obstacle(
+        _context(data, data, name="digits")
+    )
+    assert "share images" in disentanglement_suite.obstacle(_context(factors, factors, factors))
+    for other in ({"train": data}, {"test": data}):
+        context = _context(validation=data, **other)
+        assert "config.eval.validation_split='val' of celebahq" in probe.obstacle(context)
+        assert judge.obstacle(context) is None
