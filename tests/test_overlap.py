@@ -1,4 +1,4 @@
-"""Splits that share images: told of every kind of source, and nothing is scored on what it learned."""
+"""Splits that share images: told of every source; nothing is scored on what it learned."""
 
 import numpy as np
 import pytest

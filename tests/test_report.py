@@ -1,5 +1,6 @@
 """The report's pieces, and what it says where something is missing."""
 
+import dataclasses
 import re
 import shutil
 
@@ -9,12 +10,13 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 
 from dbae_jax import evaluate, sharding, workdir
+from dbae_jax.data import sources
 from dbae_jax.data.sources import ArraySource
 from dbae_jax.editing import Directions
 from dbae_jax.errors import CheckpointError, ConfigError, DataError
 from dbae_jax.report import about, charts, edits, films, frames, glossary, report, stills, tables
 from dbae_jax.samplers import Sample
-from tests import tiny
+from tests import stubs, tiny
 from tests.report_workdirs import AMOUNTS, RESULTS, STEP, pixels, write_model
 
 
@@ -27,7 +29,7 @@ def test_what_is_missing_is_said_with_the_command_that_makes_it(tmp_path):
     command = f"python -m dbae_jax.main --config=my.py --workdir={tmp_path / 'run'} --mode="
     assert "no latent prior to sample from" in text and f"{command}train_prior<" in text
     assert "Nothing has been measured yet." in text and f"{command}evaluate<" in text
-    assert "The held-out loss over time is not measured yet." in text
+    assert "The loss of test images over time is not measured yet." in text
     assert "no record of training" in text
 
 
@@ -45,13 +47,39 @@ def test_suites_without_results_are_named(directory):
     older = {"model": {"step": STEP - 1}, "results": RESULTS}
     (only,) = about.unmeasured(context, older, command)
     assert "results.json is of step 6, the model of step 7" in only.sentence
-    assert about.measurements(context, older) == [] and about.current(older, STEP) == {}
+    assert about.measurements(context, older, "digits") == [] and about.current(older, STEP) == {}
     del context.__dict__["known"]
     context.splits = {name: ArraySource(tiny.images(4)) for name in ("train", "test")}
     sentences = [part.sentence for part in about.unmeasured(context, measured, command)]
     assert any(re.match("The suite probe does not apply: .* neither labels", s) for s in sentences)
     made, note = report._edits(context, AMOUNTS)
     assert re.match("There is nothing to edit: .* labels", made.sentence) and note == ""
+
+
+def test_images_that_training_saw_are_not_called_held_out(tmp_path):
+    """As FFHQ's, whose test split is a part of what it is trained on; and other data's."""
+    images = stubs.Data(tiny.images(4))
+    made = stubs.context({"train": images, "test": sources.digits("test", 16)})
+    made.model.nfe = lambda **plan: 3
+    digits = made.config.data
+
+    def words(**trained):
+        data = dataclasses.replace(digits, **trained)
+        seen = about.was_seen(made, data)
+        score = {"mse": {"value": 0.1}, "pca_mse": {"value": 0.2}}
+        return seen, about.lead(made, data, seen=seen), about._reconstruction(score, 8, seen).name
+
+    seen, lead, name = words()
+    assert not seen and "held out, not seen in training (360 in the split 'test'" in lead
+    assert name == "Held-out error"
+    seen, lead, name = words(train_split="test")
+    assert seen and "are not held out: the model was trained on them, or on some of them" in lead
+    assert "(the split 'test' of digits)" in lead and name == "Error on seen images"
+    assert not words(name="ffhq")[0]
+    made.config = dataclasses.replace(
+        made.config, data=dataclasses.replace(digits, name="celebahq", test_split="train")
+    )
+    assert words(name="celeba")[0] and not words(name="ffhq")[0]
 
 
 def test_a_workdir_without_a_model_is_refused(tmp_path):

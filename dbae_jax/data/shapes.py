@@ -252,7 +252,7 @@ class ShapesSource:
         return others[np.arange(len(others)), drawn]
 
     def overlaps(self, other: Any) -> bool:
-        """Whether the other source may hold the same pictures: those of one split, of any sampler."""
+        """Whether the other source may hold the same pictures: those of the same split."""
         return isinstance(other, ShapesSource) and self.split == other.split
 
     def __repr__(self) -> str:

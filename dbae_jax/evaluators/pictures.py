@@ -88,7 +88,7 @@ def loss_curve(path: pathlib.Path, rows: list[dict]) -> None:
     """Writes loss (and held-out loss) against steps, from the rows of metrics.jsonl."""
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.add_subplot()
-    for name, label in (("loss", "training"), ("eval_loss", "held out, averaged weights")):
+    for name, label in (("loss", "training"), ("eval_loss", "test images, averaged weights")):
         points = [(row["step"], row[name]) for row in rows if name in row]
         if points:
             axes.plot(*zip(*points, strict=True), label=label)

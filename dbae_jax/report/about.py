@@ -1,5 +1,6 @@
 """What the page says of the model in words and numbers: the headline, where it comes from."""
 
+import dataclasses
 import datetime
 import itertools
 import pathlib
@@ -9,14 +10,16 @@ from typing import Any, NamedTuple
 import jax
 
 import dbae_jax
-from dbae_jax import checkpoint, results
+from dbae_jax import build, checkpoint, results
 from dbae_jax.api import DBAE
 from dbae_jax.config import Config
+from dbae_jax.data import prepared, sources
 from dbae_jax.evaluate import SUITES
 from dbae_jax.evaluators.context import Context
 from dbae_jax.report import tables
 from dbae_jax.report.page import Figure
 from dbae_jax.report.tables import NONE, Missing, figure
+from dbae_jax.sections import DataConfig
 
 TIMES = "\N{MULTIPLICATION SIGN}"
 Entries = dict[str, dict[str, Any]]  # of results.json
@@ -33,17 +36,51 @@ class Command(NamedTuple):
         return " ".join(["python -m dbae_jax.main", *parts, *flags])
 
 
-def lead(config: Config, model: DBAE, *, held_out: int) -> str:
-    """Returns what the model is and what is shown of it."""
+def was_seen(context: Context, trained: DataConfig) -> bool:
+    """Whether the model was trained on images of the test split, or may have been.
+
+    Args:
+      context: model and data.
+      trained: section `data` of the run's own config.
+    """
+    data, test = context.config.data, context.splits["test"]
+    if trained.name not in (data.name, *sources.IN_MEMORY):
+        # Those need not be on this machine; they are known by their name.
+        return prepared.same_images(trained.name, data.name)
+    where = dataclasses.replace(
+        data, name=trained.name, train_split=trained.train_split, channels=trained.channels
+    )
+    return sources.overlap(build.make_source(where, "train"), test)
+
+
+def lead(context: Context, trained: DataConfig, *, seen: bool) -> str:
+    """Returns what the model is and what is shown of it.
+
+    Args:
+      context: model and data.
+      trained: section `data` of the run's own config.
+      seen: see `was_seen`.
+    """
+    config, model = context.config, context.model
     size, channels = config.data.image_size, config.data.channels
     kind = "stochastic" if config.model.stochastic else "deterministic"
     shape = f"{size} {TIMES} {size} {TIMES} {channels}"
     return (
         f"A {kind} encoder keeps {model.latent_dim} numbers, the code z, of an image of {shape} = "
         f"{size * size * channels:,} values. A decoder turns them into the end of a diffusion, and "
-        "a bridge walks from there back to the image. All images here are held out, not seen in "
-        f"training ({held_out:,} in the split {config.data.test_split!r}); the weights are the "
-        f"averaged ones of step {model.step:,}."
+        f"a bridge walks from there back to the image. {_shown(context, trained, seen)} The "
+        f"weights are the averaged ones of step {model.step:,}."
+    )
+
+
+def _shown(context: Context, trained: DataConfig, seen: bool) -> str:
+    data = context.config.data
+    shown = f"({len(context.splits['test']):,} in the split {data.test_split!r} of {data.name})"
+    if not seen:
+        return f"The test images shown are held out, not seen in training {shown}."
+    return (
+        f"The test images shown {shown} are not held out: the model was trained on them, or on "
+        f"some of them (the split {trained.train_split!r} of {trained.name})."
     )
 
 
@@ -60,7 +97,9 @@ def sampler(config: Config, model: DBAE) -> str:
     )
 
 
-def figures(config: Config, model: DBAE, entries: Entries, rows: list[dict]) -> list[Figure]:
+def figures(
+    config: Config, model: DBAE, entries: Entries, rows: list[dict], *, seen: bool
+) -> list[Figure]:
     """Returns the numbers at the top of the page.
 
     Args:
@@ -68,6 +107,7 @@ def figures(config: Config, model: DBAE, entries: Entries, rows: list[dict]) -> 
       model: which.
       entries: of results.json, of this model.
       rows: of metrics.jsonl.
+      seen: see `was_seen`.
     """
     data = config.data.name
     scores = {
@@ -76,7 +116,7 @@ def figures(config: Config, model: DBAE, entries: Entries, rows: list[dict]) -> 
     seconds = [row["train_seconds"] for row in rows if "train_seconds" in row]
     parameters = sum(leaf.size for leaf in jax.tree.leaves(model.variables["params"]))
     return [
-        _reconstruction(scores["reconstruction"], model.latent_dim),
+        _reconstruction(scores["reconstruction"], model.latent_dim, seen),
         _information(scores["information"]),
         _probe(scores["probe"]),
         Figure("To decode", str(model.nfe(**vars(config.sample))), "network evaluations an image"),
@@ -89,8 +129,8 @@ def figures(config: Config, model: DBAE, entries: Entries, rows: list[dict]) -> 
     ]
 
 
-def _reconstruction(scores: dict, latent_dim: int) -> Figure:
-    name = "Held-out error"
+def _reconstruction(scores: dict, latent_dim: int, seen: bool) -> Figure:
+    name = "Error on seen images" if seen else "Held-out error"
     if "mse" not in scores:
         return Figure(name, NONE, "not measured yet")
     detail = "mean squared error, pixels in [0, 1]; lower is better"
@@ -121,12 +161,17 @@ def _probe(scores: dict) -> Figure:
     return Figure("Probe", NONE, "not measured yet")
 
 
-def measurements(context: Context, measured: dict | None) -> list[tables.Table]:
-    """Returns the tables of what was measured of this model, and beside the paper's figures."""
+def measurements(context: Context, measured: dict | None, trained_on: str) -> list[tables.Table]:
+    """Returns the tables of what was measured of this model, and beside the paper's figures.
+
+    Args:
+      context: model and data.
+      measured: results.json, or None.
+      trained_on: name of the data set that the run was trained on.
+    """
     entries = current(measured, context.model.step)
     if not entries:
         return []
-    trained_on = context.config.data.name
     return tables.scores(entries) + tables.beside_paper(measured, trained_on)
 
 

@@ -13,17 +13,17 @@ _CHARTS = (
         "Loss",
         "loss",
         True,
-        {"loss": "training", "eval_loss": "held out, averaged weights"},
+        {"loss": "training", "eval_loss": "test images, averaged weights"},
     ),
     (
-        "Held-out reconstruction error",
+        "Reconstruction error of test images",
         "MSE, pixels in [0, 1]",
         True,
-        {"test_mse": "held out"},
+        {"test_mse": "test images"},
     ),
     (
         "What the code is worth",
-        "rise of the held-out loss",
+        "rise of the loss of test images",
         False,
         {"code_gap": "when images get each other's codes"},
     ),
@@ -32,7 +32,7 @@ _CHARTS = (
 _PRIOR_CHARTS = (
     ("Loss of the prior", "mean |eps - eps_hat|", False, {"loss": "training"}),
     (
-        "Held-out codes under the prior",
+        "Codes of test images under the prior",
         "nats a code",
         False,
         {"prior_nll_nats": "prior, at most", "gaussian_nll_nats": "a Gaussian of their moments"},
@@ -58,7 +58,7 @@ def prior(rows: list[dict[str, Any]]) -> list[Drawn]:
 
 
 def loss_by_time(found: Mapping[str, Sequence[float]], images: int) -> Drawn:
-    """Returns the chart of the held-out loss at each time.
+    """Returns the chart of the loss of test images at each time.
 
     Args:
       found: as `information.curves` gives it.
@@ -68,7 +68,7 @@ def loss_by_time(found: Mapping[str, Sequence[float]], images: int) -> Drawn:
         Series("training loss", found["t"], found["training_loss"]),
         Series("squared error of D, a pixel value", found["t"], found["error"]),
     ]
-    title = "Held-out loss over time"
+    title = "Loss of test images over time"
     drawn = chart(
         lines,
         title=title,

@@ -17,6 +17,7 @@ from dbae_jax.report.films import Film
 from dbae_jax.report.frames import Strip
 from dbae_jax.report.page import Page
 from dbae_jax.report.tables import Missing
+from dbae_jax.sections import DataConfig
 
 FILE = "report.html"
 WALK_STEPS = 50
@@ -79,7 +80,9 @@ def report(
     command = about.Command(config_path, directory)
     path = directory / FILE
     amounts = amounts or Amounts.of_size(config.data.image_size)
-    content = page.render(make_page(context, directory, measured, command, amounts))
+    content = page.render(
+        make_page(context, directory, measured, command, amounts, loaded.config.data)
+    )
     files.write_text(path, content)
     log.info("The report, %.1f MB, is %s.", len(content) / 1e6, path)
     return path
@@ -91,19 +94,30 @@ def make_page(
     measured: dict | None,
     command: about.Command,
     amounts: Amounts,
+    trained: DataConfig,
 ) -> Page:
-    """Makes all pictures, charts and tables; `measured`: results.json, or None."""
+    """Makes all pictures, charts and tables.
+
+    Args:
+      context: model and data.
+      directory: the workdir.
+      measured: results.json, or None.
+      command: of the workdir.
+      amounts: of what is shown.
+      trained: section `data` of the run's own config.
+    """
     config, model = context.config, context.model
     rows, entries = summaries.read(directory), about.current(measured, model.step)
     charts, uncharted = _charts(config, directory, rows, entries, command)
+    seen = about.was_seen(context, trained)
     edited, edits_note = _edits(context, amounts)
     samples, samples_note = _samples(config, model, amounts, command)
     return Page(
         title=f"A diffusion bridge autoencoder of {config.data.name}",
-        lead=about.lead(config, model, held_out=len(context.splits["test"])),
+        lead=about.lead(context, trained, seen=seen),
         image_size=config.data.image_size,
         sampler=about.sampler(config, model),
-        figures=about.figures(config, model, entries, rows),
+        figures=about.figures(config, model, entries, rows, seen=seen),
         reconstructions=_reconstructions(context, amounts),
         interpolation=_interpolation(context, amounts),
         edits=edited,
@@ -118,7 +132,7 @@ def make_page(
         samples_note=samples_note,
         charts=charts,
         uncharted=uncharted,
-        tables=about.measurements(context, measured),
+        tables=about.measurements(context, measured, trained.name),
         unmeasured=about.unmeasured(context, measured, command),
         provenance=about.provenance(config, directory, model, command),
         settings=tables.settings(to_dict(config)),
@@ -127,7 +141,7 @@ def make_page(
 
 def _reconstructions(context: Context, amounts: Amounts) -> stills.Reconstructions:
     images = context.images("test", amounts.among)
-    log.info("Reconstructing %d held-out images.", len(images))
+    log.info("Reconstructing %d test images.", len(images))
     first, sample = context.config.eval.num_pictures, context.config.sample
     return stills.reconstructions(context.model, images, sample, first=first, worst=amounts.worst)
 
@@ -136,7 +150,7 @@ def _interpolation(context: Context, amounts: Amounts) -> Film | Missing:
     images, labels = context.some("test", amounts.among)
     pairs = pictures.different(labels, len(images), amounts.pairs)
     if not pairs:
-        return Missing("There are no two held-out images of different classes to walk between.")
+        return Missing("There are no two test images of different classes to walk between.")
     log.info("Walking between the codes of %d pairs of images.", len(pairs))
     sample = context.config.sample
     return films.interpolation(context.model, images, pairs, sample, points=amounts.points)
@@ -156,7 +170,7 @@ def _edits(context: Context, amounts: Amounts) -> tuple[list[Film] | Missing, st
     fewer = len(names) < chosen.known
     which = f"the {len(names)} of {chosen.known} that codes tell best" if fewer else "all there are"
     return films.edits(model, images, chosen.directions, scales, sample), (
-        f"Each slider moves the codes of held-out images along one attribute or class ({which}): "
+        f"Each slider moves the codes of test images along one attribute or class ({which}): "
         f"at scale s by s \N{SQUARE ROOT}D times the unit normal of a logistic probe that was "
         f"trained on {count:,} images, as in the paper; D = {model.latent_dim}. Mean codes with "
         f"and without an attribute lie {chosen.apart:.2g} apart on that scale (median). The "
@@ -200,7 +214,7 @@ def _charts(
     if entry is None:
         missing.append(
             Missing(
-                "The held-out loss over time is not measured yet.",
+                "The loss of test images over time is not measured yet.",
                 command("evaluate", "--config.eval.suite=information"),
             )
         )
