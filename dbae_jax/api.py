@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dbae_jax import batching, build, prior, rngs, samplers, sharding, workdir
+from dbae_jax import batching, build, fingerprint, prior, rngs, samplers, sharding, workdir
 from dbae_jax.api_edits import Edits
 from dbae_jax.arguments import Rng, check_codes, check_states, check_times, make_key, make_plan
 from dbae_jax.config import Config
@@ -121,8 +121,14 @@ class DBAE(Edits):
         """Returns the same model with other weights, and no prior; compiled programs are shared."""
         other = object.__new__(type(self))
         other.__dict__ = self.__dict__ | {"variables": variables, "_load_prior": None}
-        other.__dict__.pop("prior", None)
+        for name in ("prior", "fingerprint"):  # kept from the first use on
+            other.__dict__.pop(name, None)
         return other
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """A short name of the weights, see `fingerprint.of`."""
+        return fingerprint.of(self.variables)
 
     @property
     def latent_dim(self) -> int:

@@ -31,6 +31,18 @@ def how(config: Config) -> dict[str, Any]:
     return prior | vars(config.sample)
 
 
+def drawn_by(model: DBAE) -> dict[str, Any]:
+    """Returns whose images a model's are: its weights, its prior's, and how they compute."""
+    return {
+        "autoencoder_step": model.step,
+        "autoencoder_fingerprint": model.fingerprint,
+        "prior_step": model.prior.step,
+        "prior_fingerprint": model.prior.fingerprint,
+        "dtype": model.config.model.dtype,
+        "matmul_precision": model.config.model.matmul_precision,
+    }
+
+
 def draw(
     model: DBAE,
     out: pathlib.Path,
@@ -55,7 +67,7 @@ def draw(
       ConfigError: if the folder holds other images.
     """
     settings = {"seed": seed, "format": file_format, "how": how}
-    settings |= {"autoencoder_step": model.step, "prior_step": model.prior.step}
+    settings |= drawn_by(model)
     _claim(out, settings)
     units = list(_missing(out, num, file_format, model.batch_size))
     for count, indices in enumerate(units):

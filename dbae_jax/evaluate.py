@@ -76,7 +76,7 @@ def evaluate(config: Config, directory: pathlib.Path) -> dict[str, Any]:
     workdir.check_same_model(directory, to_dict(loaded.config), config, OF_MODEL)
     context = make_context(config, directory, loaded, mesh)
     plan = make_plan(context, names)
-    book = Book(directory, _about(directory, loaded))
+    book = Book(directory, _about(directory, loaded, context.model))
     pending = _pending(book, context, plan)
     for name in pending:
         _measure(context, book, name, plan[name])
@@ -154,12 +154,14 @@ def make_plan(context: Context, names: dict[str, bool]) -> dict[str, dict[str, A
     return plan
 
 
-def _about(directory: pathlib.Path, loaded: Loaded) -> dict[str, Any]:
+def _about(directory: pathlib.Path, loaded: Loaded, model: DBAE) -> dict[str, Any]:
     """Returns the block "model" of results.json."""
     return {
         "step": loaded.step,
         "weights": "ema",
+        "fingerprint": model.fingerprint,
         "latent_dim": loaded.config.model.latent_dim,
+        "image_size": loaded.config.data.image_size,
         "stochastic": loaded.config.model.stochastic,
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(loaded.variables["params"])),
         **digest.training_record(directory),

@@ -8,7 +8,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dbae_jax import batching, build, checkpoint, latent_diffusion, rngs, sharding, workdir
+from dbae_jax import (
+    batching,
+    build,
+    checkpoint,
+    fingerprint,
+    latent_diffusion,
+    rngs,
+    sharding,
+    workdir,
+)
 from dbae_jax.config import Config, from_dict, upgrade
 from dbae_jax.errors import CheckpointError, DataError
 from dbae_jax.latent_diffusion import LatentDiffusion
@@ -52,6 +61,11 @@ class Prior:
         self._draw = jax.jit(
             self._draw_batch, out_shardings=None if mesh is None else sharding.replicated(mesh)
         )
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """A short name of the weights, see `fingerprint.of`."""
+        return fingerprint.of(self.variables)
 
     def sample(
         self,

@@ -5,9 +5,9 @@
                                   "counts": {"train": 162770, ...}, "scores": {...},
                                   "seconds": 12.3}}}
 
-A file describes one model: when the workdir's model has been trained further, the file of the
-former step is kept under another name. An entry whose settings are those of now is not measured
-again; so an evaluation that was killed goes on.
+A file describes one model: when the workdir's model has been trained further, or has other weights,
+the file of the former ones is kept under another name. An entry whose settings are those of now is
+not measured again; so an evaluation that was killed goes on.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ import json
 import logging
 import math
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dbae_jax import files
@@ -80,7 +80,7 @@ class Book:
         there = read(directory)
         if there is None:
             return
-        if there["model"]["step"] == model["step"]:
+        if is_of(there, model):
             self.entries = there["results"]
         else:
             self._former = there
@@ -109,10 +109,22 @@ class Book:
     def _keep_former(self) -> None:
         if self._former is None:
             return
-        path = self._path.with_name(f"results_{self._former['model']['step']:08d}.json")
-        log.info("What was measured of step %d is in %s.", self._former["model"]["step"], path)
+        model = self._former["model"]
+        weights = f"_{model['fingerprint']}" if "fingerprint" in model else ""
+        path = self._path.with_name(f"results_{model['step']:08d}{weights}.json")
+        log.info("What was measured of other weights, of step %d, is in %s.", model["step"], path)
         files.write_json(path, self._former)
         self._former = None
+
+
+def is_of(found: dict[str, Any], model: Mapping[str, Any]) -> bool:
+    """Whether results are of a model: the same step and the same weights.
+
+    Args:
+      found: what `read` gives.
+      model: its "step" and "fingerprint".
+    """
+    return all(found["model"].get(key) == model.get(key) for key in ("step", "fingerprint"))
 
 
 def read(directory: pathlib.Path) -> dict[str, Any] | None:

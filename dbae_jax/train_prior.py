@@ -26,6 +26,7 @@ from dbae_jax import (
     checkpoint,
     compiled_step,
     files,
+    fingerprint,
     hooks,
     prior,
     prior_codes,
@@ -104,6 +105,8 @@ def _codes(
     autoencoder = {"step": loaded.step, "weights": "ema"}
     data = config.data
     identity = autoencoder | {
+        "fingerprint": fingerprint.of(loaded.variables),
+        "computed": [config.model.dtype, config.model.matmul_precision],
         "data": [data.name, data.lmdb, data.train_split, data.test_split, data.crop],
         "held_out": config.eval.num_images,
     }

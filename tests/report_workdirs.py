@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from dbae_jax import build, checkpoint, prior, workdir
+from dbae_jax import build, checkpoint, fingerprint, prior, workdir
 from dbae_jax.report import report
 from tests import tiny
 
@@ -108,6 +108,7 @@ def write_prior(directory, config):
 
 
 def write_results(directory, step=STEP, results=RESULTS):
-    model = {"step": step, "weights": "ema", "stochastic": False}
+    weights = fingerprint.of(workdir.load(directory).variables)
+    model = {"step": step, "weights": "ema", "fingerprint": weights, "stochastic": False}
     found = {"model": model, "results": results}
     (directory / "results.json").write_text(json.dumps(found))

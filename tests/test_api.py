@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import dbae_jax
-from dbae_jax import DBAE
+from dbae_jax import DBAE, fingerprint
 from dbae_jax.errors import DBAEError
 from tests import tiny
 
@@ -113,6 +113,8 @@ def test_other_weights_share_the_programs(model):
     other = model.with_variables(tiny.variables(model.config, seed=5))
     images = tiny.images(2)
     assert not np.allclose(other.encode(images), model.encode(images))
+    assert model.fingerprint != other.fingerprint == fingerprint.of(other.variables)
+    assert len(other.fingerprint) == fingerprint.LENGTH
 
 
 IMAGES = np.zeros((2, 16, 16, 1), np.uint8)

@@ -236,7 +236,7 @@ def test_drawn_images_are_read_back_in_order(tmp_path, monkeypatch, file_format)
 class Generator(stubs.Model):
     """Draws patterns of its keys: noise in four blocks."""
 
-    prior = types.SimpleNamespace(step=3)
+    prior = types.SimpleNamespace(step=3, fingerprint="ba9876543210")
 
     def __init__(self, config):
         super().__init__(config)
@@ -305,6 +305,14 @@ def test_images_drawn_in_another_way_have_another_folder(context, tmp_path):
     other.model.step = 8
     list(drawn(other, 0))
     assert other.model.drawn == 70 and len(list((tmp_path / "cache").iterdir())) == 2
+    other = context()
+    other.model.fingerprint = "b"
+    list(drawn(other, 0))
+    other = context()
+    other.model.prior = types.SimpleNamespace(step=3, fingerprint="c")
+    list(drawn(other, 0))
+    assert len(list((tmp_path / "cache").iterdir())) == 4
+    assert SUITE.settings(other)["prior_fingerprint"] == "c"
 
 
 def test_the_suite_says_what_it_lacks(context, tmp_path):

@@ -40,14 +40,20 @@ def test_suites_without_results_are_named(directory):
     context = evaluate.make_context(config, directory, loaded, mesh)
     command = about.Command("my.py", directory)
     some = {name: entry for name, entry in RESULTS.items() if entry["suite"] != "probe"}
-    measured = {"model": {"step": STEP}, "results": some}
+    model = {"step": STEP, "fingerprint": context.model.fingerprint}
+    measured = {"model": model, "results": some}
     *_, last = about.unmeasured(context, measured, command)
     assert re.search(r"^Not measured yet: (\w+, )*probe\b", last.sentence)
     assert re.search(r"--mode=evaluate --config.eval.suite=(\w+,)*probe\b", last.command)
     older = {"model": {"step": STEP - 1}, "results": RESULTS}
     (only,) = about.unmeasured(context, older, command)
     assert "results.json is of step 6, the model of step 7" in only.sentence
-    assert about.measurements(context, older, "digits") == [] and about.current(older, STEP) == {}
+    assert about.measurements(context, older, "digits") == []
+    assert about.current(older, context.model) == {}
+    other = {"model": model | {"fingerprint": "0"}, "results": RESULTS}
+    (only,) = about.unmeasured(context, other, command)
+    assert "results.json is of other weights of step 7 than the model's" in only.sentence
+    assert about.current(other, context.model) == {}
     del context.__dict__["known"]
     context.splits = {name: ArraySource(tiny.images(4)) for name in ("train", "test")}
     sentences = [part.sentence for part in about.unmeasured(context, measured, command)]

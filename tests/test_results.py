@@ -75,6 +75,17 @@ def test_results_of_a_former_step_are_kept_under_another_name(tmp_path):
     assert set(former["results"]) == {"probe/digits"} and former["model"] == MODEL
 
 
+def test_results_of_other_weights_of_the_same_step_are_kept_too(tmp_path):
+    _add(_book(tmp_path, fingerprint="aa"))
+    assert _book(tmp_path, fingerprint="aa").entries
+    book = _book(tmp_path, fingerprint="bb")
+    assert not book.entries
+    _add(book, value=7.0, suite="information")
+    assert set(results.read(tmp_path)["results"]) == {"information/digits"}
+    former = json.loads((tmp_path / "results_00000003_aa.json").read_text())
+    assert set(former["results"]) == {"probe/digits"}
+
+
 @pytest.mark.parametrize("text", ["{", "[]", '{"results": {}}'])
 def test_another_file_of_that_name_is_refused(text, tmp_path):
     (tmp_path / "results.json").write_text(text)

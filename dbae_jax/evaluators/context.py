@@ -24,6 +24,9 @@ from dbae_jax.metrics.networks import published
 from dbae_jax.metrics.networks.published import FeatureNet, PerceptualNet
 from dbae_jax.results import Measured
 
+# Keys of `Context.settings` that codes depend on beside the images.
+OF_CODES = ("step", "weights", "fingerprint", "dtype", "matmul_precision")
+
 log = logging.getLogger(__name__)
 
 
@@ -151,7 +154,9 @@ class Context:
         return {
             "step": self.model.step,
             "weights": "ema",
+            "fingerprint": self.model.fingerprint,
             "dtype": model.dtype,
+            "matmul_precision": model.matmul_precision,
             "crop": data.crop,
             "image_size": data.image_size,
             "lmdb": data.lmdb,
@@ -193,7 +198,7 @@ class Context:
     def _read_or_encode(self, split: str, *, flip: bool) -> Codes:
         data = self.config.data
         identity = {
-            **{key: self.settings()[key] for key in ("step", "weights", "dtype")},
+            **{key: self.settings()[key] for key in OF_CODES},
             "data": [data.name, data.lmdb, data.crop, data.image_size],
             "split": [getattr(data, f"{split}_split", self.config.eval.validation_split)],
             "source": repr(self.splits[split]),

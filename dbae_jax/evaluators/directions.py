@@ -12,7 +12,7 @@ import numpy as np
 from dbae_jax import editing, files
 from dbae_jax.editing import Directions
 from dbae_jax.errors import DataError
-from dbae_jax.evaluators.context import Context
+from dbae_jax.evaluators.context import OF_CODES, Context
 
 log = logging.getLogger(__name__)
 
@@ -111,7 +111,7 @@ def find(context: Context, wanted: Sequence[str], *, probe: str = "logistic") ->
 def _identity(context: Context, probe: str) -> dict[str, Any]:
     settings, data = context.settings(), context.config.data
     return {
-        **{key: settings[key] for key in ("step", "weights", "dtype")},
+        **{key: settings[key] for key in OF_CODES},
         "data": [data.name, data.lmdb, data.crop, data.image_size, data.train_split],
         "source": repr(context.splits["train"]),
         "images": context.limit("train"),

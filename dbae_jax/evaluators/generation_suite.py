@@ -54,6 +54,7 @@ def settings(context: Context) -> dict[str, Any]:
         "seeds": list(range(section.generated_sets)),
         "how": drawing.how(context.config),
         "prior_step": context.model.prior.step,
+        "prior_fingerprint": context.model.prior.fingerprint,
         "real": [len(context.splits["train"]), context.limit("test")],
     }
     if judge.obstacle(context) is None:
@@ -105,7 +106,7 @@ def drawn(context: Context, seed: int) -> Iterator[np.ndarray]:
         yield to_uint8(context.model.sample(num, seed, **how))
         return
     # A folder holds images drawn in one way; others have another name.
-    drawn_by = [how, context.model.step, context.model.prior.step]
+    drawn_by = [how, drawing.drawn_by(context.model)]
     digest = hashlib.sha256(json.dumps(drawn_by, sort_keys=True).encode()).hexdigest()
     folder = pathlib.Path(context.cache) / f"generated_{digest[:8]}_{seed}"
     drawing.draw(context.model, folder, num=num, how=how, seed=seed)

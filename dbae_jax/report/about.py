@@ -169,7 +169,7 @@ def measurements(context: Context, measured: dict | None, trained_on: str) -> li
       measured: results.json, or None.
       trained_on: name of the data set that the run was trained on.
     """
-    entries = current(measured, context.model.step)
+    entries = current(measured, context.model)
     if not entries:
         return []
     return tables.scores(entries) + tables.beside_paper(measured, trained_on)
@@ -185,12 +185,14 @@ def unmeasured(context: Context, measured: dict | None, command: Command) -> lis
     """
     if measured is None:
         return [Missing("Nothing has been measured yet.", command("evaluate"))]
-    there, step = measured["model"]["step"], context.model.step
-    if there != step:
+    if not _is_current(measured, context.model):
+        there, step = measured["model"]["step"], context.model.step
+        which = f"of step {there:,}, the model of step {step:,}"
+        if there == step:
+            which = f"of other weights of step {there:,} than the model's"
         return [
             Missing(
-                f"results.json is of step {there:,}, the model of step {step:,}: nothing of it "
-                "has been measured yet.",
+                f"results.json is {which}: nothing of the model has been measured yet.",
                 command("evaluate"),
             )
         ]
@@ -206,11 +208,15 @@ def unmeasured(context: Context, measured: dict | None, command: Command) -> lis
     return found
 
 
-def current(measured: dict | None, step: int) -> Entries:
-    """Returns the entries of results.json, if they are of this step's weights."""
-    if measured is None or measured["model"]["step"] != step:
+def current(measured: dict | None, model: DBAE) -> Entries:
+    """Returns the entries of results.json, if they are of this model's weights."""
+    if measured is None or not _is_current(measured, model):
         return {}
     return measured["results"]
+
+
+def _is_current(measured: dict, model: DBAE) -> bool:
+    return results.is_of(measured, {"step": model.step, "fingerprint": model.fingerprint})
 
 
 def provenance(

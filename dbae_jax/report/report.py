@@ -107,7 +107,7 @@ def make_page(
       trained: section `data` of the run's own config.
     """
     config, model = context.config, context.model
-    rows, entries = summaries.read(directory), about.current(measured, model.step)
+    rows, entries = summaries.read(directory), about.current(measured, model)
     charts, uncharted = _charts(config, directory, rows, entries, command)
     seen = about.was_seen(context, trained)
     edited, edits_note = _edits(context, amounts)
