@@ -18,7 +18,7 @@ import jax
 from dbae_jax import build, digest, prior, processes, results, sharding, summaries, workdir
 from dbae_jax.api import DBAE
 from dbae_jax.config import Config, to_dict
-from dbae_jax.errors import ConfigError
+from dbae_jax.errors import ConfigError, TooFewError
 from dbae_jax.evaluators import (
     disentanglement_suite,
     editing,
@@ -55,9 +55,10 @@ log = logging.getLogger(__name__)
 def evaluate(config: Config, directory: pathlib.Path) -> dict[str, Any]:
     """Measures and shows the model of a workdir, with its averaged weights.
 
-    Writes results.json into the workdir; and, if the data are those the run was trained on,
-    summary.json, loss_curve.png, and the pictures of the suites that `config.eval.suite` names:
-    reconstructions.png, interpolation.png, trajectory.png; loss_by_time.png.
+    Writes results.json into the workdir; and, if the data are those the run was trained on and
+    the results have no label, summary.json, loss_curve.png, and the pictures of the suites that
+    `config.eval.suite` names: reconstructions.png, interpolation.png, trajectory.png;
+    loss_by_time.png.
 
     Args:
       config: must fit the run's model; `data`, `sample` and `eval` are followed.
@@ -69,6 +70,7 @@ def evaluate(config: Config, directory: pathlib.Path) -> dict[str, Any]:
     Raises:
       CheckpointError, ConfigError, DataError: if the workdir holds no model, or another one, or
         what is asked for cannot be measured; before anything is.
+      TooFewError: if a suite that was named by itself is of more images than there are.
     """
     names = asked_for(config.eval.suite)
     mesh = sharding.make_mesh()
@@ -78,12 +80,19 @@ def evaluate(config: Config, directory: pathlib.Path) -> dict[str, Any]:
     plan = make_plan(context, names)
     book = Book(directory, _about(directory, loaded, context.model))
     pending = _pending(book, context, plan)
-    for name in pending:
-        _measure(context, book, name, plan[name])
+    for name in list(pending):
+        try:
+            _measure(context, book, name, plan[name])
+        except TooFewError as error:
+            if names[name]:
+                raise
+            log.warning("The suite %s does not apply: %s", name, error)
+            pending.remove(name)
 
     entries = _entries(book, context, SUITES)
     summary = digest.summary(book.model, entries)
-    if not workdir.differing(to_dict(loaded.config), config, OF_DATA):
+    labelled = bool(config.eval.label)  # beside the results that the digest is of
+    if not labelled and not workdir.differing(to_dict(loaded.config), config, OF_DATA):
         digest.write(directory, summary)
         _paint(context, directory, entries, pending)
     digest.report(_entries(book, context, plan))

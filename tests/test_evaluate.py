@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dbae_jax import evaluate, results, sharding, workdir
-from dbae_jax.errors import CheckpointError, ConfigError
+from dbae_jax.errors import CheckpointError, ConfigError, TooFewError
 from dbae_jax.evaluators.context import Suite
 from dbae_jax.results import Measured, score
 from tests import tiny
@@ -110,6 +110,35 @@ def test_a_killed_evaluation_goes_on(run_copy, counted, monkeypatch):
     evaluate.evaluate(_config(**{"eval.suite": "all"}), run_copy)
     assert counted == ["one", "two"]
     assert set(results.read(run_copy)["results"]) == {"one/shapes", "two/shapes"}
+
+
+def test_too_few_images_for_one_suite_of_a_group_leave_the_others(
+    run_copy, counted, monkeypatch, caplog
+):
+    def scarce(context):
+        raise TooFewError("two are needed, here is 1.")
+
+    monkeypatch.setitem(
+        evaluate.SUITES, "one", Suite(lambda context: None, lambda context: {}, scarce)
+    )
+    with caplog.at_level("WARNING", logger="dbae_jax"):
+        evaluate.evaluate(_config(**{"eval.suite": "all"}), run_copy)
+    assert "The suite one does not apply: two are needed, here is 1." in caplog.text
+    assert set(results.read(run_copy)["results"]) == {"two/shapes"} and counted == ["two"]
+    with pytest.raises(TooFewError, match="two are needed"):
+        evaluate.evaluate(_config(**{"eval.suite": "all,one"}), run_copy)
+
+
+def test_labelled_results_leave_digest_and_pictures(run_copy, counted, monkeypatch):
+    shown = []
+    monkeypatch.setattr(evaluate, "_paint", lambda *given: shown.append(given))
+    evaluate.evaluate(_config(**{"eval.label": "other"}), run_copy)
+    assert not (run_copy / "summary.json").exists() and not shown
+    evaluate.evaluate(_config(), run_copy)
+    digest = (run_copy / "summary.json").read_text()
+    evaluate.evaluate(_config(**{"eval.label": "other", "eval.num_images": 12}), run_copy)
+    assert (run_copy / "summary.json").read_text() == digest and len(shown) == 1
+    assert set(results.read(run_copy)["results"]) == {"one/shapes", "one/shapes:other"}
 
 
 def test_other_data_have_entries_of_their_own_and_leave_the_digest(run_copy, counted):

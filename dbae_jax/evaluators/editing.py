@@ -5,7 +5,6 @@ reported beside. Each attribute is edited by its direction (`evaluators.directio
 following z and with x_T kept; what is scored says `edit_scores`.
 """
 
-import dataclasses
 import logging
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -14,8 +13,8 @@ import numpy as np
 from scipy.special import logsumexp
 
 from dbae_jax.editing import Directions
-from dbae_jax.errors import DataError
-from dbae_jax.evaluators import directions, judge, label_net, label_net_fit
+from dbae_jax.errors import DataError, TooFewError
+from dbae_jax.evaluators import directions, judge, label_net
 from dbae_jax.evaluators.context import Context, Suite
 from dbae_jax.evaluators.edit_scores import EditScores, edit_scores
 from dbae_jax.evaluators.reconstruction import noise_seed
@@ -50,12 +49,13 @@ def settings(context: Context) -> dict[str, Any]:
     """Returns what determines the numbers."""
     return {
         "edited_images": min(IMAGES, context.limit("test")),
+        "real_images": context.limit("test"),  # whose log-odds are the unit
         "probe_images": context.limit("train"),
         "scales": list(SCALES),
         "probe": PROBE,
         "normalise_codes": context.config.eval.normalise_codes,
         "related": RELATED,
-        "judge": dataclasses.asdict(label_net_fit.FitSettings()),
+        "judge": judge.settings(context),
         "sample": vars(context.config.sample),
     }
 
@@ -83,7 +83,7 @@ def measure_with(net: Judge, context: Context, about: Mapping[str, Any]) -> Meas
       about: of the judge, for the details of every score.
 
     Raises:
-      DataError: if no attribute of the judge has a direction.
+      TooFewError: if fewer than two attributes of the judge differ between images.
     """
     names, values = _judged(net, context)
     correlation = _correlation(values)
@@ -91,7 +91,9 @@ def measure_with(net: Judge, context: Context, about: Mapping[str, Any]) -> Meas
     varied = np.isfinite(np.diag(correlation)) & (real.std(axis=0) > 0)
     kept = np.flatnonzero(varied)
     if len(kept) < 2:
-        raise DataError("Fewer than two attributes differ between images: edits cannot be scored.")
+        raise TooFewError(
+            "Fewer than two attributes differ between images: edits cannot be scored."
+        )
     found = directions.find(context, [names[i] for i in kept], probe=PROBE)
     related = np.abs(correlation[np.ix_(kept, kept)]) >= RELATED
     if net.kind == "classes":

@@ -1,5 +1,6 @@
 """The label network of a data set: trained on its training images once, and kept in the cache."""
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -19,12 +20,19 @@ def obstacle(context: Context) -> str | None:
             return f"attributes of {name} are real numbers, which no network is trained on to judge"
     elif "label" not in context.known:
         return f"images of {name} have neither labels nor attributes to train a network on"
+    least = FitSettings().least_images
+    if _count(context) < least:
+        return (
+            f"a network that judges pictures is trained on {least} images or more, and of the "
+            f"training images of {name} {_count(context)} are used; set another "
+            "config.data.train_split, or a larger config.eval.num_probe_images (0: all)"
+        )
     return context.leak("train", "test")
 
 
 def settings(context: Context) -> dict[str, Any]:
     """Returns what determines the network."""
-    return {"most_images": _count(context), "seed": FitSettings().seed}
+    return dataclasses.asdict(FitSettings()) | {"images": _count(context)}
 
 
 def make(context: Context) -> LabelNet:

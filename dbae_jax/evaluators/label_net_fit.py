@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import optax
 
-from dbae_jax.errors import DataError
+from dbae_jax.errors import DataError, TooFewError
 from dbae_jax.evaluators import label_net
 from dbae_jax.evaluators.label_net import LabelNet
 from dbae_jax.metrics import checks
@@ -39,6 +39,11 @@ class FitSettings:
     learning_rate: float = 2e-3
     seed: int = 0
 
+    @property
+    def least_images(self) -> int:
+        """How many images a network needs."""
+        return 2 * self.batch_size
+
 
 def fit(
     images: np.ndarray,
@@ -58,7 +63,8 @@ def fit(
       settings: see there.
 
     Raises:
-      DataError: for other shapes, labels of a single class, or too few images to hold some out.
+      DataError: for other shapes.
+      TooFewError: for labels of a single class, or too few images to hold some out.
     """
     images, targets, names = _checked(images, labels, label_names, settings)
     kind = "classes" if np.ndim(labels) == 1 else "attributes"
@@ -124,9 +130,9 @@ def _checked(
             f"labels must be [{len(images)}] or [{len(images)}, K], got {list(labels.shape)}."
         )
     images, labels = images[: settings.most_images], labels[: settings.most_images]
-    if len(images) < 2 * settings.batch_size:
-        raise DataError(
-            f"a label network needs {2 * settings.batch_size} images or more, got {len(images)}."
+    if len(images) < settings.least_images:
+        raise TooFewError(
+            f"a label network needs {settings.least_images} images or more, got {len(images)}."
         )
     if labels.ndim == 1:
         found, targets = np.unique(labels, return_inverse=True)
@@ -140,7 +146,7 @@ def _checked(
         if len(names) != labels.shape[1]:
             raise DataError(f"{labels.shape[1]} attributes have {len(names)} names.")
     if not varied:
-        raise DataError(f"the labels of {len(images)} training images are all the same.")
+        raise TooFewError(f"the labels of {len(images)} training images are all the same.")
     return images, targets.astype(np.int32 if labels.ndim == 1 else np.float32), names
 
 

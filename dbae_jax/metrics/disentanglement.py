@@ -82,7 +82,7 @@ def tad(z: np.ndarray, attributes: np.ndarray) -> TAD:
     areas = auroc(attributes, z)
     areas = np.maximum(areas, 1 - areas)
     if np.isnan(areas).all():
-        raise DataError(f"all {attributes.shape[1]} attributes are constant; there is no TAD.")
+        raise TooFewError(f"all {attributes.shape[1]} attributes are constant; there is no TAD.")
     second, best = np.sort(areas, axis=1)[:, -2:].T
     return TAD(best, best - second, _redundancy(attributes))
 

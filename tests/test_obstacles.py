@@ -1,5 +1,7 @@
 """Splits that share images: told of every source; nothing is scored on what it learned."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,7 @@ from dbae_jax.data import sources
 from dbae_jax.data.prepared import ImageSource, View
 from dbae_jax.data.shapes import ShapesSource
 from dbae_jax.evaluators import disentanglement_suite, editing, judge, probe
+from dbae_jax.evaluators.label_net_fit import FitSettings
 from tests import stubs
 
 VIEW = View("center", 16, 1)
@@ -60,6 +63,42 @@ def _context(train=None, test=None, validation=None, name="celebahq"):
         for split, source in (("train", train), ("test", test), ("validation", validation))
     }
     return stubs.context(made, **{"data.name": name, "eval.validation_split": "val"})
+
+
+def test_too_few_images_are_told_early():
+    images = stubs.images(np.zeros((300, 8)))
+    few = _context(stubs.Data(images[:199], label=LABELS))
+    for suite in (judge, editing):
+        assert "trained on 200 images or more, and of the training images" in suite.obstacle(few)
+    assert "celebahq 199 are used" in judge.obstacle(few)
+
+    def told(train, test=300, attributes=None, factors=None):
+        known = {"attributes": attributes, "factors": factors}
+        splits = {
+            split: stubs.Data(
+                images[:count], **{k: v[:count] for k, v in known.items() if v is not None}
+            )
+            for split, count in (("train", train), ("test", test))
+        }
+        return disentanglement_suite.obstacle(stubs.context(splits))
+
+    attributes, factors = np.eye(300, 4, dtype=np.int8), np.eye(300, 9, dtype=np.int32)
+    assert told(4, attributes=attributes) == "TAD is of 5 folds, and 4 training images are used"
+    assert told(5, attributes=attributes) is None
+    assert "all attributes of 9 training" in told(9, attributes=0 * attributes)
+    assert "two factors that differ in each of 9 train and 10 test" in told(
+        9, 10, factors=np.minimum(factors, np.eye(1, 9, dtype=np.int32))
+    )
+    assert told(3, 3, factors=factors) is None
+
+
+def test_all_that_changes_scores_of_edits_is_recorded():
+    context = _context()
+    settings = editing.settings(context)
+    assert settings["real_images"] == 300
+    assert settings["judge"] == judge.settings(context)
+    assert settings["judge"].items() >= dataclasses.asdict(FitSettings()).items()
+    assert settings["judge"]["images"] == 300
 
 
 def test_nothing_is_scored_on_what_it_learned():
