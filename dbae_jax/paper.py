@@ -1,6 +1,6 @@
 """The paper's published figures, as data with what one must know to compare them, beside ours.
 
-D = 512; means of five evaluations; from the authors' repository. The figures of disentanglement and
+Means of five evaluations; from the authors' repository. The figures of disentanglement and
 of unconditional generation are not part of that repository and not held here.
 
 Source: Kim et al., ICLR 2025, tables 1 and 2.
@@ -10,6 +10,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+LATENT_DIM = 512  # of the models of tables 1 and 2
+
 OURS = {False: "DBAE-d", True: "DBAE"}  # whether the encoder is stochastic -> the paper's name
 
 
@@ -17,15 +19,16 @@ OURS = {False: "DBAE-d", True: "DBAE"}  # whether the encoder is stochastic -> t
 class Quantity:
     """A column of a table.
 
-    table: of the paper. name: of the figure there. trained_on: the model's data set. suite, data,
-    label: of our entries in results.json (labels first, the one without label at last). scores: of
-    ours that compare, the best comparison first. better: "higher" or "lower". published: method ->
-    value. caveat: why the figures may not compare.
+    table: of the paper. name: of the figure there. trained_on: the model's data set; image_size: of
+    its images, pixels. suite, data: of our entries in results.json; labels: theirs, the best
+    comparison first. scores: of ours that compare, likewise. better: "higher" or "lower".
+    published: method -> value. caveat: why the figures may not compare.
     """
 
     table: str
     name: str
     trained_on: str
+    image_size: int
     suite: str
     data: str
     scores: tuple[str, ...]
@@ -40,7 +43,8 @@ class Comparison:
     """A quantity with ours beside it.
 
     method: the paper's name for a model like ours. score: the name of ours, std of several seeds;
-    None where ours was not measured, or is undefined.
+    None where ours was not measured, or is undefined. how: ours was measured: images, label,
+    sampler and network evaluations, where there are such.
     """
 
     quantity: Quantity
@@ -48,6 +52,7 @@ class Comparison:
     score: str
     value: float | None
     std: float | None
+    how: str = ""
 
 
 _SELECTION = (
@@ -66,7 +71,9 @@ _SSIM = (
 )
 
 
-def _table_1(trained_on: str, **rows: tuple[float, float, float]) -> tuple[Quantity, ...]:
+def _table_1(
+    trained_on: str, image_size: int, **rows: tuple[float, float, float]
+) -> tuple[Quantity, ...]:
     columns = (
         ("AP", "celeba", ("ap",), "higher", _SELECTION),
         ("Pearson r", "lfw", ("r_best_on_test", "r"), "higher", _SELECTION + _ON_TEST),
@@ -77,11 +84,13 @@ def _table_1(trained_on: str, **rows: tuple[float, float, float]) -> tuple[Quant
             table="1",
             name=name,
             trained_on=trained_on,
+            image_size=image_size,
             suite="probe",
             data=data,
             scores=scores,
             better=better,
             published={method.replace("_", "-"): row[i] for method, row in rows.items()},
+            labels=("sampled", ""),
             caveat=caveat,
         )
         for i, (name, data, scores, better, caveat) in enumerate(columns)
@@ -100,12 +109,13 @@ def _table_2(
         table="2",
         name=name,
         trained_on="ffhq",
+        image_size=128,
         suite="reconstruction",
         data="celebahq",
         scores=scores,
         better=better,
         published=published,
-        labels=(*labels, ""),
+        labels=(*(f"{label}-sampled" for label in labels), *labels, ""),
         caveat=caveat,
     )
 
@@ -118,6 +128,7 @@ _METHODS = (
 QUANTITIES: tuple[Quantity, ...] = (
     *_table_1(
         "celeba",
+        64,
         DiffAE=(0.603, 0.598, 0.421),
         PDAE=(0.602, 0.596, 0.410),
         DiTi=(0.623, 0.617, 0.392),
@@ -126,6 +137,7 @@ QUANTITIES: tuple[Quantity, ...] = (
     ),
     *_table_1(
         "ffhq",
+        128,
         DiffAE=(0.605, 0.606, 0.410),
         PDAE=(0.597, 0.603, 0.416),
         DiTi=(0.614, 0.622, 0.384),
@@ -168,31 +180,53 @@ def beside(found: Mapping[str, Any], trained_on: str) -> list[Comparison]:
 
     Returns:
       A comparison for every quantity and every score of ours that was measured; one without a
-      value for a quantity of which none was.
+      value for a quantity of which none was. None at all for a model of another width of z, or of
+      images of another size, than the paper's.
     """
-    method = OURS[bool(found["model"]["stochastic"])]
-    rows = []
+    model = found["model"]
+    method, rows = OURS[bool(model["stochastic"])], []
+    if model.get("latent_dim") != LATENT_DIM:
+        return []
     for quantity in QUANTITIES:
-        if quantity.trained_on != trained_on:
+        if (quantity.trained_on, quantity.image_size) != (trained_on, model.get("image_size")):
             continue
-        ours = _ours(found["results"], quantity)
+        entry, ours = _ours(found["results"], quantity)
+        how = _how(entry) if ours else ""
         rows += [
-            Comparison(quantity, method, name, value.get("value"), value.get("std"))
+            Comparison(quantity, method, name, value.get("value"), value.get("std"), how)
             for name, value in (ours or {quantity.scores[0]: {}}).items()
         ]
     return rows
 
 
-def _ours(entries: Mapping[str, Any], quantity: Quantity) -> dict[str, dict[str, Any]]:
-    """Returns our scores of a quantity, from the entry of the first label that has any."""
+def _ours(
+    entries: Mapping[str, Any], quantity: Quantity
+) -> tuple[Mapping[str, Any], dict[str, dict[str, Any]]]:
+    """Returns the entry of the first label that has scores of a quantity, and these."""
     where = {
-        entry.get("label", ""): entry["scores"]
+        entry.get("label", ""): entry
         for entry in entries.values()
         if (entry["suite"], entry["data"]) == (quantity.suite, quantity.data)
     }
     for label in quantity.labels:
-        scores = where.get(label, {})
-        measured = {name: scores[name] for name in quantity.scores if name in scores}
-        if measured:
-            return measured
-    return {}
+        entry = where.get(label, {})
+        there = entry.get("scores", {})
+        scores = {name: there[name] for name in quantity.scores if name in there}
+        if scores:
+            return entry, scores
+    return {}, {}
+
+
+def _how(entry: Mapping[str, Any]) -> str:
+    """Says on how many images an entry was measured, under which label, by which sampler."""
+    settings, said = entry["settings"], [f"{entry['counts']['test']:,} images"]
+    if "sampler" in settings:
+        sampler = settings["sampler"]
+        extras = [f"{key} {sampler[key]:g}" for key in ("churn", "eta") if sampler.get(key)]
+        said += [f"{sampler['sampler']} on the {sampler['grid']} grid", *extras]
+        said += [f"{settings['nfe']} evaluations"]
+    if settings.get("sample_codes"):
+        said += ["z drawn"]
+    if entry.get("label"):
+        said += [f"label {entry['label']}"]
+    return ", ".join(said)

@@ -48,6 +48,10 @@ def test_variants_are_what_they_say():
     assert not _load("table1_celeba_attributes").model.stochastic
     sampled = _load("table1_ffhq_lfw", "sampled")
     assert sampled.model.stochastic and sampled.eval.sample_codes and not sampled.data.flip
+    means = _load("table1_ffhq_lfw", "stochastic")
+    assert (means.eval.label, sampled.eval.label) == ("", "sampled")
+    both = _load("table2_reconstruction", "sampled,sde")
+    assert both.eval.label == "sde-sampled" and both.eval.sample_codes and both.sample.churn
     ode, sde = (_load("table2_reconstruction", v) for v in ("", "sde,stochastic"))
     assert (ode.sample.sampler, ode.sample.steps, ode.eval.label) == ("euler", 100, "ode")
     assert (sde.sample.churn, sde.eval.label, sde.model.stochastic) == (0.33, "sde", True)
@@ -87,15 +91,22 @@ def test_figures_are_the_published_ones():
         assert set(quantity.published) >= {"DBAE", "DBAE-d", "DiffAE", "PDAE"}
 
 
+SAMPLER = {"sampler": "heun", "grid": "karras", "steps": 167, "churn": 0.33, "eta": 0.0}
+MODEL = {"step": 9, "stochastic": True, "latent_dim": 512, "image_size": 128}
+
+
 def _entry(suite, data, label="", **scores):
-    entry = {"suite": suite, "data": data, "scores": scores}
+    settings = {"sample_codes": "sampled" in label}
+    settings |= {"sampler": SAMPLER, "nfe": 333} if suite == "reconstruction" else {}
+    entry = {"suite": suite, "data": data, "scores": scores, "settings": settings}
+    entry["counts"] = {"test": 3000}
     return entry | ({"label": label} if label else {})
 
 
 def test_ours_stand_beside_them():
     low, celebahq = functools.partial(score, better="lower"), ("reconstruction", "celebahq")
     found = {
-        "model": {"step": 9, "stochastic": True},
+        "model": MODEL,
         "results": {
             "probe/lfw": _entry("probe", "lfw", r=score([0.5, 0.7], "higher")),
             "reconstruction/celebahq:sde": _entry(*celebahq, "sde", lpips=low(0.1), mse=low(9)),
@@ -110,5 +121,27 @@ def test_ours_stand_beside_them():
     assert rows["LPIPS", "celebahq", "lpips"].value == 0.1  # of the SDE
     assert rows["MSE", "celebahq", "mse"].value == 0.5  # never of the SDE
     assert rows["SSIM", "celebahq", "ssim_swapped_axes"].value is None
-    assert {r.quantity.trained_on for r in paper.beside(found, "celeba")} == {"celeba"}
+    how = rows["LPIPS", "celebahq", "lpips"].how
+    assert how == "3,000 images, heun on the karras grid, churn 0.33, 333 evaluations, label sde"
+    assert r.how == "3,000 images" and rows["AP", "celeba", "ap"].how == ""
+    small = found | {"model": MODEL | {"image_size": 64}}
+    assert {r.quantity.trained_on for r in paper.beside(small, "celeba")} == {"celeba"}
     assert paper.beside(found, "digits") == []
+
+
+def test_draws_of_z_come_first_as_the_authors_measure():
+    found = {"model": MODEL, "results": {}}
+    for label, ode, value in (("", "ode", 0.5), ("sampled", "ode-sampled", 0.6)):
+        low, high = score(value, "lower"), score(value, "higher")
+        found["results"][label] = _entry("probe", "celeba", label, ap=high)
+        found["results"][ode] = _entry("reconstruction", "celebahq", ode, mse=low)
+    rows = {(r.quantity.name, r.score): r for r in paper.beside(found, "ffhq")}
+    assert rows["AP", "ap"].value == rows["MSE", "mse"].value == 0.6
+    assert rows["AP", "ap"].how == "3,000 images, z drawn, label sampled"
+
+
+@pytest.mark.parametrize("other", [{"latent_dim": 32}, {"image_size": 64}, {"image_size": None}])
+def test_other_models_do_not_stand_beside_the_papers(other):
+    entries = {"probe/lfw": _entry("probe", "lfw", r=score(0.5, "higher"))}
+    assert paper.beside({"model": MODEL, "results": entries}, "ffhq")
+    assert paper.beside({"model": MODEL | other, "results": entries}, "ffhq") == []

@@ -14,6 +14,7 @@ from dbae_jax.data import sources
 from dbae_jax.data.sources import ArraySource
 from dbae_jax.editing import Directions
 from dbae_jax.errors import CheckpointError, ConfigError, DataError
+from dbae_jax.evaluators.context import OF_CODES
 from dbae_jax.report import about, charts, edits, films, frames, glossary, report, stills, tables
 from dbae_jax.samplers import Sample
 from tests import stubs, tiny
@@ -180,19 +181,27 @@ def test_scores_are_told_in_words():
     floor = glossary.explain("generation", "fd_digits_net_floor")
     assert floor.name == "Fréchet distance, floor" and "digits net" in floor.meaning
     assert "published Inception" in glossary.explain("generation", "precision").meaning
+    others = glossary.explain("editing", "others_fixed").meaning
+    assert others.startswith("mean absolute change of attributes not correlated with it")
+    assert "judged as asked for" in glossary.explain("editing", "flipped_following").meaning
     assert glossary.explain("other", "some_thing") == ("some thing", "")
 
 
 def test_the_papers_figures_stand_beside_ours():
     ap = {"value": 0.661, "std": 0.0012, "values": [0.66, 0.662], "better": "higher", "details": {}}
-    entry = {"suite": "probe", "data": "celeba", "scores": {"ap": ap}}
-    found = {"model": {"step": 1, "stochastic": False}, "results": {"probe/celeba": entry}}
+    entry = {"suite": "probe", "data": "celeba", "scores": {"ap": ap}, "settings": {}}
+    entry["counts"] = {"test": 19_962}
+    model = {"step": 1, "stochastic": False, "latent_dim": 512, "image_size": 64}
+    found = {"model": model, "results": {"probe/celeba": entry}}
     (table,) = tables.beside_paper(found, "celeba")
     assert table.header == ["figure", "ours", "DiffAE", "PDAE", "DiTi", "DBAE-d", "DBAE", "better"]
     precision, *others = table.rows
     assert precision.cells[:2] == ["0.661 ± 0.001", "0.603"] and precision.cells[-3] == "0.650"
+    assert precision.term.meaning == "probe on celeba; ours: ap, 19,962 images"
     assert [row.cells[0] for row in others] == [tables.NONE] * 2
     assert tables.beside_paper(found, "digits") == []
+    found["model"] = model | {"latent_dim": 32}
+    assert tables.beside_paper(found, "celeba") == []
 
 
 def test_attributes_to_edit_are_those_that_codes_tell_best(tmp_path):
@@ -212,7 +221,7 @@ def test_attributes_to_edit_are_those_that_codes_tell_best(tmp_path):
             tiny.config(),
         )
         codes = staticmethod(lambda split: Codes)
-        settings = staticmethod(lambda: dict.fromkeys(("step", "weights", "dtype")))
+        settings = staticmethod(lambda: dict.fromkeys(OF_CODES))
         limit = staticmethod(lambda split: 400)
         splits = {"train": None}  # noqa: RUF012
 

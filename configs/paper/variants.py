@@ -4,22 +4,33 @@ ENCODERS = {
     "deterministic": {},  # "DBAE-d"
     "stochastic": {"model.stochastic": True},  # "DBAE", measured by the mean of z
     # "DBAE", measured by draws of z, as the authors' scripts do
-    "sampled": {"model.stochastic": True, "eval.sample_codes": True},
+    "sampled": {
+        "model.stochastic": True,
+        "eval.sample_codes": True,
+        "eval.label": "sampled",  # beside the results of "stochastic"
+    },
 }
 
 
 def apply(c, words, *groups):
-    """Sets what the words say; of each group of words at most one, else the group's first."""
+    """Sets what the words say; of each group of words at most one, else the group's first.
+
+    Results are kept by the labels of all words: "ode", "sampled", "ode-sampled".
+    """
     given = [word for word in words.split(",") if word]
     known = [word for group in groups for word in group]
     wrong = [word for word in given if word not in known]
     if wrong:
         raise ValueError(f"{wrong[0]!r} is no variant; there are {', '.join(known)}")
+    labels = []
     for group in groups:
         chosen = [word for word in given if word in group] or [next(iter(group))]
         if len(chosen) > 1:
             raise ValueError(f"{chosen[0]} and {chosen[1]} exclude each other")
-        c.update_from_flattened_dict(group[chosen[0]])
+        values = dict(group[chosen[0]])
+        labels.append(values.pop("eval.label", ""))
+        c.update_from_flattened_dict(values)
+    c.eval.label = "-".join(label for label in labels if label)
     return c
 
 

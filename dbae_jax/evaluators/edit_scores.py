@@ -7,14 +7,12 @@ is known on shapes, whose sources give pairs of pictures that differ in one fact
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from scipy.stats import rankdata
 
-from dbae_jax.errors import DataError
+from dbae_jax.errors import DataError, TooFewError
 from dbae_jax.metrics import checks
-from dbae_jax.results import score
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,15 +32,6 @@ class EditScores:
     others: np.ndarray
     flipped: np.ndarray
     monotonic: np.ndarray
-
-    @property
-    def ratio(self) -> np.ndarray:
-        """Change asked for over change not asked for, [S]: positive if in the direction.
-
-        NaN where no other attribute changes.
-        """
-        asked, nothing = self.target * np.sign(self.scales), np.full(len(self.scales), np.nan)
-        return np.divide(asked, self.others, out=nothing, where=self.others > 0)
 
 
 def edit_scores(
@@ -67,13 +56,14 @@ def edit_scores(
 
     Raises:
       DataError: for other shapes, logits that are not finite, a scale of 0, an attribute whose
-        logit is the same on all real images, or no other attribute.
+        logit is the same on all real images.
+      TooFewError: if there is no other attribute.
     """
     before, after, std = _checked(before, after, scales, real)
     scales = np.asarray(scales, np.float64)
     others = np.setdiff1d(np.arange(before.shape[1]), [target, *left_out])
     if not 0 <= target < before.shape[1] or not len(others):
-        raise DataError(
+        raise TooFewError(
             f"of {before.shape[1]} attributes, attribute {target} cannot be judged against others "
             f"without {list(left_out)}."
         )
@@ -92,51 +82,6 @@ def edit_scores(
         ),
         monotonic=_monotonic(before[:, target], after[:, :, target], scales),
     )
-
-
-def entries(
-    found: EditScores, name: str, *, left_out: Sequence[str] = ()
-) -> dict[str, dict[str, Any]]:
-    """Returns scores as results.json holds them, at the scale of largest size on either side.
-
-    target_<name>: change in the direction asked for. others_<name>, ratio_<name>, flipped_<name>,
-    monotonic_<name>. Every scale's values are in the details.
-
-    Args:
-      found: of `edit_scores`.
-      name: of the attribute.
-      left_out: names of attributes that did not count as others.
-    """
-    sign, largest = np.sign(found.scales), np.abs(found.scales).max()
-    ends = np.isclose(np.abs(found.scales), largest)
-    by_scale = {
-        "target": found.target * sign,
-        "others": found.others,
-        "ratio": found.ratio,
-        "flipped": found.flipped,
-    }
-    better = {"target": "higher", "others": "lower", "ratio": "higher", "flipped": "higher"}
-    made = {}
-    for key, values in by_scale.items():
-        known = values[ends & np.isfinite(values)]
-        made[f"{key}_{name}"] = score(
-            float(known.mean()) if len(known) else np.nan,
-            better[key],
-            reason="no image could change so" if key == "flipped" else "no other changed",
-            scales=found.scales.tolist(),
-            by_scale=[float(v) if np.isfinite(v) else None for v in values],
-            at_scale=float(largest),
-            left_out=list(left_out) or None,
-        )
-    known = found.monotonic[np.isfinite(found.monotonic)]
-    made[f"monotonic_{name}"] = score(
-        float(known.mean()) if len(known) else np.nan,
-        "higher",
-        reason="no image's logit changed along the scale",
-        images=len(found.monotonic),
-        unchanged=len(found.monotonic) - len(known),
-    )
-    return made
 
 
 def _checked(

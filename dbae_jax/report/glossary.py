@@ -52,9 +52,14 @@ _TERMS = {
         "Class frequencies", "distance of generated from real ones: total variation, 0 to 1"
     ),
     "target": Term("Target", "change of the edited attribute, in std of its logit on real images"),
-    "others": Term("Others", "mean change of all other attributes, in the same unit"),
+    "others": Term(
+        "Others", "mean absolute change of attributes not correlated with it, in the same unit"
+    ),
     "ratio": Term("Target / others", "how selective edits are"),
-    "flipped": Term("Flipped", "share of images whose attribute the edit turned over"),
+    "flipped": Term(
+        "Flipped",
+        "of pictures judged otherwise before: share judged as asked for after the edit",
+    ),
     "monotonic": Term("Monotonic", "rank correlation of scale and the attribute's logit"),
 }
 # Scores on features of a network of ours: "fd_NETWORK". "_floor" compares real images with real.

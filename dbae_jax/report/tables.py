@@ -61,7 +61,8 @@ def beside_paper(found: dict[str, Any], trained_on: str) -> list[Table]:
 
     Args:
       found: results.json.
-      trained_on: name of the data set of the model; empty answer if the paper has none of it.
+      trained_on: name of the data set of the model; empty answer if the paper has none of
+        it, or none of models of this width of z and image size.
     """
     comparisons = paper.beside(found, trained_on)
     made = []
@@ -86,7 +87,7 @@ def _compared(one: Comparison, methods: list[str]) -> Row:
     meaning = f"{quantity.suite} on {quantity.data}"
     ours = NONE
     if one.value is not None:
-        meaning += f"; ours: {one.score}"
+        meaning += f"; ours: {one.score}" + (f", {one.how}" if one.how else "")
         ours = figure(one.value, 3) + ("" if one.std is None else f" ± {figure(one.std, 1)}")
     published = [quantity.published.get(method) for method in methods]
     cells = [NONE if value is None else figure(value, 3) for value in published]
