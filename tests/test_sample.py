@@ -146,6 +146,8 @@ def test_pictures_are_drawn_once_and_the_same_in_parts(directory, tmp_path, mode
     assert Image.open(whole / "grid.png").size == (8 * (64 + 2) + 2, 2 * (64 + 2) + 2)
     record = json.loads((whole / "samples.json").read_text())
     assert record["seed"] == 3 and record["prior_step"] == 4 and record["how"]["eta"] == 1.0
+    whose = {"autoencoder_fingerprint", "prior_fingerprint", "dtype", "matmul_precision"}
+    assert whose <= record.keys() and len(record["prior_fingerprint"]) == 12
 
 
 def test_arrays_are_drawn_in_files_of_many(directory, tmp_path, monkeypatch):
