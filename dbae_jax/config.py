@@ -59,6 +59,7 @@ ADDED = {
     "prior.bound_points": 50,
     "prior.sampler": "ancestral",
     "prior.sample_steps": 250,
+    "bridge.endpoint": "decoded",
 }
 
 
@@ -110,6 +111,12 @@ class Config:
             self.model.stochastic or not self.train.tc_weight,
             f"{path}.train.tc_weight={self.train.tc_weight}",
             f"0 for a deterministic encoder ({model}.stochastic=False)",
+        )
+        free = self.bridge.endpoint == "free"
+        require(
+            not (free and self.sample.boot),
+            f"{path}.sample.boot=True",
+            f"False where x_T is free ({path}.bridge.endpoint='free')",
         )
         self._check_heads(f"{model}.unet", resolutions)
 

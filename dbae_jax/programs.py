@@ -160,6 +160,12 @@ FUNCTIONS: dict[str, Callable[[Config, Networks], Function]] = {
 NAMES = (*FUNCTIONS, TRAIN_STEP)
 
 
+def names(config: Config) -> tuple[str, ...]:
+    """Returns the programs that a config's model has: no endpoint where x_T is free."""
+    free = config.bridge.endpoint == "free"
+    return tuple(name for name in NAMES if not (free and name == "endpoint"))
+
+
 def _function(name: str, config: Config) -> Program:
     mesh, size = sharding.make_mesh(), config.eval.batch_size
     everywhere, split = sharding.replicated(mesh), sharding.batched(mesh)

@@ -10,14 +10,15 @@ from dbae_jax.samplers import Plan
 from dbae_jax.sections import SampleConfig
 
 
-def noise_seed(sample: SampleConfig) -> int | None:
-    """Returns the seed of evaluations with samplers that draw noise, None for those that do not."""
-    return 0 if Plan(**vars(sample)).needs_noise else None
+def noise_seed(sample: SampleConfig, *, free: bool = False) -> int | None:
+    """Returns the seed of evaluations that draw noise, in the sampler or a free x_T; or None."""
+    return 0 if free or Plan(**vars(sample)).needs_noise else None
 
 
 def reconstruct(model: DBAE, images: np.ndarray, sample: SampleConfig) -> np.ndarray:
     """Returns reconstructions [N, H, W, C] in [-1, 1]."""
-    return model.reconstruct(images, rng=noise_seed(sample), **vars(sample))
+    seed = noise_seed(sample, free=model.free)
+    return model.reconstruct(images, rng=seed, **vars(sample))
 
 
 def mse(model: DBAE, images: np.ndarray, sample: SampleConfig) -> float:
@@ -41,7 +42,7 @@ def pca_mse(train: np.ndarray, test: np.ndarray, components: int) -> float:
 
 def picture_rows(model: DBAE, images: np.ndarray, sample: SampleConfig) -> list[np.ndarray]:
     """Returns rows for `images.grid`: inputs, their endpoints x_T, reconstructions."""
-    z = model.encode(images)
-    x_T = model.endpoint(z)
-    again = model.decode(z, x_T, rng=noise_seed(sample), **vars(sample))
+    z, seed = model.encode(images), noise_seed(sample, free=model.free)
+    x_T = model.draw_x_T(len(z), seed) if model.free else model.endpoint(z)
+    again = model.decode(z, x_T, rng=seed, **vars(sample))
     return [np.asarray(to_float(images)), x_T, again]
