@@ -75,8 +75,8 @@ def benchmark(
       its arguments and answers, `alias` what donation saves.
 
     Raises:
-      ConfigError: for a part that the model does not have, a batch that the devices cannot share, or a trace of
-        training steps without them; before anything is compiled.
+      ConfigError: for a part that the model does not have, a batch that the devices cannot share,
+        or a trace of training steps without them; before anything is compiled.
     """
     _check(config, parts, profile)
     mesh = sharding.make_mesh()

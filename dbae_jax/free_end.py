@@ -29,7 +29,7 @@ class FreeEnd:
         """Whether x_T is free, drawn or inferred; otherwise it is decoded from z."""
         return self.config.bridge.endpoint == "free"
 
-    def draw_x_T(self, num: int, rng: Rng) -> np.ndarray:  # noqa: N802, the paper's letter
+    def draw_x_T(self, num: int, rng: Rng) -> np.ndarray:
         """Draws free endpoints: [num, H, W, C], standard normal (VE: times T).
 
         `rng`: a seed, a key, or keys [num], as `decode` takes it and draws the same from it.
@@ -109,6 +109,6 @@ def inversion(bridge: Bridge, steps: int, grid: str) -> Table:
 
 @functools.partial(jax.jit, static_argnames="image_shape")
 def _draw(key: jax.Array, indices: jax.Array, scale: float, *, image_shape: tuple[int, ...]):
-    """Draws [n, H, W, C] from a stream of its own: samplers draw other noises from the same keys."""
+    """Draws [n, H, W, C] from a stream of its own: samplers take other noises of these keys."""
     keys = jax.vmap(lambda k: rngs.stream(k, "x_T"))(rngs.per_example(key, indices))
     return jnp.float32(scale) * samplers.example_noise_fn(keys, image_shape)(0)

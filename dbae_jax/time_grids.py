@@ -62,7 +62,8 @@ def uniform_lambda(schedule: Schedule, steps: int, *, start: float, rho: float =
     """Returns equal intervals of lambda = log(B / sqrt(C)), in which multistep samplers think.
 
     From T, where lambda is infinite, the first interval goes to where equal intervals begin:
-    `START_SHARE` T; a free end has a finite lambda, and they begin at T. Takes and raises what `karras` does; `rho` has no effect.
+    `START_SHARE` T; a free end has a finite lambda, and they begin at T. Takes and raises what
+    `karras` does; `rho` has no effect.
     """
     _check(schedule, steps, start, rho)
     at_end = start == schedule.t_max and not is_free(schedule)
