@@ -124,6 +124,18 @@ def samplers(path: pathlib.Path, rows: list[dict]) -> None:
     _save(figure, path, dpi=100)
 
 
+def labelled_rows(path: pathlib.Path, rows: dict[str, np.ndarray]) -> None:
+    """Writes rows of images [columns, H, W, C] in [-1, 1], each with its name on the left."""
+    columns = len(next(iter(rows.values())))
+    figure = Figure(figsize=(columns + 2, len(rows)), layout="compressed")
+    axes = figure.subplots(len(rows), columns, squeeze=False)
+    for cells, (name, images) in zip(axes, rows.items(), strict=True):
+        cells[0].set_ylabel(name, rotation=0, ha="right", va="center")
+        for cell, image in zip(cells, images, strict=True):
+            _show(cell, image, "")
+    _save(figure, path, dpi=80)
+
+
 def _save(figure: Figure, path: pathlib.Path, *, dpi: int) -> None:
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=dpi)
