@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from configs import diffae_digits, digits
-from dbae_jax import checkpoint, comparison
+from dbae_jax import build, checkpoint, comparison, train_state, workdir
 from dbae_jax.config import from_config_dict
 from dbae_jax.errors import ConfigError
 from dbae_jax.evaluators import endpoint_split
@@ -56,11 +56,29 @@ def test_the_derived_config_is_the_file_s():
         comparison.free_config(derived)
 
 
+def _save(config, directory):
+    """In place of training, which test_system and test_diffae try: weights as they are drawn."""
+    if not checkpoint.steps(directory):
+        variables, optimizer = tiny.variables(config), build.make_optimizer(config)
+        state = train_state.from_variables(variables, optimizer)
+        with checkpoint.Writer(directory, keep_last=1, keep_every_steps=0) as writer:
+            writer.save(state, config.train.num_steps, workdir.meta(config))
+
+
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("comparison")
-    config = tiny.config(**{"train.num_steps": 1, "checkpoint.every_steps": 1})
-    return config, directory, comparison.compare(config, directory, [3], SETTINGS)
+    directory, trained = tmp_path_factory.mktemp("comparison"), []
+    config = tiny.config(**{"train.num_steps": 1, "eval.information_points": 2})
+
+    def train(config, directory):
+        trained.append((config.bridge.endpoint, config.seed, directory.name))
+        _save(config, directory)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(comparison.train, "train", train)
+        record = comparison.compare(config, directory, [3], SETTINGS)
+    assert trained == [("decoded", 3, "dbae-3"), ("free", 3, "diffae-3")]
+    return config, directory, record
 
 
 def test_a_comparison_trains_measures_and_writes(compared):
