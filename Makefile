@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 # Extras of setup.py to install for tests; add torch to test reading .pt files: EXTRAS=test,torch
 EXTRAS ?= test
-# Test processes; each takes a core and up to 5 GB
+# Test processes; each takes a core and up to 10 GB
 JOBS ?= 2
 WORKDIR ?= runs/digits
 BIN := $(VENV)/bin
@@ -19,8 +19,7 @@ demo: $(VENV)/installed-demo
 	$(BIN)/python -m dbae_jax.main --config=configs/digits.py --workdir=$(WORKDIR) --mode=evaluate
 
 test: $(VENV)/installed-$(EXTRAS)
-	$(BIN)/python -m pytest -m large
-	$(BIN)/python -m pytest -m "not large" -n $(JOBS) --dist loadgroup
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
 
 lint: $(VENV)/installed-$(EXTRAS)
 	$(BIN)/ruff check .

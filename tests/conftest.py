@@ -24,22 +24,31 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="dbae_jax-programs-")
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
-# Modules whose tests hold up to 18 GB: the Makefile runs them alone.
-LARGE = ("test_train_step", "test_golden", "test_models")
 # Those that take longest come first, so that nobody waits for them at the end.
-LONG = ("test_kills", "test_processes", "test_samplers", "test_system")
+LONG = (
+    *("test_full_size", "test_golden", "test_kills", "test_processes", "test_train_step"),
+    *("test_samplers", "test_system"),
+)
+# Their cases share nothing: each is dealt out by itself. They hold the most memory, up to 10 GB.
+SPLIT = ("test_full_size", "test_golden")
 
 
-@pytest.hookimpl(tryfirst=True)  # before -m chooses
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Marks the large modules, and gives each module whole to one process of pytest-xdist."""
+    """Gives each module (each case of some) whole to one process of pytest-xdist."""
     for item in items:
-        name = item.module.__name__.rpartition(".")[2]
-        item.add_marker(pytest.mark.xdist_group(name))
-        if name in LARGE:
-            item.add_marker(pytest.mark.large)
+        name = _module(item)
+        item.add_marker(pytest.mark.xdist_group(name + _case(item) if name in SPLIT else name))
     order = {name: place for place, name in enumerate(LONG)}
-    items.sort(key=lambda item: order.get(item.module.__name__.rpartition(".")[2], len(order)))
+    items.sort(key=lambda item: order.get(_module(item), len(order)))
+
+
+def _module(item) -> str:
+    return item.module.__name__.rpartition(".")[2]
+
+
+def _case(item) -> str:
+    return item.name.partition("[")[2]
 
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))

@@ -5,9 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import bedroom, celeba, celebahq, ffhq, horse
 from dbae_jax import build, images, losses, optim, sharding, train_state
-from dbae_jax.config import from_config_dict
 from dbae_jax.train_step import make_diagnose, make_train_step
 from tests import tiny
 
@@ -177,44 +175,3 @@ def test_clipping_bounds_the_gradient_and_is_off_by_default():
 
     assert first_moment(0.0) == pytest.approx(100)
     assert first_moment(1.0) == pytest.approx(1)
-
-
-PAPER = {m.__name__.removeprefix("configs."): m for m in (celeba, ffhq, celebahq, horse, bedroom)}
-
-
-@pytest.fixture(scope="module")
-def compiled():
-    """Compiled full-size steps and their states, by what the program depends on."""
-    return {}
-
-
-def _made_up(shape: jax.ShapeDtypeStruct) -> np.ndarray:
-    """Small positive numbers: faster than compiling a full-size initialisation."""
-    return np.full(shape.shape, 0.01, shape.dtype) * (
-        1 + np.arange(shape.size).reshape(shape.shape) % 7
-    )
-
-
-@pytest.mark.parametrize("name", PAPER)
-def test_the_papers_configs_train_a_step_at_full_size(name, compiled):
-    c = PAPER[name].get_config()
-    c.train.batch_size = 2
-    config = from_config_dict(c)
-    kind = (config.data.image_size, config.model, config.bridge, config.optim)
-    if kind not in compiled:  # the 128-pixel configs differ in nothing that is compiled
-        compiled.clear()
-        jax.clear_caches()
-        networks, optimizer = build.make_networks(config), build.make_optimizer(config)
-        shapes = jax.eval_shape(networks.init, jax.random.key(0))
-        state = train_state.from_variables(jax.tree.map(_made_up, shapes), optimizer)
-        step = make_train_step(
-            networks, build.make_bridge(config.bridge), optimizer, ema_decay=0.9999
-        )
-        compiled[kind] = jax.jit(step, donate_argnums=0), state
-    step, state = compiled.pop(kind)
-    size, at = config.data.image_size, int(state.step)
-    made_up = np.random.default_rng(0).integers(0, 256, (2, size, size, 3), np.uint8)
-    state, metrics = step(state, {"image": made_up}, jax.random.key(0))
-    assert np.isfinite([float(v) for v in metrics.values()]).all()
-    assert int(state.step) == at + 1
-    compiled[kind] = step, state
