@@ -35,7 +35,6 @@ RESULT, TABLE, PICTURE = "comparison.json", "comparison_table.md", "comparison.p
 MODELS = ("dbae", "diffae")
 # The VP of DDPM, whose x_T is noise (with beta_min = 0.1): what DiffAE is trained on.
 FREE_BETA_D, FREE_BETA_MIN = 19.9, 0.1
-GRID = "lambda"
 # Of the picture: images, reconstructions of each by chance, and those that their std is over.
 SHOWN, SHOWN_DRAWS, SPREAD_DRAWS = 8, 3, 8
 
@@ -96,7 +95,7 @@ def compare(
         measured.append(_of_seed(configs, directory, seed, settings))
     record = {
         "config": to_dict(config),
-        "settings": _plain(settings) | {"sampler": "dbim", "grid": GRID},
+        "settings": _plain(settings),
         "device": jax.devices()[0].device_kind,
         "seeds": measured,
         "summary": summarised(measured),
@@ -137,7 +136,7 @@ def measure(model: DBAE, images: np.ndarray, settings: Settings) -> list[dict[st
     split = endpoint_split.from_free_end if model.free else endpoint_split.from_decoded_end
     rows = []
     for steps in settings.evaluations:
-        for measured in split(model, images, steps=steps, grid=GRID, draws=settings.draws):
+        for measured in split(model, images, steps=steps, draws=settings.draws):
             figures = endpoint_split.figures(measured, images)
             rows.append({"model": MODELS[model.free], "evaluations": steps} | figures)
             log.info("%(model)s, %(how)s, %(nfe)d evaluations: MSE %(mse).5f", rows[-1])
@@ -157,8 +156,9 @@ def summarised(measured: list[dict[str, Any]]) -> dict[str, Any]:
         for row in one["rows"]:
             groups.setdefault((row["model"], row["how"], row["evaluations"]), []).append(row)
     spread = ("mse", "mse_of_mean", "ssim", "variance_share")
+    kept = ("model", "how", "plan", "evaluations", "nfe", "draws")
     rows = [
-        {key: group[0][key] for key in ("model", "how", "evaluations", "nfe", "draws")}
+        {key: group[0][key] for key in kept}
         | {name: _spread([row[name] for row in group]) for name in spread}
         for group in groups.values()
     ]
@@ -201,13 +201,14 @@ def table(record: dict[str, Any]) -> str:
     """Returns the summary of a record as Markdown: means over seeds, ranges in brackets."""
     summary = record["summary"]
     lines = [
-        "| model | from | evaluations | MSE | MSE of the mean | SSIM | variance not from z |",
-        "|---|---|---|---|---|---|---|",
+        "| model | from | sampler | evaluations | MSE | MSE of the mean | SSIM "
+        "| variance not from z |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for row in summary["rows"]:
         lines.append(
-            f"| {row['model']} | {row['how']} | {row['nfe']} | {_show(row['mse'], 5)} "
-            f"| {_show(row['mse_of_mean'], 5)} | {_show(row['ssim'], 3)} "
+            f"| {row['model']} | {row['how']} | {row['plan']['sampler']} | {row['nfe']} "
+            f"| {_show(row['mse'], 5)} | {_show(row['mse_of_mean'], 5)} | {_show(row['ssim'], 3)} "
             f"| {_show(row['variance_share'], 4)} |"
         )
     lines += [
@@ -238,12 +239,14 @@ def _paint(config: Config, directory: pathlib.Path, seed: int, settings: Setting
     dbae, diffae = (
         DBAE.load(directory / f"{name}-{seed}", mesh=sharding.make_mesh()) for name in MODELS
     )
-    how = {"sampler": "dbim", "grid": GRID, "steps": max(settings.evaluations)}
+    steps = max(settings.evaluations)
+    how = endpoint_split.plan_of(diffae, steps)
+    again = dbae.reconstruct(images, **endpoint_split.plan_of(dbae, steps))
     z = diffae.encode(images)
     draws = diffae.decode(np.concatenate([z] * SPREAD_DRAWS), rng=0, **how)
     draws = draws.reshape(SPREAD_DRAWS, *images.shape)
-    x_T = diffae.invert(images, z, steps=how["steps"], grid=GRID)
-    rows = {"image": np.asarray(to_float(images)), "DBAE, z alone": dbae.reconstruct(images, **how)}
+    x_T = diffae.invert(images, z, steps=steps, grid=how["grid"])
+    rows = {"image": np.asarray(to_float(images)), "DBAE, z alone": again}
     for k in range(SHOWN_DRAWS):
         rows[f"DiffAE, x_T no. {k + 1}"] = draws[k]
     rows["DiffAE, inferred x_T"] = diffae.decode(z, x_T, **how)

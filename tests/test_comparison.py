@@ -103,7 +103,7 @@ def test_a_comparison_trains_measures_and_writes(compared):
     assert set(bounds) == {"dbae", "diffae"}
     assert all(np.isfinite(b["unexplained_bits_per_dim"]).all() for b in bounds.values())
     text = (directory / "comparison_table.md").read_text()
-    assert "| diffae | z, random x_T | 2 |" in text and f"| 2 | {ratio:.2f} |" in text
+    assert "| diffae | z, random x_T | dbim | 2 |" in text and f"| 2 | {ratio:.2f} |" in text
 
 
 def test_what_is_done_is_not_done_again(compared, monkeypatch):
@@ -127,7 +127,7 @@ def test_what_is_done_is_not_done_again(compared, monkeypatch):
 def test_seeds_sum_up_to_means_and_ranges():
     def seed(factor):
         rows = [
-            {"model": model, "how": how, "evaluations": 5, "nfe": 5, "draws": 1}
+            {"model": model, "how": how, "plan": {}, "evaluations": 5, "nfe": 5, "draws": 1}
             | dict.fromkeys(("mse_of_mean", "ssim", "variance_share"), 0.5)
             | {"mse": factor * mse}
             for model, how, mse in (

@@ -32,22 +32,29 @@ Z_RANDOM_END = "z, random x_T"
 Z_INFERRED_END = "z, inferred x_T"
 
 
-def from_decoded_end(
-    model: DBAE, images: np.ndarray, *, steps: int, grid: str, draws: int
-) -> list[Measured]:
+def plan_of(model: DBAE, steps: int) -> dict[str, Any]:
+    """Returns what suits a model at a number of evaluations: arguments of `DBAE.decode`.
+
+    DDIM on the grid even in lambda where x_T is free. Where it is decoded, dbim on that grid for 5
+    evaluations or fewer, Euler on the uniform grid for more: docs/samplers.md.
+    """
+    if model.free or steps <= 5:
+        return {"sampler": "dbim", "grid": "lambda", "steps": steps}
+    return {"sampler": "euler", "grid": "uniform", "steps": steps}
+
+
+def from_decoded_end(model: DBAE, images: np.ndarray, *, steps: int, draws: int) -> list[Measured]:
     """Reconstructs through z by the ODE, and `draws` times by the Markov bridge.
 
     Args:
       model: whose x_T is decoded from z.
       images: [N, H, W, C].
       steps: network evaluations.
-      grid: see `DBAE.decode`.
       draws: K, 2 or more.
     """
     z = model.encode(images)
-    x_T = model.endpoint(z)
-    plan = {"sampler": "dbim", "steps": steps, "grid": grid}
-    noisy = plan | {"eta": 1.0, "boot": True}
+    x_T, plan = model.endpoint(z), plan_of(model, steps)
+    noisy = {"sampler": "dbim", "grid": "lambda", "steps": steps, "eta": 1.0, "boot": True}
     return [
         Measured(model.decode(z, x_T, **plan)[None], Z_ALONE, plan, steps),
         Measured(
@@ -57,17 +64,14 @@ def from_decoded_end(
     ]
 
 
-def from_free_end(
-    model: DBAE, images: np.ndarray, *, steps: int, grid: str, draws: int
-) -> list[Measured]:
+def from_free_end(model: DBAE, images: np.ndarray, *, steps: int, draws: int) -> list[Measured]:
     """Reconstructs by DDIM from z and `draws` random x_T, and from z and the inferred x_T.
 
     Takes what `from_decoded_end` does, for a model whose x_T is free.
     """
-    z = model.encode(images)
-    plan = {"sampler": "dbim", "steps": steps, "grid": grid}
+    z, plan = model.encode(images), plan_of(model, steps)
     random = np.stack([model.decode(z, rng=k, **plan) for k in range(draws)])
-    x_T = model.invert(images, z, steps=steps, grid=grid)
+    x_T = model.invert(images, z, steps=steps, grid=plan["grid"])
     return [
         Measured(random, Z_RANDOM_END, plan, steps),
         Measured(model.decode(z, x_T, **plan)[None], Z_INFERRED_END, plan, 2 * steps),
