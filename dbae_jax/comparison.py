@@ -146,10 +146,11 @@ def measure(model: DBAE, images: np.ndarray, settings: Settings) -> list[dict[st
 def summarised(measured: list[dict[str, Any]]) -> dict[str, Any]:
     """Returns what the seeds have in common: each figure as [mean, least, greatest].
 
-    rows: of every model, way and number of evaluations. ratio: DiffAE's error from z and a random
-    x_T over DBAE's from z alone, by evaluations; ratio_of_mean: the same for the mean over x_T,
-    which is what DiffAE's z knows. explained_by_x_T: share of DiffAE's error with a random x_T that
-    the inferred one takes away. information: the bounds of `information.summary`.
+    rows: of every model, way and number of evaluations. compared, by evaluations: ratio, DiffAE's
+    error from z and a random x_T over DBAE's from z alone; ratio_of_draws, the same over DBAE's
+    with the SDE's noise, draws against draws; ratio_of_means, of the means over these draws, which
+    is what each z knows; explained_by_x_T, share of DiffAE's error with a random x_T that the
+    inferred one takes away. information: the bounds of `information.summary`.
     """
     groups: dict[tuple, list[dict]] = {}
     for one in measured:
@@ -164,19 +165,24 @@ def summarised(measured: list[dict[str, Any]]) -> dict[str, Any]:
     ]
 
     def compared(evaluations: int) -> dict[str, Any]:
-        own, random, inferred = (
+        ode, sde, random, inferred = (
             groups[key, how, evaluations]
             for key, how in (
                 ("dbae", endpoint_split.Z_ALONE),
+                ("dbae", endpoint_split.Z_AND_NOISE),
                 ("diffae", endpoint_split.Z_RANDOM_END),
                 ("diffae", endpoint_split.Z_INFERRED_END),
             )
         )
-        trios = list(zip(own, random, inferred, strict=True))
+
+        def ratio(above: list[dict], below: list[dict], name: str = "mse") -> list[float]:
+            return [a[name] / b[name] for a, b in zip(above, below, strict=True)]
+
         return {
-            "ratio": _spread([b["mse"] / a["mse"] for a, b, _ in trios]),
-            "ratio_of_mean": _spread([b["mse_of_mean"] / a["mse"] for a, b, _ in trios]),
-            "explained_by_x_T": _spread([1 - c["mse"] / b["mse"] for _, b, c in trios]),
+            "ratio": _spread(ratio(random, ode)),
+            "ratio_of_draws": _spread(ratio(random, sde)),
+            "ratio_of_means": _spread(ratio(random, sde, "mse_of_mean")),
+            "explained_by_x_T": _spread([1 - r for r in ratio(inferred, random)]),
         }
 
     names = ("information_bound_nats", "unexplained_bits_per_dim")
@@ -213,14 +219,14 @@ def table(record: dict[str, Any]) -> str:
         )
     lines += [
         "",
-        "| evaluations | MSE, DiffAE with random x_T / DBAE | the same of the mean over x_T "
+        "| evaluations | MSE: DiffAE, random x_T / DBAE | / DBAE, SDE noise | means over draws "
         "| share of DiffAE's error that x_T explains |",
-        "|---|---|---|---|",
+        "|---|---|---|---|---|",
     ]
     for evaluations, one in summary["compared"].items():
         lines.append(
-            f"| {evaluations} | {_show(one['ratio'], 2)} | {_show(one['ratio_of_mean'], 2)} "
-            f"| {_show(one['explained_by_x_T'], 3)} |"
+            f"| {evaluations} | {_show(one['ratio'], 2)} | {_show(one['ratio_of_draws'], 2)} "
+            f"| {_show(one['ratio_of_means'], 2)} | {_show(one['explained_by_x_T'], 3)} |"
         )
     lines += ["", "| model | z leaves open, bits a dimension, at most |", "|---|---|"]
     for model, bounds in summary["information"].items():
@@ -250,7 +256,7 @@ def _paint(config: Config, directory: pathlib.Path, seed: int, settings: Setting
     for k in range(SHOWN_DRAWS):
         rows[f"DiffAE, x_T no. {k + 1}"] = draws[k]
     rows["DiffAE, inferred x_T"] = diffae.decode(z, x_T, **how)
-    rows["std over x_T"] = 2 * np.clip(draws.std(axis=0, ddof=1), 0, 1) - 1  # black 0, white 1
+    rows["4 x std over x_T"] = 2 * np.clip(2 * draws.std(axis=0, ddof=1), 0, 1) - 1  # of [0, 1]
     pictures.labelled_rows(directory / PICTURE, rows)
 
 
@@ -277,7 +283,8 @@ def main(argv: list[str]) -> None:
     seeds = _integers("seeds", SEEDS.value, 0)
     evaluations = tuple(_integers("evaluations", EVALUATIONS.value, 2))
     free_config(config)
-    command_line.start_processes(save_on_sigterm=True)
+    # SIGTERM ends it at once, measuring or training: the last checkpoint is where it goes on.
+    command_line.start_processes(save_on_sigterm=False)
     with processes.explaining():
         settings = Settings(NUM_IMAGES.value, DRAWS.value, evaluations)
         print(table(compare(config, directory, seeds, settings)))

@@ -132,6 +132,7 @@ def test_seeds_sum_up_to_means_and_ranges():
             | {"mse": factor * mse}
             for model, how, mse in (
                 ("dbae", "z alone", 1.0),
+                ("dbae", "z, SDE noise", 1.5),
                 ("diffae", "z, random x_T", factor * 3.0),
                 ("diffae", "z, inferred x_T", 0.6),
             )
@@ -142,6 +143,8 @@ def test_seeds_sum_up_to_means_and_ranges():
     summary = comparison.summarised([seed(1.0), seed(2.0)])
     assert summary["rows"][0]["mse"] == [1.5, 1.0, 2.0]
     assert summary["compared"]["5"]["ratio"] == [4.5, 3.0, 6.0]
+    assert summary["compared"]["5"]["ratio_of_draws"] == [3.0, 2.0, 4.0]
+    assert summary["compared"]["5"]["ratio_of_means"] == [1.0, 1.0, 1.0]
     assert summary["compared"]["5"]["explained_by_x_T"] == pytest.approx([0.85, 0.8, 0.9])
     assert summary["information"]["dbae"] == {
         "information_bound_nats": [1.5, 1.0, 2.0],
