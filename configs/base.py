@@ -122,7 +122,28 @@ def get_config() -> ConfigDict:
     c.eval = ConfigDict()
     c.eval.batch_size = 64  # images at a time
     c.eval.num_images = 10_000  # of the held-out split, held in memory; 0: all
-    c.eval.num_train_images = 10_000  # for the linear baseline and the probe; 0: all
+    c.eval.num_train_images = 10_000  # for the linear baseline, held in memory; 0: all
     c.eval.num_pictures = 8  # images in a picture
     c.eval.information_points = 64  # times at which the information bound measures the loss
+    c.eval.suite = "default"  # what is measured: names of docs/evaluation.md with commas between,
+    # "all" that apply, or "default": reconstruction, information, and the probe where it applies
+    c.eval.label = ""  # keeps results beside others of the same suite and data, as of two samplers
+    c.eval.seeds = 5  # of whatever draws: probes, samplers with noise; mean and spread are given
+    c.eval.sample_codes = False  # stochastic encoders: measure draws of z instead of its mean
+    c.eval.lpips = False  # needs published weights, 3 channels and 31 pixels or more
+    c.eval.weights_dir = "weights"  # folder of published weights
+    c.eval.download_weights = False  # fetch those that are missing
+    c.eval.validation_split = ""  # TFDS split that the probe is chosen on; "": a part of training's
+    c.eval.validation_share = 0.1  # that part, its last; of LFW whole persons
+    c.eval.num_probe_images = 0  # training images whose codes are measured; 0: all
+    c.eval.normalise_codes = False  # to mean 0 and std 1 before the probe, as DiffAE does
+    c.eval.probe_epochs = 15
+    c.eval.probe_batch_size = 128
+    c.eval.probe_learning_rate = 1e-3  # of Adam
+    c.eval.num_generated = 10_000  # images that the suite "generation" draws from the prior
+    c.eval.generated_sets = 1  # so many sets of them, of seeds 0, 1, ...: mean and spread are given
+    c.eval.inception = False  # compare them on Inception's features too; needs published weights
+    c.eval.vgg16 = False  # precision and recall on VGG16's features too; needs published weights
+    c.eval.fid_preset = ""  # "diffae", "infodiff10k-clean" or "adm": the published protocol of FID,
+    # whose numbers of images must be there; "": the distance goes by the network's name
     return c

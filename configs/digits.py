@@ -61,4 +61,7 @@ def get_config():
     c.eval.num_images = 0
     c.eval.num_train_images = 0
     c.eval.information_points = 32
+    c.eval.num_generated = 1_437  # as many as there are training images
+    c.eval.probe_epochs = 200  # of eleven steps each
+    c.eval.probe_learning_rate = 1e-2
     return c

@@ -55,4 +55,8 @@ def get_config():
     c.eval.num_images = 512
     c.eval.num_train_images = 4_000
     c.eval.information_points = 32
+    c.eval.validation_split = "val"
+    c.eval.num_probe_images = 10_000
+    c.eval.probe_learning_rate = 1e-2
+    c.eval.num_generated = 1_000
     return c

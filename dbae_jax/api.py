@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dbae_jax import batching, build, prior, rngs, samplers, sharding, workdir
+from dbae_jax.api_edits import Edits
 from dbae_jax.arguments import Rng, check_codes, check_states, check_times, make_key, make_plan
 from dbae_jax.config import Config
 from dbae_jax.errors import CheckpointError, DataError
@@ -22,7 +23,7 @@ from dbae_jax.sampler_tables import Table
 from dbae_jax.samplers import Plan, Sample
 
 
-class DBAE(FreeEnd):
+class DBAE(Edits, FreeEnd):
     """Diffusion Bridge AutoEncoder with weights.
 
     Inputs of any length are worked off in batches of `batch_size` (the last one padded), so each

@@ -144,8 +144,11 @@ def _parse(arguments: list[str]) -> list[str]:
     for path in named:
         if not pathlib.Path(path.partition(":")[0]).is_file():
             _stop(ConfigError(f"--config={path} does not exist; see configs/ for examples."))
-        # Config files import their base as `configs.base`, from wherever the command is run.
-        sys.path.append(str(pathlib.Path(path).resolve().parent.parent))
+        # Config files import their base as `configs.base`, from wherever the command is run; those
+        # of configs/paper too.
+        folders = pathlib.Path(path.partition(":")[0]).resolve().parents
+        beside = (folder.parent for folder in folders if folder.name == "configs")
+        sys.path.append(str(next(beside, folders[1])))
         _load(path)
     try:
         return flags.FLAGS(arguments)

@@ -59,6 +59,25 @@ ADDED = {
     "prior.bound_points": 50,
     "prior.sampler": "ancestral",
     "prior.sample_steps": 250,
+    "eval.suite": "default",
+    "eval.label": "",
+    "eval.seeds": 5,
+    "eval.sample_codes": False,
+    "eval.lpips": False,
+    "eval.weights_dir": "weights",
+    "eval.download_weights": False,
+    "eval.validation_split": "",
+    "eval.validation_share": 0.1,
+    "eval.num_probe_images": 0,
+    "eval.normalise_codes": False,
+    "eval.probe_epochs": 15,
+    "eval.probe_batch_size": 128,
+    "eval.probe_learning_rate": 1e-3,
+    "eval.num_generated": 10_000,
+    "eval.generated_sets": 1,
+    "eval.inception": False,
+    "eval.vgg16": False,
+    "eval.fid_preset": "",
     "bridge.endpoint": "decoded",
 }
 
@@ -111,6 +130,11 @@ class Config:
             self.model.stochastic or not self.train.tc_weight,
             f"{path}.train.tc_weight={self.train.tc_weight}",
             f"0 for a deterministic encoder ({model}.stochastic=False)",
+        )
+        require(
+            self.model.stochastic or not self.eval.sample_codes,
+            f"{path}.eval.sample_codes=True",
+            f"False for a deterministic encoder ({model}.stochastic=False)",
         )
         free = self.bridge.endpoint == "free"
         require(

@@ -15,6 +15,10 @@ class DataError(DBAEError):
     """Images, codes or a data set are not what was announced."""
 
 
+class TooFewError(DataError):
+    """There are fewer images or examples than a measure is defined for."""
+
+
 class CheckpointError(DBAEError):
     """A workdir or a state dict is missing, torn or of another model."""
 

@@ -5,10 +5,22 @@ import pathlib
 
 from absl import flags
 
-from dbae_jax import command_line, describe, evaluate, plan, processes, sample, train, train_prior
+from dbae_jax import (
+    command_line,
+    describe,
+    edit,
+    editing,
+    evaluate,
+    plan,
+    processes,
+    sample,
+    sample_files,
+    train,
+    train_prior,
+)
 
 TRAINING = ("train", "train_prior")
-MODES = (*TRAINING, "evaluate", "sample", "plan")
+MODES = (*TRAINING, "evaluate", "sample", "interpolate", "edit", "plan")
 flags.adopt_module_key_flags(command_line)  # --help shows them
 MODE = flags.DEFINE_enum("mode", "train", MODES, "What to do.")
 DRY_RUN = flags.DEFINE_bool(
@@ -16,8 +28,16 @@ DRY_RUN = flags.DEFINE_bool(
 )
 NUM = flags.DEFINE_integer("num", 64, "sample: number of images.", lower_bound=1)
 SEED = flags.DEFINE_integer("seed", 0, "sample: image i depends on (seed, i).", lower_bound=0)
-FORMAT = flags.DEFINE_enum("format", "png", sample.FORMATS, "sample: of the files.")
-OUT = flags.DEFINE_string("out", None, "sample: folder of the files; default WORKDIR/samples.")
+FORMAT = flags.DEFINE_enum("format", "png", sample_files.FORMATS, "sample: of the files.")
+OUT = flags.DEFINE_string("out", None, "Folder of the files; default WORKDIR/samples or edits.")
+FIRST = flags.DEFINE_string("first", None, "interpolate: file, or item such as test:17; or more.")
+SECOND = flags.DEFINE_string("second", None, "interpolate: as many.")
+POINTS = flags.DEFINE_integer("points", 11, "interpolate: images of each way.")
+METHOD = flags.DEFINE_enum("method", "linear", editing.METHODS, "interpolate: way between codes.")
+ATTRIBUTE = flags.DEFINE_string("attribute", None, "edit: name of an attribute, or of a class.")
+IMAGE = flags.DEFINE_string("image", None, "edit: files, or items such as test:17.")
+SCALES = flags.DEFINE_list("scales", "-0.3,-0.15,0,0.15,0.3", "edit: how far codes move.")
+FIX_ENDPOINT = flags.DEFINE_bool("fix_endpoint", False, "edit: keep x_T of the unmoved code.")
 TOPOLOGY = flags.DEFINE_string("topology", "v5e:4x4", "Chips of --mode=plan, or gpu:8.")
 
 
@@ -32,6 +52,7 @@ def main(argv: list[str]) -> None:
         print(plan.plan(config, TOPOLOGY.value, command_line.json_path()))
         return
     workdir = command_line.read_workdir()
+    out = pathlib.Path(OUT.value) if OUT.value else None
     command_line.start_processes(save_on_sigterm=MODE.value in TRAINING)
     modes = {
         "train": train.train,
@@ -40,9 +61,25 @@ def main(argv: list[str]) -> None:
         "sample": functools.partial(
             sample.sample,
             num=NUM.value,
-            out=pathlib.Path(OUT.value) if OUT.value else None,
+            out=out,
             file_format=FORMAT.value,
             seed=SEED.value,
+        ),
+        "interpolate": functools.partial(
+            edit.interpolate,
+            first=FIRST.value,
+            second=SECOND.value,
+            points=POINTS.value,
+            method=METHOD.value,
+            out=out,
+        ),
+        "edit": functools.partial(
+            edit.edit,
+            attribute=ATTRIBUTE.value,
+            image=IMAGE.value,
+            scales=SCALES.value,
+            fix_endpoint=FIX_ENDPOINT.value,
+            out=out,
         ),
     }
     with processes.explaining():

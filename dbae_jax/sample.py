@@ -4,27 +4,14 @@ Image i is a function of (seed, i): its file is the same whatever else is drawn 
 that was stopped goes on with the files that are missing.
 """
 
-import json
 import logging
 import pathlib
-from collections.abc import Iterator
-from typing import Any
 
-import jax
-import numpy as np
-from PIL import Image
-
-from dbae_jax import files, images, processes, rngs, sharding, workdir
+from dbae_jax import drawing, sharding, workdir
 from dbae_jax.api import DBAE
 from dbae_jax.config import Config, to_dict
-from dbae_jax.errors import ConfigError
 
-FORMATS = ("png", "npz")
 FOLDER = "samples"  # default, in the workdir
-SETTINGS = "samples.json"
-GRID = "grid.png"
-GRID_SIDE = 8  # images
-SHARD = 256  # images an npz file
 
 log = logging.getLogger(__name__)
 
@@ -62,99 +49,7 @@ def sample(
     out = directory / FOLDER if out is None else out
     model = DBAE.load(directory, batch_size=config.eval.batch_size, mesh=mesh)
     workdir.check_same_model(directory, to_dict(model.config), config)
-    how = {"prior_sampler": config.prior.sampler, "prior_steps": config.prior.sample_steps}
-    how |= vars(config.sample)
-    settings = {"seed": seed, "format": file_format, "how": how}
-    settings |= {"autoencoder_step": model.step, "prior_step": model.prior.step}
-    _claim(out, settings)
-    units = list(_missing(out, num, file_format, model.batch_size))
-    for count, indices in enumerate(units):
-        keys = rngs.per_example(jax.random.key(seed), indices)
-        drawn = images.to_uint8(model.sample(len(indices), keys, **how))
-        _WRITERS[file_format](out, indices, drawn, seed)
-        log.info("%d of %d parts drawn, up to image %d.", count + 1, len(units), indices[-1])
-    if processes.is_writer():
-        _paint(out, min(num, GRID_SIDE**2), file_format)
+    how = drawing.how(config)
+    drawing.draw(model, out, num=num, how=how, file_format=file_format, seed=seed)
     log.info("%d images of seed %d are in %s.", num, seed, out)
     return out
-
-
-def _claim(out: pathlib.Path, settings: dict[str, Any]) -> None:
-    """Records how images are drawn, or refuses a folder of images drawn otherwise."""
-    path = out / SETTINGS
-    if path.exists():
-        there = json.loads(path.read_text())
-        differing = [key for key in settings if there.get(key) != settings[key]]
-        if differing:
-            raise ConfigError(
-                f"--out={out} holds images drawn with other values of {', '.join(differing)} (see "
-                f"{SETTINGS} there); name another folder."
-            )
-    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ConfigError(f"--out={out} is no folder of samples; name an empty or a new one.")
-    files.write_json(path, settings)
-
-
-def _missing(
-    out: pathlib.Path, num: int, file_format: str, batch_size: int
-) -> Iterator[np.ndarray]:
-    """Yields the indices of images without a file, in the parts that are drawn at a time."""
-    if file_format == "npz":
-        for start in range(0, num, SHARD):
-            indices = np.arange(start, min(start + SHARD, num))
-            if not any(_last(path) >= indices[-1] for path in _shards(out, start)):
-                yield indices
-        return
-    indices = np.array([i for i in range(num) if not _picture(out, i).exists()], int)
-    for start in range(0, len(indices), batch_size):
-        yield indices[start : start + batch_size]
-
-
-def _write_pictures(out: pathlib.Path, indices: np.ndarray, drawn: np.ndarray, seed: int) -> None:
-    for index, image in zip(indices, drawn, strict=True):
-        images.save_image(_picture(out, index), image)
-
-
-def _write_shard(out: pathlib.Path, indices: np.ndarray, drawn: np.ndarray, seed: int) -> None:
-    """Writes a file in place of those of the same images that hold fewer of them."""
-    path = _shard(out, indices)
-    files.write_npz(path, {"images": drawn, "index": indices, "seed": np.array(seed)})
-    if processes.is_writer():
-        for other in _shards(out, indices[0]):
-            if other != path:
-                other.unlink()
-
-
-_WRITERS = {"png": _write_pictures, "npz": _write_shard}
-
-
-def _picture(out: pathlib.Path, index: int) -> pathlib.Path:
-    return out / f"{index:06d}.png"
-
-
-def _shard(out: pathlib.Path, indices: np.ndarray) -> pathlib.Path:
-    return out / f"{indices[0]:06d}-{indices[-1]:06d}.npz"
-
-
-def _shards(out: pathlib.Path, start: int) -> list[pathlib.Path]:
-    """Returns the files whose first image this is."""
-    return list(out.glob(f"{start:06d}-*.npz"))
-
-
-def _last(shard: pathlib.Path) -> int:
-    return int(shard.stem.partition("-")[2])
-
-
-def _paint(out: pathlib.Path, num: int, file_format: str) -> None:
-    """Shows the first images in a grid, as they are in their files."""
-    if file_format == "npz":
-        with np.load(max(_shards(out, 0), key=_last)) as file:
-            shown = file["images"][:num]
-    else:
-        shown = np.stack([np.asarray(Image.open(_picture(out, i))) for i in range(num)])
-        shown = shown.reshape(*shown.shape[:3], -1)
-    shown = np.asarray(images.to_float(shown))
-    missing = -len(shown) % GRID_SIDE
-    white = np.ones((missing, *shown.shape[1:]), np.float32)
-    rows = np.concatenate([shown, white]).reshape(-1, GRID_SIDE, *shown.shape[1:])
-    images.save_grid(out / GRID, list(rows))

@@ -5,6 +5,7 @@ import dataclasses
 from dbae_jax.errors import ConfigError
 
 GROUP_NORM_GROUPS = 32
+FID_PRESETS = ("diffae", "infodiff10k-clean", "adm")  # keys of metrics.generation.PRESETS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -291,13 +292,44 @@ class EvalConfig:
     num_train_images: int
     num_pictures: int
     information_points: int
+    suite: str
+    label: str
+    seeds: int
+    sample_codes: bool
+    lpips: bool
+    weights_dir: str
+    download_weights: bool
+    validation_split: str
+    validation_share: float
+    num_probe_images: int
+    normalise_codes: bool
+    probe_epochs: int
+    probe_batch_size: int
+    probe_learning_rate: float
+    num_generated: int
+    generated_sets: int
+    inception: bool
+    vgg16: bool
+    fid_preset: str
 
     def check(self, path: str) -> None:
-        for key in ("batch_size", "num_pictures", "information_points"):
+        for key in (
+            *("batch_size", "num_pictures", "information_points"),
+            *("seeds", "probe_epochs", "probe_batch_size", "num_generated", "generated_sets"),
+        ):
             require(getattr(self, key) >= 1, f"{path}.{key}={getattr(self, key)}", "at least 1")
-        for key in ("num_images", "num_train_images"):
+        for key in ("num_images", "num_train_images", "num_probe_images"):
             value = getattr(self, key)
             require(value >= 0 and value != 1, f"{path}.{key}={value}", "2 or more, or 0 for all")
+        share, rate = self.validation_share, self.probe_learning_rate
+        require(0 < share < 1, f"{path}.validation_share={share}", "in (0, 1)")
+        require(rate > 0, f"{path}.probe_learning_rate={rate}", "positive")
+        one_of(self.fid_preset, f"{path}.fid_preset", ("", *FID_PRESETS))
+        require(
+            self.inception or not self.fid_preset,
+            f"{path}.fid_preset={self.fid_preset!r}",
+            f"empty unless {path}.inception is True",
+        )
 
 
 def _check_tower(tower: EncoderConfig | UNetConfig, path: str) -> None:

@@ -35,11 +35,12 @@ from dbae_jax import (
     train,
     workdir,
 )
+from dbae_jax import codes as codes_lib
 from dbae_jax.api import DBAE
+from dbae_jax.codes import Codes
 from dbae_jax.config import Config, to_dict
 from dbae_jax.latent_diffusion import Bound, LatentDiffusion
 from dbae_jax.models.latent_net import LatentNetwork
-from dbae_jax.prior_codes import Codes
 from dbae_jax.train_state import TrainState
 from dbae_jax.train_step import StepFn
 
@@ -107,12 +108,12 @@ def _codes(
         "held_out": config.eval.num_images,
     }
     path = directory / prior.FOLDER / prior_codes.FILE
-    codes = prior_codes.read(path, identity)
+    codes = codes_lib.read(path, identity)
     if codes is None:
         model = DBAE(config, loaded.variables, networks=loaded.networks, mesh=mesh)
         counts = {"train": None, "test": config.eval.num_images or None}
         codes = {
-            split: prior_codes.encode(
+            split: codes_lib.encode(
                 model,
                 build.make_source(data, split),
                 count=count,
@@ -120,7 +121,7 @@ def _codes(
             )
             for split, count in counts.items()
         }
-        prior_codes.write(path, codes, identity)
+        codes_lib.write(path, codes, identity)
     return codes, autoencoder
 
 

@@ -84,19 +84,30 @@ def check_same_model(
     Raises:
       ConfigError: listing the keys that differ and both values.
     """
+    found = differing(saved, config, fixed_keys)
+    if found:
+        raise ConfigError(
+            f"{workdir} holds a run of another config: {', '.join(found)}. "
+            "Put these keys back, or name another --workdir."
+        )
+
+
+def differing(saved: dict[str, Any], config: Config, keys: tuple[str, ...]) -> list[str]:
+    """Returns what differs between two configs, "key (value there, value now)" each.
+
+    Args:
+      saved: config of a run.
+      config: of now.
+      keys: beginnings of the keys to compare, FREE_KEYS aside.
+    """
     there, now = _flatten(upgrade(saved)), _flatten(to_dict(config))
-    fixed = [key for key in now | there if key.startswith(fixed_keys) and key not in FREE_KEYS]
+    fixed = [key for key in now | there if key.startswith(keys) and key not in FREE_KEYS]
     absent = "absent"
-    differing = [
+    return [
         f"{key} ({there.get(key, absent)!r} there, {now.get(key, absent)!r} now)"
         for key in fixed
         if there.get(key, absent) != now.get(key, absent)
     ]
-    if differing:
-        raise ConfigError(
-            f"{workdir} holds a run of another config: {', '.join(differing)}. "
-            "Put these keys back, or name another --workdir."
-        )
 
 
 def write_config(workdir: pathlib.Path, config: Config) -> None:

@@ -10,7 +10,7 @@ import tempfile
 
 import numpy as np
 
-from dbae_jax.metrics.networks import alexnet_lpips, inception
+from dbae_jax.metrics.networks import alexnet_lpips, inception, vgg16
 from tests.golden import draw
 
 FILE = pathlib.Path(__file__).parent / "data" / "metrics" / "peers.json"
@@ -63,6 +63,10 @@ def inception_state() -> dict[str, np.ndarray]:
 def lpips_state() -> dict[str, np.ndarray]:
     shapes = alexnet_lpips.trunk_shapes() | alexnet_lpips.linear_shapes()
     return {k: _weight(k, shape) for k, shape in shapes.items()}
+
+
+def vgg16_state() -> dict[str, np.ndarray]:
+    return {k: _weight(k, shape) for k, shape in vgg16.state_shapes().items()}
 
 
 def some(values: np.ndarray) -> np.ndarray:
@@ -130,11 +134,34 @@ def of_lpips(torch) -> dict:
     return found
 
 
+def of_vgg16(torch) -> dict:
+    """Torchvision's VGG16, written out of its layers: its own needs no more than torch."""
+    nn, layers, width = torch.nn, [], 3
+    for block in vgg16.BLOCKS:
+        for channels in block:
+            layers += [nn.Conv2d(width, channels, 3, padding=1), nn.ReLU()]
+            width = channels
+        layers.append(nn.MaxPool2d(2, 2))
+    features, pool = nn.Sequential(*layers), nn.AdaptiveAvgPool2d((7, 7))
+    classifier = nn.Sequential(
+        nn.Linear(512 * 49, 4096), nn.ReLU(), nn.Dropout(), nn.Linear(4096, 4096), nn.ReLU()
+    )
+    net = nn.ModuleDict({"features": features, "classifier": classifier}).eval()
+    net.load_state_dict({k: torch.tensor(v) for k, v in vgg16_state().items()})
+    x = torch.tensor(images(64, 2)).permute(0, 3, 1, 2).float()
+    x = nn.functional.interpolate(x, size=(224, 224), mode="bilinear", align_corners=False)
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    x = (x / 255 - mean[:, None, None]) / std[:, None, None]
+    with torch.no_grad():
+        found = classifier(pool(features(x)).flatten(1))
+    return {"vgg16": some(found.numpy()).tolist()}
+
+
 def main() -> None:
     from tests import peers
 
     torch = peers.torch_with_vision()
-    found = of_distributions(torch) | of_inception(torch) | of_lpips(torch)
+    found = of_distributions(torch) | of_inception(torch) | of_lpips(torch) | of_vgg16(torch)
     FILE.write_text(json.dumps(found, indent=1) + "\n")
 
 

@@ -29,6 +29,7 @@ WRONG_COMMANDS = {
     "no flag": (["train"], "'train' is no flag"),
     "mode": (["--mode=dance"], "<train|train_prior|evaluate|"),
     "missing workdir": (["--mode=evaluate"], "does not exist"),
+    "suite": (["--mode=evaluate", "--config.eval.suite=fid"], "'fid' is no suite; there are recon"),
 }
 
 
@@ -102,6 +103,12 @@ WRONG_CONFIGS = {
     "prior layers": ({"prior.num_layers": 1}, "prior.num_layers=1"),
     "prior beta": ({"prior.beta": 1.0}, r"prior.beta=1.0 .* \(0, 1\)"),
     "prior sampler": ({"prior.sampler": "euler"}, "one of ancestral, ddim"),
+    "no seeds": ({"eval.seeds": 0}, "eval.seeds=0"),
+    "validation share": ({"eval.validation_share": 1.0}, r"validation_share=1.0 .* \(0, 1\)"),
+    "probe's rate": ({"eval.probe_learning_rate": 0.0}, "probe_learning_rate=0.0 .* positive"),
+    "draws of z": ({"eval.sample_codes": True}, "sample_codes=True .* False for a deterministic"),
+    "preset": ({"eval.fid_preset": "best"}, "one of , diffae, infodiff10k-clean, adm"),
+    "preset alone": ({"eval.fid_preset": "adm"}, "empty unless .*inception is True"),
     "prior steps": ({"prior.sample_steps": 21}, "1 to timesteps=20"),
 }
 

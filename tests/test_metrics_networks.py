@@ -30,6 +30,15 @@ def test_inception_is_torch_fidelitys(drawn_inception):
         np.testing.assert_allclose(metric_goldens.some(values), golden[name], atol=1e-5)
 
 
+def test_vgg16_is_torchvisions():
+    golden = metric_goldens.read()["vgg16"]
+    net = published.make_vgg16(metric_goldens.vgg16_state(), Origin("drawn_vgg16"))
+    out = net.apply(metric_goldens.images(64, 2))
+    assert out.logits is None and out.pool.shape == (2, 4096)
+    assert 0.3 < np.mean(np.asarray(out.pool) > 0) < 0.7 and golden[:, -1].min() > 0.1
+    np.testing.assert_allclose(metric_goldens.some(np.asarray(out.pool)), golden, atol=2e-4)
+
+
 def test_lpips_is_the_originals():
     golden = metric_goldens.read()
     net = PerceptualNet(Origin("drawn_lpips"), metric_goldens.lpips_state())
@@ -199,6 +208,8 @@ def test_missing_networks_say_what_to_do(tmp_path):
         published.load_inception(tmp_path, "tensorflow_1")
     with pytest.raises(CheckpointError, match=r"alexnet.*download https://download.pytorch.org"):
         published.load_lpips(tmp_path)
+    with pytest.raises(CheckpointError, match=r"vgg16-397923af.pth is missing; download https"):
+        published.load_vgg16(tmp_path)
 
 
 def test_networks_load_from_files_of_pytorch(tmp_path, monkeypatch):

@@ -45,6 +45,8 @@ TINY = {
     "eval.batch_size": 8,
     "eval.num_pictures": 2,
     "eval.information_points": 2,
+    "eval.num_probe_images": 64,
+    "eval.probe_epochs": 3,
 }
 
 
@@ -136,9 +138,12 @@ def test_evaluation_is_shared_and_written_once(shared):
         launch = Launch(shared, count=count, devices=devices, mode="evaluate")
         assert launch.wait() == [0] * count, launch.messages()
         found[count] = json.loads(summary.read_text())
-        summary.unlink()
+        results = json.loads((shared / "results.json").read_text())["results"]
+        found[count]["probe"] = results["probe/digits"]["scores"]["accuracy"]["value"]
+        for path in (summary, shared / "results.json", *(shared / "evaluation").iterdir()):
+            path.unlink()  # all of it is measured again
     assert found[1].keys() == found[2].keys()
-    for name in ("test_mse", "pca_mse", "information_bound_nats"):
+    for name in ("test_mse", "pca_mse", "information_bound_nats", "probe"):
         assert found[1][name] == pytest.approx(found[2][name], rel=1e-4)
     assert (shared / "trajectory.png").is_file()
 

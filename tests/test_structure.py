@@ -23,6 +23,7 @@ OWNERS = {
     "flax.linen": {n for n in FILES if n.startswith("models.")},
     "sklearn": {
         "data.sources",
+        "editing",  # the probe whose normal is a direction
         "evaluators.probe",
         "evaluators.reconstruction",
         "metrics.disentanglement",

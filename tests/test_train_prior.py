@@ -22,8 +22,9 @@ from dbae_jax import (
     train_prior,
     workdir,
 )
+from dbae_jax import codes as codes_lib
+from dbae_jax.codes import Codes
 from dbae_jax.errors import CheckpointError, ConfigError, DataError, NonFiniteError, PreemptedError
-from dbae_jax.prior_codes import Codes
 from tests import tiny
 
 STOCHASTIC = {"model.stochastic": True, "prior.sample_codes": True}
@@ -101,7 +102,7 @@ def test_an_interrupted_run_ends_as_the_uninterrupted_one(run_copy, monkeypatch)
         with pytest.raises(PreemptedError, match="step 3 of 4 is saved"):
             train_prior.train_prior(_config(overrides), directory)
     assert checkpoint.steps(folder) == [2, 3]
-    monkeypatch.setattr(prior_codes, "encode", None)
+    monkeypatch.setattr(codes_lib, "encode", None)
     assert int(train_prior.train_prior(_config(overrides), directory).step) == 4
     _assert_same(_ema(folder, 4), whole)
     assert [row["step"] for row in summaries.read(folder) if "loss" in row] == [1, 2, 3, 4]
@@ -244,4 +245,4 @@ def test_batches_are_permutations_and_a_function_of_seed_and_step():
 def test_encoding_nothing_is_refused():
     model = dbae_jax.DBAE(tiny.config(), tiny.variables(tiny.config()))
     with pytest.raises(DataError, match="no images to encode"):
-        prior_codes.encode(model, [], num_threads=1)
+        codes_lib.encode(model, [], num_threads=1)

@@ -1,12 +1,13 @@
 """A model that compiles in seconds: the digits config with narrow towers."""
 
 import functools
+import pathlib
 
 import jax
 import numpy as np
 
 from configs import digits
-from dbae_jax import build
+from dbae_jax import build, checkpoint, train_state, workdir
 from dbae_jax.config import Config, from_config_dict
 
 
@@ -66,3 +67,11 @@ def variables(c: Config, seed: int = 0) -> dict:
         for key, leaf in zip(keys, leaves, strict=True)
     ]
     return jax.tree.unflatten(tree, filled)
+
+
+def write_workdir(c: Config, directory: pathlib.Path, *, step: int = 1, seed: int = 0) -> None:
+    """Writes what a training run leaves after `step`, with drawn weights, without training."""
+    state = train_state.from_variables(variables(c, seed), build.make_optimizer(c))
+    with checkpoint.Writer(directory, keep_last=9, keep_every_steps=0) as writer:
+        writer.save(state, step, workdir.meta(c))
+    workdir.write_config(directory, c)

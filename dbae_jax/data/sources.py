@@ -1,6 +1,7 @@
 """Data sets as random-access sources of uint8 images."""
 
-from collections.abc import Sequence
+import concurrent.futures
+from collections.abc import Iterator, Sequence
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -90,13 +91,35 @@ def read(
     return {name: np.stack([e[name] for e in examples]) for name in names or examples[0]}
 
 
+def chunks(
+    source: Source,
+    size: int,
+    *,
+    count: int | None = None,
+    names: Sequence[str] = ("image",),
+    num_threads: int = 1,
+) -> Iterator[dict[str, np.ndarray]]:
+    """Yields the first `count` examples (default: all), in order, `size` at a time.
+
+    Args:
+      source: of the examples.
+      size: of a chunk; the last one may be shorter.
+      count: how many; more than there are counts as all.
+      names: entries to give, those that the source has.
+      num_threads: that read a chunk together.
+    """
+    count = len(source) if count is None else min(count, len(source))
+    names = [name for name in names if name in source[0]] if count else []
+    with concurrent.futures.ThreadPoolExecutor(num_threads) as pool:
+        for start in range(0, count, size):
+            indices = np.arange(start, min(start + size, count))
+            pieces = [piece for piece in np.array_split(indices, num_threads) if len(piece)]
+            parts = list(pool.map(lambda piece: read(source, piece, names), pieces))
+            yield {name: np.concatenate([part[name] for part in parts]) for name in names}
+
+
 def gather(source: Source, count: int | None = None) -> tuple[np.ndarray, np.ndarray | None]:
     """Returns the first `count` (default: all) images [N, H, W, C] and labels [N] or None."""
-    count = len(source) if count is None else min(count, len(source))
-    names = [name for name in ("image", "label") if name in source[0]]
-    parts = [
-        read(source, np.arange(start, min(start + READ_AT_ONCE, count)), names)
-        for start in range(0, count, READ_AT_ONCE)
-    ]
-    joined = {name: np.concatenate([part[name] for part in parts]) for name in names}
+    parts = list(chunks(source, READ_AT_ONCE, count=count, names=("image", "label")))
+    joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     return joined["image"], joined.get("label")

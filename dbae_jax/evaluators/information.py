@@ -19,12 +19,15 @@ Source: DBAE, Theorems 1 and 2; the I-MMSE relation (Guo et al., 2005).
 import dataclasses
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from dbae_jax.api import DBAE
 from dbae_jax.bridge import is_free, marginal_sample
+from dbae_jax.evaluators.context import Context, Suite, always
 from dbae_jax.precond import Bridge
+from dbae_jax.results import Measured, score
 from dbae_jax.schedules import Schedule
 from dbae_jax.time_grids import invert_falling
 
@@ -87,6 +90,7 @@ def loss_over_time(
         return np.sum(difference**2, axis=(1, 2, 3))
 
     ends = _log_snr(schedule, np.array([schedule.t_max, schedule.t_min]))
+    snr_free = np.exp(ends[0]) if is_free(schedule) else 0.0
     cell = (ends[1] - ends[0]) / points
     places = ends[0] + cell * (np.arange(points) + rng.uniform(size=(len(x_0), points)))
     t = invert_falling(lambda t: _log_snr(schedule, t), places, schedule.t_min, schedule.t_max)
@@ -96,9 +100,7 @@ def loss_over_time(
         error=np.stack([error_at(column) for column in t.T], axis=1),
         weight=np.asarray(bridge.at(t).weight),
         error_at_e=error_at(np.full(len(x_0), schedule.t_min)),
-        at_end=0.5
-        * (np.exp(ends[0]) if is_free(schedule) else 0.0)
-        * np.sum(x_0**2, axis=(1, 2, 3)),
+        at_end=0.5 * snr_free * np.sum(x_0**2, axis=(1, 2, 3)),
         dimensions=math.prod(x_0.shape[1:]),
     )
 
@@ -139,6 +141,41 @@ def summary(measured: LossOverTime) -> dict[str, float]:
         "unexplained_bits_per_dim": nats * bits - math.log2(LEVEL),
         "unexplained_bits_per_dim_se": error * bits,
     }
+
+
+def curves(measured: LossOverTime) -> dict[str, list[float]]:
+    """Returns what there is to draw, [N] each: mean t of a cell, training loss, squared error.
+
+    The error is of D, a dimension.
+    """
+    values = {
+        "t": measured.t.mean(axis=0),
+        "training_loss": measured.training_loss,
+        "error": measured.error.mean(axis=0) / measured.dimensions,
+    }
+    return {name: value.tolist() for name, value in values.items()}
+
+
+def _settings(context: Context) -> dict[str, Any]:
+    return {"images": context.limit("test"), "points": context.config.eval.information_points}
+
+
+def _measure(context: Context) -> Measured:
+    images = context.images("test")
+    measured = measure(context.model, images, points=context.config.eval.information_points)
+    found = summary(measured)
+    scores = {
+        name: score(found[name], better, standard_error=found[f"{name}_se"])
+        for name, better in (
+            ("information_bound_nats", "higher"),
+            ("unexplained_bits_per_dim", "lower"),
+        )
+    }
+    scores["unexplained_bits_per_dim"]["details"]["curves"] = curves(measured)
+    return Measured(scores, {"test": len(images)})
+
+
+SUITE = Suite(always, _settings, _measure)
 
 
 def _log_snr(schedule: Schedule, t: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import io
 import pathlib
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -9,7 +10,6 @@ from matplotlib.figure import Figure
 from dbae_jax import files
 from dbae_jax.api import DBAE
 from dbae_jax.evaluators import reconstruction
-from dbae_jax.evaluators.information import LossOverTime
 from dbae_jax.evaluators.reconstruction import noise_seed
 from dbae_jax.images import save_grid, to_float, to_uint8
 from dbae_jax.sections import SampleConfig
@@ -74,13 +74,12 @@ def trajectories(
     _save(figure, path, dpi=80)
 
 
-def loss_by_time(path: pathlib.Path, measured: LossOverTime) -> None:
-    """Writes the training loss and the error of D at each time."""
+def loss_by_time(path: pathlib.Path, curves: Mapping[str, Sequence[float]]) -> None:
+    """Writes the training loss and the error of D at each time, as `information.curves` gives."""
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.add_subplot()
-    t, error = measured.t.mean(axis=0), measured.error.mean(axis=0) / measured.dimensions
-    axes.plot(t, measured.training_loss, label="training loss")
-    axes.plot(t, error, label="squared error of D, a dimension")
+    axes.plot(curves["t"], curves["training_loss"], label="training loss")
+    axes.plot(curves["t"], curves["error"], label="squared error of D, a dimension")
     axes.set(xlabel="t", xscale="log", yscale="log")
     axes.legend()
     _save(figure, path, dpi=120)
@@ -95,7 +94,8 @@ def loss_curve(path: pathlib.Path, rows: list[dict]) -> None:
         if points:
             axes.plot(*zip(*points, strict=True), label=label)
     axes.set(xlabel="step", ylabel="loss", yscale="log")
-    axes.legend()
+    if axes.lines:  # a model that was not trained here has none
+        axes.legend()
     _save(figure, path, dpi=120)
 
 

@@ -1,9 +1,36 @@
-"""What codes know of labels: linear probes."""
+"""What codes know of labels and attributes: linear probes, chosen on validation images alone.
+
+Labels: accuracy. Binary attributes: average precision and AUROC, means over attributes. Real ones:
+Pearson r and mean squared error, likewise. Each by Adam, for several seeds, from the epoch that is
+best on validation images; and in closed form (`ridge_`), with the penalty that is.
+"""
+
+import dataclasses
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+
+from dbae_jax.codes import Codes
+from dbae_jax.errors import ConfigError, DataError
+from dbae_jax.evaluators import linear_probe
+from dbae_jax.evaluators.context import Context, Suite
+from dbae_jax.evaluators.linear_probe import Params, Recipe
+from dbae_jax.metrics.attributes import AttributeScores, auroc, average_precision, pearson
+from dbae_jax.metrics.attributes import squared_error as attribute_errors
+from dbae_jax.results import Measured, score
+
+# Data sets whose images are of named persons: those are not split between parts.
+PERSONS: dict[str, Callable[[str], str]] = {"lfw": lambda name: name.rpartition("_")[0]}
+
+log = logging.getLogger(__name__)
+
+# Name of a score -> its value for each column of targets (NaN where there is none).
+Columns = Mapping[str, np.ndarray]
 
 
 def accuracy(
@@ -19,3 +46,278 @@ def accuracy(
     """
     probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
     return float(probe.fit(train_z, train_labels).score(test_z, test_labels))
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """Codes of the three parts of a data set, prepared alike; flipped: of the train part."""
+
+    train: Codes
+    flipped: Codes | None
+    validation: Codes
+    test: Codes
+
+    def drawn(self, seed: int | None) -> dict[str, np.ndarray]:
+        """Returns means of validation and test codes, or draws of them for a seed."""
+        parts = {"validation": self.validation, "test": self.test}
+        if seed is None:
+            return {name: codes.mean for name, codes in parts.items()}
+        rngs = {name: np.random.default_rng([seed, i]) for i, name in enumerate(parts)}
+        return {
+            name: codes.mean + codes.sigma * rngs[name].standard_normal(codes.mean.shape, "f4")
+            for name, codes in parts.items()
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """Targets of one kind. names: of their columns; targets: part -> [N, K] float32."""
+
+    kind: str
+    names: tuple[str, ...]
+    targets: Mapping[str, np.ndarray]
+
+    def columns(self, outputs: np.ndarray, part: str) -> Columns:
+        """Scores outputs [N, K] against the targets of a part; the first score is what counts."""
+        try:
+            return _COLUMNS[self.kind](self.targets[part], np.float64(outputs))
+        except DataError as error:
+            raise DataError(f"The probe's {part} images: {error}") from error
+
+    def choose(
+        self, candidates: Iterable[tuple[Any, Params]], codes: Mapping[str, np.ndarray], part: str
+    ) -> tuple[Any, Columns]:
+        """Returns the candidate that is best on `part`, and its scores on test codes."""
+        best = None
+        for name, params in candidates:
+            value = _mean(next(iter(self.columns(_apply(params, codes[part]), part).values())))
+            if best is None or value > best[0]:
+                best = value, name, params
+        _, name, params = best
+        return name, self.columns(_apply(params, codes["test"]), "test")
+
+
+def _class_columns(targets: np.ndarray, outputs: np.ndarray) -> Columns:
+    return {"accuracy": np.mean([outputs.argmax(axis=1) == targets.argmax(axis=1)], axis=1)}
+
+
+def _binary_columns(targets: np.ndarray, outputs: np.ndarray) -> Columns:
+    varies = targets.min(axis=0) < targets.max(axis=0)
+    precision = average_precision(targets, outputs).values
+    pairs = zip(targets.T[:, :, None], outputs.T[:, :, None], strict=True)
+    areas = np.array([auroc(labels, scores).item() for labels, scores in pairs])
+    return {"ap": np.where(varies, precision, np.nan), "auroc": areas}
+
+
+def _real_columns(targets: np.ndarray, outputs: np.ndarray) -> Columns:
+    r = pearson(outputs, targets).values
+    errors = attribute_errors(outputs, targets).values
+    return {"r": r, "mse": np.where(targets.std(axis=0) > 0, errors, np.nan)}
+
+
+_COLUMNS: dict[str, Callable[[np.ndarray, np.ndarray], Columns]] = {
+    "class": _class_columns,
+    "binary": _binary_columns,
+    "real": _real_columns,
+}
+_LOWER_IS_BETTER = ("mse",)
+
+
+def obstacle(context: Context) -> str | None:
+    """Returns why there is nothing to probe for, or None."""
+    if context.known & {"label", "attributes"}:
+        return None
+    data = context.config.data
+    where = f"in {data.lmdb} (LMDB files hold none)" if data.lmdb else f"of {data.name}"
+    return (
+        f"the images {where} have neither labels nor attributes; docs/data.md says which data sets "
+        "have them"
+    )
+
+
+def settings(context: Context) -> dict[str, Any]:
+    """Returns what determines the numbers.
+
+    Raises:
+      ConfigError: if no images are left to choose probes on.
+    """
+    section = context.config.eval
+    keys = (
+        *("seeds", "sample_codes", "normalise_codes", "validation_split"),
+        *("probe_epochs", "probe_batch_size", "probe_learning_rate"),
+    )
+    found = {key: getattr(section, key) for key in keys} | {"flip": context.config.data.flip}
+    if "validation" not in context.splits:
+        found["validation_share"] = section.validation_share
+        _cut(context.limit("train"), section.validation_share)
+    return found | {"images": {name: context.limit(name) for name in sorted(context.splits)}}
+
+
+def measure(context: Context) -> Measured:
+    """Trains and scores the probes of all that is known."""
+    section, parts = context.config.eval, _parts(context)
+    recipe = Recipe(
+        section.probe_epochs,
+        section.probe_batch_size,
+        section.probe_learning_rate,
+        section.sample_codes,
+    )
+    scores = {}
+    for task in _tasks(context, parts):
+        scores |= _by_adam(task, parts, recipe, section.seeds) | _by_ridge(task, parts)
+    if "label" in context.known:
+        whole = [context.codes("train"), context.codes("test")]
+        columns = [array for codes in whole for array in (codes.mean, codes.known["label"])]
+        scores["logistic_accuracy"] = score(accuracy(*columns), "higher", standardised=True)
+    sizes = {f.name: getattr(parts, f.name) for f in dataclasses.fields(parts)}
+    counts = {name: len(codes.mean) for name, codes in sizes.items() if name != "flipped"}
+    return Measured(scores, counts)
+
+
+SUITE = Suite(obstacle, settings, measure)
+
+
+def validation_start(count: int, share: float, persons: np.ndarray | None = None) -> int:
+    """Returns where the validation part of `count` training images begins: the last `share`.
+
+    Args:
+      count: of the images.
+      share: in (0, 1).
+      persons: [count], who is shown, those of one person together; none of them is in both parts.
+
+    Raises:
+      ConfigError: if a part would hold fewer than two images.
+    """
+    start = _cut(count, share)
+    while persons is not None and start > 0 and persons[start] == persons[start - 1]:
+        start -= 1
+    return _checked(start, count, share)
+
+
+def _cut(count: int, share: float) -> int:
+    return _checked(count - round(count * share), count, share)
+
+
+def _checked(start: int, count: int, share: float) -> int:
+    if min(start, count - start) < 2:
+        raise ConfigError(
+            f"config.eval.validation_share={share:g} of {count} training images leaves {start} to "
+            f"train probes on and {count - start} to choose them on: each needs 2 or more; set "
+            "another share, more config.eval.num_probe_images, or config.eval.validation_split."
+        )
+    return start
+
+
+def _parts(context: Context) -> Parts:
+    train, test = context.codes("train"), context.codes("test")
+    flipped = context.codes("train", flip=True) if context.config.data.flip else None
+    if "validation" in context.splits:
+        validation = context.codes("validation")
+    else:
+        count, person_of = len(train.mean), PERSONS.get(context.config.data.name)
+        persons = None
+        if person_of is not None and "id" in train.known:
+            persons = np.array([person_of(name) for name in train.known["id"]])
+        start = validation_start(count, context.config.eval.validation_share, persons)
+        train, validation = train.part(0, start), train.part(start, count)
+        flipped = None if flipped is None else flipped.part(0, start)
+    parts = Parts(train, flipped, validation, test)
+    if not context.config.eval.normalise_codes:
+        return parts
+    stats = train.statistics()
+    return Parts(*(_normalised(part, **stats) for part in (train, flipped, validation, test)))
+
+
+def _normalised(codes: Codes | None, mean: np.ndarray, std: np.ndarray) -> Codes | None:
+    if codes is None:
+        return None
+    sigma = None if codes.sigma is None else codes.sigma / std
+    return Codes((codes.mean - mean) / std, sigma, codes.known)
+
+
+def _tasks(context: Context, parts: Parts) -> list[Task]:
+    """Returns the targets that the images are known to have.
+
+    Raises:
+      DataError: if attributes are not finite.
+    """
+    known = {name: getattr(parts, name).known for name in ("train", "validation", "test")}
+    tasks = []
+    if "label" in context.known:
+        names = np.unique(np.concatenate([part["label"] for part in known.values()]))
+        one_hot = {k: np.float32(part["label"][:, None] == names) for k, part in known.items()}
+        tasks.append(Task("class", tuple(str(name) for name in names), one_hot))
+    if "attributes" in context.known:
+        targets = {name: np.float32(part["attributes"]) for name, part in known.items()}
+        for name, values in targets.items():
+            if not np.isfinite(values).all():
+                raise DataError(
+                    f"Attributes of {name} images of {context.config.data.name} "
+                    "hold NaN or infinity; mend the file and prepare the data anew."
+                )
+        binary = all(np.isin(values, (0, 1)).all() for values in targets.values())
+        width = targets["test"].shape[1]
+        names = context.attribute_names or tuple(f"attribute {i}" for i in range(width))
+        tasks.append(Task("binary" if binary else "real", names, targets))
+    return tasks
+
+
+def _by_adam(task: Task, parts: Parts, recipe: Recipe, seeds: int) -> dict[str, Any]:
+    chosen, found, at_best = [], [], []
+    for seed in range(seeds):
+        codes = parts.drawn(seed if recipe.sample else None)
+        targets = task.targets["train"]
+        epochs = list(
+            enumerate(
+                linear_probe.train(
+                    task.kind, parts.train, parts.flipped, targets, recipe, seed=seed
+                ),
+                start=1,
+            )
+        )
+        epoch, columns = task.choose(epochs, codes, "validation")
+        chosen.append(epoch)
+        found.append(columns)
+        if task.kind == "real":  # what LFW's published figures are: for comparison with them
+            at_best.append(task.choose(epochs, codes, "test")[1])
+        log.info("Probe of %s, seed %d: epoch %d is best.", task.kind, seed, epoch)
+    scores = _scores(task, found, "", epochs=chosen)
+    if at_best:
+        scores |= _scores(task, at_best, "_best_on_test", chosen_on="test")
+    return scores
+
+
+def _by_ridge(task: Task, parts: Parts) -> dict[str, Any]:
+    z, targets = parts.train.mean, task.targets["train"]
+    if parts.flipped is not None:
+        z, targets = np.concatenate([z, parts.flipped.mean]), np.concatenate([targets, targets])
+    candidates = linear_probe.ridge(z, targets)
+    penalty, columns = task.choose(candidates, parts.drawn(None), "validation")
+    scores = _scores(task, [columns], "", penalty=penalty)
+    return {f"ridge_{name}": value for name, value in scores.items()}
+
+
+def _scores(task: Task, found: list[Columns], ending: str, **details: Any) -> dict[str, Any]:
+    """Returns scores of several seeds; each is the mean over the columns that have one."""
+    scores = {}
+    for name in found[0]:
+        by_seed = np.stack([columns[name] for columns in found])  # [seeds, K]
+        better = "lower" if name in _LOWER_IS_BETTER else "higher"
+        values, more = [_mean(row) for row in by_seed], dict(details)
+        if task.kind != "class":
+            excluded = np.isnan(by_seed).any(axis=0)
+            columns = zip(task.names, by_seed.mean(axis=0), excluded, strict=True)
+            more["per_attribute"] = {n: float(v) for n, v, out in columns if not out}
+            more["excluded"] = [n for n, out in zip(task.names, excluded, strict=True) if out]
+            if more["excluded"]:
+                log.info("%s: no score of %s.", name, ", ".join(more["excluded"]))
+        scores[name + ending] = score(values, better, **more)
+    return scores
+
+
+def _mean(columns: np.ndarray) -> float:
+    return AttributeScores(columns).mean
+
+
+def _apply(params: Params, z: np.ndarray) -> np.ndarray:
+    return np.asarray(linear_probe.apply(params, z))

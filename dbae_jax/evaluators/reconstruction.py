@@ -1,13 +1,39 @@
-"""How well images come back through z: errors, the linear baseline, pictures."""
+"""How well images come back through z: errors, similarities, the linear baseline, pictures."""
 
+import logging
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax
 import numpy as np
 from sklearn.decomposition import PCA
 
+from dbae_jax import rngs
 from dbae_jax.api import DBAE
+from dbae_jax.errors import ConfigError
+from dbae_jax.evaluators.context import Context, Suite, always
 from dbae_jax.images import to_float
+from dbae_jax.metrics import similarity
+from dbae_jax.metrics.networks import alexnet_lpips
+from dbae_jax.metrics.perceptual import perceptual_distances
+from dbae_jax.metrics.scores import provenance
 from dbae_jax.metrics.similarity import pixel_mse
+from dbae_jax.results import Measured, score
 from dbae_jax.samplers import Plan
 from dbae_jax.sections import SampleConfig
+
+# Of images and reconstructions in [-1, 1], [N, H, W, C]: the mean over the images.
+MEASURES: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
+    "mse": pixel_mse,
+    "mse_8bit": lambda x, y: pixel_mse(similarity.eight_bit(x), np.float64(y)),
+    "psnr": similarity.psnr,
+    "ssim": similarity.ssim,
+    "ssim_zero_padded": lambda x, y: similarity.ssim(x, y, padding="zero"),
+    "ssim_swapped_axes": similarity.ssim_swapped_axes,
+}
+LOWER_IS_BETTER = ("mse", "mse_8bit", "lpips")
+
+log = logging.getLogger(__name__)
 
 
 def noise_seed(sample: SampleConfig, *, free: bool = False) -> int | None:
@@ -26,18 +52,19 @@ def mse(model: DBAE, images: np.ndarray, sample: SampleConfig) -> float:
     return pixel_mse(reconstruct(model, images, sample), np.asarray(to_float(images)))
 
 
-def pca_mse(train: np.ndarray, test: np.ndarray, components: int) -> float:
-    """Returns the error of the best linear code: PCA of the training images, pixels in [0, 1].
+def fit_pca(train: np.ndarray, components: int) -> PCA:
+    """Returns the best linear code: PCA of uint8 images [N, H, W, C], pixels in [0, 1].
 
-    Args:
-      train: uint8 [N, H, W, C].
-      test: uint8 [M, H, W, C].
-      components: width of the code; capped at what the data allow.
+    `components` is capped at what the data allow.
     """
-    flat_train, flat_test = (x.reshape(len(x), -1) / 255.0 for x in (train, test))
-    pca = PCA(min(components, *flat_train.shape), random_state=0).fit(flat_train)
-    again = pca.inverse_transform(pca.transform(flat_test))
-    return float(np.mean((again - flat_test) ** 2))
+    flat = train.reshape(len(train), -1) / 255.0
+    return PCA(min(components, *flat.shape), random_state=0).fit(flat)
+
+
+def pca_mse(pca: PCA, images: np.ndarray) -> float:
+    """Returns the error of a linear code on uint8 images [M, H, W, C], pixels in [0, 1]."""
+    flat = images.reshape(len(images), -1) / 255.0
+    return float(np.mean((pca.inverse_transform(pca.transform(flat)) - flat) ** 2))
 
 
 def picture_rows(model: DBAE, images: np.ndarray, sample: SampleConfig) -> list[np.ndarray]:
@@ -46,3 +73,102 @@ def picture_rows(model: DBAE, images: np.ndarray, sample: SampleConfig) -> list[
     x_T = model.draw_x_T(len(z), seed) if model.free else model.endpoint(z)
     again = model.decode(z, x_T, rng=seed, **vars(sample))
     return [np.asarray(to_float(images)), x_T, again]
+
+
+def settings(context: Context) -> dict[str, Any]:
+    """Returns what determines the numbers.
+
+    Raises:
+      ConfigError: if LPIPS is asked for of images that it does not know.
+      CheckpointError: if its weights are missing.
+    """
+    config = context.config
+    found = {
+        "sampler": vars(config.sample),
+        "nfe": context.model.nfe(**vars(config.sample)),
+        "seeds": _num_seeds(context),
+        "sample_codes": config.eval.sample_codes,
+        "train_images": _num_train_images(context),
+        "images": context.limit("test"),
+    }
+    if config.eval.lpips:
+        data, least = config.data, alexnet_lpips.SMALLEST
+        if data.channels != 3 or data.image_size < least:
+            raise ConfigError(
+                f"config.eval.lpips=True is not allowed for images of {data.image_size} pixels and "
+                f"{data.channels} channels: LPIPS is of {least} pixels or more and 3 channels."
+            )
+        found["lpips"] = provenance(context.perceptual_net.origin)
+    return found
+
+
+def measure(context: Context) -> Measured:
+    """Reconstructs the held-out images, a few batches at a time, for each seed."""
+    by_seed = [_of_seed(context, seed) for seed in range(_num_seeds(context))]
+    scores = {}
+    for name in by_seed[0]:
+        better = "lower" if name in LOWER_IS_BETTER else "higher"
+        reason = "an image is met exactly" if name == "psnr" else ""
+        scores[name] = score([found[name] for found in by_seed], better, reason=reason)
+    if "lpips" in scores:
+        scores["lpips"]["details"] |= provenance(context.perceptual_net.origin) | {"of": "8 bit"}
+    train = context.images("train", _num_train_images(context))
+    pca = fit_pca(train, context.model.latent_dim)
+    baseline = _mean_of_parts(
+        (len(images), {"mse": pca_mse(pca, images)}) for images in context.chunks("test")
+    )
+    scores["pca_mse"] = score(baseline["mse"], "lower", components=int(pca.n_components_))
+    return Measured(scores, {"train": len(train), "test": context.limit("test")})
+
+
+SUITE = Suite(always, settings, measure)
+
+
+def _num_seeds(context: Context) -> int:
+    section = context.config.eval
+    seed = noise_seed(context.config.sample, free=context.model.free)
+    return section.seeds if seed is not None or section.sample_codes else 1
+
+
+def _num_train_images(context: Context) -> int:
+    count = len(context.splits["train"])
+    return min(context.config.eval.num_train_images or count, count)
+
+
+def _of_seed(context: Context, seed: int) -> dict[str, float]:
+    """Returns the means over held-out images of all measures; draws depend on (seed, index)."""
+    model, config, done = context.model, context.config, 0
+    key = jax.random.key(seed)
+
+    def parts():
+        nonlocal done
+        for images in context.chunks("test"):
+            indices = np.arange(done, done + len(images))
+            done += len(images)
+            code_keys = rngs.per_example(rngs.stream(key, "code"), indices)
+            z = model.encode(images, rng=code_keys if config.eval.sample_codes else None)
+            noise = rngs.per_example(key, indices)
+            again = model.decode(z, rng=noise, **vars(config.sample))
+            yield len(images), _measured(context, again, np.asarray(to_float(images)))
+            log.info("Reconstructed %d of %d images.", done, context.limit("test"))
+
+    return _mean_of_parts(parts())
+
+
+def _measured(context: Context, again: np.ndarray, images: np.ndarray) -> dict[str, float]:
+    found = {name: measure(again, images) for name, measure in MEASURES.items()}
+    if context.config.eval.lpips:  # of 8-bit images, as the authors measure it
+        rounded = np.float32(similarity.eight_bit(again))
+        found["lpips"] = float(
+            perceptual_distances(context.perceptual_net, rounded, images).mean(dtype=np.float64)
+        )
+    return found
+
+
+def _mean_of_parts(parts: Iterable[tuple[int, dict[str, float]]]) -> dict[str, float]:
+    """Returns the means over all images, from those over parts of so many."""
+    parts = list(parts)
+    total = sum(count for count, _ in parts)
+    return {
+        name: sum(count * means[name] for count, means in parts) / total for name in parts[0][1]
+    }

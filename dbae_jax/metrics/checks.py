@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from dbae_jax.errors import DataError
+from dbae_jax.errors import DataError, TooFewError
 
 
 def feature_matrix(values: np.ndarray, name: str, *, at_least: int = 2) -> np.ndarray:
@@ -14,13 +14,14 @@ def feature_matrix(values: np.ndarray, name: str, *, at_least: int = 2) -> np.nd
       at_least: fewest rows that the metric can work with.
 
     Raises:
-      DataError: for another rank, no column, too few rows, or values that are not finite.
+      TooFewError: for too few rows.
+      DataError: for another rank, no column, or values that are not finite.
     """
     values = np.asarray(values)
     if values.ndim != 2 or not values.shape[1]:
         raise DataError(f"{name} must be a matrix [N, D], got shape {list(values.shape)}.")
     if len(values) < at_least:
-        raise DataError(f"{name}: this metric needs {at_least} rows or more, got {len(values)}.")
+        raise TooFewError(f"{name}: this metric needs {at_least} rows or more, got {len(values)}.")
     values = values.astype(np.float64)
     if not np.isfinite(values).all():
         rows = np.flatnonzero(~np.isfinite(values).all(axis=1))
@@ -81,16 +82,26 @@ def labelled(labels: np.ndarray, values: np.ndarray, name: str) -> tuple[np.ndar
     return labels.astype(bool), values
 
 
-def eight_bit_images(images: np.ndarray) -> np.ndarray:
-    """Returns uint8 images [N, H, W, 3] as they are.
+def eight_bit_images(
+    images: np.ndarray, shape: tuple[int | None, int | None, int | None] = (None, None, None)
+) -> np.ndarray:
+    """Returns uint8 images [N, H, W, C] as they are.
+
+    Args:
+      images: to be checked.
+      shape: (H, W, C) that is wanted; None where any will do.
 
     Raises:
       DataError: for another shape or dtype, or no image.
     """
     images = np.asarray(images)
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3 or not images.size:
+    fits = images.ndim == 4 and all(
+        want in (None, got) for want, got in zip(shape, images.shape[1:], strict=True)
+    )
+    if images.dtype != np.uint8 or not fits or not images.size:
+        sides = [str(want or letter) for want, letter in zip(shape, "HWC", strict=True)]
         raise DataError(
-            f"feature networks see uint8 images [N, H, W, 3], "
+            f"this network sees uint8 images [N, {', '.join(sides)}], "
             f"got {images.dtype} {list(images.shape)}."
         )
     return images

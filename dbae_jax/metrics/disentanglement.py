@@ -6,7 +6,7 @@ import numpy as np
 from sklearn.ensemble import GradientBoostingClassifier
 from sklearn.model_selection import KFold
 
-from dbae_jax.errors import DataError
+from dbae_jax.errors import DataError, TooFewError
 from dbae_jax.metrics import checks
 from dbae_jax.metrics.attributes import auroc
 
@@ -101,11 +101,7 @@ def tad_over_folds(
       folds: each leaves out 1 / folds of the examples.
       seed: of the folds.
     """
-    attributes, z = checks.labelled(attributes, z, "codes")
-    if not 2 <= folds <= len(z):
-        raise DataError(f"{len(z)} examples cannot be cut into {folds} folds.")
-    splits = KFold(folds, shuffle=True, random_state=seed).split(z)
-    measured = [tad(z[kept], attributes[kept]) for kept, _ in splits]
+    measured = tad_of_folds(z, attributes, folds=folds, seed=seed)
     gaps, counts = [m.tad for m in measured], [m.attrs for m in measured]
     return {
         "tad": float(np.mean(gaps)),
@@ -113,6 +109,27 @@ def tad_over_folds(
         "attrs": float(np.mean(counts)),
         "attrs_std": float(np.std(counts)),
     }
+
+
+def tad_of_folds(
+    z: np.ndarray, attributes: np.ndarray, *, folds: int = 5, seed: int = 0
+) -> list[TAD]:
+    """Returns what `tad_over_folds` averages: TAD of the training part of each fold."""
+    attributes, z = checks.labelled(attributes, z, "codes")
+    parts = training_parts(len(z), folds=folds, seed=seed)
+    return [tad(z[kept], attributes[kept]) for kept in parts]
+
+
+def training_parts(count: int, *, folds: int, seed: int) -> list[np.ndarray]:
+    """Returns the rows of each fold's training part.
+
+    Raises:
+      TooFewError: for fewer rows than folds, or fewer than two folds.
+    """
+    if not 2 <= folds <= count:
+        raise TooFewError(f"{count} examples cannot be cut into {folds} folds.")
+    splits = KFold(folds, shuffle=True, random_state=seed).split(np.empty(count))
+    return [kept for kept, _ in splits]
 
 
 def mutual_information(a: np.ndarray, b: np.ndarray) -> float:

@@ -6,15 +6,16 @@ alone; all else is "fd_<network>".
 """
 
 import dataclasses
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
-from dbae_jax.errors import DataError
+from dbae_jax.errors import DataError, TooFewError
 from dbae_jax.metrics import checks
 from dbae_jax.metrics.distributions import classifier_score, kernel_distance, precision_recall
 from dbae_jax.metrics.frechet import Moments, MomentsOfBatches, frechet_distance
-from dbae_jax.metrics.networks.published import INCEPTION, FeatureNet
+from dbae_jax.metrics.networks.published import INCEPTION, VGG16, FeatureNet, Origin
 from dbae_jax.metrics.scores import Score, named, provenance
 
 
@@ -47,6 +48,34 @@ PRESETS = {
 }
 
 
+def preset_images(
+    batches: Iterable[np.ndarray], preset: str, *, seed: int = 0
+) -> Iterator[np.ndarray]:
+    """Yields the real images of a protocol: as many as it says, mirrored at random if it says so.
+
+    Args:
+      batches: uint8 [n, H, W, C], the training set from its beginning, as it is in files.
+      preset: a key of PRESETS.
+      seed: of what is mirrored; image i depends on (seed, i).
+
+    Raises:
+      TooFewError: if there are fewer images.
+    """
+    wanted, seen = _preset(preset), 0
+    for images in batches:
+        images = images[: None if wanted.real is None else wanted.real - seen]
+        if not len(images):
+            break
+        if wanted.random_flip:
+            draws = [np.random.default_rng([seed, seen + i]).random() for i in range(len(images))]
+            mirrored = np.array(draws)[:, None, None, None] < 0.5
+            images = np.where(mirrored, images[:, :, ::-1], images)
+        seen += len(images)
+        yield images
+    if wanted.real is not None and seen < wanted.real:
+        raise TooFewError(f"FID by {preset} is of {wanted.real} real images, there are {seen}.")
+
+
 class ImageStatistics:
     """What the metrics need of a set of images, which come in batches.
 
@@ -64,12 +93,12 @@ class ImageStatistics:
         self._logits: list[np.ndarray] = []
 
     def update(self, images: np.ndarray) -> None:
-        """Takes images in: uint8 [N, H, W, 3].
+        """Takes images in: uint8 [N, H, W, C], of the size that the network takes.
 
         Raises:
           DataError: for other images, or features that are not finite.
         """
-        images = checks.eight_bit_images(images)
+        images = checks.eight_bit_images(images, self.net.image)
         for start in range(0, len(images), self._batch_size):
             part = images[start : start + self._batch_size]
             # The last batch is filled up: one compiled program serves all.
@@ -110,9 +139,7 @@ def fid(generated: ImageStatistics, real: ImageStatistics, preset: str) -> Score
       DataError: for another network, preparation or number of images; `frechet_score` measures
         those under another name.
     """
-    if preset not in PRESETS:
-        raise DataError(f"no protocol of FID is called {preset!r}; there are {', '.join(PRESETS)}.")
-    net, wanted = _one_net(generated, real), PRESETS[preset]
+    net, wanted = _one_net(generated, real), _preset(preset)
     if not (net.origin.published and net.origin.net == INCEPTION):
         raise DataError(
             f"FID is said of the published Inception network alone, not of {net.origin.net}; "
@@ -158,14 +185,28 @@ def kernel_score(
 def precision_recall_scores(
     generated: ImageStatistics, real: ImageStatistics, *, k: int = 3
 ) -> tuple[Score, Score]:
-    """Returns improved precision and recall; for other than published weights the names tell."""
+    """Returns improved precision and recall.
+
+    "precision" and "recall" are of the published Inception, as ADM's evaluation has them;
+    "precision_vgg16" and "recall_vgg16" of the published VGG16, as they were introduced; names of
+    other networks follow theirs.
+    """
     net, x, y = _one_net(generated, real), generated.features, real.features
     found = precision_recall(x, y, k=k)
     details = _counts(net, len(x), len(y)) | {"k": k}
+    names = precision_recall_names(net.origin)
+    origin = provenance(net.origin)
     return (
-        named(found.precision, "precision", "precision", net.origin, **details),
-        named(found.recall, "recall", "recall", net.origin, **details),
+        Score(names[0], found.precision, origin | details),
+        Score(names[1], found.recall, origin | details),
     )
+
+
+def precision_recall_names(origin: Origin) -> tuple[str, str]:
+    """Returns what precision and recall on a network's features are called."""
+    suffixes = {INCEPTION: "", VGG16: "_vgg16"} if origin.published else {}
+    suffix = suffixes.get(origin.net, f"_{origin.net}")
+    return f"precision{suffix}", f"recall{suffix}"
 
 
 def inception_score(
@@ -177,6 +218,12 @@ def inception_score(
     details = {"preparation": net.preparation, "images": len(logits), "splits": splits}
     details["std"] = found.std
     return named(found.mean, "inception_score", "classifier_score", net.origin, **details)
+
+
+def _preset(name: str) -> Preset:
+    if name not in PRESETS:
+        raise DataError(f"no protocol of FID is called {name!r}; there are {', '.join(PRESETS)}.")
+    return PRESETS[name]
 
 
 def _one_net(generated: ImageStatistics, real: ImageStatistics) -> FeatureNet:

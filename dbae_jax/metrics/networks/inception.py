@@ -23,10 +23,13 @@ BATCH_NORM_EPS = 1e-3
 
 
 class Outputs(NamedTuple):
-    """pool: [B, 2048], features of FID. logits: [B, 1008], without bias, as the IS wants them."""
+    """pool: [B, 2048], features of FID. logits: [B, 1008], without bias, as the IS wants them.
+
+    Of other networks: features [B, D], and logits [B, K] or None.
+    """
 
     pool: jax.Array
-    logits: jax.Array
+    logits: jax.Array | None
 
 
 class Conv(NamedTuple):

@@ -18,7 +18,7 @@ import numpy as np
 
 from dbae_jax import tensor_files
 from dbae_jax.errors import CheckpointError, DataError
-from dbae_jax.metrics.networks import alexnet_lpips, inception, resize
+from dbae_jax.metrics.networks import alexnet_lpips, inception, resize, vgg16
 from dbae_jax.metrics.networks.layers import Params
 
 
@@ -50,16 +50,28 @@ LPIPS_FILE = WeightFile(
     "df73285e35b22355a2df87cdb6b70b343713b667eddbda73e1977e0c860835c0",
 )
 
+VGG16_FILE = WeightFile(
+    "vgg16-397923af.pth",
+    "https://download.pytorch.org/models/vgg16-397923af.pth",
+    "397923af",
+)
+
 INCEPTION, LPIPS = "inception-2015-12-05", "lpips-alex-v0.1"
-FILES = {INCEPTION: (INCEPTION_FILE,), LPIPS: (ALEXNET_FILE, LPIPS_FILE)}
+VGG16 = "vgg16-397923af"
+FILES = {
+    INCEPTION: (INCEPTION_FILE,),
+    LPIPS: (ALEXNET_FILE, LPIPS_FILE),
+    VGG16: (VGG16_FILE,),
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class Origin:
     """The name of a network and the sha256 of the files its weights come from.
 
-    Only weights read and verified by `load_inception` and `load_lpips` carry the published names;
-    a network of random or home-made weights has a name of its own, and its scores tell it.
+    Only weights read and verified by `load_inception`, `load_vgg16` and `load_lpips` carry the
+    published names; a network of random or home-made weights has a name of its own, and its scores
+    tell it.
     """
 
     net: str
@@ -86,14 +98,16 @@ class Origin:
 class FeatureNet:
     """A network that turns images into features.
 
-    apply: uint8 images [B, H, W, 3] -> `inception.Outputs`; logits may be None. width: of the
-    features. preparation: how images become its input, by name.
+    apply: uint8 images [B, H, W, C] -> `inception.Outputs`; logits may be None. width: of the
+    features. preparation: how images become its input, by name. image: (H, W, C) of the images it
+    takes; None where any will do.
     """
 
     origin: Origin
     width: int
     apply: Callable[[np.ndarray], inception.Outputs]
     preparation: str = "own"
+    image: tuple[int | None, int | None, int | None] = (None, None, 3)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,6 +148,33 @@ def make_inception(state: Mapping[str, np.ndarray], origin: Origin, preparation:
         return inception.apply(params, resize.prepare(images, preparation, inception.SIZE))
 
     return FeatureNet(origin, inception.WIDTH, functools.partial(run, params), preparation)
+
+
+def load_vgg16(directory: pathlib.Path, *, download: bool = False) -> FeatureNet:
+    """Returns the published VGG16, for precision and recall.
+
+    Args:
+      directory: where the file of `VGG16_FILE.name` is.
+      download: fetch the file if it is missing.
+
+    Raises:
+      CheckpointError: if the file is missing, another one, or without the right arrays.
+    """
+    shapes = vgg16.state_shapes()
+    state, sha256 = read(VGG16_FILE, directory, shapes, beside="classifier.6.", download=download)
+    return make_vgg16(state, Origin(VGG16, (sha256,)))
+
+
+def make_vgg16(state: Mapping[str, np.ndarray], origin: Origin) -> FeatureNet:
+    """Returns a VGG16 of given weights: arrays of `vgg16.state_shapes`."""
+    check_arrays(state, vgg16.state_shapes(), origin.net)
+    params = jax.device_put(dict(state))
+
+    @jax.jit
+    def run(params: Params, images: jax.Array) -> inception.Outputs:
+        return vgg16.apply(params, resize.prepare(images, "pytorch", vgg16.SIZE))
+
+    return FeatureNet(origin, vgg16.WIDTH, functools.partial(run, params), "pytorch")
 
 
 def load_lpips(directory: pathlib.Path, *, download: bool = False) -> PerceptualNet:

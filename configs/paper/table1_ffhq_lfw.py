@@ -1,0 +1,21 @@
+"""Table 1, right, r and MSE: linear probes of LFW's 73 attributes on codes of an FFHQ model.
+
+python -m dbae_jax.main --config=configs/ffhq.py --workdir=runs/ffhq
+python -m dbae_jax.main --config=configs/paper/table1_ffhq_lfw.py --workdir=runs/ffhq \
+    --mode=evaluate
+
+Published: r .638, MSE .404 (DBAE-d); .675, .332 (DBAE); how they were chosen: see
+table1_celeba_lfw.py. Variants: deterministic, stochastic, sampled.
+"""
+
+from configs import ffhq
+from configs.paper import variants
+
+
+def get_config(variant=""):
+    c = ffhq.get_config()
+    c.data.name = "lfw"
+    c.data.crop = "zoom"
+    c.data.flip = False
+    variants.evaluate(c, "probe", probe_batch_size=64)
+    return variants.apply(c, variant, variants.ENCODERS)

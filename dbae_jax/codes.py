@@ -1,0 +1,125 @@
+"""Codes of a split: encoded once, a few batches of images in memory, and kept in a file."""
+
+import json
+import logging
+import pathlib
+import types
+import zipfile
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from dbae_jax import files
+from dbae_jax.api import DBAE
+from dbae_jax.data import sources
+from dbae_jax.data.sources import Source
+from dbae_jax.errors import DataError
+
+READ_BATCHES = 8  # of images, in memory at once
+KNOWN = ("label", "attributes", "factors", "id")  # entries of examples, where a source has them
+
+log = logging.getLogger(__name__)
+
+
+class Codes(NamedTuple):
+    """Means and scales of q(z | x_0): [N, D], float32; deterministic codes have no scale.
+
+    known: what else the source knows of the N images, entries of `KNOWN` by name.
+    """
+
+    mean: np.ndarray
+    sigma: np.ndarray | None
+    known: Mapping[str, np.ndarray] = types.MappingProxyType({})
+
+    def statistics(self) -> dict[str, np.ndarray]:
+        """Returns mean and std [D] of the means over the set; 1 where they do not vary."""
+        std = self.mean.std(axis=0, dtype=np.float64)
+        return {
+            "mean": self.mean.mean(axis=0, dtype=np.float64).astype(np.float32),
+            "std": np.where(std > 0, std, 1.0).astype(np.float32),
+        }
+
+    def at(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+        """Returns the codes of indices [B] as a batch."""
+        parts = {"mean": self.mean, "sigma": self.sigma}
+        return {name: part[indices] for name, part in parts.items() if part is not None}
+
+    def part(self, start: int, stop: int) -> "Codes":
+        """Returns the codes of images start, ..., stop - 1, with what is known of them."""
+        here = slice(start, stop)
+        sigma = None if self.sigma is None else self.sigma[here]
+        return Codes(self.mean[here], sigma, {k: v[here] for k, v in self.known.items()})
+
+
+def encode(
+    model: DBAE,
+    source: Source,
+    *,
+    count: int | None = None,
+    num_threads: int,
+    flip: bool = False,
+    with_known: bool = False,
+) -> Codes:
+    """Encodes the first `count` images of a source (default: all), a few batches in memory.
+
+    Args:
+      model: whose encoder is used.
+      source: of the images.
+      count: how many; more than there are counts as all.
+      num_threads: that read images.
+      flip: mirrors all of them.
+      with_known: also keeps what the source knows of them.
+
+    Raises:
+      DataError: if there are none.
+    """
+    total = len(source) if count is None else min(count, len(source))
+    size, parts, known = READ_BATCHES * model.batch_size, [], []
+    names = ("image", *KNOWN) if with_known else ("image",)
+    for chunk in sources.chunks(source, size, count=total, names=names, num_threads=num_threads):
+        images = chunk.pop("image")
+        parts.append(model.posterior(images[:, :, ::-1] if flip else images))
+        known.append(chunk)
+        log.info("Encoded %d of %d images.", sum(len(mean) for mean, _ in parts), total)
+    if not parts:
+        raise DataError(f"{source!r} holds no images to encode.")
+    mean, sigma = zip(*parts, strict=True)
+    return Codes(
+        np.concatenate(mean),
+        None if sigma[0] is None else np.concatenate(sigma),
+        {name: np.concatenate([part[name] for part in known]) for name in known[0]},
+    )
+
+
+def write(path: pathlib.Path, codes: Mapping[str, Codes], identity: dict[str, Any]) -> None:
+    """Writes the codes of several splits, and whose they are."""
+    arrays = {f"{split}_{name}": a for split, c in codes.items() for name, a in _arrays(c).items()}
+    files.write_npz(path, arrays | {"identity": np.array(json.dumps(identity))})
+
+
+def read(path: pathlib.Path, identity: dict[str, Any]) -> dict[str, Codes] | None:
+    """Returns what `write` wrote, or None if the file is missing, torn or of other codes."""
+    if not path.exists():
+        return None
+    try:
+        with np.load(path) as file:
+            if json.loads(str(file["identity"])) != identity:
+                log.info("The codes in %s are of another model or other images.", path)
+                return None
+            arrays = dict(file)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        log.warning("The codes in %s cannot be read (%s); encoding again.", path, error)
+        return None
+    splits = [name.removesuffix("_mean") for name in arrays if name.endswith("_mean")]
+    return {split: _of_split(arrays, split) for split in splits}
+
+
+def _arrays(codes: Codes) -> dict[str, np.ndarray]:
+    sigma = {} if codes.sigma is None else {"sigma": codes.sigma}
+    return {"mean": codes.mean} | sigma | dict(codes.known)
+
+
+def _of_split(arrays: dict[str, np.ndarray], split: str) -> Codes:
+    known = {k: arrays[f"{split}_{k}"] for k in KNOWN if f"{split}_{k}" in arrays}
+    return Codes(arrays[f"{split}_mean"], arrays.get(f"{split}_sigma"), known)

@@ -1,0 +1,127 @@
+"""Draws images from a model's prior into files of a folder, those that are missing.
+
+Image i is a function of (seed, i): its file is the same whatever else is drawn with it. Reading
+them back: `sample_files`.
+"""
+
+import json
+import logging
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from dbae_jax import files, images, processes, rngs, sample_files
+from dbae_jax.api import DBAE
+from dbae_jax.config import Config
+from dbae_jax.errors import ConfigError
+from dbae_jax.sample_files import SETTINGS
+
+GRID = "grid.png"
+GRID_SIDE = 8  # images
+
+log = logging.getLogger(__name__)
+
+
+def how(config: Config) -> dict[str, Any]:
+    """Returns how a config says that images are drawn: arguments of `DBAE.sample`."""
+    prior = {"prior_sampler": config.prior.sampler, "prior_steps": config.prior.sample_steps}
+    return prior | vars(config.sample)
+
+
+def draw(
+    model: DBAE,
+    out: pathlib.Path,
+    *,
+    num: int,
+    how: dict[str, Any],
+    file_format: str = "npz",
+    seed: int = 0,
+) -> None:
+    """Draws images 0 ... num - 1 of a seed, those that have no file yet, and a grid of them.
+
+    Args:
+      model: with a prior.
+      out: folder for the files.
+      num: of images.
+      how: arguments of `DBAE.sample`.
+      file_format: of `sample_files.FORMATS`.
+      seed: of the images.
+
+    Raises:
+      CheckpointError: if the model has no prior.
+      ConfigError: if the folder holds other images.
+    """
+    settings = {"seed": seed, "format": file_format, "how": how}
+    settings |= {"autoencoder_step": model.step, "prior_step": model.prior.step}
+    _claim(out, settings)
+    units = list(_missing(out, num, file_format, model.batch_size))
+    for count, indices in enumerate(units):
+        keys = rngs.per_example(jax.random.key(seed), indices)
+        drawn = images.to_uint8(model.sample(len(indices), keys, **how))
+        _WRITERS[file_format](out, indices, drawn, seed)
+        log.info("%d of %d parts drawn, up to image %d.", count + 1, len(units), indices[-1])
+    if processes.is_writer():
+        _paint(out, min(num, GRID_SIDE**2))
+
+
+def _claim(out: pathlib.Path, settings: dict[str, Any]) -> None:
+    """Records how images are drawn, or refuses a folder of images drawn otherwise."""
+    path = out / SETTINGS
+    if path.exists():
+        there = json.loads(path.read_text())
+        differing = [key for key in settings if there.get(key) != settings[key]]
+        if differing:
+            raise ConfigError(
+                f"--out={out} holds images drawn with other values of {', '.join(differing)} (see "
+                f"{SETTINGS} there); name another folder."
+            )
+    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ConfigError(f"--out={out} is no folder of samples; name an empty or a new one.")
+    files.write_json(path, settings)
+
+
+def _missing(
+    out: pathlib.Path, num: int, file_format: str, batch_size: int
+) -> Iterator[np.ndarray]:
+    """Yields the indices of images without a file, in the parts that are drawn at a time."""
+    if file_format == "npz":
+        for start in range(0, num, sample_files.SHARD):
+            indices = np.arange(start, min(start + sample_files.SHARD, num))
+            there = [sample_files.last_of(path) for path in sample_files.shards(out, start)]
+            if max(there, default=-1) < indices[-1]:
+                yield indices
+        return
+    indices = np.array([i for i in range(num) if not sample_files.picture(out, i).exists()], int)
+    for start in range(0, len(indices), batch_size):
+        yield indices[start : start + batch_size]
+
+
+def _write_pictures(out: pathlib.Path, indices: np.ndarray, drawn: np.ndarray, seed: int) -> None:
+    for index, image in zip(indices, drawn, strict=True):
+        images.save_image(sample_files.picture(out, index), image)
+
+
+def _write_shard(out: pathlib.Path, indices: np.ndarray, drawn: np.ndarray, seed: int) -> None:
+    """Writes a file in place of those of the same images that hold fewer of them."""
+    path = sample_files.shard(out, indices)
+    files.write_npz(path, {"images": drawn, "index": indices, "seed": np.array(seed)})
+    if processes.is_writer():
+        for other in sample_files.shards(out, indices[0]):
+            if other != path:
+                other.unlink()
+
+
+_WRITERS = {"png": _write_pictures, "npz": _write_shard}
+
+
+def _paint(out: pathlib.Path, num: int) -> None:
+    """Shows the first images in a grid, as they are in their files."""
+    shown = next(sample_files.batches(out, num))
+    shown = np.asarray(images.to_float(shown))
+    missing = -len(shown) % GRID_SIDE
+    white = np.ones((missing, *shown.shape[1:]), np.float32)
+    rows = np.concatenate([shown, white]).reshape(-1, GRID_SIDE, *shown.shape[1:])
+    images.save_grid(out / GRID, list(rows))

@@ -1,0 +1,209 @@
+"""What a suite of measurements works on: a model, splits of a data set, and their codes.
+
+A suite is three functions of a `Context`. It knows neither workdirs nor how sources are made.
+"""
+
+import dataclasses
+import functools
+import logging
+import pathlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from dbae_jax import codes, processes
+from dbae_jax.api import DBAE
+from dbae_jax.codes import Codes
+from dbae_jax.config import Config
+from dbae_jax.data import sources
+from dbae_jax.data.sources import Source
+from dbae_jax.errors import DataError
+from dbae_jax.metrics.networks import published
+from dbae_jax.metrics.networks.published import FeatureNet, PerceptualNet
+from dbae_jax.results import Measured
+
+log = logging.getLogger(__name__)
+
+
+class Context:
+    """A model, with its config as it is evaluated, and the splits "train", "test" of a data set.
+
+    Where the config names one, there is a split "validation" too.
+    """
+
+    def __init__(
+        self,
+        model: DBAE,
+        config: Config,
+        splits: Mapping[str, Source],
+        *,
+        cache: pathlib.Path | None = None,
+    ):
+        """Takes what is measured.
+
+        Args:
+          model: with averaged weights.
+          config: `data`, `sample` and `eval` are followed.
+          splits: name -> source; none may be empty.
+          cache: folder for files of codes; None: codes are kept in memory alone.
+
+        Raises:
+          DataError: if a split holds fewer than two images.
+        """
+        self.model, self.config, self.splits = model, config, splits
+        self.cache = cache
+        self._codes: dict[tuple[str, bool], Codes] = {}
+        self._images: dict[tuple[str, int], tuple[np.ndarray, np.ndarray | None]] = {}
+        for name, source in splits.items():
+            if len(source) < 2:
+                raise DataError(
+                    f"{source!r}, the {name} split, holds {len(source)} images; 2 are needed."
+                )
+
+    @functools.cached_property
+    def known(self) -> frozenset[str]:
+        """Names of what examples hold beside images: of `codes.KNOWN`, in every split."""
+        held = [set(source[0]) for source in self.splits.values()]
+        return frozenset(set.intersection(*held) & set(codes.KNOWN))
+
+    @functools.cached_property
+    def perceptual_net(self) -> PerceptualNet:
+        """The published network of LPIPS.
+
+        Raises:
+          CheckpointError: if its files are missing or wrong.
+        """
+        section = self.config.eval
+        return published.load_lpips(
+            pathlib.Path(section.weights_dir).expanduser(), download=section.download_weights
+        )
+
+    def inception_net(self, preparation: str) -> FeatureNet:
+        """Returns the published network of FID; `preparation`: of images for it.
+
+        Raises:
+          CheckpointError: if its file is missing or wrong.
+        """
+        section = self.config.eval
+        return published.load_inception(
+            pathlib.Path(section.weights_dir).expanduser(),
+            preparation,
+            download=section.download_weights,
+        )
+
+    @functools.cached_property
+    def vgg16_net(self) -> FeatureNet:
+        """The published network of improved precision and recall.
+
+        Raises:
+          CheckpointError: if its file is missing or wrong.
+        """
+        section = self.config.eval
+        return published.load_vgg16(
+            pathlib.Path(section.weights_dir).expanduser(), download=section.download_weights
+        )
+
+    @property
+    def attribute_names(self) -> tuple[str, ...]:
+        """Names of the attributes, in their order; empty where there are none."""
+        return tuple(getattr(self.splits["test"], "attribute_names", ()))
+
+    def limit(self, split: str) -> int:
+        """Returns how many images of a split are used: as the config says, of those there are."""
+        section = self.config.eval
+        wanted = {"train": section.num_probe_images, "test": section.num_images}.get(split, 0)
+        count = len(self.splits[split])
+        return min(wanted or count, count)
+
+    def settings(self) -> dict[str, Any]:
+        """Returns what determines the numbers of every suite: the model and the images."""
+        data, model = self.config.data, self.config.model
+        return {
+            "step": self.model.step,
+            "weights": "ema",
+            "dtype": model.dtype,
+            "crop": data.crop,
+            "image_size": data.image_size,
+            "lmdb": data.lmdb,
+            "train_split": data.train_split,
+            "test_split": data.test_split,
+        }
+
+    def chunks(self, split: str) -> Iterator[np.ndarray]:
+        """Yields the images of a split (see `limit`), uint8 [n, H, W, C], a few batches a time."""
+        size = codes.READ_BATCHES * self.model.batch_size
+        threads = self.config.data.num_threads
+        count = self.limit(split)
+        for chunk in sources.chunks(self.splits[split], size, count=count, num_threads=threads):
+            yield chunk["image"]
+
+    def images(self, split: str, count: int | None = None) -> np.ndarray:
+        """Returns the first `count` images (default: see `limit`), uint8 [N, H, W, C]."""
+        return self.some(split, self.limit(split) if count is None else count)[0]
+
+    def some(self, split: str, count: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """Returns the first `count` images, and their labels [N] or None."""
+        if (split, count) not in self._images:
+            self._images[split, count] = sources.gather(self.splits[split], count)
+        return self._images[split, count]
+
+    def codes(self, split: str, *, flip: bool = False) -> Codes:
+        """Returns the codes of a split's images (see `limit`), with what is known of them.
+
+        They are computed once, and kept in a file of the cache: whoever asks next reads it.
+
+        Args:
+          split: its name.
+          flip: of the mirrored images; without what is known.
+        """
+        if (split, flip) not in self._codes:
+            self._codes[split, flip] = self._read_or_encode(split, flip=flip)
+        return self._codes[split, flip]
+
+    def _read_or_encode(self, split: str, *, flip: bool) -> Codes:
+        data = self.config.data
+        identity = {
+            **{key: self.settings()[key] for key in ("step", "weights", "dtype")},
+            "data": [data.name, data.lmdb, data.crop, data.image_size],
+            "split": [getattr(data, f"{split}_split", self.config.eval.validation_split)],
+            "source": repr(self.splits[split]),
+            "images": self.limit(split),
+            "flip": flip,
+        }
+        path = None
+        if self.cache is not None:
+            path = self.cache / f"{data.name}_{split}{'_flipped' * flip}.npz"
+            found = codes.read(path, identity)
+            # Encoding is work of all processes: either each of them reads, or none.
+            if processes.agree(int(found is not None)) and found is not None:
+                return found[split]
+        encoded = codes.encode(
+            self.model,
+            self.splits[split],
+            count=self.limit(split),
+            num_threads=data.num_threads,
+            flip=flip,
+            with_known=not flip,
+        )
+        if path is not None:
+            codes.write(path, {split: encoded}, identity)
+        return encoded
+
+
+@dataclasses.dataclass(frozen=True)
+class Suite:
+    """Measurements that belong together.
+
+    obstacle: why they cannot be made of this model and data, a sentence; None if they can.
+    settings: what determines the numbers beside `Context.settings`; raises for what would stop
+    them, and does no long work. measure: does it.
+    """
+
+    obstacle: Callable[[Context], str | None]
+    settings: Callable[[Context], dict[str, Any]]
+    measure: Callable[[Context], Measured]
+
+
+def always(context: Context) -> None:
+    """The obstacle of suites that any model and data will do for."""

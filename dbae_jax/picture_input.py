@@ -1,0 +1,80 @@
+"""Pictures that the command line names: files, or items of the data set."""
+
+import pathlib
+import re
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from dbae_jax.data import transforms
+from dbae_jax.data.sources import Source
+from dbae_jax.errors import DataError
+from dbae_jax.sections import DataConfig
+
+_ITEM = re.compile(r"(?:(train|test):)?(-?\d+)")
+
+
+def read(name: str, data: DataConfig, splits: Mapping[str, Source]) -> np.ndarray:
+    """Returns a picture as the model takes it: uint8 [S, S, C].
+
+    Args:
+      name: "test:17" or "train:3", an item of the data set; "17", of the test split; or an image
+        file of any type that PIL reads, cropped and resized as the data set's images are. (A file
+        whose name is a number: "./17".)
+      data: says how.
+      splits: "train" and "test".
+
+    Raises:
+      DataError: if there is no such item or file, or the file is no image of the model's kind.
+    """
+    item = _ITEM.fullmatch(name.strip())
+    if item is None:
+        return _read_file(name, data)
+    split, index = item[1] or "test", int(item[2])
+    source = splits[split]
+    if not 0 <= index < len(source):
+        raise DataError(
+            f"{name} is out of range: the {split} split of {data.name} has the items 0 to "
+            f"{len(source) - 1}."
+        )
+    return source[index]["image"]
+
+
+def read_all(
+    names: list[str], data: DataConfig, splits: Callable[[], Mapping[str, Source]]
+) -> np.ndarray:
+    """Returns pictures [N, S, S, C]; `splits` is called if an item of the data set is named.
+
+    Raises:
+      DataError: as `read`, and for no names.
+    """
+    if not names:
+        raise DataError("no picture is named: give image files, or items such as test:17.")
+    opened = splits() if any(_ITEM.fullmatch(name.strip()) for name in names) else {}
+    return np.stack([read(name, data, opened) for name in names])
+
+
+def _read_file(name: str, data: DataConfig) -> np.ndarray:
+    path = pathlib.Path(name).expanduser()
+    if not path.exists():
+        raise DataError(
+            f"There is no image file {name}; items of the data set are named test:17 or train:3."
+        )
+    if path.is_dir():
+        raise DataError(f"{name} is a folder; name an image file in it.")
+    try:
+        content = path.read_bytes()
+        channels = transforms.channels_of(transforms.decode(content))
+        if channels != data.channels:
+            kinds = {1: "gray (1 channel)", 3: "in colour (3 channels)"}
+            raise DataError(
+                f"the image is {kinds[channels]}, and the model's images have {data.channels}; "
+                "convert the file."
+            )
+        return transforms.load(
+            content, crop=data.crop, size=data.image_size, channels=data.channels
+        )
+    except OSError as error:
+        raise DataError(f"{name} cannot be read: {error.strerror}.") from error
+    except DataError as error:
+        raise DataError(f"{name}: {error}") from error

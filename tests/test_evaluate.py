@@ -1,0 +1,167 @@
+"""The runner: which suites, what is not measured again, other data, one sentence for what fails."""
+
+import json
+import pathlib
+import shutil
+
+import numpy as np
+import pytest
+
+from dbae_jax import evaluate, results, sharding, workdir
+from dbae_jax.errors import CheckpointError, ConfigError
+from dbae_jax.evaluators.context import Suite
+from dbae_jax.results import Measured, score
+from tests import tiny
+
+SHAPES = {
+    "data.name": "shapes",
+    "data.image_size": 32,
+    "data.channels": 3,
+    "model.unet.channel_mult": (1, 1, 1),
+    "eval.num_images": 24,
+    "eval.num_train_images": 24,
+    "eval.num_probe_images": 64,
+    "eval.seeds": 2,
+    "eval.probe_epochs": 2,
+}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The workdir of a model of shapes."""
+    directory = tmp_path_factory.mktemp("runs") / "run"
+    tiny.write_workdir(_config(), directory)
+    return directory
+
+
+@pytest.fixture
+def run_copy(trained, tmp_path):
+    return pathlib.Path(shutil.copytree(trained, tmp_path / "run"))
+
+
+def _config(**overrides):
+    return tiny.config(**SHAPES | overrides)
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """Suites "one", "two" and "never", which does not apply; a list of what was measured."""
+    done = []
+
+    def suite(name, obstacle=None):
+        def measure(context):
+            done.append(name)
+            return Measured({"length": score(len(context.images("test")), None)}, {"test": 24})
+
+        return Suite(lambda context: obstacle, lambda context: {"of": name}, measure)
+
+    suites = {"one": suite("one"), "two": suite("two"), "never": suite("never", "it is night")}
+    monkeypatch.setattr(evaluate, "SUITES", suites)
+    monkeypatch.setattr(evaluate, "GROUPS", {"default": ("one", "never"), "all": tuple(suites)})
+    return done
+
+
+def test_probe_of_shapes_end_to_end(run_copy):
+    """Attributes and labels, with a split to choose on; codes are computed once."""
+    config = _config(**{"eval.suite": "probe", "eval.validation_split": "val"})
+    summary = evaluate.evaluate(config, run_copy)
+    entry = results.read(run_copy)["results"]["probe/shapes"]
+    assert {"accuracy", "ridge_accuracy", "ap", "auroc", "ridge_ap"} <= entry["scores"].keys()
+    assert entry["counts"] == {"train": 64, "validation": 5000, "test": 24}
+    assert len(entry["scores"]["ap"]["values"]) == 2
+    assert summary["probe_accuracy"] == entry["scores"]["logistic_accuracy"]["value"]
+    assert "test_mse" not in summary and not (run_copy / "reconstructions.png").exists()
+    model = results.read(run_copy)["model"]
+    assert model["step"] == 1 and model["parameters"] > 10_000 and not model["stochastic"]
+
+    files = sorted(path.name for path in (run_copy / "evaluation").iterdir())
+    assert files == ["shapes_test.npz", "shapes_train.npz", "shapes_validation.npz"]
+    before = (run_copy / "evaluation" / "shapes_train.npz").stat().st_mtime_ns
+    again = _config(**{"eval.suite": "probe", "eval.validation_split": "val", "eval.seeds": 1})
+    evaluate.evaluate(again, run_copy)
+    assert (run_copy / "evaluation" / "shapes_train.npz").stat().st_mtime_ns == before
+    values = results.read(run_copy)["results"]["probe/shapes"]["scores"]["ap"]
+    assert values["value"] == pytest.approx(entry["scores"]["ap"]["values"][0], rel=1e-6)
+
+
+def test_what_is_measured_is_not_measured_again(run_copy, counted, caplog):
+    with caplog.at_level("INFO", logger="dbae_jax"):
+        evaluate.evaluate(_config(), run_copy)
+        assert counted == ["one"]
+        assert "The suite never does not apply: it is night." in caplog.text
+        evaluate.evaluate(_config(**{"eval.suite": "all"}), run_copy)
+    assert counted == ["one", "two"] and "one/shapes is measured already" in caplog.text
+    evaluate.evaluate(_config(**{"eval.suite": "two, one"}), run_copy)
+    assert counted == ["one", "two"]
+    evaluate.evaluate(_config(**{"eval.suite": "one", "data.test_split": "val"}), run_copy)
+    assert counted == ["one", "two", "one"]
+
+
+def test_a_killed_evaluation_goes_on(run_copy, counted, monkeypatch):
+    def killed(context):
+        raise KeyboardInterrupt
+
+    whole = evaluate.SUITES["two"]
+    monkeypatch.setitem(evaluate.SUITES, "two", Suite(whole.obstacle, whole.settings, killed))
+    with pytest.raises(KeyboardInterrupt):
+        evaluate.evaluate(_config(**{"eval.suite": "all"}), run_copy)
+    assert set(results.read(run_copy)["results"]) == {"one/shapes"}
+    monkeypatch.setitem(evaluate.SUITES, "two", whole)
+    evaluate.evaluate(_config(**{"eval.suite": "all"}), run_copy)
+    assert counted == ["one", "two"]
+    assert set(results.read(run_copy)["results"]) == {"one/shapes", "two/shapes"}
+
+
+def test_other_data_have_entries_of_their_own_and_leave_the_digest(run_copy, counted):
+    evaluate.evaluate(_config(), run_copy)
+    digest = (run_copy / "summary.json").read_text()
+    other = {"data.name": "shapes_correlated", "train.batch_size": 32, "seed": 3}
+    evaluate.evaluate(_config(**other), run_copy)
+    assert set(results.read(run_copy)["results"]) == {"one/shapes", "one/shapes_correlated"}
+    assert (run_copy / "summary.json").read_text() == digest
+    assert json.loads(digest)["num_steps"] == 1
+    larger = {"data.image_size": 64, "model.unet.attention_resolutions": (16,)}
+    for changed in (larger, {"model.latent_dim": 4}, {"bridge.beta_d": 1.0}):
+        key, value = next(iter(changed.items()))
+        with pytest.raises(ConfigError, match=rf"{key} \(.* there, {value} now\)"):
+            evaluate.evaluate(_config(**changed), run_copy)
+
+
+def test_bad_suites_and_data_are_told_before_work(run_copy, counted, tmp_path):
+    for suites, words in (
+        ("probes", "'probes' is no suite; there are one, two, never, and the groups default and"),
+        (",", "',' is no suite"),
+        ("one,never", "names 'never', which does not apply: it is night"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            evaluate.evaluate(_config(**{"eval.suite": suites}), run_copy)
+    with pytest.raises(ConfigError, match="no split 'validation'"):
+        evaluate.evaluate(_config(**{"eval.validation_split": "validation"}), run_copy)
+    with pytest.raises(CheckpointError, match="does not exist"):
+        evaluate.evaluate(_config(), tmp_path / "nothing")
+    assert counted == [] and not (run_copy / "results.json").exists()
+
+
+def test_codes_of_other_images_are_not_taken(run_copy):
+    config = _config(**{"data.flip": True})
+    mesh = sharding.make_mesh()
+    loaded = workdir.load(run_copy, sharding=sharding.replicated(mesh))
+
+    def make(config):
+        return evaluate.make_context(config, run_copy, loaded, mesh)
+
+    context = make(config)
+    plain, mirrored = context.codes("train"), context.codes("train", flip=True)
+    images = context.images("train")
+    np.testing.assert_allclose(plain.mean, context.model.encode(images), atol=1e-6)
+    np.testing.assert_allclose(mirrored.mean, context.model.encode(images[:, :, ::-1]), atol=1e-6)
+    assert set(plain.known) == {"label", "attributes", "factors"} and not mirrored.known
+    path = run_copy / "evaluation" / "shapes_train.npz"
+    written = path.stat().st_mtime_ns
+    again = make(config).codes("train")
+    np.testing.assert_array_equal(again.known["factors"], plain.known["factors"])
+    assert path.stat().st_mtime_ns == written
+    fewer = make(_config(**{"eval.num_probe_images": 32})).codes("train")
+    assert len(fewer.mean) == 32 and path.stat().st_mtime_ns != written
+    path.write_bytes(path.read_bytes()[:100])
+    assert len(make(config).codes("train").mean) == 64

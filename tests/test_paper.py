@@ -1,0 +1,114 @@
+"""The paper's settings and figures: configs that load and fit their models, ours beside theirs."""
+
+import functools
+import importlib
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from configs import celeba, ffhq
+from dbae_jax import describe, evaluate, paper, workdir
+from dbae_jax.config import from_config_dict, to_dict
+from dbae_jax.results import score
+
+ROOT = pathlib.Path(__file__).parent.parent
+FOLDER = ROOT / "configs" / "paper"
+NAMES = sorted(p.stem for p in FOLDER.glob("*.py") if p.stem not in ("__init__", "variants"))
+MODELS = {"celeba": celeba, "ffhq": ffhq}  # whose model a config's file name says
+
+
+def _load(name, variant=""):
+    module = importlib.import_module(f"configs.paper.{name}")
+    return from_config_dict(module.get_config(variant))
+
+
+def _trained_on(name):
+    return "celeba" if "celeba_" in name or name == "disentanglement" else "ffhq"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_config_fits_the_model_it_is_for(name):
+    """A model of configs/celeba.py or ffhq.py may be evaluated with it, and is described."""
+    for variant in ("", "stochastic"):
+        config = _load(name, variant)
+        trained = MODELS[_trained_on(name)].get_config()
+        trained.model.stochastic = config.model.stochastic
+        if name == "disentanglement":  # of a model of its own
+            trained.model.latent_dim = 32
+        saved = to_dict(from_config_dict(trained))
+        assert not workdir.differing(saved, config, evaluate.OF_MODEL), name
+        assert set(evaluate.asked_for(config.eval.suite)) and config.eval.num_images == 0
+    assert f'"suite": "{config.eval.suite}"' in describe.describe(config)
+
+
+def test_variants_are_what_they_say():
+    assert not _load("table1_celeba_attributes").model.stochastic
+    sampled = _load("table1_ffhq_lfw", "sampled")
+    assert sampled.model.stochastic and sampled.eval.sample_codes and not sampled.data.flip
+    ode, sde = (_load("table2_reconstruction", v) for v in ("", "sde,stochastic"))
+    assert (ode.sample.sampler, ode.sample.steps, ode.eval.label) == ("euler", 100, "ode")
+    assert (sde.sample.churn, sde.eval.label, sde.model.stochastic) == (0.33, "sde", True)
+    for variant, words in (
+        ("slow", "'slow' is no variant; there are ode, sde"),
+        ("ode,sde", "excl"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            _load("table2_reconstruction", variant)
+
+
+@pytest.mark.parametrize("variant", ["stochastic,sde", "fast"])
+def test_variants_on_the_command_line(variant, tmp_path):
+    """From another folder: configs import each other from wherever the command is run."""
+    path = FOLDER / "table2_reconstruction.py"
+    command = [sys.executable, "-m", "dbae_jax.main", f"--config={path}:{variant}", "--dry_run"]
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "dbae_jax").symlink_to(ROOT / "dbae_jax")  # the package, without configs
+    environment = os.environ | {"PYTHONPATH": str(tmp_path / "lib")}
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)
+    if variant == "fast":
+        assert done.returncode == 2 and "'fast' is no variant" in done.stderr
+    else:
+        assert done.returncode == 0, done.stderr
+        assert '"churn": 0.33' in done.stdout and '"stochastic": true' in done.stdout
+
+
+def test_figures_are_the_published_ones():
+    found = {(q.trained_on, q.name, q.data): q.published for q in paper.QUANTITIES}
+    assert found["celeba", "AP", "celeba"]["DBAE"] == 0.655
+    assert found["ffhq", "Pearson r", "lfw"]["DBAE-d"] == 0.638
+    assert found["ffhq", "MSE", "lfw"]["DiTi"] == 0.384
+    assert found["ffhq", "MSE", "celebahq"]["PDAE, inferred x_T"] == 3.84e-5
+    assert found["ffhq", "SSIM", "celebahq"]["DBAE-d"] == 0.953
+    assert len(found) == len(paper.QUANTITIES) == 9
+    for quantity in paper.QUANTITIES:
+        assert set(quantity.published) >= {"DBAE", "DBAE-d", "DiffAE", "PDAE"}
+
+
+def _entry(suite, data, label="", **scores):
+    entry = {"suite": suite, "data": data, "scores": scores}
+    return entry | ({"label": label} if label else {})
+
+
+def test_ours_stand_beside_them():
+    low, celebahq = functools.partial(score, better="lower"), ("reconstruction", "celebahq")
+    found = {
+        "model": {"step": 9, "stochastic": True},
+        "results": {
+            "probe/lfw": _entry("probe", "lfw", r=score([0.5, 0.7], "higher")),
+            "reconstruction/celebahq:sde": _entry(*celebahq, "sde", lpips=low(0.1), mse=low(9)),
+            "reconstruction/celebahq": _entry(*celebahq, mse=low(0.5), lpips=low(3)),
+        },
+    }
+    rows = {(r.quantity.name, r.quantity.data, r.score): r for r in paper.beside(found, "ffhq")}
+    r = rows["Pearson r", "lfw", "r"]
+    assert r.value == pytest.approx(0.6) and r.std == pytest.approx(0.02**0.5)
+    assert r.method == "DBAE" and r.quantity.published[r.method] == 0.675
+    assert rows["AP", "celeba", "ap"].value is None
+    assert rows["LPIPS", "celebahq", "lpips"].value == 0.1  # of the SDE
+    assert rows["MSE", "celebahq", "mse"].value == 0.5  # never of the SDE
+    assert rows["SSIM", "celebahq", "ssim_swapped_axes"].value is None
+    assert {r.quantity.trained_on for r in paper.beside(found, "celeba")} == {"celeba"}
+    assert paper.beside(found, "digits") == []

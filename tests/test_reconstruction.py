@@ -1,0 +1,97 @@
+"""The suite of reconstructions: means over all images, seeds, baselines, what JSON can hold."""
+
+import jax
+import numpy as np
+import pytest
+from sklearn.decomposition import PCA
+
+from dbae_jax.errors import CheckpointError, ConfigError
+from dbae_jax.evaluators import reconstruction
+from dbae_jax.metrics import similarity
+from dbae_jax.metrics.networks import alexnet_lpips
+from dbae_jax.metrics.networks.published import Origin, PerceptualNet
+from tests import stubs, tiny
+
+COLOUR = {
+    "data.channels": 3,
+    "data.image_size": 32,
+    "model.unet.attention_resolutions": (16,),
+    "eval.lpips": True,
+}
+IMAGES = {"train": stubs.Data(tiny.images(40)), "test": stubs.Data(tiny.images(70))}
+
+
+def _measure(error=0.0, **overrides):
+    context = stubs.context(IMAGES, **overrides)
+    context.model.error = error
+    return reconstruction.measure(context), context
+
+
+def test_scores_are_those_of_all_images_at_once():
+    """70 images are worked on in chunks of 64 and 6."""
+    measured, context = _measure(0.1)
+    images = np.float32(tiny.images(70)) / 127.5 - 1
+    again = np.clip(images + 0.1, -1, 1)
+    rounded = np.round((again + 1) * 127.5) / 127.5 - 1
+    expected = {
+        "mse": similarity.pixel_mse(again, images),
+        "mse_8bit": similarity.pixel_mse(rounded, np.float64(images)),
+        "psnr": similarity.psnr(again, images),
+        "ssim": similarity.ssim(again, images),
+        "ssim_zero_padded": similarity.ssim(again, images, padding="zero"),
+        "ssim_swapped_axes": similarity.ssim_swapped_axes(again, images),
+    }
+    for name, value in expected.items():
+        assert measured.scores[name]["value"] == pytest.approx(value, rel=1e-6), name
+        assert "std" not in measured.scores[name]
+    assert measured.counts == {"train": 40, "test": 70}
+    assert measured.scores["mse"]["better"] == "lower"
+    assert measured.scores["ssim"]["better"] == "higher"
+    flat = [tiny.images(n).reshape(n, -1) / 255 for n in (40, 70)]
+    pca = PCA(8, random_state=0).fit(flat[0])
+    error = np.mean((pca.inverse_transform(pca.transform(flat[1])) - flat[1]) ** 2)
+    assert measured.scores["pca_mse"]["value"] == pytest.approx(error, rel=1e-6)
+    assert reconstruction.settings(context)["nfe"] == 3
+
+
+def test_an_exact_reconstruction_has_no_psnr_but_a_reason():
+    psnr = _measure()[0].scores["psnr"]
+    assert psnr["value"] is None and "met exactly" in psnr["details"]["reason"]
+
+
+def test_samplers_that_draw_noise_are_measured_with_several_seeds():
+    measured, context = _measure(**{"sample.boot": True, "eval.seeds": 3})
+    mse = measured.scores["mse"]
+    assert len(set(mse["values"])) == 3 and mse["std"] > 0
+    assert reconstruction.settings(context)["seeds"] == 3
+    shorter, _ = _measure(**{"sample.boot": True, "eval.seeds": 1, "eval.num_images": 64})
+    whole = mse["values"][0] * 70
+    keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(0), i))(np.arange(64, 70))
+    rest = tiny.images(70)[64:]
+    again = context.model.decode(context.model.encode(rest), rng=keys, boot=True)
+    last = similarity.pixel_mse(again, np.float32(rest) / 127.5 - 1) * 6
+    assert shorter.scores["mse"]["value"] * 64 + last == pytest.approx(whole, rel=1e-5)
+
+
+def test_lpips_is_refused_before_long_work(tmp_path):
+    with pytest.raises(ConfigError, match="images of 16 pixels and 1 channels"):
+        reconstruction.settings(stubs.context(IMAGES, **{"eval.lpips": True}))
+    context = stubs.context(IMAGES, **COLOUR, **{"eval.weights_dir": str(tmp_path)})
+    with pytest.raises(CheckpointError, match=r"alexnet-owt-7be5be79\.pth is missing; download"):
+        reconstruction.settings(context)
+
+
+def test_lpips_is_measured_with_its_origin_beside_it():
+    rng = np.random.default_rng(0)
+    pictures = rng.integers(0, 256, (3, 32, 32, 3), np.uint8)
+    splits = {"train": stubs.Data(pictures), "test": stubs.Data(pictures)}
+    context = stubs.context(splits, **COLOUR)
+    context.model.error = 0.2
+    shapes = alexnet_lpips.trunk_shapes() | alexnet_lpips.linear_shapes()
+    params = {k: np.abs(rng.standard_normal(s, "f4")) * 0.05 for k, s in shapes.items()}
+    context.perceptual_net = PerceptualNet(Origin("random-net"), params)
+    measured = reconstruction.measure(context)
+    lpips = measured.scores["lpips"]
+    assert lpips["value"] > 0 and lpips["better"] == "lower"
+    assert lpips["details"]["net"] == "random-net"
+    assert reconstruction.settings(context)["lpips"]["net"] == "random-net"
