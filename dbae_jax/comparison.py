@@ -164,31 +164,10 @@ def summarised(measured: list[dict[str, Any]]) -> dict[str, Any]:
         for group in groups.values()
     ]
 
-    def compared(evaluations: int) -> dict[str, Any]:
-        ode, sde, random, inferred = (
-            groups[key, how, evaluations]
-            for key, how in (
-                ("dbae", endpoint_split.Z_ALONE),
-                ("dbae", endpoint_split.Z_AND_NOISE),
-                ("diffae", endpoint_split.Z_RANDOM_END),
-                ("diffae", endpoint_split.Z_INFERRED_END),
-            )
-        )
-
-        def ratio(above: list[dict], below: list[dict], name: str = "mse") -> list[float]:
-            return [a[name] / b[name] for a, b in zip(above, below, strict=True)]
-
-        return {
-            "ratio": _spread(ratio(random, ode)),
-            "ratio_of_draws": _spread(ratio(random, sde)),
-            "ratio_of_means": _spread(ratio(random, sde, "mse_of_mean")),
-            "explained_by_x_T": _spread([1 - r for r in ratio(inferred, random)]),
-        }
-
     names = ("information_bound_nats", "unexplained_bits_per_dim")
     return {
         "rows": rows,
-        "compared": {str(n): compared(n) for n in sorted({key[2] for key in groups})},
+        "compared": {str(n): _compared(groups, n) for n in sorted({key[2] for key in groups})},
         "information": {
             model: {
                 name: _spread([one["information"][model][name] for one in measured])
@@ -196,6 +175,29 @@ def summarised(measured: list[dict[str, Any]]) -> dict[str, Any]:
             }
             for model in MODELS
         },
+    }
+
+
+def _compared(groups: dict[tuple, list[dict]], evaluations: int) -> dict[str, list[float]]:
+    """Returns the ratios of the models at a number of evaluations."""
+    ode, sde, random, inferred = (
+        groups[key, how, evaluations]
+        for key, how in (
+            ("dbae", endpoint_split.Z_ALONE),
+            ("dbae", endpoint_split.Z_AND_NOISE),
+            ("diffae", endpoint_split.Z_RANDOM_END),
+            ("diffae", endpoint_split.Z_INFERRED_END),
+        )
+    )
+
+    def ratio(above: list[dict], below: list[dict], name: str = "mse") -> list[float]:
+        return [a[name] / b[name] for a, b in zip(above, below, strict=True)]
+
+    return {
+        "ratio": _spread(ratio(random, ode)),
+        "ratio_of_draws": _spread(ratio(random, sde)),
+        "ratio_of_means": _spread(ratio(random, sde, "mse_of_mean")),
+        "explained_by_x_T": _spread([1 - r for r in ratio(inferred, random)]),
     }
 
 
