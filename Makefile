@@ -14,9 +14,14 @@ CONSTRAINTS = $(addprefix -c ,$(wildcard constraints/py$(SERIES).txt))
 
 .PHONY: demo test lint clean
 
+RUN = $(BIN)/python -m dbae_jax.main --config=configs/digits.py --workdir=$(WORKDIR)
+
 demo: $(VENV)/installed-demo
-	$(BIN)/python -m dbae_jax.main --config=configs/digits.py --workdir=$(WORKDIR)
-	$(BIN)/python -m dbae_jax.main --config=configs/digits.py --workdir=$(WORKDIR) --mode=evaluate
+	$(RUN)
+	$(RUN) --mode=train_prior
+	$(RUN) --mode=evaluate --config.eval.suite=all
+	$(RUN) --mode=report
+	@echo "Open $(WORKDIR)/report.html in a browser."
 
 test: $(VENV)/installed-$(EXTRAS)
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup

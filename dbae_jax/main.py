@@ -18,9 +18,10 @@ from dbae_jax import (
     train,
     train_prior,
 )
+from dbae_jax.report import report
 
 TRAINING = ("train", "train_prior")
-MODES = (*TRAINING, "evaluate", "sample", "interpolate", "edit", "plan")
+MODES = (*TRAINING, "evaluate", "sample", "interpolate", "edit", "report", "plan")
 flags.adopt_module_key_flags(command_line)  # --help shows them
 MODE = flags.DEFINE_enum("mode", "train", MODES, "What to do.")
 DRY_RUN = flags.DEFINE_bool(
@@ -65,6 +66,7 @@ def main(argv: list[str]) -> None:
             file_format=FORMAT.value,
             seed=SEED.value,
         ),
+        "report": functools.partial(report.report, config_path=command_line.config_path()),
         "interpolate": functools.partial(
             edit.interpolate,
             first=FIRST.value,

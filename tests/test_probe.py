@@ -8,10 +8,12 @@ import pytest
 from sklearn.linear_model import Ridge
 
 from dbae_jax.codes import Codes
+from dbae_jax.data.builders.celeba import Celeba
+from dbae_jax.data.builders.lfw import Lfw
 from dbae_jax.errors import ConfigError, DataError
 from dbae_jax.evaluators import linear_probe, probe
 from dbae_jax.evaluators.linear_probe import Recipe
-from tests import stubs
+from tests import datasets, stubs
 
 RNG = np.random.default_rng(0)
 TARGETS = {
@@ -234,3 +236,42 @@ def test_bad_inputs_are_told():
         probe.measure(stubs.context(splits, **FAST))
     with pytest.raises(DataError, match="the test split, holds 1 images"):
         stubs.context(_splits((20, 1)))
+
+
+def _prepared(name, data_dir, splits, crop, **overrides):
+    sources = {split: datasets.read(name, data_dir, split, crop=crop) for split in splits}
+    colour = {"data.channels": 3, "data.name": name, "data.crop": crop}
+    return stubs.context(sources, **FAST | colour | overrides)
+
+
+def test_prepared_celeba_is_probed_by_its_official_splits(tmp_path):
+    source = datasets.celeba(tmp_path / "celeba", counts=(40, 12, 12))
+    datasets.build(Celeba, source, tmp_path / "data", expected=64)
+    splits = ("train", "validation", "test")
+    context = _prepared("celeba", tmp_path / "data", splits, "d2c", **{"data.flip": True})
+    assert probe.obstacle(context) is None
+    measured = probe.measure(context)
+    assert measured.counts == {"train": 40, "validation": 12, "test": 12}
+    details = measured.scores["ap"]["details"]
+    assert {*details["per_attribute"], *details["excluded"]} == set(datasets.CELEBA_NAMES)
+    assert context.codes("test").known["id"][0] == "000053"
+
+
+def test_prepared_lfw_is_probed_by_whole_persons(tmp_path, monkeypatch):
+    people = {"Train": {f"Person_{c}": 3 for c in "ABCDE"}, "Test": {"Zico": 4, "Xi_Yu": 3}}
+    files = {f"peopleDev{part}.txt": found for part, found in people.items()}
+    monkeypatch.setattr(datasets, "LFW_PEOPLE", files)
+    source = datasets.lfw(tmp_path / "lfw", without=("Person_B_0002",))
+    datasets.build(Lfw, source, tmp_path / "data", expected=22)
+    share = {"eval.validation_share": 0.3}
+    context = _prepared("lfw", tmp_path / "data", ("train", "test"), "zoom", **share)
+    parts = probe._parts(context)
+    persons = [{name[:-5] for name in part.known["id"]} for part in (parts.train, parts.validation)]
+    assert persons == [{f"Person_{c}" for c in "ABC"}, {"Person_D", "Person_E"}]
+    measured = probe.measure(context)
+    assert measured.counts == {"train": 8, "validation": 6, "test": 7}
+    assert set(measured.scores["r"]["details"]["per_attribute"]) == {
+        "Male",
+        "Asian",
+        "Wearing Necklace",
+    }

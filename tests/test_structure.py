@@ -29,6 +29,7 @@ OWNERS = {
         "metrics.disentanglement",
     },
     "matplotlib": {"evaluators.pictures"},
+    "jinja2": {"report.page"},
 }
 
 # Modules that know nothing of networks, and those that know nothing but arrays.

@@ -38,7 +38,7 @@ def interpolation(
     """
     z, rows = model.encode(images), []
     real = np.asarray(to_float(images))
-    for first, second in _different(labels, len(images), pairs):
+    for first, second in different(labels, len(images), pairs):
         weights = np.linspace(0, 1, points, dtype=np.float32)[:, None]
         line = (1 - weights) * z[first] + weights * z[second]
         seed = noise_seed(sample, free=model.free)
@@ -142,7 +142,8 @@ def _save(figure: Figure, path: pathlib.Path, *, dpi: int) -> None:
     files.write_bytes(path, content.getvalue())
 
 
-def _different(labels: np.ndarray | None, count: int, pairs: int) -> list[tuple[int, int]]:
+def different(labels: np.ndarray | None, count: int, pairs: int) -> list[tuple[int, int]]:
+    """Returns up to `pairs` pairs of indices below `count`, of different labels where known."""
     if labels is None:
         return [(i, i + 1) for i in range(0, min(2 * pairs, count - 1), 2)]
     chosen, used = [], set()

@@ -1,0 +1,248 @@
+"""The report's pieces, and what it says where something is missing."""
+
+import re
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_sample_image
+
+from dbae_jax import evaluate, sharding, workdir
+from dbae_jax.data.sources import ArraySource
+from dbae_jax.editing import Directions
+from dbae_jax.errors import CheckpointError, ConfigError, DataError
+from dbae_jax.report import about, charts, edits, films, frames, glossary, report, stills, tables
+from dbae_jax.samplers import Sample
+from tests import tiny
+from tests.report_workdirs import AMOUNTS, RESULTS, STEP, pixels, write_model
+
+
+def test_what_is_missing_is_said_with_the_command_that_makes_it(tmp_path):
+    config = tiny.config()
+    write_model(tmp_path / "run", config)
+    (tmp_path / "run" / workdir.METRICS).unlink()
+    path = report.report(config, tmp_path / "run", config_path="my.py", amounts=AMOUNTS)
+    text = path.read_text()
+    command = f"python -m dbae_jax.main --config=my.py --workdir={tmp_path / 'run'} --mode="
+    assert "no latent prior to sample from" in text and f"{command}train_prior<" in text
+    assert "Nothing has been measured yet." in text and f"{command}evaluate<" in text
+    assert "The held-out loss over time is not measured yet." in text
+    assert "no record of training" in text
+
+
+def test_suites_without_results_are_named(directory):
+    config = tiny.config()
+    mesh = sharding.make_mesh()
+    loaded = workdir.load(directory, sharding=sharding.replicated(mesh))
+    context = evaluate.make_context(config, directory, loaded, mesh)
+    command = about.Command("my.py", directory)
+    some = {name: entry for name, entry in RESULTS.items() if entry["suite"] != "probe"}
+    measured = {"model": {"step": STEP}, "results": some}
+    *_, last = about.unmeasured(context, measured, command)
+    assert re.search(r"^Not measured yet: (\w+, )*probe\b", last.sentence)
+    assert re.search(r"--mode=evaluate --config.eval.suite=(\w+,)*probe\b", last.command)
+    older = {"model": {"step": STEP - 1}, "results": RESULTS}
+    (only,) = about.unmeasured(context, older, command)
+    assert "results.json is of step 6, the model of step 7" in only.sentence
+    assert about.measurements(context, older) == [] and about.current(older, STEP) == {}
+    del context.__dict__["known"]
+    context.splits = {name: ArraySource(tiny.images(4)) for name in ("train", "test")}
+    sentences = [part.sentence for part in about.unmeasured(context, measured, command)]
+    assert any(re.match("The suite probe does not apply: .* neither labels", s) for s in sentences)
+    made, note = report._edits(context, AMOUNTS)
+    assert re.match("There is nothing to edit: .* labels", made.sentence) and note == ""
+
+
+def test_a_workdir_without_a_model_is_refused(tmp_path):
+    with pytest.raises(CheckpointError, match="does not exist; train a model there first"):
+        report.report(tiny.config(), tmp_path / "none")
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+    """A workdir of a model."""
+    directory = tmp_path_factory.mktemp("runs") / "run"
+    write_model(directory, tiny.config())
+    return directory
+
+
+def test_what_does_not_fit_is_refused_before_pictures_are_made(directory, tmp_path, monkeypatch):
+    copied = shutil.copytree(directory, tmp_path / "run")
+    monkeypatch.setattr(report, "make_page", None)
+    with pytest.raises(ConfigError, match="latent_dim"):
+        report.report(tiny.config(**{"model.latent_dim": 4}), copied)
+    (copied / "results.json").write_text("{")
+    with pytest.raises(DataError, match="holds no results of an evaluation"):
+        report.report(tiny.config(), copied)
+
+
+@pytest.mark.parametrize(("size", "channels"), [(16, 1), (16, 3), (128, 3), (64, 1)])
+def test_a_strip_holds_its_frames_side_by_side(size, channels):
+    rng = np.random.default_rng(0)
+    shades = rng.uniform(-1, 1, (3, 1, 1, channels)).astype(np.float32)
+    images = np.broadcast_to(shades, (3, size, size, channels))
+    strip = frames.strip(images)
+    shown = pixels(strip.uri).reshape(size, 3 * size, -1)
+    assert (strip.count, strip.size) == (3, size)
+    exact = frames.is_lossless(size)
+    assert strip.uri.startswith(f"data:image/{'png' if exact else 'jpeg'};base64,")
+    want = np.round((shades + 1) * 127.5)
+    for i in range(3):  # no frame bleeds into another
+        frame = shown[:, i * size : (i + 1) * size]
+        np.testing.assert_allclose(frame, np.broadcast_to(want[i], frame.shape), atol=1 - exact)
+
+
+def test_images_are_shown_at_whole_multiples_of_their_size():
+    assert [frames.shown_size(size, 96) for size in (16, 32, 64, 128, 256)] == [
+        *(96, 96, 128, 128, 256)
+    ]
+
+
+def test_a_chart_puts_points_where_its_ticks_say():
+    steps, losses = np.arange(1, 1001), 10.0 ** -np.linspace(0, 3, 1000)
+    series = charts.Series("a", steps, losses)
+    drawn = charts.chart([series], title="t", x_label="x", y_label="y", log_y=True)
+    assert [tick.text for tick in drawn.x_ticks] == ["0", "200", "400", "600", "800", "1000"]
+    assert [tick.text for tick in drawn.y_ticks] == ["0.001", "0.01", "0.1", "1"]
+    points = np.array([[float(v) for v in p.split(",")] for p in drawn.lines[0].points.split()])
+    assert len(points) == charts.MAX_POINTS
+    # A straight line in these axes, through the ticks.
+    x_ticks = np.array([(tick.place, float(tick.text)) for tick in drawn.x_ticks])
+    y_ticks = np.array([(-tick.place, np.log10(float(tick.text))) for tick in drawn.y_ticks])
+    x = np.interp(points[:, 0], *x_ticks.T)
+    y = np.interp(-points[:, 1], *y_ticks.T)
+    np.testing.assert_allclose(y, -3 * (x - 1) / 999, atol=0.01)
+    assert points[:, 0].min() >= charts.LEFT and points[:, 1].min() >= charts.TOP
+
+
+def test_a_chart_leaves_out_what_cannot_be_drawn():
+    bad = charts.Series("bad", [1, 2, 3, 4], [np.nan, 1.0, 0.0, 2.0])
+    labels = {"title": "t", "x_label": "x", "y_label": "y"}
+    drawn = charts.chart([bad, charts.Series("one", [1], [1])], log_y=True, **labels)
+    assert [len(line.points.split()) for line in drawn.lines] == [2]
+    assert charts.chart([charts.Series("one", [1], [1])], **labels) is None
+    flat = charts.chart([charts.Series("flat", [1, 2], [3, 3])], **labels)
+    assert flat.lines[0].end[1] == pytest.approx((charts.TOP + charts.HEIGHT - charts.BOTTOM) / 2)
+
+
+def test_numbers_and_times_are_written_shortly():
+    assert [tables.figure(v) for v in (0.95560, 0.0000123456, 15.5, 12345.6, 0.0, 360, -0.5)] == [
+        *("0.9556", "1.235e-05", "15.50", "12,346", "0.000", "360.0", "-0.5000")
+    ]
+    assert [charts.number(v) for v in (0.02, 800, 20_000, 1_500_000, 1e-5)] == [
+        *("0.02", "800", "20k", "1.5M", "1e-5")
+    ]
+    assert [about.duration(s) for s in (12, 313, 12_000, 352_800)] == [
+        *("12 s", "5 min 13 s", "3 h 20 min", "4 d 2 h")
+    ]
+
+
+def test_scores_are_told_in_words():
+    assert glossary.explain("probe", "mse") != glossary.explain("reconstruction", "mse")
+    term = glossary.explain("probe", "ridge_r")
+    assert term.name == "Pearson r, ridge" and term.meaning.endswith("in closed form")
+    assert glossary.explain("probe", "r_best_on_test").name == "Pearson r, best on test"
+    floor = glossary.explain("generation", "fd_digits_net_floor")
+    assert floor.name == "Fréchet distance, floor" and "digits net" in floor.meaning
+    assert "published Inception" in glossary.explain("generation", "precision").meaning
+    assert glossary.explain("other", "some_thing") == ("some thing", "")
+
+
+def test_the_papers_figures_stand_beside_ours():
+    ap = {"value": 0.661, "std": 0.0012, "values": [0.66, 0.662], "better": "higher", "details": {}}
+    entry = {"suite": "probe", "data": "celeba", "scores": {"ap": ap}}
+    found = {"model": {"step": 1, "stochastic": False}, "results": {"probe/celeba": entry}}
+    (table,) = tables.beside_paper(found, "celeba")
+    assert table.header == ["figure", "ours", "DiffAE", "PDAE", "DiTi", "DBAE-d", "DBAE", "better"]
+    precision, *others = table.rows
+    assert precision.cells[:2] == ["0.661 ± 0.001", "0.603"] and precision.cells[-3] == "0.650"
+    assert [row.cells[0] for row in others] == [tables.NONE] * 2
+    assert tables.beside_paper(found, "digits") == []
+
+
+def test_attributes_to_edit_are_those_that_codes_tell_best(tmp_path):
+    rng = np.random.default_rng(0)
+    attributes = rng.integers(0, 2, (400, 4)).astype(np.int8)
+    attributes[:, 3] = 1  # always there: no direction
+    z = rng.normal(size=(400, 5)).astype(np.float32)
+    z[:, :3] += np.array([0.5, 6.0, 2.0]) * attributes[:, :3]
+
+    class Codes:
+        mean, known = z, {"attributes": attributes}
+
+    class Context:
+        cache, attribute_names, config = (
+            None,
+            ("faint", "clear", "visible", "always"),
+            tiny.config(),
+        )
+        codes = staticmethod(lambda split: Codes)
+        settings = staticmethod(lambda: dict.fromkeys(("step", "weights", "dtype")))
+        limit = staticmethod(lambda split: 400)
+        splits = {"train": None}  # noqa: RUF012
+
+    chosen = edits.choose(Context, 2)
+    assert chosen.directions.names == ("clear", "visible") and chosen.known == 4
+    # At scale 1 a code moves by the square root of its width; the means are 6 and 2 apart.
+    assert chosen.apart == pytest.approx(4 / np.sqrt(5), rel=0.1)
+    scales = chosen.scales(5)
+    assert scales[2] == 0 and scales[-1] == -scales[0] == pytest.approx(3, abs=0.5)
+    attributes[:] = 1
+    assert edits.choose(Context, 2) is None
+
+
+class _Photos:
+    """A model of any size whose pictures are a photograph, and noisy ones on the way to it."""
+
+    def __init__(self, size):
+        china = Image.fromarray(load_sample_image("china.jpg")).crop((100, 0, 527, 427))
+        photo = np.asarray(china.resize((size, size), Image.Resampling.BILINEAR))
+        noise = np.random.default_rng(0).normal(0, 60, photo.shape)
+        self.photo = np.float32(photo / 127.5 - 1)
+        self.noisy = np.float32(np.clip(photo + noise, 0, 255) / 127.5 - 1)
+
+    def images(self, *counts):
+        return np.broadcast_to(self.photo, (*counts, *self.photo.shape))
+
+    def encode(self, images, rng=None):
+        return np.zeros((len(images), 4), np.float32)
+
+    def endpoint(self, z):
+        return np.broadcast_to(self.noisy, (len(z), *self.noisy.shape))
+
+    def decode(self, z, *args, **plan):
+        return self.images(len(z))
+
+    def interpolate(self, first, second, points, **plan):
+        return self.images(len(first), points)
+
+    def edit(self, images, step, scales, **plan):
+        return self.images(len(images), len(scales))
+
+    def trajectory(self, z, *, steps, **plan):
+        path = np.broadcast_to(self.noisy, (steps + 1, len(z), *self.noisy.shape))
+        return Sample(path[-1], path, np.linspace(1, 0, steps + 1), steps)
+
+    def sample(self, num, rng, **how):
+        return self.images(num)
+
+
+@pytest.mark.parametrize("size", [64, 128, 256])
+def test_pages_of_large_photographs_stay_below_15_mb(size):
+    model, sample, amounts = _Photos(size), tiny.config().sample, report.Amounts.of_size(size)
+    names = tuple(map(str, range(amounts.directions)))
+    steps, scales = np.zeros((len(names), 4)), range(amounts.scales)
+    images, pairs = model.images(amounts.among), [(0, 1)] * amounts.pairs
+    every = {"steps": report.WALK_STEPS, "every": amounts.every}
+    shown = [
+        films.interpolation(model, images, pairs, sample, points=amounts.points),
+        *films.edits(model, images[: amounts.edited], Directions(names, steps), scales, sample),
+        films.trajectories(model, images[: amounts.walks], **every),
+    ]
+    pictures = [picture.strip for film in shown for group in film.groups for picture in group]
+    made = stills.reconstructions(model, images, sample, first=8, worst=amounts.worst)
+    pictures += [strip for one in made.first + made.worst for strip in one[:3]]
+    pictures += stills.samples(model, amounts.samples)
+    assert sum(len(strip.uri) for strip in pictures) < 14e6
+    assert all(strip.count * size < 16_384 for strip in pictures)  # what browsers decode

@@ -1,0 +1,174 @@
+"""The report in a real browser: it loads from disk, asks for nothing, and its sliders move it."""
+
+import io
+import itertools
+import json
+import shutil
+import tempfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dbae_jax.report import report
+from tests import tiny
+from tests.report_workdirs import AMOUNTS, pixels, write_model, write_prior, write_results
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+    """A workdir with all that the report can show, and the report."""
+    directory = tmp_path_factory.mktemp("runs") / "run"
+    config = tiny.config()
+    write_model(directory, config)
+    write_prior(directory, config)
+    write_results(directory)
+    report.report(config, directory, config_path="configs/tiny.py", amounts=AMOUNTS)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A browser that has its network log on."""
+    selenium = pytest.importorskip("selenium.webdriver", reason="the extra `test` has selenium")
+    programs = [shutil.which(name) for name in ("chromium", "chromedriver")]
+    if None in programs:
+        pytest.skip("needs chromium and chromedriver (Debian: apt-get install chromium-driver)")
+    options = selenium.ChromeOptions()
+    options.binary_location = programs[0]
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    with tempfile.TemporaryDirectory() as profile:
+        for flag in (
+            *("headless=new", "no-sandbox", "disable-gpu", "disable-dev-shm-usage", "no-first-run"),
+            *("disable-background-networking", "disable-component-update", "disable-sync"),
+            *(f"user-data-dir={profile}", "window-size=1200,900"),
+        ):
+            options.add_argument(f"--{flag}")
+        service = selenium.ChromeService(executable_path=programs[1])
+        driver = selenium.Chrome(options=options, service=service)
+        yield driver
+        driver.quit()
+
+
+@pytest.fixture(scope="module")
+def page(browser, directory):
+    browser.get("about:blank")
+    browser.get_log("performance")  # takes out what the browser's own first page asked for
+    browser.get((directory / report.FILE).as_uri())
+    return browser
+
+
+def _one(page, selector):
+    return page.find_element("css selector", selector)
+
+
+def _shown(page, element):
+    """Returns what is seen of an element, gray levels."""
+    page.execute_script("arguments[0].scrollIntoView({block: 'center'})", element)
+    return np.asarray(Image.open(io.BytesIO(element.screenshot_as_png)).convert("L"), int)
+
+
+def test_the_page_loads_from_disk_without_errors_and_without_a_network(page):
+    assert page.get_log("browser") == []
+    events = [json.loads(row["message"])["message"] for row in page.get_log("performance")]
+    asked = [
+        event["params"]["request"]["url"]
+        for event in events
+        if event["method"] == "Network.requestWillBeSent"
+    ]
+    assert asked and {url.partition(":")[0] for url in asked} <= {"file", "data"}
+    loaded = page.execute_script("return performance.getEntriesByType('resource').map(e => e.name)")
+    assert all(name.startswith("data:") for name in loaded)
+    broken = "return [...document.images].filter(i => !i.complete || !i.naturalWidth).length"
+    assert page.execute_script(broken) == 0
+    assert page.execute_script("return document.images.length") > 20
+    duplicated = """
+      const ids = [...document.querySelectorAll('[id]')].map(e => e.id);
+      return ids.filter((id, i) => ids.indexOf(id) !== i);"""
+    assert page.execute_script(duplicated) == []
+
+
+def test_a_network_is_forbidden_by_the_page_itself(page):
+    blocked = """
+      const done = arguments[0];
+      document.addEventListener('securitypolicyviolation', e => done(e.effectiveDirective));
+      fetch('https://example.org/').catch(() => {});"""
+    assert page.execute_async_script(blocked) == "connect-src"
+    page.get_log("browser")  # takes the refusals out
+
+
+@pytest.mark.parametrize("film", ["interpolation", "edit-0", "edit-1", "trajectory"])
+def test_a_slider_moves_its_pictures_and_no_others(page, film):
+    slider = _one(page, f"#{film}-slider")
+    strip = _one(page, f"#{film} img.strip")
+    still = _one(page, "#samples img")
+    said, seen = [], []
+    for frame in range(int(slider.get_attribute("max")) + 1):
+        page.execute_script(
+            "arguments[0].value = arguments[1]; arguments[0].dispatchEvent(new Event('input'))",
+            *(slider, frame),
+        )
+        place = f"{-int(strip.get_attribute('width')) * frame}px 0px"
+        assert strip.value_of_css_property("object-position") == place
+        said.append(_one(page, f"#{film} output").text)
+        seen.append((_shown(page, strip), _shown(page, still)))
+        assert slider.get_attribute("aria-valuetext") == said[-1]
+    moving, standing = zip(*seen, strict=True)
+    assert len(set(said)) == len(said)
+    for a, b in itertools.pairwise(moving):
+        assert np.abs(a - b).max() > 5
+    assert np.abs(standing[0] - standing[-1]).max() == 0
+    # What is seen is the frame of the strip, each pixel a square.
+    frames_of_strip = pixels(strip.get_attribute("src"))
+    size = moving[-1].shape[0] // 16
+    shown = moving[-1][size // 2 :: size, size // 2 :: size]
+    np.testing.assert_allclose(shown, frames_of_strip[:, -16:], atol=1)
+
+
+def test_sliders_answer_to_the_keyboard_and_play_by_themselves(page):
+    slider = _one(page, "#interpolation-slider")
+    slider.send_keys("\ue010")  # end
+    assert slider.get_attribute("value") == slider.get_attribute("max")
+    slider.send_keys("\ue011", "\ue014", "\ue014")  # home, arrow right twice
+    assert slider.get_attribute("value") == "2"
+    slider.send_keys("\ue011")
+    assert slider.get_attribute("value") == "0"
+    assert _one(page, "#interpolation output").text == "0% of the way"
+    label = _one(page, "#interpolation label")
+    assert label.get_attribute("for") == slider.get_attribute("id")
+    button = _one(page, "#interpolation button")
+    button.click()
+    script = """
+      const [slider, done] = arguments;
+      const look = () => slider.value === slider.max ? done(true) : setTimeout(look, 20);
+      look();"""
+    assert page.execute_async_script(script, slider)
+    assert button.text == "Play"
+
+
+def test_the_page_shows_the_numbers_of_results_json(page):
+    text = _one(page, "#measurements").text
+    for number in ("0.006123", "0.02010", "0.9512", "± 0.012 (std of 3)", "± 0.067", "2.345"):
+        assert number in text
+    assert "PSNR is not defined here: an image is met." in text
+    assert "1,437 train, 360 test" in text
+    for details in page.find_elements("css selector", "#measurements summary"):
+        details.click()
+    assert "round <b> 0.750" in _one(page, "#measurements").text
+    headline = _one(page, "header").text
+    for number in ("0.00612", "2.35 bits", "0.951", "5 min 13 s", "8 numbers", "360 in the split"):
+        assert number in headline
+
+
+def test_every_picture_says_what_it_is_and_the_page_fits_a_phone(page):
+    unnamed = """return [...document.images].filter(
+      i => !i.alt && !i.closest('[role=img][aria-label]')).length"""
+    assert page.execute_script(unnamed) == 0
+    controls = "return [...document.querySelectorAll('input')].every(i => i.labels.length === 1)"
+    assert page.execute_script(controls)
+    size = {"width": 360, "height": 740, "deviceScaleFactor": 1, "mobile": True}
+    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    try:
+        assert page.execute_script("return document.documentElement.scrollWidth") <= 360
+    finally:
+        page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
