@@ -40,9 +40,10 @@ class Program(NamedTuple):
 def plain(config: Config) -> Config:
     """Returns the config of the same arithmetic without tricks: what FLOPs are counted on.
 
-    Recomputed blocks count once, fused kernels as the products that they stand for.
+    Recomputed blocks count once, fused kernels as the products that they stand for, and a
+    convolution of an upsampled map as it is in float32.
     """
-    model = dataclasses.replace(config.model, attention="xla", remat="none")
+    model = dataclasses.replace(config.model, attention="xla", remat="none", dtype="float32")
     steps = dataclasses.replace(config.train, accumulation_steps=1)
     return dataclasses.replace(config, model=model, train=steps)
 
