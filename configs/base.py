@@ -63,6 +63,8 @@ def get_config() -> ConfigDict:
     c.bridge.data_std = 0.5  # of pixels of x_0, in units of [-1, 1]
     c.bridge.endpoint_std = 0.5  # of pixels of x_T
     c.bridge.covariance = 0.0  # between a pixel of x_0 and the same pixel of x_T
+    c.bridge.endpoint = "decoded"  # x_T, from z; or "free": noise, as in DiffAE (no endpoint
+    # decoder, a U-Net of x_t alone, no use for endpoint_std and covariance); vp: beta_d = 19.9
 
     c.optim = ConfigDict()
     c.optim.optimizer = "radam"  # or "adam"

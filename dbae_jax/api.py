@@ -1,4 +1,4 @@
-"""A trained DBAE in Python: encode, endpoint, denoise, decode, reconstruct."""
+"""A trained DBAE (or DiffAE) in Python: encode, endpoint, denoise, decode, reconstruct."""
 
 import functools
 import pathlib
@@ -14,6 +14,7 @@ from dbae_jax.api_edits import Edits
 from dbae_jax.arguments import Rng, check_codes, check_states, check_times, make_key, make_plan
 from dbae_jax.config import Config
 from dbae_jax.errors import CheckpointError, DataError
+from dbae_jax.free_end import FREE, FreeEnd
 from dbae_jax.images import check_images, to_float
 from dbae_jax.models.autoencoder import Networks
 from dbae_jax.precond import make_denoiser
@@ -22,7 +23,7 @@ from dbae_jax.sampler_tables import Table
 from dbae_jax.samplers import Plan, Sample
 
 
-class DBAE(Edits):
+class DBAE(Edits, FreeEnd):
     """Diffusion Bridge AutoEncoder with weights.
 
     Inputs of any length are worked off in batches of `batch_size` (the last one padded), so each
@@ -77,6 +78,7 @@ class DBAE(Edits):
         self._endpoint = jit(self._networks.endpoint)
         self._denoise = jit(self._denoise_batch)
         self._decode = jit(self._decode_batch, static_argnames="keep_path")
+        self._invert = jit(self._invert_batch)
 
     @classmethod
     def load(
@@ -157,7 +159,12 @@ class DBAE(Edits):
         return self._run(lambda x_0: self._posterior(self.variables, x_0), images)
 
     def endpoint(self, z: np.ndarray) -> np.ndarray:
-        """Decodes z: [B, D] to the diffusion's endpoint x_T: [B, H, W, C], unbounded."""
+        """Decodes z: [B, D] to the diffusion's endpoint x_T: [B, H, W, C], unbounded.
+
+        Raises `DataError` where x_T is free: see `draw_x_T` and `invert`.
+        """
+        if self.free:
+            raise DataError(FREE)
         return self._run(
             lambda z: self._endpoint(self.variables, z), check_codes(z, self.latent_dim)
         )
@@ -197,7 +204,8 @@ class DBAE(Edits):
 
         Args:
           z: codes.
-          x_T: endpoint to start from; default `self.endpoint(z)`.
+          x_T: endpoint to start from; default `self.endpoint(z)`, or where x_T is free a draw
+            from `rng`, which is needed then.
           sampler: "euler", "dbim", "multistep2", "multistep3" (`steps` network evaluations each) or
             "heun" (2 steps - 1). Default: dbim, or heun if churn is given; docs/samplers.md
             says why.
@@ -288,8 +296,9 @@ class DBAE(Edits):
         table = self._table(plan)
         if plan.needs_noise and rng is None:
             raise DataError("churn, eta and boot draw noise: pass rng, a seed or a key.")
-        x_T = self.endpoint(z) if x_T is None else self._check_states(x_T, "x_T", len(z))
-
+        if x_T is None:
+            x_T = self.draw_x_T(len(z), rng) if self.free else self.endpoint(z)
+        x_T = self._check_states(x_T, "x_T", len(z))
         key, indices = make_key(rng, len(z)), np.arange(len(z))
 
         def decode_batch(x_T, z, indices):

@@ -49,12 +49,13 @@ class Edits:
           direction: [D], what a code moves at scale 1; see `editing.directions`.
           scales: S numbers; 0 gives the reconstruction.
           fix_endpoint: keeps x_T of the unmoved code; else it follows z.
-          rng: as `decode` takes it; the edits of an image share their noise.
+          rng: as `decode` takes it; the edits of an image share their noise and a free x_T.
           **plan: as `decode` takes it.
         """
         z = self.encode(images)
         there = editing.moved(z, direction, scales)
-        x_T = np.repeat(self.endpoint(z), len(scales), axis=0) if fix_endpoint else None
+        keep = fix_endpoint and not self.free  # free, an image's edits share their x_T anyway
+        x_T = np.repeat(self.endpoint(z), len(scales), axis=0) if keep else None
         return self.decode_rows(there, x_T, rng, **plan)
 
     def decode_rows(

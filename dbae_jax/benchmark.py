@@ -35,7 +35,9 @@ BATCH_SIZE = flags.DEFINE_integer(
     "Images a call over all devices, in place of config.train.batch_size and eval.batch_size.",
     lower_bound=1,
 )
-PARTS = flags.DEFINE_list("parts", list(programs.NAMES), "What to measure.")
+PARTS = flags.DEFINE_list(
+    "parts", None, f"What to measure; default all of {','.join(programs.NAMES)} that there are."
+)
 SECONDS = flags.DEFINE_float(
     "seconds", 20.0, "To time each part for, about; at least five samples.", lower_bound=0.0
 )
@@ -73,8 +75,8 @@ def benchmark(
       its arguments and answers, `alias` what donation saves.
 
     Raises:
-      ConfigError: for an unknown part, a batch that the devices cannot share, or a trace of
-        training steps without them; before anything is compiled.
+      ConfigError: for a part that the model does not have, a batch that the devices cannot share,
+        or a trace of training steps without them; before anything is compiled.
     """
     _check(config, parts, profile)
     mesh = sharding.make_mesh()
@@ -105,9 +107,9 @@ def benchmark(
 
 
 def _check(config: Config, parts: list[str], profile: pathlib.Path | None) -> None:
-    allowed = ", ".join(programs.NAMES)
+    allowed = ", ".join(programs.names(config))
     for name in parts:
-        if name not in programs.NAMES:
+        if name not in programs.names(config):
             raise ConfigError(f"--parts={name} is not allowed: it must be among {allowed}.")
         programs.check_batch_size(name, config)
     if not parts:
@@ -260,7 +262,8 @@ def main(argv: list[str]) -> None:
     if BATCH_SIZE.value is not None:
         config = with_batch_size(config, BATCH_SIZE.value)
     profile = PROFILE.value and pathlib.Path(PROFILE.value)
-    result = benchmark(config, PARTS.value, seconds=SECONDS.value, profile=profile)
+    parts = list(programs.names(config)) if PARTS.value is None else PARTS.value
+    result = benchmark(config, parts, seconds=SECONDS.value, profile=profile)
     print(table(result))
     if output:
         files.write_json(output, result)

@@ -51,8 +51,13 @@ def marginal_coefficients(schedule: Schedule, t: Array) -> Marginal:
     )
 
 
+def is_free(schedule: Schedule) -> bool:
+    """Whether x_T is free (`schedules.Free`): its marginal has width, and A = 0 at every t."""
+    return schedule.snr_end() == 0
+
+
 def lambda_of(schedule: Schedule, t: Array) -> Array:
-    """Returns lambda_t = log(B / sqrt(C)): -infinity at T, rising to infinity at 0.
+    """Returns lambda_t = log(B / sqrt(C)): -infinity at a pinned T, rising to infinity at 0.
 
     The clock of multistep samplers: B^2 / C = SNR_t - SNR_T, the signal that x_t adds to x_T.
     """

@@ -18,12 +18,15 @@ from dbae_jax.models.encoder import Encoder
 from dbae_jax.models.latent_net import LatentNet, LatentNetwork
 from dbae_jax.models.unet import UNet
 from dbae_jax.precond import Bridge, Moments
-from dbae_jax.schedules import VE, VP
+from dbae_jax.schedules import VE, VP, Free
 from dbae_jax.sections import BridgeConfig, DataConfig
+
+# What a free x_T may keep of x_0; the usual VP has 4e-5, VE 1.6e-4.
+MAX_FREE_SNR = 1e-3
 
 
 def make_networks(config: Config) -> Networks:
-    """Returns encoder, endpoint decoder and U-Net as pure functions."""
+    """Returns encoder, endpoint decoder (none where x_T is free) and U-Net as pure functions."""
     model, data = config.model, config.data
     dtypes = {"dtype": jnp.dtype(model.dtype), "param_dtype": jnp.dtype(model.param_dtype)}
     encoder = Encoder(
@@ -34,9 +37,11 @@ def make_networks(config: Config) -> Networks:
         **vars(model.encoder),
         **dtypes,
     )
-    decoder = Decoder(
-        image_size=data.image_size, channels=data.channels, **vars(model.decoder), **dtypes
-    )
+    decoder = None
+    if config.bridge.endpoint == "decoded":
+        decoder = Decoder(
+            image_size=data.image_size, channels=data.channels, **vars(model.decoder), **dtypes
+        )
     unet = UNet(
         image_size=data.image_size,
         out_channels=data.channels,
@@ -49,7 +54,11 @@ def make_networks(config: Config) -> Networks:
 
 
 def make_bridge(config: BridgeConfig) -> Bridge:
-    """Returns the schedule with the scalings that the config names."""
+    """Returns the schedule with the scalings that the config names.
+
+    Raises:
+      ConfigError: if its times do not fit, or a free x_T would not be near noise.
+    """
     given = {"t_min": config.t_min, "t_max": config.t_max}
     times = {name: value for name, value in given.items() if value is not None}
     schedule, _, plain = config.schedule.partition("_")
@@ -57,14 +66,21 @@ def make_bridge(config: BridgeConfig) -> Bridge:
         "vp": lambda: VP(beta_d=config.beta_d, beta_min=config.beta_min, **times),
         "ve": lambda: VE(**times),
     }
-    moments = Moments(config.data_std, config.endpoint_std, config.covariance)
-    bridge = Bridge(schedules[schedule](), None if plain else moments)
-    if not bridge.schedule.t_min < bridge.schedule.t_max:
+    diffusion = schedules[schedule]()
+    if not diffusion.t_min < diffusion.t_max:
         raise ConfigError(
-            f"config.bridge.t_min={bridge.schedule.t_min} is not allowed: it must be below "
-            f"t_max={bridge.schedule.t_max}."
+            f"config.bridge.t_min={diffusion.t_min} is not allowed: it must be below "
+            f"t_max={diffusion.t_max}."
         )
-    return bridge
+    free = config.endpoint == "free"
+    if free and diffusion.snr_end() > MAX_FREE_SNR:
+        raise ConfigError(
+            f"config.bridge.endpoint='free' needs an x_T that is near noise, SNR_T at most "
+            f"{MAX_FREE_SNR:g}, and here it is {diffusion.snr_end():.2g}: raise "
+            "config.bridge.beta_d (vp: 19.9) or t_max."
+        )
+    moments = Moments(config.data_std, config.endpoint_std, config.covariance)
+    return Bridge(Free(diffusion) if free else diffusion, None if plain else moments)
 
 
 def make_learning_rate(config: Config) -> optax.Schedule:

@@ -78,6 +78,7 @@ ADDED = {
     "eval.inception": False,
     "eval.vgg16": False,
     "eval.fid_preset": "",
+    "bridge.endpoint": "decoded",
 }
 
 
@@ -135,7 +136,16 @@ class Config:
             f"{path}.eval.sample_codes=True",
             f"False for a deterministic encoder ({model}.stochastic=False)",
         )
+        self._check_end(path)
         self._check_heads(f"{model}.unet", resolutions)
+
+    def _check_end(self, path: str) -> None:
+        free = self.bridge.endpoint == "free"
+        require(
+            not (free and self.sample.boot),
+            f"{path}.sample.boot=True",
+            f"False where x_T is free ({path}.bridge.endpoint='free')",
+        )
 
     def _check_heads(self, path: str, resolutions: list[int]) -> None:
         unet = self.model.unet

@@ -27,14 +27,14 @@ def describe(config: Config) -> str:
             f"Parameters: {sum(parts.values()) / 1e6:.1f}M ("
             + ", ".join(f"{name} {count / 1e6:.1f}M" for name, count in parts.items())
             + ")",
-            f"FLOPs per image: {flops / 1e9:.1f} G forward (encoder, decoder, one evaluation of "
-            f"the U-Net), about {3 * flops / 1e9:.1f} G a training step",
+            f"FLOPs per image: {flops / 1e9:.1f} G forward (one evaluation of each of them), about"
+            f" {3 * flops / 1e9:.1f} G a training step",
         ]
     )
 
 
 def forward_flops(config: Config, networks: Networks) -> float:
-    """Returns the operations of one forward pass of all three networks, for one image."""
+    """Returns the operations of one forward pass of all networks, for one image."""
     size, channels = config.data.image_size, config.data.channels
     return count_flops(
         networks.module.apply,

@@ -71,7 +71,8 @@ def interpolate(
     splits = functools.partial(_splits, config)
     pictures = [picture_input.read_all(names, config.data, splits) for names in ends]
     z = editing.path(*(model.encode(some) for some in pictures), points, method)
-    decoded = model.decode_rows(z, rng=noise_seed(config.sample), **vars(config.sample))
+    seed = noise_seed(config.sample, free=model.free)
+    decoded = model.decode_rows(z, rng=seed, **vars(config.sample))
     shown = [np.asarray(to_float(some))[:, None] for some in pictures]
     settings = {"first": ends[0], "second": ends[1], "points": points, "method": method}
     stem = f"{_slug(ends[0])}_{_slug(ends[1])}_{method}"
@@ -120,9 +121,8 @@ def edit(
     model, sample = context.model, config.sample
     pictures = picture_input.read_all(names, config.data, lambda: context.splits)
     step = directions.find(context, [attribute]).step(attribute)
-    edited = model.edit(
-        pictures, step, numbers, fix_endpoint, rng=noise_seed(sample), **vars(sample)
-    )
+    seed = noise_seed(sample, free=model.free)
+    edited = model.edit(pictures, step, numbers, fix_endpoint, rng=seed, **vars(sample))
     shown = np.asarray(to_float(pictures))[:, None]
     arrays = {"z": editing.moved(model.encode(pictures), step, numbers), "step": step}
     settings = {"attribute": attribute, "image": names, "scales": numbers}

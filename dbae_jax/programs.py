@@ -40,9 +40,10 @@ class Program(NamedTuple):
 def plain(config: Config) -> Config:
     """Returns the config of the same arithmetic without tricks: what FLOPs are counted on.
 
-    Recomputed blocks count once, fused kernels as the products that they stand for.
+    Recomputed blocks count once, fused kernels as the products that they stand for, and a
+    convolution of an upsampled map as it is in float32.
     """
-    model = dataclasses.replace(config.model, attention="xla", remat="none")
+    model = dataclasses.replace(config.model, attention="xla", remat="none", dtype="float32")
     steps = dataclasses.replace(config.train, accumulation_steps=1)
     return dataclasses.replace(config, model=model, train=steps)
 
@@ -158,6 +159,12 @@ FUNCTIONS: dict[str, Callable[[Config, Networks], Function]] = {
 }
 # In this order the peak of memory, which no backend resets, belongs to the last that ran.
 NAMES = (*FUNCTIONS, TRAIN_STEP)
+
+
+def names(config: Config) -> tuple[str, ...]:
+    """Returns the programs that a config's model has: no endpoint where x_T is free."""
+    free = config.bridge.endpoint == "free"
+    return tuple(name for name in NAMES if not (free and name == "endpoint"))
 
 
 def _function(name: str, config: Config) -> Program:

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dbae_jax.bridge import lambda_of, marginal_coefficients
+from dbae_jax.bridge import is_free, lambda_of, marginal_coefficients
 from dbae_jax.precond import At, Bridge
 from dbae_jax.schedules import Schedule
 
@@ -64,7 +64,7 @@ def euler_table(bridge: Bridge, times: np.ndarray, *, churn: float = 0.0) -> Tab
 
     Args:
       bridge: schedule and scalings.
-      times: [N + 1], falling, below T, the last one 0.
+      times: [N + 1], falling, below T (from T where x_T is free), the last one 0.
       churn: share in [0, 1) of each interval that the reverse SDE walks first; the ODE then
         walks from there to the interval's end.
 
@@ -116,9 +116,8 @@ def dbim_table(bridge: Bridge, times: np.ndarray, *, eta: float = 0.0, boot: boo
     if not 0 <= eta <= 1:
         raise ValueError(f"eta={eta}: must be in [0, 1].")
     schedule = bridge.schedule
-    first, *rest = _intervals(schedule, times, from_end=True)
-    rows = [_boot_row(schedule, first[1], boot=boot)]
-    for index, (start, end) in enumerate(rest, start=1):
+    rows, rest = _begin(schedule, times, boot=boot)
+    for index, (start, end) in enumerate(rest, start=len(rows)):
         rows.append(_implicit_row(schedule, start, end, eta, index))
     return _stack(bridge, rows)
 
@@ -143,19 +142,60 @@ def multistep_table(bridge: Bridge, times: np.ndarray, *, order: int, boot: bool
     if order not in (1, 2, 3):
         raise ValueError(f"order={order}: must be 1, 2 or 3.")
     schedule = bridge.schedule
-    first, *rest = _intervals(schedule, times, from_end=True)
-    rows, before = [_boot_row(schedule, first[1], boot=boot)], []
+    rows, rest = _begin(schedule, times, boot=boot)
+    before = []
     for start, end in rest:
         before = [start, *before][: order if end > 0 else 1]
         rows.append(_multistep_row(schedule, before, end))
     return _stack(bridge, rows)
 
 
+def inversion_table(bridge: Bridge, times: np.ndarray) -> Table:
+    """Tabulates DDIM backwards: from x at times[0] to x_T, along the ODE; an evaluation a step.
+
+    Each step is that of `dbim_table` with eta = 0, up in time, so that decoding from the x_T found
+    leads back, up to an error that vanishes like the steps' length.
+
+    Args:
+      bridge: schedule and scalings; x_T must be free.
+      times: [N + 1], rising in (0, T], the last one T.
+
+    Raises:
+      ValueError: for a bad grid, or a bridge whose end is pinned.
+
+    Source: DDIM (Song et al., 2021), section 4.3; DiffAE (Preechakul et al., 2022), eq. (8).
+    """
+    schedule, times = bridge.schedule, np.asarray(times, np.float64)
+    if not is_free(schedule):
+        raise ValueError("x_T of a bridge is pinned: there is nothing to infer.")
+    rising = times.ndim == 1 and len(times) >= 2 and (np.diff(times) > 0).all()
+    if not (rising and times[0] > 0 and times[-1] == schedule.t_max):
+        raise ValueError(f"times must rise from above 0 to T = {schedule.t_max:g}, got {times}.")
+    steps = itertools.pairwise(times)
+    return _stack(bridge, [_multistep_row(schedule, [s], t) for s, t in steps])
+
+
+def _begin(
+    schedule: Schedule, times: np.ndarray, *, boot: bool
+) -> tuple[list[dict], list[tuple[np.float64, np.float64]]]:
+    """Returns the row of the step from T and the steps after it.
+
+    Where x_T is free, its marginal has width at T already, and all steps are alike.
+    """
+    intervals = _intervals(schedule, times, from_end=True)
+    if not is_free(schedule):
+        return [_boot_row(schedule, intervals[0][1], boot=boot)], intervals[1:]
+    if boot:
+        raise ValueError("boot=True: x_T is free and holds the noise that booting would draw.")
+    return [], intervals
+
+
 def _intervals(
     schedule: Schedule, times: np.ndarray, *, from_end: bool
 ) -> list[tuple[np.float64, np.float64]]:
-    """Checks a grid and returns its steps; `from_end` starts them at T."""
+    """Checks a grid and returns its steps; `from_end` starts them at T, as a free x_T does."""
     times, T = np.asarray(times, np.float64), schedule.t_max
+    from_end = from_end or is_free(schedule)
     if times.ndim != 1 or len(times) < 3:
         raise ValueError(f"times of shape {list(times.shape)}: a grid needs at least 2 steps.")
     falling = np.diff(times) < 0  # False for NaN too
@@ -183,7 +223,8 @@ def _implicit_row(
 ) -> dict:
     A_s, B_s, C_s = marginal_coefficients(schedule, s)
     A_t, B_t, C_t = marginal_coefficients(schedule, t)
-    snr_ratio = schedule.snr_ratio(t) / schedule.snr_ratio(s)  # SNR_s / SNR_t
+    a_ratio = schedule.alpha(s) / schedule.alpha(t)
+    snr_ratio = a_ratio**2 * schedule.variance(t) / schedule.variance(s)  # SNR_s / SNR_t
     w = eta * np.sqrt(schedule.variance(t) * (1 - snr_ratio))
     k = np.sqrt(max(C_t - w**2, 0.0) / C_s)
     row = _kept(k, A_s, A_t) | {"t": s, "w_D": B_t - k * B_s}

@@ -13,6 +13,7 @@ import numpy as np
 from jax import lax
 
 from dbae_jax import rngs, time_grids
+from dbae_jax.bridge import is_free
 from dbae_jax.precond import At, Bridge
 from dbae_jax.sampler_tables import (
     Table,
@@ -79,7 +80,7 @@ class Plan:
             raise ValueError(f"eta={self.eta}: {self.sampler} knows none, only dbim.")
         if self.boot and not implicit:
             raise ValueError(f"boot=True: {self.sampler} has no first step of that kind.")
-        times = self._times(bridge, from_end=implicit)
+        times = self._times(bridge, from_end=implicit or is_free(bridge.schedule))
         return SAMPLERS[self.sampler](bridge, times, self)
 
     def _times(self, bridge: Bridge, *, from_end: bool) -> np.ndarray:
@@ -147,18 +148,20 @@ def integrate(
     noise_fn: NoiseFn | None = None,
     *,
     keep_path: bool = False,
+    clip: bool = True,
 ) -> tuple[jax.Array, jax.Array | None]:
     """Runs a table from x_T: one `lax.scan`, to be called inside jit.
 
     Args:
       denoise_fn: the denoiser with z bound; its answer is clipped to [-1, 1] here.
-      x_T: [B, H, W, C].
+      x_T: [B, H, W, C]; of a table that walks up to a free x_T, the state that it starts from.
       table: of a sampler; may be traced, so other grids of the same length compile nothing.
       noise_fn: gives the i-th noise; None for tables without noise.
       keep_path: also returns the state after every row.
+      clip: clips the end to [-1, 1], which images need and noise must not have.
 
     Returns:
-      x_0 [B, H, W, C], clipped to [-1, 1], and the states [NFE, B, H, W, C] or None.
+      The end, x_0 [B, H, W, C], and the states [NFE, B, H, W, C] or None.
     """
 
     def body(carry, row):
@@ -184,7 +187,7 @@ def integrate(
     used = (True, table.from_saved is not None, table.w_D1 is not None, table.w_D2 is not None)
     first = tuple(x_T if use else None for use in used)
     (x, *_), path = lax.scan(body, first, rows)
-    return jnp.clip(x, -1, 1), path
+    return jnp.clip(x, -1, 1) if clip else x, path
 
 
 def example_noise_fn(keys: jax.Array, image_shape: tuple[int, ...]) -> NoiseFn:

@@ -35,7 +35,7 @@ class Schedule(Protocol):
     t_max: float
 
     def snr_end(self) -> float:
-        """SNR_T."""
+        """SNR_T; 0 says that the end is free, see `Free`."""
 
     def alpha(self, t: Array) -> Array:
         """a_t, the scale of x_0 in x_t."""
@@ -135,3 +135,46 @@ class VP:
 
     def diffusion_squared(self, t: Array) -> Array:
         return self.beta_min + self.beta_d * t
+
+
+@dataclasses.dataclass(frozen=True)
+class Free:
+    """A diffusion whose end is not pinned: the limit SNR_T -> 0 of the bridge's coefficients.
+
+    Then r = 0, so A = 0, B = a, C = s^2 and h = 0: x_t given x_0 is that of the diffusion itself,
+    and x_T, whose own SNR should be near 0, is noise. What DiffAE trains.
+    """
+
+    diffusion: Schedule
+
+    @property
+    def t_min(self) -> float:
+        return self.diffusion.t_min
+
+    @property
+    def t_max(self) -> float:
+        return self.diffusion.t_max
+
+    def snr_end(self) -> float:
+        return 0.0
+
+    def alpha(self, t: Array) -> Array:
+        return self.diffusion.alpha(t)
+
+    def variance(self, t: Array) -> Array:
+        return self.diffusion.variance(t)
+
+    def snr_ratio(self, t: Array) -> Array:
+        return namespace(t).zeros_like(t)
+
+    def snr_gap(self, t: Array) -> Array:
+        return namespace(t).ones_like(t)
+
+    def alpha_ratio(self, t: Array) -> Array:
+        return self.diffusion.alpha_ratio(t)
+
+    def drift(self, t: Array) -> Array:
+        return self.diffusion.drift(t)
+
+    def diffusion_squared(self, t: Array) -> Array:
+        return self.diffusion.diffusion_squared(t)

@@ -123,6 +123,7 @@ class BridgeConfig:
     data_std: float
     endpoint_std: float
     covariance: float
+    endpoint: str
 
     def check(self, path: str) -> None:
         one_of(self.schedule, f"{path}.schedule", ("vp", "ve", "vp_simple", "ve_simple"))
@@ -143,6 +144,7 @@ class BridgeConfig:
             f"{path}.covariance={self.covariance}",
             f"at most data_std * endpoint_std = {bound:g} in magnitude",
         )
+        one_of(self.endpoint, f"{path}.endpoint", ("decoded", "free"))
 
 
 @dataclasses.dataclass(frozen=True)

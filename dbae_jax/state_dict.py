@@ -91,6 +91,11 @@ def entries(module: AutoEncoder, variables: dict) -> list[Entry]:
     Raises:
       CheckpointError: for an encoder that PyTorch's code does not have.
     """
+    if module.decoder is None:
+        raise CheckpointError(
+            "config.bridge.endpoint='free' has no counterpart in the authors' state dicts; only "
+            "models with an endpoint decoder can be converted."
+        )
     if module.encoder.pool != "mean":
         raise CheckpointError(
             f"config.model.encoder.pool={module.encoder.pool!r} has no counterpart in the "

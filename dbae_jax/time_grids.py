@@ -2,14 +2,14 @@
 
 Each function spreads `steps` times from `start` down to t_min, in its own measure, and appends 0: a
 grid has `steps` intervals. `start` is T for the implicit and multistep samplers, and a little below
-T for those that evaluate drifts, which diverge at T itself.
+T for those that evaluate drifts, which diverge at T itself unless the end is free.
 """
 
 from collections.abc import Callable
 
 import numpy as np
 
-from dbae_jax.bridge import lambda_of
+from dbae_jax.bridge import is_free, lambda_of
 from dbae_jax.schedules import Schedule
 
 # The authors start this far below T, whatever the schedule.
@@ -62,10 +62,11 @@ def uniform_lambda(schedule: Schedule, steps: int, *, start: float, rho: float =
     """Returns equal intervals of lambda = log(B / sqrt(C)), in which multistep samplers think.
 
     From T, where lambda is infinite, the first interval goes to where equal intervals begin:
-    `START_SHARE` T. Takes and raises what `karras` does; `rho` has no effect.
+    `START_SHARE` T; a free end has a finite lambda, and they begin at T. Takes and raises what
+    `karras` does; `rho` has no effect.
     """
     _check(schedule, steps, start, rho)
-    at_end = start == schedule.t_max
+    at_end = start == schedule.t_max and not is_free(schedule)
     if steps - at_end < 2:
         return np.array([start, schedule.t_min, 0.0])
     first = START_SHARE * start if at_end else start

@@ -7,7 +7,7 @@ import re
 import jax
 from jax.experimental import topologies
 
-from dbae_jax.chips import CHIPS, TPU_SHAPES, Chip
+from dbae_jax.chips import CHIPS, GPU_NAMES, TPU_SHAPES, Chip
 from dbae_jax.errors import ConfigError
 
 # Without these libtpu asks a metadata server for a TPU that is not there, waits for other
@@ -75,8 +75,17 @@ def _gpus(count: int) -> tuple[list[jax.Device], Chip]:
             f"{len(found)}; run it where there are {count}, or name a TPU such as v5e:4x4."
         )
     kind = found[0].device_kind
-    for name, chip in CHIPS.items():
-        if name in kind:
-            return found[:count], chip
-    known = ", ".join(name for name in CHIPS if name not in TPU_SHAPES)
+    return found[:count], gpu_chip(kind)
+
+
+def gpu_chip(kind: str) -> Chip:
+    """Returns the figures of a GPU by the name that its driver gives it.
+
+    Raises:
+      ConfigError: for one that is not in the table.
+    """
+    for name, pattern in GPU_NAMES.items():
+        if re.search(pattern, kind):
+            return CHIPS[name]
+    known = "A100 (SXM, 80 GB), H100 (SXM) and H200"
     raise ConfigError(f"The peaks of {kind!r} are not in dbae_jax/chips.py, which has {known}.")

@@ -39,6 +39,11 @@ def make_train_step(
     )
 
     def train_step(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, Metrics]:
+        # Around the whole: our own backward passes are traced when the networks are left already.
+        with jax.default_matmul_precision(networks.precision):
+            return step(state, batch, key)
+
+    def step(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, Metrics]:
         x_0 = images.to_float(batch["image"])
         draws = _draw(networks, bridge, x_0, jax.random.fold_in(key, state.step))
 

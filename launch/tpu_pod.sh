@@ -3,6 +3,7 @@
 # is now, less what git ignores) to all its workers, and runs on all of them. A slice that was
 # preempted is made anew, and the run goes on from its last checkpoint.
 # Stopping this script may leave the run going on the slice; only deleting the slice surely ends it.
+# Workers get an environment with Python 3.11 or newer by uv: the images of TPU VMs may have an older.
 # WORKDIR and data_dir must be the same folders on all workers: a Filestore or gcsfuse mount.
 #
 #   launch/tpu_pod.sh NAME ZONE TYPE CONFIG WORKDIR [FLAG ...]
@@ -44,8 +45,10 @@ make_slice() {
 train() {
   tpu ssh "$name" --worker=all --command="
     mkdir -p dbae_jax && tar -xzf dbae_jax.tar.gz -C dbae_jax && cd dbae_jax &&
-    pip install --quiet -e '.[tpu]' &&
-    JAX_COMPILATION_CACHE_DIR=\$HOME/.cache/dbae_jax python3 -m dbae_jax.main $(
+    python3 -m pip install --quiet uv &&
+    python3 -m uv venv --quiet --allow-existing --python '>=3.11' \$HOME/.dbae_jax &&
+    python3 -m uv pip install --quiet --python \$HOME/.dbae_jax/bin/python -e '.[tpu]' &&
+    JAX_COMPILATION_CACHE_DIR=\$HOME/.cache/dbae_jax \$HOME/.dbae_jax/bin/python -m dbae_jax.main $(
     printf '%q ' --config="$config" --workdir="$workdir" --config.model.dtype=bfloat16 "$@"
   )"
 }

@@ -361,6 +361,8 @@ class _Model(stubs.Model, Edits):
     Of what an edit changes, half comes by x_T.
     """
 
+    free = False
+
     def encode(self, images, rng=None):
         return self.posterior(images)[0]
 

@@ -64,7 +64,9 @@ def test_times_are_even_in_log_snr_and_steps_cover_its_range():
 
 def test_summary_counts_bits_of_eight_bit_pixels():
     ones = np.ones((5, 4))
-    flat = information.LossOverTime(ones, 0 * ones, ones, ones, 10 * np.ones(5), dimensions=10)
+    flat = information.LossOverTime(
+        ones, 0 * ones, ones, ones, 10 * np.ones(5), np.zeros(5), dimensions=10
+    )
     summary = information.summary(flat)
     nats = 5 * np.log(2 * np.pi * np.e)  # a Gaussian of variance 1 in 10 dimensions
     assert summary["information_bound_nats"] == pytest.approx(-nats)

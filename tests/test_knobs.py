@@ -80,6 +80,33 @@ def test_bfloat16_attention_takes_its_softmax_in_float32():
     assert re.findall(r":(\w+)\[[\d,]+\] = exp ", text) == ["f32"]
 
 
+def test_bfloat16_attention_of_large_logits_is_off_by_their_rounding():
+    """Logits of 64 to 128 are rounded to halves, so a weight may be off by exp(1/4)."""
+    q, k, v = jax.random.normal(jax.random.key(0), (3, 2, 2, 64, 16))
+    q, k = 8 * q, 2.5 * k
+    assert 64 < np.abs(np.einsum("bhqd,bhkd->bhqk", q, k)).max() / 4 < 128
+    want = attend(q, k, v, "xla")
+    got = attend(*(a.astype(jnp.bfloat16) for a in (q, k, v)), "auto").astype(jnp.float32)
+    assert np.linalg.norm(got - want) < 0.15 * np.linalg.norm(want)
+
+
+def test_bfloat16_gradients_are_those_of_float32_up_to_its_rounding():
+    """Every backward pass of our own at once: attention, norms, parts, upsampled maps."""
+    (terms, got), (of_32, want) = _gradient(**{"model.dtype": "bfloat16"}), _gradient()
+    np.testing.assert_allclose(terms.weighted, of_32.weighted, rtol=0.02)
+
+    def distance(got, want):
+        return np.linalg.norm(got - want) / np.linalg.norm(want)
+
+    flat = [np.concatenate([leaf.ravel() for leaf in jax.tree.leaves(g)]) for g in (got, want)]
+    assert distance(*flat) < 0.1
+    for name in ("encoder", "decoder", "unet"):
+        parts = [
+            np.concatenate([leaf.ravel() for leaf in jax.tree.leaves(g[name])]) for g in (got, want)
+        ]
+        assert distance(*parts) < 0.1, name
+
+
 def test_accumulation_is_the_gradient_of_the_whole_batch():
     """Batch norm and power step included: they see the whole batch either way."""
     _assert_same(_gradient(num_parts=4), _gradient())

@@ -1,5 +1,6 @@
 """The plan of a small config for chips that are not there, against counts made without it."""
 
+import dataclasses
 import importlib.util
 import json
 import math
@@ -162,3 +163,39 @@ def test_peaks_depend_on_the_format():
     assert v5e.peak_flops("float32", "high") == pytest.approx(197e12 / 3)
     assert v5e.peak_flops("float32", "highest") == pytest.approx(197e12 / 6)
     assert h100.peak_flops("float32", "default") == 495e12
+    assert h100.peak_flops("float32", "high") == 495e12  # TF32, three passes or not
+    assert h100.peak_flops("float32", "highest") == 67e12
+
+
+@pytest.mark.parametrize(
+    ("kind", "memory"),
+    [
+        ("NVIDIA A100-SXM4-80GB", 80e9),
+        ("NVIDIA H100 80GB HBM3", 80e9),
+        ("NVIDIA H200", 141e9),
+        ("NVIDIA A100-SXM4-40GB", None),
+        ("NVIDIA H100 PCIe", None),
+        ("NVIDIA GH200 480GB", None),
+    ],
+)
+def test_figures_are_those_of_the_very_gpu(kind, memory):
+    if memory is None:
+        with pytest.raises(ConfigError, match=r"are not in dbae_jax/chips\.py"):
+            topology.gpu_chip(kind)
+    else:
+        assert topology.gpu_chip(kind).memory_bytes == memory
+
+
+def test_collectives_send_what_goes_around_the_ring():
+    """A ring of N: an all-reduce of B bytes sends 2 (N-1)/N B, a reduce-scatter to B (N-1) B."""
+    chip, nothing = CHIPS["v5e"], dict.fromkeys((f.name for f in dataclasses.fields(plan.Plan)), 0)
+
+    def seconds(kind):
+        some = (hlo.Collective(kind, 1, 4 * 10**9),)
+        of = plan.Plan(**nothing | {"chip": chip, "num_chips": 4, "collectives": some})
+        return of.collective_seconds * chip.interconnect / 1e9
+
+    assert seconds("all-reduce") == pytest.approx(6)
+    assert seconds("all-gather") == pytest.approx(3)
+    assert seconds("reduce-scatter") == pytest.approx(12)
+    assert seconds("collective-permute") == pytest.approx(4)

@@ -1,5 +1,7 @@
 """The pure training step: what it learns from, what it repeats, how it lies on devices."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -175,3 +177,21 @@ def test_clipping_bounds_the_gradient_and_is_off_by_default():
 
     assert first_moment(0.0) == pytest.approx(100)
     assert first_moment(1.0) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_the_precision_of_products_is_that_of_the_config_backward_too(parts):
+    """Backward passes of our own are traced when the forward pass's settings are gone."""
+    config = tiny.config(**{"model.matmul_precision": "highest"})
+    networks, bridge = build.make_networks(config), build.make_bridge(config.bridge)
+    optimizer = build.make_optimizer(config)
+    step = make_train_step(networks, bridge, optimizer, ema_decay=0.9, accumulation_steps=parts)
+    state = jax.eval_shape(
+        lambda key: train_state.create(networks, optimizer, key), jax.random.key(0)
+    )
+    batch = {"image": jax.ShapeDtypeStruct((4, 16, 16, 1), np.uint8)}
+    text = str(jax.make_jaxpr(step)(state, batch, jax.random.key(0)))
+    highest = r"precision=\(Precision\.HIGHEST, Precision\.HIGHEST\)|precision=Precision\.HIGHEST"
+    products = len(re.findall(r" = (?:conv_general_dilated|dot_general)\[", text))
+    assert products > 100
+    assert len(re.findall(highest, text)) == products

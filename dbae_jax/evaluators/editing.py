@@ -162,7 +162,7 @@ def _edited(
 ) -> dict[str, EditScores]:
     """Returns the scores of each attribute's edits."""
     sample, by_name = context.config.sample, {}
-    how = {"rng": noise_seed(sample)} | vars(sample)
+    how = {"rng": noise_seed(sample, free=context.model.free)} | vars(sample)
     plain = to_uint8(context.model.reconstruct(images, **how))
     before = log_odds(net, plain)[:, kept]
     for target, (name, step) in enumerate(zip(found.names, found.steps, strict=True)):

@@ -8,6 +8,9 @@ signal-to-noise ratio, lambda dt = -d SNR, so that with e = t_min
 and the last term, the little that is left at e, is at most the entropy of a Gaussian with the error
 of D at e. Then I(x_0; z) = h(x_0) - h(x_0 | z) is at least h(x_0) minus the right-hand side.
 
+On a bridge x_t holds nothing at T that z does not. A free x_T, as DiffAE's, holds I(x_0; x_T | z),
+at most SNR_T E|x_0|^2 / 2, which is added; with this the bound is the same, and the two compare.
+
 Pixels have 256 levels, so densities need dequantisation: uniform noise of one level is added.
 
 Source: DBAE, Theorems 1 and 2; the I-MMSE relation (Guo et al., 2005).
@@ -21,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from dbae_jax.api import DBAE
-from dbae_jax.bridge import marginal_sample
+from dbae_jax.bridge import is_free, marginal_sample
 from dbae_jax.evaluators.context import Context, Suite, always
 from dbae_jax.precond import Bridge
 from dbae_jax.results import Measured, score
@@ -41,7 +44,7 @@ class LossOverTime:
     Row: an image; column: one of N equal cells of log SNR, from T down to e. t: [B, N], drawn in
     its cell for each image. snr_step: [B, N], the part of the SNR's range that it stands for.
     error: [B, N], squared error of D, summed over the image's dimensions. weight: [B, N], of the
-    training loss. error_at_e: [B]. dimensions: H W C.
+    training loss. error_at_e: [B]. at_end: [B], nats that a free x_T may hold. dimensions: H W C.
     """
 
     t: np.ndarray
@@ -49,6 +52,7 @@ class LossOverTime:
     error: np.ndarray
     weight: np.ndarray
     error_at_e: np.ndarray
+    at_end: np.ndarray
     dimensions: int
 
     @property
@@ -72,7 +76,7 @@ def loss_over_time(
     Args:
       model_fn: unclipped denoiser.
       x_0: [B, H, W, C] in [-1, 1], held out and dequantised.
-      x_T: [B, H, W, C], endpoints of the codes.
+      x_T: [B, H, W, C], endpoints of the codes; free ones may be anything.
       z: [B, D].
       bridge: schedule and scalings.
       points: number of cells, N.
@@ -86,6 +90,7 @@ def loss_over_time(
         return np.sum(difference**2, axis=(1, 2, 3))
 
     ends = _log_snr(schedule, np.array([schedule.t_max, schedule.t_min]))
+    snr_free = np.exp(ends[0]) if is_free(schedule) else 0.0
     cell = (ends[1] - ends[0]) / points
     places = ends[0] + cell * (np.arange(points) + rng.uniform(size=(len(x_0), points)))
     t = invert_falling(lambda t: _log_snr(schedule, t), places, schedule.t_min, schedule.t_max)
@@ -95,6 +100,7 @@ def loss_over_time(
         error=np.stack([error_at(column) for column in t.T], axis=1),
         weight=np.asarray(bridge.at(t).weight),
         error_at_e=error_at(np.full(len(x_0), schedule.t_min)),
+        at_end=0.5 * snr_free * np.sum(x_0**2, axis=(1, 2, 3)),
         dimensions=math.prod(x_0.shape[1:]),
     )
 
@@ -104,7 +110,7 @@ def entropy_bound(measured: LossOverTime) -> tuple[float, float]:
 
     Every image has times and noises of its own, so the standard error over images covers them too.
     """
-    path = 0.5 * np.sum(measured.error * measured.snr_step, axis=1)
+    path = measured.at_end + 0.5 * np.sum(measured.error * measured.snr_step, axis=1)
     left, half = measured.error_at_e, 0.5 * measured.dimensions
     entropy = half * math.log(2 * math.pi * math.e * left.mean() / measured.dimensions)
     # Linearised: how much each image moves the logarithm of the mean.
@@ -117,7 +123,7 @@ def measure(model: DBAE, images: np.ndarray, *, points: int, seed: int = 0) -> L
     rng = np.random.default_rng([seed, 0])
     x_0 = LEVEL * (images + rng.uniform(size=images.shape)) - 1
     z = model.encode(x_0, rng=seed if model.config.model.stochastic else None)
-    x_T = model.endpoint(z)
+    x_T = np.zeros_like(x_0) if model.free else model.endpoint(z)  # a free one: times A = 0
     return loss_over_time(model.denoise, x_0, x_T, z, model.bridge, points=points, seed=seed)
 
 

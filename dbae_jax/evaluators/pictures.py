@@ -41,7 +41,8 @@ def interpolation(
     for first, second in different(labels, len(images), pairs):
         weights = np.linspace(0, 1, points, dtype=np.float32)[:, None]
         line = (1 - weights) * z[first] + weights * z[second]
-        decoded = model.decode(line, rng=noise_seed(sample), **vars(sample))
+        seed = noise_seed(sample, free=model.free)
+        decoded = model.decode(line, rng=seed, **vars(sample))
         rows.append(np.concatenate([real[[first]], decoded, real[[second]]]))
     if rows:  # images of one class alone make no pair
         save_grid(path, rows)
@@ -53,12 +54,12 @@ def trajectories(
     """Writes two rows an image: the ODE's states from x_T (left) to x_0, then the SDE's.
 
     Columns are times evenly spread over the steps; the last one is the image itself. The SDE is
-    the Markov bridge (dbim with eta = 1). The paper's figure 5.
+    the Markov bridge (dbim with eta = 1), both from one x_T. The paper's figure 5.
     """
     z, grid = model.encode(images), {"steps": steps, "grid": "uniform"}
     walks = {
-        "ODE": model.trajectory(z, sampler="dbim", **grid),
-        "SDE": model.trajectory(z, rng=0, sampler="dbim", eta=1.0, boot=True, **grid),
+        "ODE": model.trajectory(z, rng=0, sampler="dbim", **grid),
+        "SDE": model.trajectory(z, rng=0, sampler="dbim", eta=1.0, boot=not model.free, **grid),
     }
     at = np.linspace(0, steps, columns).round().astype(int)
     figure = Figure(figsize=(columns + 1, 2 * len(images)), layout="compressed")
@@ -121,6 +122,18 @@ def samplers(path: pathlib.Path, rows: list[dict]) -> None:
     panels[1, 0].set_ylabel("SSIM")
     panels[0, -1].legend(fontsize=8)
     _save(figure, path, dpi=100)
+
+
+def labelled_rows(path: pathlib.Path, rows: dict[str, np.ndarray]) -> None:
+    """Writes rows of images [columns, H, W, C] in [-1, 1], each with its name on the left."""
+    columns = len(next(iter(rows.values())))
+    figure = Figure(figsize=(columns + 2, len(rows)), layout="compressed")
+    axes = figure.subplots(len(rows), columns, squeeze=False)
+    for cells, (name, images) in zip(axes, rows.items(), strict=True):
+        cells[0].set_ylabel(name, rotation=0, ha="right", va="center")
+        for cell, image in zip(cells, images, strict=True):
+            _show(cell, image, "")
+    _save(figure, path, dpi=80)
 
 
 def _save(figure: Figure, path: pathlib.Path, *, dpi: int) -> None:

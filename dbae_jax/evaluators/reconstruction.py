@@ -36,14 +36,15 @@ LOWER_IS_BETTER = ("mse", "mse_8bit", "lpips")
 log = logging.getLogger(__name__)
 
 
-def noise_seed(sample: SampleConfig) -> int | None:
-    """Returns the seed of evaluations with samplers that draw noise, None for those that do not."""
-    return 0 if Plan(**vars(sample)).needs_noise else None
+def noise_seed(sample: SampleConfig, *, free: bool = False) -> int | None:
+    """Returns the seed of evaluations that draw noise, in the sampler or a free x_T; or None."""
+    return 0 if free or Plan(**vars(sample)).needs_noise else None
 
 
 def reconstruct(model: DBAE, images: np.ndarray, sample: SampleConfig) -> np.ndarray:
     """Returns reconstructions [N, H, W, C] in [-1, 1]."""
-    return model.reconstruct(images, rng=noise_seed(sample), **vars(sample))
+    seed = noise_seed(sample, free=model.free)
+    return model.reconstruct(images, rng=seed, **vars(sample))
 
 
 def mse(model: DBAE, images: np.ndarray, sample: SampleConfig) -> float:
@@ -68,9 +69,9 @@ def pca_mse(pca: PCA, images: np.ndarray) -> float:
 
 def picture_rows(model: DBAE, images: np.ndarray, sample: SampleConfig) -> list[np.ndarray]:
     """Returns rows for `images.grid`: inputs, their endpoints x_T, reconstructions."""
-    z = model.encode(images)
-    x_T = model.endpoint(z)
-    again = model.decode(z, x_T, rng=noise_seed(sample), **vars(sample))
+    z, seed = model.encode(images), noise_seed(sample, free=model.free)
+    x_T = model.draw_x_T(len(z), seed) if model.free else model.endpoint(z)
+    again = model.decode(z, x_T, rng=seed, **vars(sample))
     return [np.asarray(to_float(images)), x_T, again]
 
 
@@ -125,8 +126,8 @@ SUITE = Suite(always, settings, measure)
 
 def _num_seeds(context: Context) -> int:
     section = context.config.eval
-    draws = noise_seed(context.config.sample) is not None or section.sample_codes
-    return section.seeds if draws else 1
+    seed = noise_seed(context.config.sample, free=context.model.free)
+    return section.seeds if seed is not None or section.sample_codes else 1
 
 
 def _num_train_images(context: Context) -> int:

@@ -1,4 +1,4 @@
-"""The three networks together: one flax module, and the pure functions that others call."""
+"""The networks together: one flax module, and the pure functions that others call."""
 
 import dataclasses
 
@@ -14,23 +14,32 @@ Variables = dict  # {"params": tree of weights, "stats": tree of running statist
 
 
 class AutoEncoder(nn.Module):
-    """Encoder, endpoint decoder and U-Net; their weights lie under those three names."""
+    """Encoder, endpoint decoder and U-Net; their weights lie under those three names.
+
+    `decoder` None: x_T is free. Then `endpoint` gives zeros, which the bridge multiplies by 0 and
+    the U-Net does not see, so that whoever calls need not know.
+    """
 
     encoder: Encoder
-    decoder: Decoder
+    decoder: Decoder | None
     unet: UNet
 
     def encode(self, x_0: jax.Array) -> Code:
         return self.encoder(x_0)
 
     def endpoint(self, z: jax.Array, *, train: bool) -> jax.Array:
+        if self.decoder is None:
+            size = self.unet.image_size
+            return jnp.zeros((len(z), size, size, self.unet.out_channels))
         return self.decoder(z, train=train)
 
     def network(self, x: jax.Array, c_noise: jax.Array, z: jax.Array, *, train: bool) -> jax.Array:
+        if self.decoder is None:
+            x = x[..., : self.unet.out_channels]
         return self.unet(x, c_noise, z, train=train)
 
     def __call__(self, x_0: jax.Array, c_noise: jax.Array) -> jax.Array:
-        """Runs all three once: what initialisation and cost estimates need."""
+        """Runs all of them once: what initialisation and cost estimates need."""
         z = self.encode(x_0).mean
         x_T = self.endpoint(z, train=False)
         return self.network(jnp.concatenate([x_0, x_T], axis=-1), c_noise, z, train=False)
@@ -53,9 +62,9 @@ class Networks:
 
     def init(self, key: jax.Array) -> Variables:
         """Draws weights and first running statistics."""
-        encoder, decoder = self.module.encoder, self.module.decoder
-        x_0 = jnp.zeros((1, encoder.image_size, encoder.image_size, decoder.channels))
-        return self.module.init(key, x_0, jnp.zeros(1))
+        unet = self.module.unet
+        x_0 = jnp.zeros((1, unet.image_size, unet.image_size, unet.out_channels))
+        return {"stats": {}} | self.module.init(key, x_0, jnp.zeros(1))
 
     def encode(self, variables: Variables, x_0: jax.Array) -> Code:
         """Returns q(z | x_0) for x_0: [B, H, W, C] in [-1, 1]."""
@@ -68,7 +77,7 @@ class Networks:
     def endpoint_train(self, variables: Variables, z: jax.Array) -> tuple[jax.Array, dict]:
         """Returns x_T with the batch's statistics, and the running statistics after it."""
         x_T, moved = self._apply(variables, z, method="endpoint", train=True, mutable=["stats"])
-        return x_T, moved["stats"]
+        return x_T, moved.get("stats", {})
 
     def network(
         self,

@@ -58,7 +58,8 @@ def interpolation(
       points: codes on a line, its ends among them.
     """
     ends = (images[[pair[i] for pair in pairs]] for i in range(2))
-    decoded = model.interpolate(*ends, points, rng=noise_seed(sample), **vars(sample))
+    seed = noise_seed(sample, free=model.free)
+    decoded = model.interpolate(*ends, points, rng=seed, **vars(sample))
     groups = []
     for i, frames in enumerate(decoded):
         first, second = (strip(_real(images[[j]])) for j in pairs[i])
@@ -91,9 +92,10 @@ def edits(
     """
     places = tuple(f"scale {scale:+.2g}" if scale else "scale 0" for scale in scales)
     start, how = int(np.argmin(np.abs(scales))), vars(sample)
+    seed = noise_seed(sample, free=model.free)
     films = []
     for i, (name, step) in enumerate(zip(directions.names, directions.steps, strict=True)):
-        decoded = model.edit(images, step, scales, rng=noise_seed(sample), **how)
+        decoded = model.edit(images, step, scales, rng=seed, **how)
         moved = tuple(
             Picture(strip(frames), f"Held-out image {j + 1}, edited towards {name}")
             for j, frames in enumerate(decoded)
@@ -116,8 +118,8 @@ def trajectories(model: DBAE, images: np.ndarray, *, steps: int, every: int) -> 
     """
     z, grid = model.encode(images), {"steps": steps, "grid": "uniform", "sampler": "dbim"}
     walks = {
-        "ODE": model.trajectory(z, **grid),
-        "SDE": model.trajectory(z, rng=0, eta=1.0, boot=True, **grid),
+        "ODE": model.trajectory(z, rng=0, **grid),
+        "SDE": model.trajectory(z, rng=0, eta=1.0, boot=not model.free, **grid),
     }
     groups = tuple(
         (

@@ -36,9 +36,9 @@ def reconstructions(
     model: DBAE, images: np.ndarray, sample: SampleConfig, *, first: int, worst: int
 ) -> Reconstructions:
     """Reconstructs images, uint8 [N, S, S, C]; errors are of pixels in [0, 1]."""
-    z = model.encode(images)
-    x_T = model.endpoint(z)
-    again = model.decode(z, x_T, rng=noise_seed(sample), **vars(sample))
+    z, seed = model.encode(images), noise_seed(sample, free=model.free)
+    x_T = model.draw_x_T(len(z), seed) if model.free else model.endpoint(z)
+    again = model.decode(z, x_T, rng=seed, **vars(sample))
     real = np.asarray(to_float(images))
     errors = np.mean(((np.asarray(again, np.float64) - real) / 2) ** 2, axis=(1, 2, 3))
     last = np.argsort(-errors, kind="stable")[:worst]

@@ -1,0 +1,411 @@
+"""DiffAE, the model whose x_T is free: its diffusion, DDIM both ways, its loss, and in Python."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import diffae_celeba, diffae_digits, diffae_shapes, digits
+from dbae_jax import (
+    benchmark,
+    bridge,
+    build,
+    checkpoint,
+    describe,
+    free_end,
+    images,
+    losses,
+    sampler_tables,
+    samplers,
+    state_dict,
+    time_grids,
+    train,
+    workdir,
+)
+from dbae_jax.api import DBAE
+from dbae_jax.config import from_config_dict, from_dict, to_dict, upgrade
+from dbae_jax.errors import CheckpointError, ConfigError, DataError
+from dbae_jax.evaluators import information, pictures, reconstruction
+from dbae_jax.precond import Bridge
+from dbae_jax.samplers import Plan
+from dbae_jax.schedules import VE, VP, Free
+from tests import gaussian_world, tiny
+
+NOISE = VP(beta_d=19.9)
+FREE = Free(NOISE)
+SCHEDULES = {"vp": FREE, "ve": Free(VE())}
+schedules = pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
+OVERRIDES = {"bridge.endpoint": "free", "bridge.beta_d": 19.9}
+
+
+# --- the diffusion --------------------------------------------------------------------------
+
+
+@schedules
+def test_the_marginal_is_the_diffusion_s_and_nothing_pulls_at_the_end(schedule):
+    t = np.geomspace(schedule.t_min, schedule.t_max, 9)
+    A, B, C = bridge.marginal_coefficients(schedule, t)
+    np.testing.assert_array_equal(A, 0)
+    np.testing.assert_array_equal(B, schedule.diffusion.alpha(t))
+    np.testing.assert_array_equal(C, schedule.diffusion.variance(t))
+    x_t, x_T = np.random.default_rng(0).normal(size=(2, 9, 2, 2, 1))
+    np.testing.assert_array_equal(bridge.h_transform(schedule, t, x_t, x_T), 0)
+    assert bridge.is_free(schedule) and not bridge.is_free(schedule.diffusion)
+
+
+def test_the_bridge_tends_to_it_as_its_end_loses_all_signal():
+    """At fixed t < T the pinned marginal's distance to the free one vanishes with SNR_T."""
+    t, distances = np.array([0.01, 0.2, 0.5]), []
+    for beta_d in (5.0, 19.9, 60.0):
+        pinned = VP(beta_d=beta_d)
+        there = np.array(bridge.marginal_coefficients(pinned, t))
+        here = np.array(bridge.marginal_coefficients(Free(pinned), t))
+        distances.append(np.abs(there - here).max() / np.sqrt(pinned.snr_end()))
+    assert distances[0] < 1 and distances[1] < 4 and distances[2] < 50  # while SNR_T falls by 1e12
+
+
+@schedules
+def test_scalings_are_edm_s(schedule):
+    """c_skip and so on of EDM, table 1, for x_t / a_t = x_0 + sigma n and c_in / a_t."""
+    t = np.geomspace(schedule.t_min, schedule.t_max, 9)
+    at, a = Bridge(schedule).at(t), schedule.alpha(t)
+    sigma, data = np.sqrt(schedule.variance(t)) / a, 0.5
+    np.testing.assert_allclose(at.c_skip * a, data**2 / (sigma**2 + data**2), rtol=1e-10)
+    np.testing.assert_allclose(at.c_out, sigma * data / np.hypot(sigma, data), rtol=1e-10)
+    np.testing.assert_allclose(at.c_in * a, 1 / np.hypot(sigma, data), rtol=1e-10)
+
+
+# --- DDIM -----------------------------------------------------------------------------------
+
+
+def _run(table, x, denoise_fn, *, clip=True):
+    with jax.enable_x64(True):
+        out, _ = samplers.integrate(denoise_fn, jnp.asarray(x, jnp.float64), table, clip=clip)
+        return np.asarray(out)
+
+
+@schedules
+@pytest.mark.parametrize("grid", ["uniform", "lambda"])
+def test_steps_are_ddim_s(schedule, grid):
+    """x_t = a_t D + sqrt(s_t^2 - w^2) eps + w noise with eps = (x_s - a_s D) / s_s, DDIM's w."""
+    x = np.random.default_rng(0).normal(size=(1, 2, 2, 1)) * free_end.end_scale(schedule)
+    D, noise = 0.3, np.random.default_rng(1).normal(size=x.shape)
+    for eta in (0.0, 0.7):
+        table = Plan("dbim", 6, grid, eta=eta).table(Bridge(schedule))
+        times = [*table.at.t, 0.0]
+        assert table.nfe == 6 and times[0] == schedule.t_max
+        for i in range(6):
+            row = jax.tree.map(lambda column: column[i : i + 1], table)  # noqa: B023
+            moved = row.w_x * x + row.w_D * D
+            if eta and times[i + 1] > 0:
+                moved = moved + row.w_noise * noise
+            a, s2 = (
+                [np.float64(f(np.float64(t))) for t in times[i : i + 2]]
+                for f in (schedule.alpha, schedule.variance)
+            )
+            w = eta * np.sqrt(s2[1] * (1 - a[0] ** 2 * s2[1] / (s2[0] * a[1] ** 2)))
+            if isinstance(schedule.diffusion, VP):  # as DDIM, eq. (16), has it
+                ddim = eta * np.sqrt(s2[1] / s2[0] * (1 - a[0] ** 2 / a[1] ** 2))
+                assert w == pytest.approx(ddim, rel=1e-6)
+            want = a[1] * D + np.sqrt(s2[1] - w**2) * (x - a[0] * D) / np.sqrt(s2[0])
+            np.testing.assert_allclose(x + moved, want + w * noise, rtol=1e-9, atol=1e-9)
+
+
+def _world(schedule, count=40):
+    """A Gaussian world with codes, exact denoiser, and images as single pixels of 3 colours."""
+    world, rng = gaussian_world.make_world(4), np.random.default_rng(3)
+    x_0, z = world.sample(rng, count)
+    return world, x_0, z, gaussian_world.make_denoise_fn(world, schedule, z)
+
+
+@pytest.mark.parametrize("plan", ["euler", "heun", "dbim", "multistep2", "multistep3"])
+def test_every_sampler_follows_the_exact_flow(plan):
+    world, _, z, denoise_fn = _world(FREE)
+    x_T, e = np.random.default_rng(4).normal(size=(40, 3)), np.float64(FREE.t_min)
+    exact = world.denoiser(FREE)(e, world.flow(FREE, np.float64(1.0), e, x_T, z), z)
+    errors = [
+        np.abs(
+            _run(Plan(plan, steps, "lambda").table(Bridge(FREE)), x_T[:, None, None], denoise_fn)
+            - exact[:, None, None]
+        ).max()
+        for steps in (20, 80)
+    ]
+    assert errors[1] < 0.01 and errors[1] < 0.35 * errors[0]
+
+
+def test_the_markov_sampler_draws_the_data_s_distribution():
+    """eta = 1 from x_T ~ N(0, I): mean and covariance of x_0 given one code, weak order 1."""
+    world, _, z, _ = _world(FREE)
+    codes = np.broadcast_to(z[:1], (5_000, 4))
+    denoise_fn = gaussian_world.make_denoise_fn(world, FREE, codes)
+    table = Plan("dbim", 300, "lambda", eta=1.0).table(Bridge(FREE))
+    x_T = np.random.default_rng(5).normal(size=(5_000, 1, 1, 3))
+    keys = jax.random.split(jax.random.key(0), 5_000)
+    with jax.enable_x64(True):
+        noise_fn = samplers.example_noise_fn(keys, (1, 1, 3))
+        drawn = samplers.integrate(denoise_fn, jnp.asarray(x_T), table, noise_fn)[0]
+    posterior = world.posterior
+    cov = posterior.vectors @ np.diag(posterior.values) @ posterior.vectors.T
+    drawn = np.asarray(drawn)[:, 0, 0]
+    np.testing.assert_allclose(drawn.mean(axis=0), posterior.code_mean(z[:1])[0], atol=3e-3)
+    np.testing.assert_allclose(np.cov(drawn.T), cov, atol=0.08 * cov.max())
+
+
+@pytest.mark.parametrize("grid", ["lambda", "karras"])
+def test_inversion_finds_the_end_of_the_exact_flow(grid):
+    world, x_0, z, denoise_fn = _world(FREE)
+    exact = world.flow(FREE, np.float64(FREE.t_min), np.float64(FREE.t_max), x_0, z)[:, None, None]
+    errors = []
+    for steps in (100, 400):
+        table = free_end.inversion(Bridge(FREE), steps, grid)
+        assert table.nfe == steps and table.at.t[0] == pytest.approx(FREE.t_min)
+        errors.append(np.abs(_run(table, x_0[:, None, None], denoise_fn, clip=False) - exact).max())
+    assert errors[1] < 0.1 and errors[1] < 0.35 * errors[0]  # first order
+
+
+def test_round_trips_close_as_steps_grow():
+    _, x_0, _, denoise_fn = _world(FREE)
+    x, errors = x_0[:, None, None], []
+    for steps in (10, 40, 160):
+        start = free_end.initial_state(x, FREE)
+        x_T = _run(free_end.inversion(Bridge(FREE), steps, "lambda"), start, denoise_fn, clip=False)
+        again = _run(Plan("dbim", steps, "lambda").table(Bridge(FREE)), x_T, denoise_fn)
+        errors.append(np.abs(again - x).max())
+    assert errors[2] < 0.4 * errors[1] < 0.16 * errors[0] and errors[2] < 0.01
+
+
+def test_times_of_an_inversion_are_checked():
+    with pytest.raises(ValueError, match="pinned"):
+        sampler_tables.inversion_table(Bridge(VP()), np.array([0.1, 1.0]))
+    for times in ([0.0, 1.0], [0.1, 0.9], [0.5, 0.2, 1.0], [1.0], [0.1, np.nan, 1.0]):
+        with pytest.raises(ValueError, match="must rise from above 0 to T = 1"):
+            sampler_tables.inversion_table(Bridge(FREE), np.array(times))
+
+
+def test_a_free_end_needs_no_boot_and_drifts_start_at_it():
+    with pytest.raises(ValueError, match="boot=True: x_T is free"):
+        Plan("dbim", 5, boot=True).table(Bridge(FREE))
+    for sampler in ("euler", "heun"):
+        assert Plan(sampler, 5).table(Bridge(FREE)).at.t[0] == FREE.t_max
+    grid = time_grids.uniform_lambda(FREE, 6, start=1.0)
+    np.testing.assert_allclose(np.diff(bridge.lambda_of(FREE, grid[:-1]), 2), 0, atol=1e-9)
+
+
+# --- the loss and the bound -----------------------------------------------------------------
+
+
+def test_the_loss_is_the_standard_denoising_loss_of_z_and_x_t_alone():
+    """By hand: x_t = a x_0 + s n, D = c_skip x_t + c_out F(c_in x_t, 250 ln t, z)."""
+    config = tiny.config(**OVERRIDES)
+    networks, variables = build.make_networks(config), tiny.variables(config)
+    x_0 = images.to_float(jnp.asarray(tiny.images(4)))
+    model_bridge = build.make_bridge(config.bridge)
+    drawn = losses.draw(jax.random.key(1), x_0.shape, 8, model_bridge)._replace(dropout_key=None)
+    loss_fn = functools.partial(losses.bridge_loss, networks, model_bridge, train=True)
+    terms = jax.jit(loss_fn)(variables, x_0, drawn)
+
+    t = np.float64(drawn.t)[:, None, None, None]
+    a = np.exp(-19.9 * t**2 / 4 - 0.1 * t / 2)
+    s = np.sqrt(1 - a**2)
+    x_t = np.float32(a * x_0 + s * drawn.noise)
+    total = 0.25 * a**2 + s**2
+    parts = {name: {"params": variables["params"][name]} for name in ("encoder", "unet")}
+    z = jax.jit(networks.module.encoder.apply)(parts["encoder"], x_0).mean
+    scaled = jnp.float32(x_t / np.sqrt(total))
+    F = jax.jit(networks.module.unet.apply)(parts["unet"], scaled, 250 * jnp.log(drawn.t), z)
+    D = 0.25 * a / total * x_t + 0.5 * s / np.sqrt(total) * F
+    error = np.mean((D - x_0) ** 2, axis=(1, 2, 3))
+    np.testing.assert_allclose(terms.x_0_error, error, rtol=1e-4)
+    weight = (4 + (a / s) ** 2)[:, 0, 0, 0]  # 1 / s0^2 + SNR
+    np.testing.assert_allclose(terms.weighted, weight * error, rtol=1e-4)
+    assert terms.stats == {}
+
+
+def test_the_information_bound_is_tight_and_the_same_as_a_bridge_s():
+    """h(x_0 | z) is the world's, whichever diffusion measures it: the free end's part is added."""
+    world, rng = gaussian_world.make_world(4), np.random.default_rng(7)
+    x_0, z = world.sample(rng, 4000)
+    wide = Free(VP())  # SNR_T = 0.5: the part at the end counts
+    exact = world.entropy_given(VP(), 1.0)
+    values = {}
+    for name, schedule in {"free": FREE, "wide": wide, "bridge": VP()}.items():
+        denoise_fn = gaussian_world.make_denoise_fn(world, schedule, z)
+        model_bridge = Bridge(schedule)
+
+        def model_fn(x_t, t, x_T, z):
+            with jax.enable_x64(True):
+                at = model_bridge.at(jnp.asarray(t))  # noqa: B023
+                return np.asarray(denoise_fn(jnp.asarray(x_t), at, jnp.asarray(x_T)))  # noqa: B023
+
+        x_T = world.decoder(z) if name == "bridge" else np.zeros_like(x_0)
+        measured = information.loss_over_time(
+            model_fn, x_0[:, None, None], x_T[:, None, None], z, model_bridge, points=60
+        )
+        values[name] = information.entropy_bound(measured)
+        values[name, "at end"] = measured.at_end.mean()
+    for name in ("free", "bridge"):
+        nats, error = values[name]
+        assert nats == pytest.approx(exact, abs=4 * error) and error < 0.1
+    nats, error = values["wide"]
+    held = world.information_at(wide, 1.0)  # I(x_0; x_T | z), which the bound at T covers
+    assert values["wide", "at end"] >= held > 5e-4
+    assert nats - values["wide", "at end"] + held == pytest.approx(exact, abs=4 * error)
+    assert values["bridge", "at end"] == 0 and 0 < values["free", "at end"] < 1e-3
+
+
+# --- configs and the networks ---------------------------------------------------------------
+
+
+def test_configs_differ_from_dbae_s_in_the_end_alone():
+    own, base = (to_dict(from_config_dict(m.get_config())) for m in (diffae_digits, digits))
+    assert own["bridge"] == base["bridge"] | {"endpoint": "free", "beta_d": 19.9}
+    assert {k: v for k, v in own.items() if k != "bridge"} == {
+        k: v for k, v in base.items() if k != "bridge"
+    }
+    for module in (diffae_shapes, diffae_celeba):
+        config = from_config_dict(module.get_config())
+        assert bridge.is_free(build.make_bridge(config.bridge).schedule)
+
+
+def test_only_the_endpoint_decoder_and_its_input_are_gone():
+    shapes = {}
+    for kind, overrides in {"dbae": {}, "diffae": OVERRIDES}.items():
+        networks = build.make_networks(tiny.config(**overrides))
+        shapes[kind] = jax.eval_shape(networks.init, jax.random.key(0))
+    assert set(shapes["diffae"]["params"]) == {"encoder", "unet"} and not shapes["diffae"]["stats"]
+    size = lambda tree: jax.tree.map(lambda leaf: leaf.shape, tree)  # noqa: E731
+    assert size(shapes["diffae"]["params"]["encoder"]) == size(shapes["dbae"]["params"]["encoder"])
+    unet, its = (size(shapes[kind]["params"]["unet"]) for kind in ("dbae", "diffae"))
+    assert unet["conv_in"].pop("kernel") == (3, 3, 2, 32)
+    assert its["conv_in"].pop("kernel") == (3, 3, 1, 32)
+    assert unet == its
+
+
+def test_configs_that_cannot_work_are_refused():
+    with pytest.raises(ConfigError, match=r"SNR_T at most 0.001, and here it is 0.5"):
+        build.make_bridge(tiny.config(**{"bridge.endpoint": "free"}).bridge)
+    with pytest.raises(ConfigError, match="endpoint='none' is not allowed"):
+        tiny.config(**{"bridge.endpoint": "none"})
+    with pytest.raises(ConfigError, match=r"sample\.boot=True is not allowed"):
+        tiny.config(**OVERRIDES, **{"sample.boot": True})
+    build.make_bridge(tiny.config(**{"bridge.endpoint": "free", "bridge.schedule": "ve"}).bridge)
+
+
+def test_configs_saved_before_the_key_mean_a_decoded_end():
+    saved = to_dict(tiny.config())
+    del saved["bridge"]["endpoint"]
+    assert from_dict(upgrade(saved)) == tiny.config()
+
+
+def test_what_needs_an_endpoint_decoder_says_so():
+    config = tiny.config(**OVERRIDES, **{"model.encoder.pool": "mean"})
+    networks = build.make_networks(config)
+    with pytest.raises(CheckpointError, match="no counterpart in the authors' state dicts"):
+        state_dict.entries(networks.module, jax.eval_shape(networks.init, jax.random.key(0)))
+    with pytest.raises(ConfigError, match="endpoint is not allowed: it must be among encode, den"):
+        benchmark.benchmark(config, ["endpoint"], seconds=0.0)
+    assert "decoder " not in describe.describe(config)
+
+
+# --- training, and the model in Python ------------------------------------------------------
+
+
+def test_training_goes_on_where_it_stopped(tmp_path, caplog):
+    config = tiny.config(**OVERRIDES, **{"train.num_steps": 2, "checkpoint.every_steps": 1})
+    one = dataclasses.replace(config, train=dataclasses.replace(config.train, num_steps=1))
+    train.train(one, tmp_path / "run")
+    with caplog.at_level("INFO", logger="dbae_jax"):
+        state = train.train(config, tmp_path / "run")
+    assert "Going on from step 1" in caplog.text
+    assert checkpoint.steps(tmp_path / "run") == [1, 2] and int(state.step) == 2
+    first, second = (workdir.load(tmp_path / "run", "raw", step) for step in (1, 2))
+    jax.tree.map(np.testing.assert_array_equal, second.variables, jax.device_get(state.variables))
+    kernels = [run.variables["params"]["unet"]["conv_out"]["kernel"] for run in (first, second)]
+    assert np.abs(kernels[0]).max() > 0 and not np.array_equal(*kernels)
+    with pytest.raises(ConfigError, match=r"bridge.endpoint \('free' there, 'decoded' now\)"):
+        workdir.resume(tmp_path / "run", tiny.config(), None)
+
+
+@pytest.fixture(scope="module")
+def model():
+    config = tiny.config(**OVERRIDES)
+    return DBAE(config, tiny.variables(config))
+
+
+def test_x_T_is_drawn_from_rng_an_example_a_key(model):
+    z = model.encode(tiny.images(10))  # batches of 8
+    drawn = model.draw_x_T(10, 3)
+    again = model.decode(z, rng=3, steps=3)
+    np.testing.assert_array_equal(model.decode(z, drawn, steps=3), again)
+    np.testing.assert_array_equal(model.decode(z[:2], rng=3, steps=3), again[:2])
+    assert not np.allclose(model.decode(z, rng=4, steps=3), again)
+    keys, order = jax.random.split(jax.random.key(0), 10), np.array([5, 1])
+    np.testing.assert_array_equal(model.draw_x_T(2, keys[order]), model.draw_x_T(10, keys)[order])
+    many = model.draw_x_T(400, 0)
+    assert many.std() == pytest.approx(1, abs=0.01) and many.mean() == pytest.approx(0, abs=0.01)
+    walked = model.trajectory(z[:2], rng=3, sampler="dbim", eta=1.0, steps=3)
+    assert walked.path.shape == (4, 2, 16, 16, 1)
+    np.testing.assert_array_equal(walked.path[0], np.clip(drawn[:2], -1, 1))
+    assert not np.allclose(walked.x_0, again[:2])  # the sampler's noise is another than x_T
+
+
+def test_evaluation_and_pictures_draw_their_x_T(model, tmp_path):
+    shown, sample = tiny.images(3), model.config.sample
+    rows = reconstruction.picture_rows(model, shown, sample)
+    np.testing.assert_array_equal(rows[1], model.draw_x_T(3, 0))
+    np.testing.assert_array_equal(rows[2], reconstruction.reconstruct(model, shown, sample))
+    measured = information.measure(model, shown, points=2)
+    assert np.isfinite(information.entropy_bound(measured)).all()
+    pictures.trajectories(tmp_path / "walk.png", model, shown[:1], columns=3, steps=4)
+    labels = np.arange(3)
+    pictures.interpolation(tmp_path / "line.png", model, shown, labels, sample, pairs=1, points=2)
+    assert all((tmp_path / name).stat().st_size > 500 for name in ("walk.png", "line.png"))
+
+
+def test_inferred_ends_lead_back(model):
+    images_, errors = tiny.images(3), []
+    z = model.encode(images_)
+    for steps in (4, 64):
+        x_T = model.invert(images_, z, steps=steps)
+        assert x_T.shape == images_.shape and np.abs(x_T).max() > 1  # not clipped
+        again = model.decode(z, x_T, steps=steps)
+        errors.append(np.abs(again - (images_ / 127.5 - 1)).mean())
+    assert errors[1] < 0.3 * errors[0]
+    np.testing.assert_array_equal(model.invert(images_, steps=4), model.invert(images_, z, steps=4))
+
+
+def test_ve_draws_noise_of_its_own_size():
+    config = tiny.config(**{"bridge.endpoint": "free", "bridge.schedule": "ve"})
+    ve = DBAE(config, {})  # no networks are run
+    assert ve.draw_x_T(100, 0).std() == pytest.approx(80, rel=0.02)
+
+
+X, Z = np.zeros((2, 16, 16, 1), np.float32), np.zeros((2, 8), np.float32)
+WRONG = {
+    "endpoint": (lambda m: m.endpoint(Z), "not decoded from z: draw it, with draw_x_T or rng"),
+    "no x_T": (lambda m: m.decode(Z), "x_T of this model is free"),
+    "no rng": (lambda m: m.draw_x_T(2, None), "x_T of this model is free"),
+    "boot": (lambda m: m.decode(Z, rng=0, boot=True), "boot=True: x_T is free"),
+    "steps": (lambda m: m.invert(X, steps=1), "steps=1: inferring x_T takes at least 2"),
+    "grid": (lambda m: m.invert(X, grid="cosine"), "one of karras, uniform, power, lambda"),
+    "codes": (lambda m: m.invert(X, Z[:1]), "a code an image, got 1 for 2"),
+    "images": (lambda m: m.invert(X + 3), r"must lie in \[-1, 1\]"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_calls_get_a_sentence(model, name):
+    call, words = WRONG[name]
+    with pytest.raises(DataError, match=words) as caught:
+        call(model)
+    assert str(caught.value).endswith(".") and "\n" not in str(caught.value)
+
+
+def test_a_decoded_end_is_neither_drawn_nor_inferred():
+    decoded = DBAE(tiny.config(), {})
+    for call in (lambda: decoded.draw_x_T(2, 0), lambda: decoded.invert(X)):
+        with pytest.raises(DataError, match=r"decoded from z, not free: call endpoint\(z\)"):
+            call()
