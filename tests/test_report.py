@@ -238,6 +238,8 @@ def test_attributes_to_edit_are_those_that_codes_tell_best(tmp_path):
 class _Photos:
     """A model of any size whose pictures are a photograph, and noisy ones on the way to it."""
 
+    free = False
+
     def __init__(self, size):
         china = Image.fromarray(load_sample_image("china.jpg")).crop((100, 0, 527, 427))
         photo = np.asarray(china.resize((size, size), Image.Resampling.BILINEAR))

@@ -97,7 +97,7 @@ def edits(
     for i, (name, step) in enumerate(zip(directions.names, directions.steps, strict=True)):
         decoded = model.edit(images, step, scales, rng=seed, **how)
         moved = tuple(
-            Picture(strip(frames), f"Held-out image {j + 1}, edited towards {name}")
+            Picture(strip(frames), f"Test image {j + 1}, edited towards {name}")
             for j, frames in enumerate(decoded)
         )
         label = f"Towards {'class ' * name.isdigit()}{name.replace('_', ' ')}"
