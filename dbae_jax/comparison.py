@@ -27,7 +27,7 @@ from dbae_jax.images import to_float
 
 flags.adopt_module_key_flags(command_line)  # --help shows them
 SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Of the trainings: both models once for each.")
-NUM_IMAGES = flags.DEFINE_integer("num_images", 128, "Held-out; 0: all.", lower_bound=0)
+TEST_IMAGES = flags.DEFINE_integer("test_images", 128, "How many; 0: all.", lower_bound=0)
 DRAWS = flags.DEFINE_integer("draws", 3, "Reconstructions an image by chance.", lower_bound=2)
 EVALUATIONS = flags.DEFINE_list("evaluations", ["5", "20", "100"], "Of the U-Net, a decoding.")
 
@@ -288,7 +288,7 @@ def main(argv: list[str]) -> None:
     # SIGTERM ends it at once, measuring or training: the last checkpoint is where it goes on.
     command_line.start_processes(save_on_sigterm=False)
     with processes.explaining():
-        settings = Settings(NUM_IMAGES.value, DRAWS.value, evaluations)
+        settings = Settings(TEST_IMAGES.value, DRAWS.value, evaluations)
         print(table(compare(config, directory, seeds, settings)))
 
 

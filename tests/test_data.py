@@ -238,7 +238,7 @@ def test_loader_speed_says_what_it_measured(tmp_path):
     command = [sys.executable, "-m", "dbae_jax.data.loader_speed", "--config=configs/digits.py"]
     root = pathlib.Path(__file__).parent.parent
     file = tmp_path / "speed.json"
-    flags = ["--seconds=0.1", f"--json={file}", "--config.data.num_threads=3"]
+    flags = ["--measure_seconds=0.1", f"--json={file}", "--config.data.num_threads=3"]
     ran = subprocess.run([*command, *flags], cwd=root, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
     found = json.loads(file.read_text())

@@ -121,3 +121,16 @@ def test_functions_and_files_fit_on_a_screen():
                 doc = ast.get_docstring(node) or ""
                 length = node.end_lineno - node.lineno + 1 - len(doc.splitlines())
                 assert length <= 45, f"{name}.{node.name}: {length} lines"
+
+
+def test_no_two_modules_define_the_same_flag():
+    """absl keeps one table of flags for all modules that a process imports."""
+    defined = [
+        node.args[0].value
+        for path in FILES.values()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr.startswith("DEFINE_")
+    ]
+    assert len(defined) > 20 and len(defined) == len(set(defined))

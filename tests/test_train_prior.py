@@ -216,7 +216,7 @@ def test_l_pr_of_a_known_posterior_is_its_divergence(monkeypatch):
         "stats": {"mean": jnp.asarray(shift, jnp.float32), "std": jnp.asarray(std, jnp.float32)},
     }
     moved = Codes(codes.mean * std + shift, codes.sigma * std)
-    moved = Codes(*(part.astype(np.float32) for part in moved))
+    moved = Codes(moved.mean.astype(np.float32), moved.sigma.astype(np.float32))
     mesh = sharding.make_mesh(jax.devices()[:1])
     values = train_prior.make_measure(config, moved, mesh)(variables)
     exact = 0.5 * (scale**2 + mean**2 - 1 - 2 * np.log(scale)).sum(axis=1).mean()

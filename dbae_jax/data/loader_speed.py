@@ -1,6 +1,6 @@
 """Measures the loader of a config alone, from source to host batches, without a model.
 
-python -m dbae_jax.data.loader_speed --config=configs/digits.py --seconds=5 --json=speed.json
+python -m dbae_jax.data.loader_speed --config=configs/digits.py --measure_seconds=5 --json=speed.json
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ from dbae_jax.data import pipeline
 from dbae_jax.errors import ConfigError
 
 flags.adopt_module_key_flags(command_line)  # --help shows them
-SECONDS = flags.DEFINE_float("seconds", 5.0, "How long to measure, after the first batch.")
+SECONDS = flags.DEFINE_float("measure_seconds", 5.0, "How long to measure, after the first batch.")
 
 
 def measure(config: Config, seconds: float) -> dict[str, Any]:
