@@ -248,9 +248,11 @@ def test_loader_speed_says_what_it_measured(tmp_path):
     assert found["batch_size"] == 64 and found["data"]["num_threads"] == 3
     assert "digits at 16 pixels, batches of 64, num_threads=3, num_workers=0" in ran.stdout
     assert f"{found['images_per_second']:,.0f} images/s" in ran.stdout
-    ran = subprocess.run([*command, "--seconds=0"], cwd=root, capture_output=True, text=True)
+    ran = subprocess.run(
+        [*command, "--measure_seconds=0"], cwd=root, capture_output=True, text=True
+    )
     assert ran.returncode == 2
-    assert ran.stderr == "error: --seconds=0.0 is not allowed: it must be positive.\n"
+    assert ran.stderr == "error: --measure_seconds=0.0 is not allowed: it must be positive.\n"
 
 
 def test_flips_mirror_half_of_the_images():

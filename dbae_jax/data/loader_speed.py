@@ -1,6 +1,6 @@
 """Measures the loader of a config alone, from source to host batches, without a model.
 
-python -m dbae_jax.data.loader_speed --config=configs/digits.py --measure_seconds=5 --json=speed.json
+python -m dbae_jax.data.loader_speed --config=configs/digits.py --json=speed.json
 """
 
 import dataclasses
@@ -89,7 +89,7 @@ def main(argv: list[str]) -> None:
     """Measures the config that --config names."""
     del argv
     if SECONDS.value <= 0:
-        raise ConfigError(f"--seconds={SECONDS.value} is not allowed: it must be positive.")
+        raise ConfigError(f"--measure_seconds={SECONDS.value} is not allowed: it must be positive.")
     output = command_line.json_path()
     measured = measure(command_line.read_config(), SECONDS.value)
     print(describe(measured))
