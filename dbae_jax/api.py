@@ -46,7 +46,7 @@ class DBAE(Edits, FreeEnd):
         batch_size: int | None = None,
         mesh: jax.sharding.Mesh | None = None,
         step: int | None = None,
-        load_prior: Callable[[], Prior] | None = None,
+        load_prior: Callable[[str], Prior] | None = None,
     ):
         """Wraps variables {"params", "stats"} of the model that a config describes.
 
@@ -60,7 +60,8 @@ class DBAE(Edits, FreeEnd):
             all of them. Of several processes, each makes the same calls with the same arrays and
             gets the whole answer. Default: one device.
           step: of training, that the variables are of.
-          load_prior: gives the prior of the codes, on the same mesh; called when one is needed.
+          load_prior: fingerprint of the weights -> the prior of their codes, on the same mesh;
+            called when one is needed.
         """
         self.config = config
         self.variables = variables
@@ -252,7 +253,7 @@ class DBAE(Edits, FreeEnd):
                 "This model has no latent prior to sample from: train one in its workdir with "
                 "--mode=train_prior, and load the model from there."
             )
-        return self._load_prior()
+        return self._load_prior(self.fingerprint)
 
     def sample(
         self,

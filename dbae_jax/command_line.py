@@ -68,6 +68,11 @@ def config_path() -> str:
     return config_flags.get_config_filename(flags.FLAGS["config"])
 
 
+def overrides() -> dict[str, Any]:
+    """Returns the keys that --config.KEY=VALUE overrides, with the values of now."""
+    return dict(config_flags.get_override_values(flags.FLAGS["config"]))
+
+
 def start_processes(*, save_on_sigterm: bool) -> None:
     """Joins the processes that the flags or the environment name; see `processes.start`."""
     processes.start(

@@ -7,7 +7,6 @@ them back: `sample_files`.
 import json
 import logging
 import pathlib
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -69,8 +68,8 @@ def draw(
     settings = {"seed": seed, "format": file_format, "how": how}
     settings |= drawn_by(model)
     _claim(out, settings)
-    units = list(_missing(out, num, file_format, model.batch_size))
-    for count, indices in enumerate(units):
+    units = processes.from_writer(lambda: _missing(out, num, file_format, model.batch_size))
+    for count, indices in enumerate(map(np.array, units)):
         keys = rngs.per_example(jax.random.key(seed), indices)
         drawn = images.to_uint8(model.sample(len(indices), keys, **how))
         _WRITERS[file_format](out, indices, drawn, seed)
@@ -81,34 +80,47 @@ def draw(
 
 def _claim(out: pathlib.Path, settings: dict[str, Any]) -> None:
     """Records how images are drawn, or refuses a folder of images drawn otherwise."""
+    problem = processes.from_writer(lambda: _claimed_otherwise(out, settings))
+    if problem:
+        raise ConfigError(problem)
+    files.write_json(out / SETTINGS, settings)
+
+
+def _claimed_otherwise(out: pathlib.Path, settings: dict[str, Any]) -> str | None:
+    """Returns why a folder is not for images drawn with these settings, or None."""
     path = out / SETTINGS
     if path.exists():
-        there = json.loads(path.read_text())
+        try:
+            there = json.loads(path.read_text())
+        except ValueError:
+            there = None
+        if not isinstance(there, dict):
+            return f"--out={out} holds a torn {SETTINGS}; name another folder."
         differing = [key for key in settings if there.get(key) != settings[key]]
         if differing:
-            raise ConfigError(
+            return (
                 f"--out={out} holds images drawn with other values of {', '.join(differing)} (see "
                 f"{SETTINGS} there); name another folder."
             )
     elif out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ConfigError(f"--out={out} is no folder of samples; name an empty or a new one.")
-    files.write_json(path, settings)
+        return f"--out={out} is no folder of samples; name an empty or a new one."
+    return None
 
 
-def _missing(
-    out: pathlib.Path, num: int, file_format: str, batch_size: int
-) -> Iterator[np.ndarray]:
-    """Yields the indices of images without a file, in the parts that are drawn at a time."""
+def _missing(out: pathlib.Path, num: int, file_format: str, batch_size: int) -> list[list[int]]:
+    """Returns the indices of images without a file, in the parts that are drawn at a time."""
     if file_format == "npz":
-        for start in range(0, num, sample_files.SHARD):
-            indices = np.arange(start, min(start + sample_files.SHARD, num))
-            there = [sample_files.last_of(path) for path in sample_files.shards(out, start)]
-            if max(there, default=-1) < indices[-1]:
-                yield indices
-        return
-    indices = np.array([i for i in range(num) if not sample_files.picture(out, i).exists()], int)
-    for start in range(0, len(indices), batch_size):
-        yield indices[start : start + batch_size]
+        starts = range(0, num, sample_files.SHARD)
+        parts = [list(range(start, min(start + sample_files.SHARD, num))) for start in starts]
+        return [part for part in parts if _last_drawn(out, part[0]) < part[-1]]
+    indices = [i for i in range(num) if not sample_files.picture(out, i).exists()]
+    return [indices[start : start + batch_size] for start in range(0, len(indices), batch_size)]
+
+
+def _last_drawn(out: pathlib.Path, start: int) -> int:
+    """Returns the index of the last image of the part that begins here; -1 without one."""
+    found = [sample_files.last_of(path) for path in sample_files.shards(out, start)]
+    return max(found, default=-1)
 
 
 def _write_pictures(out: pathlib.Path, indices: np.ndarray, drawn: np.ndarray, seed: int) -> None:

@@ -1,11 +1,13 @@
 """Interpolations and edits of pictures named on the command line, as files.
 
 Each call writes three files of one name into a folder, WORKDIR/edits or --out: a PNG, a row a
-picture, the picture itself first; an .npz with codes and images; a .json with the settings. Files
-of the same name are replaced.
+picture, the picture itself first; an .npz with codes and images; a .json with the settings. The
+name ends with a digest of the settings: the same call again replaces its files, no other does.
 """
 
 import functools
+import hashlib
+import json
 import logging
 import math
 import pathlib
@@ -24,6 +26,7 @@ from dbae_jax.evaluators.reconstruction import noise_seed
 from dbae_jax.images import save_grid, to_float, to_uint8
 
 FOLDER = "edits"  # default, in the workdir
+DIGITS = 8  # of the settings' digest
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +70,7 @@ def interpolate(
         )
     if points < 2:
         raise ConfigError(f"--points={points} is not allowed: it must be 2 or more.")
+    folder = _folder(directory, out)
     model = _model(config, directory)
     splits = functools.partial(_splits, config)
     pictures = [picture_input.read_all(names, config.data, splits) for names in ends]
@@ -75,9 +79,9 @@ def interpolate(
     decoded = model.decode_rows(z, rng=seed, **vars(config.sample))
     shown = [np.asarray(to_float(some))[:, None] for some in pictures]
     settings = {"first": ends[0], "second": ends[1], "points": points, "method": method}
-    stem = f"{_slug(ends[0])}_{_slug(ends[1])}_{method}"
     return _write(
-        (directory / FOLDER if out is None else out) / stem,
+        folder,
+        (_slug(ends[0]), _slug(ends[1]), method),
         np.concatenate([shown[0], decoded, shown[1]], axis=1),
         {"z": z, "images": to_uint8(decoded), "first": pictures[0], "second": pictures[1]},
         _about(config, model, "interpolate") | settings,
@@ -116,6 +120,7 @@ def edit(
     if not attribute or not image:
         raise ConfigError("--mode=edit needs --attribute, a name, and --image, files or items.")
     names, numbers = _names(image), parse_scales(scales)
+    folder = _folder(directory, out)
     context = _context(config, directory)
     directions.check(context, attribute)
     model, sample = context.model, config.sample
@@ -128,9 +133,9 @@ def edit(
     settings = {"attribute": attribute, "image": names, "scales": numbers}
     settings |= {"fix_endpoint": fix_endpoint, "normalise_codes": config.eval.normalise_codes}
     settings |= {"training_images": context.limit("train")}
-    stem = f"{_slug([attribute])}_{_slug(names)}_{'fixed' if fix_endpoint else 'following'}"
     return _write(
-        (directory / FOLDER if out is None else out) / stem,
+        folder,
+        (_slug([attribute]), _slug(names), "fixed" if fix_endpoint else "following"),
         np.concatenate([shown, edited], axis=1),
         arrays | {"images": to_uint8(edited), "before": pictures},
         _about(config, model, "edit") | settings,
@@ -193,6 +198,13 @@ def _about(config: Config, model: DBAE, mode: str) -> dict[str, Any]:
     }
 
 
+def _folder(directory: pathlib.Path, out: pathlib.Path | None) -> pathlib.Path:
+    """Returns the folder for the files; refuses one that cannot be written."""
+    folder = directory / FOLDER if out is None else out
+    files.check_folder(folder, "--out")
+    return folder
+
+
 def _slug(names: list[str]) -> str:
     """Returns a part of a file name that tells the first of several names."""
     name = pathlib.Path(names[0]).stem
@@ -201,15 +213,16 @@ def _slug(names: list[str]) -> str:
 
 
 def _write(
-    path: pathlib.Path,
+    folder: pathlib.Path,
+    words: tuple[str, ...],
     rows: np.ndarray,
     arrays: dict[str, np.ndarray],
     settings: dict[str, Any],
 ) -> pathlib.Path:
-    problem = files.obstacle(path)
-    if problem:
-        raise ConfigError(f"{path} cannot be written: {problem}.")
-    named = {ending: path.with_name(f"{path.name}.{ending}") for ending in ("png", "npz", "json")}
+    """Writes the files, named by `words` and a digest of the settings; returns the PNG."""
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:DIGITS]
+    stem = "_".join((*words, digest))
+    named = {ending: folder / f"{stem}.{ending}" for ending in ("png", "npz", "json")}
     save_grid(named["png"], list(rows))
     files.write_npz(named["npz"], arrays)
     files.write_json(named["json"], settings)

@@ -15,7 +15,7 @@ from typing import Any
 
 import jax
 
-from dbae_jax import build, digest, prior, processes, results, sharding, summaries, workdir
+from dbae_jax import build, digest, files, prior, processes, results, sharding, summaries, workdir
 from dbae_jax.api import DBAE
 from dbae_jax.config import Config, to_dict
 from dbae_jax.errors import ConfigError, TooFewError
@@ -69,10 +69,11 @@ def evaluate(config: Config, directory: pathlib.Path) -> dict[str, Any]:
 
     Raises:
       CheckpointError, ConfigError, DataError: if the workdir holds no model, or another one, or
-        what is asked for cannot be measured; before anything is.
+        what is asked for cannot be measured, or kept; before anything is.
       TooFewError: if a suite that was named by itself is of more images than there are.
     """
     names = asked_for(config.eval.suite)
+    files.check_folder(directory, "--workdir")
     mesh = sharding.make_mesh()
     loaded = workdir.load(directory, sharding=sharding.replicated(mesh))
     workdir.check_same_model(directory, to_dict(loaded.config), config, OF_MODEL)
@@ -172,6 +173,7 @@ def _about(directory: pathlib.Path, loaded: Loaded, model: DBAE) -> dict[str, An
         "latent_dim": loaded.config.model.latent_dim,
         "image_size": loaded.config.data.image_size,
         "stochastic": loaded.config.model.stochastic,
+        "endpoint": loaded.config.bridge.endpoint,
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(loaded.variables["params"])),
         **digest.training_record(directory),
     }

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from dbae_jax import processes
+from dbae_jax.errors import ConfigError
 
 
 def obstacle(path: pathlib.Path) -> str | None:
@@ -19,6 +20,21 @@ def obstacle(path: pathlib.Path) -> str | None:
     if not folder.is_dir():
         return f"{folder} is a file"
     return None if os.access(folder, os.W_OK | os.X_OK) else f"{folder} is not writable"
+
+
+def check_folder(folder: pathlib.Path, name: str) -> None:
+    """Refuses a folder that files could not be written into, before what they are of is made.
+
+    Args:
+      folder: may be missing, and is not made.
+      name: what the user called it by, such as "--out".
+
+    Raises:
+      ConfigError: saying why.
+    """
+    problem = obstacle(folder / "file")
+    if problem:
+        raise ConfigError(f"{name}={folder} cannot be written: {problem}.")
 
 
 def write_bytes(path: pathlib.Path, content: bytes) -> None:

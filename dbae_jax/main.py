@@ -66,7 +66,11 @@ def main(argv: list[str]) -> None:
             file_format=FORMAT.value,
             seed=SEED.value,
         ),
-        "report": functools.partial(report.report, config_path=command_line.config_path()),
+        "report": functools.partial(
+            report.report,
+            config_path=command_line.config_path(),
+            overrides=command_line.overrides(),
+        ),
         "interpolate": functools.partial(
             edit.interpolate,
             first=FIRST.value,

@@ -12,7 +12,12 @@ from typing import Any
 
 LATENT_DIM = 512  # of the models of tables 1 and 2
 
-OURS = {False: "DBAE-d", True: "DBAE"}  # whether the encoder is stochastic -> the paper's name
+# What `evaluate` says of a model's endpoint and encoder -> the paper's name.
+OURS = {
+    ("decoded", "deterministic"): "DBAE-d",
+    ("decoded", "stochastic"): "DBAE",
+    ("free", "deterministic"): "DiffAE",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,12 +185,13 @@ def beside(found: Mapping[str, Any], trained_on: str) -> list[Comparison]:
 
     Returns:
       A comparison for every quantity and every score of ours that was measured; one without a
-      value for a quantity of which none was. None at all for a model of another width of z, or of
-      images of another size, than the paper's.
+      value for a quantity of which none was. None at all for a model of another kind or width of
+      z, or of images of another size, than the paper's.
     """
     model = found["model"]
-    method, rows = OURS[bool(model["stochastic"])], []
-    if model.get("latent_dim") != LATENT_DIM:
+    encoder = "stochastic" if model["stochastic"] else "deterministic"
+    method, rows = OURS.get((model.get("endpoint", "decoded"), encoder)), []
+    if method is None or model.get("latent_dim") != LATENT_DIM:
         return []
     for quantity in QUANTITIES:
         if (quantity.trained_on, quantity.image_size) != (trained_on, model.get("image_size")):

@@ -128,7 +128,8 @@ def denormalised(stats: dict, z: jax.Array) -> jax.Array:
 
 def load(
     directory: pathlib.Path,
-    autoencoder: dict[str, Any],
+    weights: dict[str, Any],
+    fingerprint: str,
     *,
     mesh: jax.sharding.Mesh | None = None,
 ) -> Prior:
@@ -136,7 +137,8 @@ def load(
 
     Args:
       directory: the workdir of the model.
-      autoencoder: {"step", "weights"} of the model that decodes the codes.
+      weights: {"step", "weights"} of the model that decodes the codes.
+      fingerprint: its own, see `fingerprint.of`.
       mesh: devices that share the work; default the first.
 
     Raises:
@@ -149,6 +151,7 @@ def load(
             "--mode=train_prior."
         )
     placed = None if mesh is None else sharding.replicated(mesh)
+    autoencoder = weights | {"fingerprint": fingerprint}
 
     def read(step: int) -> Prior:
         meta = checkpoint.read_meta(folder, step)
@@ -171,14 +174,18 @@ def check_same_codes(
     Raises:
       CheckpointError: naming both.
     """
-    there = meta[AUTOENCODER]
-    if there != autoencoder:
+    there = meta[AUTOENCODER]  # of older versions: without a fingerprint
+    if any(autoencoder[key] != value for key, value in there.items()):
         raise CheckpointError(
-            f"The prior in {folder} was trained on the codes of the {there['weights']} weights of "
-            f"step {there['step']}, not of the {autoencoder['weights']} weights of step "
-            f"{autoencoder['step']}: load those, or move the folder away and train a prior anew "
+            f"The prior in {folder} was trained on the codes of {_whose(there)}, not of "
+            f"{_whose(autoencoder)}: load those, or move the folder away and train a prior anew "
             "with --mode=train_prior."
         )
+
+
+def _whose(autoencoder: dict[str, Any]) -> str:
+    weights = f"the {autoencoder['weights']} weights of step {autoencoder['step']}"
+    return f"{weights} ({autoencoder.get('fingerprint', 'fingerprint unknown')})"
 
 
 def create(network: LatentNetwork, optimizer, key: jax.Array, stats: dict) -> TrainState:

@@ -1,13 +1,14 @@
 """Several processes as one run: how they find each other, who writes, how they wait and end."""
 
 import contextlib
+import json
 import logging
 import os
 import re
 import socket
 import sys
-from collections.abc import Iterator
-from typing import NoReturn
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
@@ -110,6 +111,20 @@ def agree(value: int) -> bool:
     if not several():
         return True
     return bool((multihost_utils.process_allgather(np.int32(value)) == value).all())
+
+
+def from_writer(look: Callable[[], Any]) -> Any:
+    """Returns on every process what `look()` returns on the one that writes; JSON types.
+
+    The others do not look: files of a shared folder may reach them late.
+    """
+    if not several():
+        return look()
+    text = json.dumps(look()).encode() if is_writer() else b""
+    length = int(multihost_utils.broadcast_one_to_all(np.int32(len(text))))
+    padded = np.zeros(length, np.uint8)
+    padded[: len(text)] = np.frombuffer(text, np.uint8)
+    return json.loads(bytes(np.asarray(multihost_utils.broadcast_one_to_all(padded))))
 
 
 def is_loss(error: BaseException | None) -> bool:

@@ -7,7 +7,7 @@ that was stopped goes on with the files that are missing.
 import logging
 import pathlib
 
-from dbae_jax import drawing, sharding, workdir
+from dbae_jax import drawing, files, sharding, workdir
 from dbae_jax.api import DBAE
 from dbae_jax.config import Config, to_dict
 
@@ -43,10 +43,11 @@ def sample(
 
     Raises:
       CheckpointError: if the workdir holds no model, or one without a prior.
-      ConfigError: if it holds another model, or `out` other images.
+      ConfigError: if it holds another model, or `out` other images or no place for files.
     """
     mesh = sharding.make_mesh()
     out = directory / FOLDER if out is None else out
+    files.check_folder(out, "--out")
     model = DBAE.load(directory, batch_size=config.eval.batch_size, mesh=mesh)
     workdir.check_same_model(directory, to_dict(model.config), config)
     how = drawing.how(config)

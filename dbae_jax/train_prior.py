@@ -69,6 +69,7 @@ def train_prior(config: Config, directory: pathlib.Path) -> TrainState:
     """
     mesh = sharding.make_mesh()
     sharding.check_batch_size(config.prior.batch_size, mesh, "prior.batch_size")
+    files.check_folder(directory, "--workdir")
     folder = directory / prior.FOLDER
     codes, autoencoder = _codes(config, directory, mesh)
     run = set_up(config, folder, codes["train"], autoencoder, mesh)
@@ -99,13 +100,16 @@ def train_prior(config: Config, directory: pathlib.Path) -> TrainState:
 def _codes(
     config: Config, directory: pathlib.Path, mesh: jax.sharding.Mesh
 ) -> tuple[dict[str, Codes], dict[str, Any]]:
-    """Returns the codes of both splits, and whose they are: a model's step and weights."""
+    """Returns the codes of both splits, and whose they are: step and weights of a model."""
     loaded = workdir.load(directory, sharding=sharding.replicated(mesh))
     workdir.check_same_model(directory, to_dict(loaded.config), config)
-    autoencoder = {"step": loaded.step, "weights": "ema"}
+    autoencoder = {
+        "step": loaded.step,
+        "weights": "ema",
+        "fingerprint": fingerprint.of(loaded.variables),
+    }
     data = config.data
     identity = autoencoder | {
-        "fingerprint": fingerprint.of(loaded.variables),
         "computed": [config.model.dtype, config.model.matmul_precision],
         "data": [data.name, data.lmdb, data.train_split, data.test_split, data.crop],
         "held_out": config.eval.num_images,

@@ -144,6 +144,18 @@ def test_too_few_images_and_nan_features_say_so(images):
         generation.look("drawn", iter(()), net)
 
 
+def test_features_are_kept_of_as_many_images_as_asked_for(images):
+    """Moments are of all; single images are compared with the first ones."""
+    net = _net(Origin("colours"))
+    whole, some = _look(images[0], net), None
+    parts = np.array_split(images[0], 4)
+    some = generation.look("real", parts, net, most=30, batch_size=16).statistics
+    np.testing.assert_array_equal(some.features, whole.statistics.features[:30])
+    np.testing.assert_array_equal(some.logits, whole.statistics.logits[:30])
+    assert some.moments.count == 90
+    np.testing.assert_allclose(some.moments.mean, whole.statistics.moments.mean, rtol=1e-6)
+
+
 def test_grey_images_are_shown_as_grey_colours():
     grey = metric_goldens.images(16, 9)[..., :1]
     some = generation.look("grey", [grey], _net())

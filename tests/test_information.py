@@ -7,6 +7,7 @@ import pytest
 
 from dbae_jax import precond
 from dbae_jax.api import DBAE
+from dbae_jax.errors import DataError
 from dbae_jax.evaluators import information, pictures
 from tests import gaussian_world, tiny
 from tests.gaussian_world import SCHEDULES, make_world
@@ -26,7 +27,8 @@ def _measured(schedule, *, points=60, images=4000, spoil=0.0, seed=0):
             return np.asarray(exact(*states)) + spoil
 
     x_0, x_T = x_0[:, None, None], x_T[:, None, None]
-    measured = information.loss_over_time(model_fn, x_0, x_T, z, bridge, points=points, seed=seed)
+    draws = information.image_draws(seed, range(images))
+    measured = information.loss_over_time(model_fn, x_0, x_T, z, bridge, draws, points=points)
     return measured, world.entropy_given(schedule, schedule.t_max)  # h(x_0 | x_T, z) = h(x_0 | z)
 
 
@@ -60,6 +62,25 @@ def test_times_are_even_in_log_snr_and_steps_cover_its_range():
     snr = lambda t: schedule.alpha(np.float64(t)) ** 2 / schedule.variance(np.float64(t))  # noqa: E731
     whole = snr(schedule.t_min) - snr(schedule.t_max)
     assert measured.snr_step.sum(axis=1).mean() == pytest.approx(whole, rel=0.05)
+
+
+def test_a_denoiser_that_is_not_finite_is_told():
+    with pytest.raises(DataError, match="returns NaN or infinity at t = "):
+        _measured(SCHEDULES["vp"], points=2, images=3, spoil=np.nan)
+
+
+def test_images_in_parts_are_measured_as_all_at_once():
+    """Draws of an image are its own: the suite's chunks of 8 batches are one measurement."""
+    c = tiny.config(**{"model.stochastic": True})
+    model, images = DBAE(c, tiny.variables(c)), tiny.images(7)
+    whole = information.measure(model, images, points=2)
+    parts = [
+        information.measure(model, images[some], points=2, first=some.start)
+        for some in (slice(0, 5), slice(5, 7))
+    ]
+    joined = information.joined(parts)
+    np.testing.assert_allclose(joined.error, whole.error, rtol=1e-4)
+    assert information.summary(joined) == pytest.approx(information.summary(whole), rel=1e-4)
 
 
 def test_summary_counts_bits_of_eight_bit_pixels():

@@ -224,8 +224,10 @@ def test_bad_inputs_are_told():
     assert "neither labels nor attributes" in probe.obstacle(stubs.context(bare))
     lmdb = stubs.context(bare, **{"data.lmdb": "faces.lmdb"})
     assert "in faces.lmdb (LMDB files hold none)" in probe.obstacle(lmdb)
+    few = probe.obstacle(stubs.context(_splits((4, 10))))
+    assert "leaves 4 to train probes on and 0 to choose them on" in few
     with pytest.raises(ConfigError, match="leaves 4 to train probes on and 0 to choose them on"):
-        probe.settings(stubs.context(_splits((4, 10))))
+        probe.validation_start(4, 0.1, np.zeros(4))
     broken = _splits(real=True)
     broken["test"].known["attributes"][3, 1] = np.nan
     with pytest.raises(DataError, match="test images of digits hold NaN"):

@@ -1,7 +1,9 @@
 """The report's pieces, and what it says where something is missing."""
 
 import dataclasses
+import pathlib
 import re
+import shlex
 import shutil
 
 import numpy as np
@@ -32,6 +34,30 @@ def test_what_is_missing_is_said_with_the_command_that_makes_it(tmp_path):
     assert "Nothing has been measured yet." in text and f"{command}evaluate<" in text
     assert "The loss of test images over time is not measured yet." in text
     assert "no record of training" in text
+
+
+def test_commands_repeat_what_the_command_line_changed():
+    """Quoted for a shell; a flag of the command goes before the same key of the command line."""
+    changed = {"data.data_dir": "/my data", "eval.suite": "probe", "model.dtype": "bfloat16"}
+    command = about.Command("my.py:sde", pathlib.Path("runs/my run"), changed)
+    words = shlex.split(command("evaluate", "--config.eval.suite=information"))
+    assert words[:3] == ["python", "-m", "dbae_jax.main"]
+    assert words[3:] == [
+        *("--config=my.py:sde", "--workdir=runs/my run", "--mode=evaluate"),
+        *("--config.data.data_dir=/my data", "--config.model.dtype=bfloat16"),
+        "--config.eval.suite=information",
+    ]
+
+
+def test_a_loss_at_one_time_is_no_curve():
+    entry = {"counts": {"test": 3}, "scores": {"unexplained_bits_per_dim": {"details": {}}}}
+    details = entry["scores"]["unexplained_bits_per_dim"]["details"]
+    details["curves"] = {"t": [0.5], "training_loss": [1.0], "error": [0.1]}
+    missing = report._loss_by_time(entry, about.Command("my.py", pathlib.Path("run")))
+    assert "one time an image" in missing.sentence
+    assert missing.command.endswith("information --config.eval.information_points=32")
+    details["curves"] = {"t": [0.5, 0.1], "training_loss": [1.0, 2.0], "error": [0.1, 0.2]}
+    assert report._loss_by_time(entry, None).caption.startswith("Of 3 images")
 
 
 def test_suites_without_results_are_named(directory):

@@ -142,11 +142,27 @@ def test_a_prior_of_other_weights_is_refused(run_copy):
     overrides, directory = run_copy
     later = tiny.config(**overrides, **{"train.num_steps": 3})
     train.train(later, directory)
-    with pytest.raises(CheckpointError, match=r"ema weights of step 2, not of the ema .* step 3"):
+    words = r"ema weights of step 2 \(\w+\), not of the ema weights of step 3 "
+    with pytest.raises(CheckpointError, match=words):
         train_prior.train_prior(later, directory)
-    with pytest.raises(CheckpointError, match="step 2, not of the ema weights of step 3"):
+    with pytest.raises(CheckpointError, match=words):
         dbae_jax.DBAE.load(directory).sample(1, 0)
     assert dbae_jax.DBAE.load(directory, step=2).sample(1, 0).shape == (1, 16, 16, 1)
+
+
+def test_a_prior_of_weights_that_were_exchanged_is_refused(run_copy):
+    """Of the same step: another training, or a conversion, put in the place of the first."""
+    overrides, directory = run_copy
+    config = tiny.config(**overrides, **{"train.num_steps": 2, "seed": 1})
+    for name in (checkpoint.FOLDER, "metrics.jsonl"):
+        path = directory / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    train.train(config, directory)
+    words = r"step 2 \(\w{12}\), not of the ema weights of step 2 \(\w{12}\)"
+    with pytest.raises(CheckpointError, match=words):
+        train_prior.train_prior(config, directory)
+    with pytest.raises(CheckpointError, match=words):
+        dbae_jax.DBAE.load(directory).sample(1, 0)
 
 
 def test_draws_of_a_deterministic_code_are_refused():

@@ -57,8 +57,9 @@ class Context:
         """
         self.model, self.config, self.splits = model, config, splits
         self.cache = cache
+        self._weights_dir = pathlib.Path(config.eval.weights_dir).expanduser()
+        self._download = config.eval.download_weights
         self._codes: dict[tuple[str, bool], Codes] = {}
-        self._images: dict[tuple[str, int], tuple[np.ndarray, np.ndarray | None]] = {}
         for name, source in splits.items():
             if len(source) < 2:
                 raise DataError(
@@ -78,10 +79,7 @@ class Context:
         Raises:
           CheckpointError: if its files are missing or wrong.
         """
-        section = self.config.eval
-        return published.load_lpips(
-            pathlib.Path(section.weights_dir).expanduser(), download=section.download_weights
-        )
+        return published.load_lpips(self._weights_dir, download=self._download)
 
     def inception_net(self, preparation: str) -> FeatureNet:
         """Returns the published network of FID; `preparation`: of images for it.
@@ -89,12 +87,7 @@ class Context:
         Raises:
           CheckpointError: if its file is missing or wrong.
         """
-        section = self.config.eval
-        return published.load_inception(
-            pathlib.Path(section.weights_dir).expanduser(),
-            preparation,
-            download=section.download_weights,
-        )
+        return published.load_inception(self._weights_dir, preparation, download=self._download)
 
     @functools.cached_property
     def vgg16_net(self) -> FeatureNet:
@@ -103,10 +96,7 @@ class Context:
         Raises:
           CheckpointError: if its file is missing or wrong.
         """
-        section = self.config.eval
-        return published.load_vgg16(
-            pathlib.Path(section.weights_dir).expanduser(), download=section.download_weights
-        )
+        return published.load_vgg16(self._weights_dir, download=self._download)
 
     @property
     def attribute_names(self) -> tuple[str, ...]:
@@ -178,9 +168,7 @@ class Context:
 
     def some(self, split: str, count: int) -> tuple[np.ndarray, np.ndarray | None]:
         """Returns the first `count` images, and their labels [N] or None."""
-        if (split, count) not in self._images:
-            self._images[split, count] = sources.gather(self.splits[split], count)
-        return self._images[split, count]
+        return sources.gather(self.splits[split], count)
 
     def codes(self, split: str, *, flip: bool = False) -> Codes:
         """Returns the codes of a split's images (see `limit`), with what is known of them.

@@ -40,6 +40,7 @@ def look(
     batches: Iterable[np.ndarray],
     net: FeatureNet,
     *,
+    most: int | None = None,
     batch_size: int = 50,
 ) -> ImageSet:
     """Takes features of images, which need not be in memory together.
@@ -49,12 +50,15 @@ def look(
       batches: uint8 [n, H, W, C]; grey ones are shown to a network of three channels as grey RGB,
         as the published tools read grey files.
       net: the network.
+      most: images of which features are kept, the first ones; None: all. Means and covariances
+        are of all.
       batch_size: images it sees at a time.
 
     Raises:
       DataError: for other images, none, or features that are not finite.
     """
-    statistics, count = ImageStatistics(net, keep_features=True, batch_size=batch_size), 0
+    statistics = ImageStatistics(net, keep_features=True, most=most, batch_size=batch_size)
+    count = 0
     for images in batches:
         if images.ndim == 4 and images.shape[-1] == 1 and net.image[-1] == 3:
             images = images.repeat(3, axis=-1)

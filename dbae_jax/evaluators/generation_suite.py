@@ -163,13 +163,25 @@ def _by_judge(context: Context, sets: Sequence[Entries], once: Entries) -> int:
 
 
 def _training_images(context: Context, net: FeatureNet, preset: str) -> ImageSet:
-    """Returns the training split, or what of it a protocol wants, seen by a network."""
+    """Returns the training split, or what of it a protocol wants, seen by a network.
+
+    Single images are compared with as many real ones as there are generated ones.
+    """
     threads = context.config.data.num_threads
     chunks = sources.chunks(context.splits["train"], 512, num_threads=threads)
     images: Iterator[np.ndarray] = (chunk["image"] for chunk in chunks)
-    return _look("real", preset_images(images, preset) if preset else images, net, context)
+    wanted = preset_images(images, preset) if preset else images
+    return _look("real", wanted, net, context, most=context.config.eval.num_generated)
 
 
-def _look(name: str, images: Iterable[np.ndarray], net: FeatureNet, context: Context) -> ImageSet:
+def _look(
+    name: str,
+    images: Iterable[np.ndarray],
+    net: FeatureNet,
+    context: Context,
+    *,
+    most: int | None = None,
+) -> ImageSet:
     log.info("%s looks at %s images.", net.origin.net, name)
-    return generation.look(name, images, net, batch_size=context.config.eval.batch_size)
+    size = context.config.eval.batch_size
+    return generation.look(name, images, net, most=most, batch_size=size)

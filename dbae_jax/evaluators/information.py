@@ -17,14 +17,18 @@ Source: DBAE, Theorems 1 and 2; the I-MMSE relation (Guo et al., 2005).
 """
 
 import dataclasses
+import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
+from dbae_jax import rngs
 from dbae_jax.api import DBAE
 from dbae_jax.bridge import is_free, marginal_sample
+from dbae_jax.errors import DataError
 from dbae_jax.evaluators.context import Context, Suite, always
 from dbae_jax.precond import Bridge
 from dbae_jax.results import Measured, score
@@ -32,6 +36,8 @@ from dbae_jax.schedules import Schedule
 from dbae_jax.time_grids import invert_falling
 
 LEVEL = 2 / 256  # width of a level of 8-bit pixels, in units of [-1, 1]
+
+log = logging.getLogger(__name__)
 
 # (x_t [B, H, W, C], t [B], x_T, z) -> estimate of x_0
 ModelFn = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], np.ndarray]
@@ -67,9 +73,9 @@ def loss_over_time(
     x_T: np.ndarray,
     z: np.ndarray,
     bridge: Bridge,
+    draws: Sequence[np.random.Generator],
     *,
     points: int,
-    seed: int = 0,
 ) -> LossOverTime:
     """Measures the denoiser at `points` times an image, and at e = t_min.
 
@@ -79,20 +85,32 @@ def loss_over_time(
       x_T: [B, H, W, C], endpoints of the codes; free ones may be anything.
       z: [B, D].
       bridge: schedule and scalings.
+      draws: [B], of each image's times and noises, see `image_draws`.
       points: number of cells, N.
-      seed: of times and noises.
+
+    Raises:
+      DataError: if what the denoiser returns is not finite.
     """
-    rng, schedule = np.random.default_rng([seed, 1]), bridge.schedule
+    schedule = bridge.schedule
 
     def error_at(t: np.ndarray) -> np.ndarray:
-        x_t = marginal_sample(schedule, t, x_0, x_T, rng.standard_normal(x_0.shape))
+        noise = np.stack([rng.standard_normal(x_0.shape[1:]) for rng in draws])
+        x_t = marginal_sample(schedule, t, x_0, x_T, noise)
         difference = np.asarray(model_fn(x_t, t, x_T, z), np.float64) - x_0
-        return np.sum(difference**2, axis=(1, 2, 3))
+        error = np.sum(difference**2, axis=(1, 2, 3))
+        if not np.isfinite(error).all():
+            worst = t[np.flatnonzero(~np.isfinite(error))[0]]
+            raise DataError(
+                f"The denoiser returns NaN or infinity at t = {worst:.4g}: the weights are of a "
+                "training that diverged, or config.model.dtype does not hold their values."
+            )
+        return error
 
     ends = _log_snr(schedule, np.array([schedule.t_max, schedule.t_min]))
     snr_free = np.exp(ends[0]) if is_free(schedule) else 0.0
     cell = (ends[1] - ends[0]) / points
-    places = ends[0] + cell * (np.arange(points) + rng.uniform(size=(len(x_0), points)))
+    uniform = np.stack([rng.uniform(size=points) for rng in draws])
+    places = ends[0] + cell * (np.arange(points) + uniform)
     t = invert_falling(lambda t: _log_snr(schedule, t), places, schedule.t_min, schedule.t_max)
     return LossOverTime(
         t=t,
@@ -118,13 +136,37 @@ def entropy_bound(measured: LossOverTime) -> tuple[float, float]:
     return float(path.mean() + entropy), float(values.std(ddof=1) / math.sqrt(len(values)))
 
 
-def measure(model: DBAE, images: np.ndarray, *, points: int, seed: int = 0) -> LossOverTime:
-    """Returns `loss_over_time` of a model on uint8 images, dequantised."""
-    rng = np.random.default_rng([seed, 0])
-    x_0 = LEVEL * (images + rng.uniform(size=images.shape)) - 1
-    z = model.encode(x_0, rng=seed if model.config.model.stochastic else None)
+def image_draws(seed: int, indices: np.ndarray) -> list[np.random.Generator]:
+    """Returns what draws times and noises of each image: image i depends on (seed, i) alone."""
+    return [np.random.default_rng([seed, int(index)]) for index in indices]
+
+
+def measure(
+    model: DBAE, images: np.ndarray, *, points: int, seed: int = 0, first: int = 0
+) -> LossOverTime:
+    """Returns `loss_over_time` of a model on uint8 images, dequantised.
+
+    Args:
+      model: which.
+      images: [B, H, W, C].
+      points: times an image.
+      seed: of all draws.
+      first: number of the first image, among those that are measured in parts.
+    """
+    indices = np.arange(first, first + len(images))
+    draws = image_draws(seed, indices)
+    x_0 = LEVEL * (images + np.stack([rng.uniform(size=images.shape[1:]) for rng in draws])) - 1
+    keys = rngs.per_example(rngs.stream(jax.random.key(seed), "code"), indices)
+    z = model.encode(x_0, rng=keys if model.config.model.stochastic else None)
     x_T = np.zeros_like(x_0) if model.free else model.endpoint(z)  # a free one: times A = 0
-    return loss_over_time(model.denoise, x_0, x_T, z, model.bridge, points=points, seed=seed)
+    return loss_over_time(model.denoise, x_0, x_T, z, model.bridge, draws, points=points)
+
+
+def joined(parts: Sequence[LossOverTime]) -> LossOverTime:
+    """Returns what was measured of images in parts as one."""
+    arrays = [field.name for field in dataclasses.fields(LossOverTime)][:-1]
+    whole = {name: np.concatenate([getattr(part, name) for part in parts]) for name in arrays}
+    return LossOverTime(**whole, dimensions=parts[0].dimensions)
 
 
 def summary(measured: LossOverTime) -> dict[str, float]:
@@ -161,8 +203,12 @@ def _settings(context: Context) -> dict[str, Any]:
 
 
 def _measure(context: Context) -> Measured:
-    images = context.images("test")
-    measured = measure(context.model, images, points=context.config.eval.information_points)
+    points, parts, count = context.config.eval.information_points, [], 0
+    for images in context.chunks("test"):
+        parts.append(measure(context.model, images, points=points, first=count))
+        count += len(images)
+        log.info("Measured the loss over time of %d of %d images.", count, context.limit("test"))
+    measured = joined(parts)
     found = summary(measured)
     scores = {
         name: score(found[name], better, standard_error=found[f"{name}_se"])
@@ -172,7 +218,7 @@ def _measure(context: Context) -> Measured:
         )
     }
     scores["unexplained_bits_per_dim"]["details"]["curves"] = curves(measured)
-    return Measured(scores, {"test": len(images)})
+    return Measured(scores, {"test": count})
 
 
 SUITE = Suite(always, _settings, _measure)

@@ -126,7 +126,7 @@ _LOWER_IS_BETTER = ("mse",)
 def obstacle(context: Context) -> str | None:
     """Returns why there is nothing to probe for, or no images to score on, or None."""
     if context.known & {"label", "attributes"}:
-        return context.leak("train", "test", "validation")
+        return context.leak("train", "test", "validation") or _too_few(context)
     data = context.config.data
     where = f"in {data.lmdb} (LMDB files hold none)" if data.lmdb else f"of {data.name}"
     return (
@@ -136,11 +136,7 @@ def obstacle(context: Context) -> str | None:
 
 
 def settings(context: Context) -> dict[str, Any]:
-    """Returns what determines the numbers.
-
-    Raises:
-      ConfigError: if no images are left to choose probes on.
-    """
+    """Returns what determines the numbers."""
     section = context.config.eval
     keys = (
         *("seeds", "sample_codes", "normalise_codes", "validation_split"),
@@ -149,7 +145,6 @@ def settings(context: Context) -> dict[str, Any]:
     found = {key: getattr(section, key) for key in keys} | {"flip": context.config.data.flip}
     if "validation" not in context.splits:
         found["validation_share"] = section.validation_share
-        _cut(context.limit("train"), section.validation_share)
     return found | {"images": {name: context.limit(name) for name in sorted(context.splits)}}
 
 
@@ -189,23 +184,34 @@ def validation_start(count: int, share: float, persons: np.ndarray | None = None
       ConfigError: if a part would hold fewer than two images.
     """
     start = _cut(count, share)
-    while persons is not None and start > 0 and persons[start] == persons[start - 1]:
+    while persons is not None and 0 < start < count and persons[start] == persons[start - 1]:
         start -= 1
-    return _checked(start, count, share)
+    problem = _too_small(start, count, share)
+    if problem:
+        raise ConfigError(f"{problem}.")
+    return start
 
 
 def _cut(count: int, share: float) -> int:
-    return _checked(count - round(count * share), count, share)
+    return count - round(count * share)
 
 
-def _checked(start: int, count: int, share: float) -> int:
-    if min(start, count - start) < 2:
-        raise ConfigError(
-            f"config.eval.validation_share={share:g} of {count} training images leaves {start} to "
-            f"train probes on and {count - start} to choose them on: each needs 2 or more; set "
-            "another share, more config.eval.num_probe_images, or config.eval.validation_split."
-        )
-    return start
+def _too_few(context: Context) -> str | None:
+    """Returns why no images are left to choose probes on, or None."""
+    if "validation" in context.splits:
+        return None
+    count, share = context.limit("train"), context.config.eval.validation_share
+    return _too_small(_cut(count, share), count, share)
+
+
+def _too_small(start: int, count: int, share: float) -> str | None:
+    if min(start, count - start) >= 2:
+        return None
+    return (
+        f"config.eval.validation_share={share:g} of {count} training images leaves {start} to "
+        f"train probes on and {count - start} to choose them on: each needs 2 or more; set "
+        "another share, more config.eval.num_probe_images, or config.eval.validation_split"
+    )
 
 
 def _parts(context: Context) -> Parts:

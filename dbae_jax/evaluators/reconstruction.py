@@ -57,14 +57,19 @@ def fit_pca(train: np.ndarray, components: int) -> PCA:
 
     `components` is capped at what the data allow.
     """
-    flat = train.reshape(len(train), -1) / 255.0
-    return PCA(min(components, *flat.shape), random_state=0).fit(flat)
+    flat = _flat(train)
+    return PCA(min(components, *flat.shape), random_state=0, copy=False).fit(flat)
 
 
 def pca_mse(pca: PCA, images: np.ndarray) -> float:
     """Returns the error of a linear code on uint8 images [M, H, W, C], pixels in [0, 1]."""
-    flat = images.reshape(len(images), -1) / 255.0
+    flat = _flat(images)
     return float(np.mean((pca.inverse_transform(pca.transform(flat)) - flat) ** 2))
+
+
+def _flat(images: np.ndarray) -> np.ndarray:
+    """Returns pixels in [0, 1], [N, H W C], in float32: large sets would not fit in float64."""
+    return images.reshape(len(images), -1) / np.float32(255)
 
 
 def picture_rows(model: DBAE, images: np.ndarray, sample: SampleConfig) -> list[np.ndarray]:

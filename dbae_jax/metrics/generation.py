@@ -6,6 +6,7 @@ alone; all else is "fd_<network>".
 """
 
 import dataclasses
+import math
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -82,13 +83,23 @@ class ImageStatistics:
     Args:
       net: makes the features.
       keep_features: for metrics other than the Frechet distance, which compare single images.
+      most: features are kept of so many images, the first; None: of all. (A million images have
+        8 GB of features, and comparing all with all takes hours.)
       batch_size: images the network sees at a time.
     """
 
-    def __init__(self, net: FeatureNet, *, keep_features: bool = False, batch_size: int = 50):
+    def __init__(
+        self,
+        net: FeatureNet,
+        *,
+        keep_features: bool = False,
+        most: int | None = None,
+        batch_size: int = 50,
+    ):
         self.net = net
         self._moments = MomentsOfBatches(net.width)
-        self._keep, self._batch_size = keep_features, batch_size
+        self._left: float = (math.inf if most is None else most) if keep_features else 0
+        self._batch_size = batch_size
         self._pool: list[np.ndarray] = []
         self._logits: list[np.ndarray] = []
 
@@ -106,10 +117,11 @@ class ImageStatistics:
             out = self.net.apply(np.pad(part, fill))
             pool = np.asarray(out.pool)[: len(part)]
             self._moments.update(pool)
-            if self._keep:
-                self._pool.append(pool)
+            if kept := int(min(self._left, len(part))):
+                self._left -= kept
+                self._pool.append(pool[:kept])
                 if out.logits is not None:
-                    self._logits.append(np.asarray(out.logits)[: len(part)])
+                    self._logits.append(np.asarray(out.logits)[:kept])
 
     @property
     def moments(self) -> Moments:
@@ -118,12 +130,12 @@ class ImageStatistics:
 
     @property
     def features(self) -> np.ndarray:
-        """Features of every image: [N, D]."""
+        """Features of every image, or of the first `most`: [N, D]."""
         return _joined(self._pool, "features", self.net)
 
     @property
     def logits(self) -> np.ndarray:
-        """Logits of every image: [N, classes]."""
+        """Logits of the same images: [N, classes]."""
         return _joined(self._logits, "logits", self.net)
 
 

@@ -5,6 +5,9 @@ import datetime
 import itertools
 import pathlib
 import platform
+import shlex
+import types
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -26,14 +29,22 @@ Entries = dict[str, dict[str, Any]]  # of results.json
 
 
 class Command(NamedTuple):
-    """Writes the commands of a workdir: `command("evaluate")`."""
+    """Writes the commands of a workdir: `command("evaluate")`.
+
+    overrides: keys of the config, such as "data.data_dir" -> value, that every command repeats
+    but where it names another value.
+    """
 
     config_path: str
     workdir: pathlib.Path
+    overrides: Mapping[str, Any] = types.MappingProxyType({})
 
     def __call__(self, mode: str, *flags: str) -> str:
         parts = [f"--config={self.config_path}", f"--workdir={self.workdir}", f"--mode={mode}"]
-        return " ".join(["python -m dbae_jax.main", *parts, *flags])
+        named = {flag.partition("=")[0] for flag in flags}
+        repeated = {f"--config.{key}": value for key, value in self.overrides.items()}
+        parts += [f"{name}={value}" for name, value in repeated.items() if name not in named]
+        return shlex.join(["python", "-m", "dbae_jax.main", *parts, *flags])
 
 
 def was_seen(context: Context, trained: DataConfig) -> bool:

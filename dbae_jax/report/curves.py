@@ -57,8 +57,8 @@ def prior(rows: list[dict[str, Any]]) -> list[Drawn]:
     return _drawn(_PRIOR_CHARTS, rows)
 
 
-def loss_by_time(found: Mapping[str, Sequence[float]], images: int) -> Drawn:
-    """Returns the chart of the loss of test images at each time.
+def loss_by_time(found: Mapping[str, Sequence[float]], images: int) -> Drawn | None:
+    """Returns the chart of the loss of test images at each time; None if it is of one time.
 
     Args:
       found: as `information.curves` gives it.
@@ -77,7 +77,7 @@ def loss_by_time(found: Mapping[str, Sequence[float]], images: int) -> Drawn:
         log_x=True,
         log_y=True,
     )
-    return Drawn(
+    return drawn and Drawn(
         drawn,
         f"Of {images:,} images. The error of the denoiser D falls as t nears 0, where the "
         "state x_t nearly is the image. The training loss is that error times the weight that "

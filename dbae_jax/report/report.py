@@ -3,7 +3,8 @@
 import dataclasses
 import logging
 import pathlib
-from typing import Self
+from collections.abc import Mapping
+from typing import Any, Self
 
 from dbae_jax import evaluate, files, prior, results, sharding, summaries, workdir
 from dbae_jax.api import DBAE
@@ -55,6 +56,7 @@ def report(
     directory: pathlib.Path,
     *,
     config_path: str = "CONFIG",
+    overrides: Mapping[str, Any] | None = None,
     amounts: Amounts | None = None,
 ) -> pathlib.Path:
     """Shows the model of a workdir, with its averaged weights, on one page.
@@ -63,21 +65,24 @@ def report(
       config: must fit the run's; `data`, `sample`, `prior` and `eval` are followed.
       directory: the workdir.
       config_path: name of the config's file, for the commands that the page names.
+      overrides: keys of `config` that differ from that file, and their values, likewise.
       amounts: of what is shown; default by the size of images.
 
     Returns:
       The file.
 
     Raises:
-      CheckpointError, ConfigError: if the workdir holds no model, or another one.
+      CheckpointError, ConfigError: if the workdir holds no model, or another one, or cannot be
+        written.
       DataError: if the data are not there, or results.json is not one of ours.
     """
+    files.check_folder(directory, "--workdir")
     mesh = sharding.make_mesh()
     loaded = workdir.load(directory, sharding=sharding.replicated(mesh))
     workdir.check_same_model(directory, to_dict(loaded.config), config)
     measured = results.read(directory)
     context = evaluate.make_context(config, directory, loaded, mesh)
-    command = about.Command(config_path, directory)
+    command = about.Command(config_path, directory, overrides or {})
     path = directory / FILE
     amounts = amounts or Amounts.of_size(config.data.image_size)
     content = page.render(
@@ -210,15 +215,18 @@ def _charts(
     drawn, missing = curves.training(rows), []
     if not drawn:
         missing.append(Missing(f"This workdir holds no record of training ({workdir.METRICS})."))
-    entry = entries.get(results.name_of("information", config.data.name))
-    if entry is None:
-        missing.append(
-            Missing(
-                "The loss of test images over time is not measured yet.",
-                command("evaluate", "--config.eval.suite=information"),
-            )
-        )
-    else:
-        found = entry["scores"]["unexplained_bits_per_dim"]["details"]["curves"]
-        drawn.append(curves.loss_by_time(found, entry["counts"]["test"]))
+    by_time = _loss_by_time(entries.get(results.name_of("information", config.data.name)), command)
+    (missing if isinstance(by_time, Missing) else drawn).append(by_time)
     return drawn + curves.prior(summaries.read(directory / prior.FOLDER)), missing
+
+
+def _loss_by_time(entry: dict | None, command: about.Command) -> Drawn | Missing:
+    suite = "--config.eval.suite=information"
+    if entry is None:
+        why = "The loss of test images over time is not measured yet."
+        return Missing(why, command("evaluate", suite))
+    found = entry["scores"]["unexplained_bits_per_dim"]["details"]["curves"]
+    more = command("evaluate", suite, "--config.eval.information_points=32")
+    return curves.loss_by_time(found, entry["counts"]["test"]) or Missing(
+        "The loss of test images was measured at one time an image: a curve needs more.", more
+    )

@@ -1,0 +1,124 @@
+"""The modes interpolate and edit: their files, what they refuse, their flags."""
+
+import json
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dbae_jax import DBAE, edit
+from dbae_jax.errors import CheckpointError, ConfigError, DataError
+from dbae_jax.images import to_uint8
+from tests import tiny
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("runs") / "run"
+    tiny.write_workdir(tiny.config(), directory)
+    return directory
+
+
+@pytest.fixture
+def run_copy(trained, tmp_path):
+    return pathlib.Path(shutil.copytree(trained, tmp_path / "run"))
+
+
+def test_interpolation_to_files(run_copy, tmp_path):
+    Image.fromarray(tiny.images(3)[2, ..., 0]).save(tmp_path / "two.png")
+    config = tiny.config()
+    path = edit.interpolate(
+        config, run_copy, first=f"test:3,{tmp_path / 'two.png'}", second="train:5, 1", points=4
+    )
+    assert path.parent == run_copy / "edits"
+    assert re.fullmatch("test-3-and-1-more_train-5-and-1-more_linear_[0-9a-f]{8}.png", path.name)
+    with np.load(path.with_suffix(".npz")) as file:
+        z, images = file["z"], file["images"]
+    model = DBAE.load(run_copy, batch_size=8)
+    np.testing.assert_allclose(z[1, 0], model.encode(tiny.images(3)[2:])[0], atol=1e-5)
+    again = to_uint8(model.decode(z[0], **vars(config.sample)))
+    assert np.abs(images[0].astype(int) - again).max() <= 1
+    settings = json.loads(path.with_suffix(".json").read_text())
+    assert settings["points"] == 4 and settings["nfe"] == 3 and settings["step"] == model.step
+    assert Image.open(path).size == (6 * 66 + 2, 2 * 66 + 2)
+
+
+def test_edits_to_files_and_directions_kept(run_copy, caplog, tmp_path):
+    config = tiny.config()
+    ask = {"attribute": "7", "image": "1,2", "scales": ["-1", "0", "2"]}
+    with caplog.at_level("INFO", logger="dbae_jax"):
+        path = edit.edit(config, run_copy, **ask, out=tmp_path / "elsewhere")
+        assert "Finding the directions of 7" in caplog.text
+        caplog.clear()
+        fixed = edit.edit(config, run_copy, **ask, fix_endpoint=True)
+        assert "Finding" not in caplog.text and "Encoded" not in caplog.text
+        other = tiny.config(**{"eval.normalise_codes": True})
+        edit.edit(other, run_copy, **ask)
+        assert "Finding the directions of 7" in caplog.text
+    assert path.parent == tmp_path / "elsewhere"
+    assert re.fullmatch("7_1-and-1-more_following_[0-9a-f]{8}.png", path.name)
+    with np.load(path.with_suffix(".npz")) as file:
+        z, step, images = file["z"], file["step"], file["images"]
+    assert z.shape == (2, 3, 8) and images.shape == (2, 3, 16, 16, 1)
+    np.testing.assert_allclose(z[:, 2] - z[:, 1], np.tile(2 * step, (2, 1)), atol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(step), np.sqrt(8), rtol=1e-5)
+    assert json.loads(fixed.with_suffix(".json").read_text())["fix_endpoint"] is True
+    # The same call replaces its files; one of other scales or pictures of one name does not.
+    assert edit.edit(config, run_copy, **ask, fix_endpoint=True) == fixed
+    for changed in ({"scales": ["3"]}, {"image": "1,5"}):
+        other_path = edit.edit(config, run_copy, **ask | changed, fix_endpoint=True)
+        assert other_path != fixed and other_path.name[:25] == fixed.name[:25]
+    # A torn file of directions is made anew.
+    kept = run_copy / "evaluation" / "digits_directions.npz"
+    kept.write_bytes(kept.read_bytes()[:100])
+    edit.edit(other, run_copy, **ask)
+
+
+def test_modes_refuse_before_long_work(run_copy, tmp_path):
+    config = tiny.config()
+    ask = {"attribute": "7", "image": "1", "scales": ["0"]}
+    for changed, words in (
+        ({"attribute": None}, "needs --attribute"),
+        ({"scales": ["1", "a lot"]}, "'a lot' is no finite number"),
+        ({"scales": ["nan"]}, "'nan' is no finite number"),
+        ({"scales": []}, "no finite number"),
+        ({"attribute": "Smiling"}, "classes of digits, which are called by their numbers"),
+        ({"attribute": "12"}, "no attribute '12': there are 0, 1, 2"),
+        ({"image": "9999"}, "out of range"),
+    ):
+        with pytest.raises((ConfigError, DataError), match=words):
+            edit.edit(config, run_copy, **ask | changed)
+    both = {"first": "1", "second": "2"}
+    for changed, words in (
+        ({"second": ""}, "needs --first and --second"),
+        ({"second": "2,3"}, "--first names 1 pictures and --second 2"),
+        ({"points": 1}, "--points=1"),
+        ({"out": tmp_path / "run" / "config.json" / "x"}, "is a file"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            edit.interpolate(config, run_copy, **both | changed)
+    with pytest.raises(CheckpointError):
+        edit.interpolate(config, tmp_path / "nothing", **both)
+    with pytest.raises(ConfigError, match=r"model\.latent_dim"):
+        edit.interpolate(tiny.config(**{"model.latent_dim": 4}), run_copy, **both)
+
+
+def test_command_lines(tmp_path):
+    """Flags reach their modes; wrong ones stop with a sentence."""
+    for flags, words in (
+        (["--mode=interpolate", "--first=1"], "--mode=interpolate needs --first and --second"),
+        (["--mode=edit", "--attribute=7", "--image=1", "--scales=-1,x"], "--scales=-1,x is not"),
+    ):
+        command = ["-m", "dbae_jax.main", "--config=configs/digits.py", f"--workdir={tmp_path}"]
+        done = subprocess.run(
+            [sys.executable, *command, *flags], cwd=ROOT, capture_output=True, text=True
+        )
+        assert done.returncode == 2 and "Traceback" not in done.stderr
+        assert done.stderr.strip().splitlines()[-1].startswith(f"error: {words}")
