@@ -9,7 +9,19 @@ from ml_collections import ConfigDict, config_dict
 def get_config() -> ConfigDict:
     c = ConfigDict()
     c.seed = 0  # root of every random draw: weights, data order, times, noise
+    _data(c)
+    _model(c)
+    _bridge(c)
+    _optim(c)
+    _train(c)
+    _checkpoint(c)
+    _prior(c)
+    _sample(c)
+    _eval(c)
+    return c
 
+
+def _data(c: ConfigDict) -> None:
     c.data = ConfigDict()
     c.data.name = "celeba"  # data set, see docs/data.md
     c.data.data_dir = "data"  # folder that dbae_jax.data.prepare wrote into
@@ -25,6 +37,8 @@ def get_config() -> ConfigDict:
     c.data.num_workers = 0  # processes that decode, each with its threads; 0: the trainer's own
     c.data.prefetch_batches = 4  # batches in host memory ahead of the training step
 
+
+def _model(c: ConfigDict) -> None:
     c.model = ConfigDict()
     c.model.latent_dim = 512  # D, the width of z
     c.model.stochastic = False  # True: the encoder gives mean and scale of a Gaussian z ("DBAE"),
@@ -54,6 +68,8 @@ def get_config() -> ConfigDict:
     c.model.unet.head_channels = 64  # channels an attention head
     c.model.unet.dropout = 0.1
 
+
+def _bridge(c: ConfigDict) -> None:
     c.bridge = ConfigDict()
     c.bridge.schedule = "vp"  # "vp", "ve", or the same without preconditioning: "vp_simple", ...
     c.bridge.t_min = config_dict.placeholder(float)  # None: the schedule's own (vp 1e-4, ve 0.002)
@@ -66,6 +82,8 @@ def get_config() -> ConfigDict:
     c.bridge.endpoint = "decoded"  # x_T, from z; or "free": noise, as in DiffAE (no endpoint
     # decoder, a U-Net of x_t alone, no use for endpoint_std and covariance); vp: beta_d = 19.9
 
+
+def _optim(c: ConfigDict) -> None:
     c.optim = ConfigDict()
     c.optim.optimizer = "radam"  # or "adam"
     c.optim.learning_rate = 1e-4
@@ -74,11 +92,11 @@ def get_config() -> ConfigDict:
     c.optim.grad_clip_norm = 0.0  # of the global norm; 0: off
     c.optim.ema_decay = 0.9999  # a step, of weights and statistics; evaluation uses the average
 
+
+def _train(c: ConfigDict) -> None:
     c.train = ConfigDict()
     c.train.batch_size = 256  # images a step over all devices (the paper: 4 GPUs of 64)
-    c.train.accumulation_steps = (
-        1  # parts of a batch worked off one after the other, to save memory
-    )
+    c.train.accumulation_steps = 1  # parts of a batch, one after the other, to save memory
     c.train.tc_weight = 0.0  # of the total correlation of z in nats ("DBAE+TC"); stochastic
     # encoders; 0: off
     c.train.num_steps = 1_000_000
@@ -87,11 +105,15 @@ def get_config() -> ConfigDict:
     c.train.picture_every_steps = 10_000  # reconstructions of held-out images; 0: never
     c.train.evaluate_every_steps = 50_000  # held-out reconstruction error; 0: never
 
+
+def _checkpoint(c: ConfigDict) -> None:
     c.checkpoint = ConfigDict()
     c.checkpoint.every_steps = 5_000
     c.checkpoint.keep_last = 3  # newest checkpoints
     c.checkpoint.keep_every_steps = 100_000  # and these for good; 0: none
 
+
+def _prior(c: ConfigDict) -> None:
     c.prior = ConfigDict()  # of z, trained by --mode=train_prior; DiffAE's latent diffusion
     c.prior.num_layers = 10  # of the MLP (20 for LSUN)
     c.prior.width = 2048  # of its hidden layers
@@ -110,6 +132,8 @@ def get_config() -> ConfigDict:
     c.prior.sampler = "ancestral"  # or "ddim", deterministic but for its start
     c.prior.sample_steps = 250  # evaluations of the MLP a code
 
+
+def _sample(c: ConfigDict) -> None:
     c.sample = ConfigDict()
     c.sample.sampler = "euler"  # or "heun", "dbim", "multistep2", "multistep3"
     c.sample.steps = 100  # N intervals: N evaluations (heun 2N - 1; churn adds N)
@@ -119,6 +143,8 @@ def get_config() -> ConfigDict:
     c.sample.eta = 0.0  # dbim: from 0, deterministic, to 1, a Markov bridge
     c.sample.boot = False  # dbim, multistep: draw the noise of the first step; False: none
 
+
+def _eval(c: ConfigDict) -> None:
     c.eval = ConfigDict()
     c.eval.batch_size = 64  # images at a time
     c.eval.num_images = 10_000  # of the held-out split, held in memory; 0: all
@@ -146,4 +172,3 @@ def get_config() -> ConfigDict:
     c.eval.vgg16 = False  # precision and recall on VGG16's features too; needs published weights
     c.eval.fid_preset = ""  # "diffae", "infodiff10k-clean" or "adm": the published protocol of FID,
     # whose numbers of images must be there; "": the distance goes by the network's name
-    return c

@@ -17,6 +17,7 @@ class Edits:
         second: np.ndarray,
         points: int = 11,
         method: str = "linear",
+        infer_endpoint: bool = False,
         rng: Rng = None,
         **plan,
     ) -> np.ndarray:
@@ -27,11 +28,22 @@ class Edits:
           second: [B, H, W, C]; the ends of the way are the reconstructions of both.
           points: of each way, 2 or more.
           method: "linear", or "spherical", on the arc between the codes; x_T follows z.
+          infer_endpoint: of a free x_T, as DiffAE interpolates: both images' are inferred, and the
+            points lie on the arc between them. Else a way shares one that is drawn.
           rng: as `decode` takes it; the points of a way share their noise.
           **plan: as `decode` takes it.
+
+        Raises:
+          DataError: for `infer_endpoint` where x_T is decoded from z, and as `decode`.
         """
         z = editing.path(self.encode(first), self.encode(second), points, method)
-        return self.decode_rows(z, rng=rng, **plan)
+        x_T = None
+        if infer_endpoint:
+            ends = [self.invert(images) for images in (first, second)]
+            flat = [x_T.reshape(len(x_T), -1) for x_T in ends]
+            arcs = editing.path(*flat, points, "spherical")
+            x_T = arcs.reshape(-1, *ends[0].shape[1:])
+        return self.decode_rows(z, x_T, rng, **plan)
 
     def edit(
         self,
@@ -48,14 +60,16 @@ class Edits:
           images: [B, H, W, C].
           direction: [D], what a code moves at scale 1; see `editing.directions`.
           scales: S numbers; 0 gives the reconstruction.
-          fix_endpoint: keeps x_T of the unmoved code; else it follows z.
+          fix_endpoint: keeps x_T of the unmoved code, a free one being inferred, as DiffAE edits;
+            else it follows z, and a free one is drawn.
           rng: as `decode` takes it; the edits of an image share their noise and a free x_T.
           **plan: as `decode` takes it.
         """
         z = self.encode(images)
-        there = editing.moved(z, direction, scales)
-        keep = fix_endpoint and not self.free  # free, an image's edits share their x_T anyway
-        x_T = np.repeat(self.endpoint(z), len(scales), axis=0) if keep else None
+        there, x_T = editing.moved(z, direction, scales), None
+        if fix_endpoint:
+            kept = self.invert(images, z) if self.free else self.endpoint(z)
+            x_T = np.repeat(kept, len(scales), axis=0)
         return self.decode_rows(there, x_T, rng, **plan)
 
     def decode_rows(

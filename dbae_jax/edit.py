@@ -39,6 +39,7 @@ def interpolate(
     second: str | None,
     points: int = 11,
     method: str = "linear",
+    infer_endpoint: bool = False,
     out: pathlib.Path | None = None,
 ) -> pathlib.Path:
     """Decodes codes on the way from one picture to another.
@@ -50,6 +51,7 @@ def interpolate(
       second: of as many.
       points: of each way, both ends included.
       method: "linear" or "spherical".
+      infer_endpoint: of a model whose x_T is free, see `DBAE.interpolate`.
       out: folder for the files; default "edits" in the workdir.
 
     Returns:
@@ -70,15 +72,23 @@ def interpolate(
         )
     if points < 2:
         raise ConfigError(f"--points={points} is not allowed: it must be 2 or more.")
+    if infer_endpoint and config.bridge.endpoint != "free":
+        raise ConfigError(
+            "--infer_endpoint is of models with config.bridge.endpoint='free': this one's x_T is "
+            "decoded from z."
+        )
     folder = _folder(directory, out)
     model = _model(config, directory)
     splits = functools.partial(_splits, config)
     pictures = [picture_input.read_all(names, config.data, splits) for names in ends]
-    z = editing.path(*(model.encode(some) for some in pictures), points, method)
     seed = noise_seed(config.sample, free=model.free)
-    decoded = model.decode_rows(z, rng=seed, **vars(config.sample))
+    decoded = model.interpolate(
+        *pictures, points, method, infer_endpoint, rng=seed, **vars(config.sample)
+    )
+    z = editing.path(*(model.encode(some) for some in pictures), points, method)
     shown = [np.asarray(to_float(some))[:, None] for some in pictures]
     settings = {"first": ends[0], "second": ends[1], "points": points, "method": method}
+    settings |= {"infer_endpoint": infer_endpoint}
     return _write(
         folder,
         (_slug(ends[0]), _slug(ends[1]), method),
@@ -107,7 +117,7 @@ def edit(
       attribute: name of an attribute of the data, or of a class.
       image: names of pictures, with commas between, see `picture_input.read`.
       scales: numbers, as they were written.
-      fix_endpoint: keeps each picture's x_T.
+      fix_endpoint: keeps each picture's x_T (a free one is inferred).
       out: folder for the files; default "edits" in the workdir.
 
     Returns:

@@ -38,6 +38,9 @@ METHOD = flags.DEFINE_enum("method", "linear", editing.METHODS, "interpolate: wa
 ATTRIBUTE = flags.DEFINE_string("attribute", None, "edit: name of an attribute, or of a class.")
 IMAGE = flags.DEFINE_string("image", None, "edit: files, or items such as test:17.")
 SCALES = flags.DEFINE_list("scales", "-0.3,-0.15,0,0.15,0.3", "edit: how far codes move.")
+INFER_ENDPOINT = flags.DEFINE_bool(
+    "infer_endpoint", False, "interpolate: of a free x_T, infer both ends' instead of drawing one."
+)
 FIX_ENDPOINT = flags.DEFINE_bool("fix_endpoint", False, "edit: keep x_T of the unmoved code.")
 TOPOLOGY = flags.DEFINE_string("topology", "v5e:4x4", "Chips of --mode=plan, or gpu:8.")
 
@@ -77,6 +80,7 @@ def main(argv: list[str]) -> None:
             second=SECOND.value,
             points=POINTS.value,
             method=METHOD.value,
+            infer_endpoint=INFER_ENDPOINT.value,
             out=out,
         ),
         "edit": functools.partial(

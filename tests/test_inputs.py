@@ -171,7 +171,10 @@ def test_workdirs_that_are_none(tmp_path):
 
 def test_a_workdir_whose_run_was_killed_at_its_first_file_is_one(tmp_path):
     (tmp_path / "config.json.tmp").write_text("{")
-    workdir.check_usable(tmp_path)
+    assert workdir.check_usable(tmp_path) is None
+    (tmp_path / "config.json.tmp").rename(tmp_path / "other.json.tmp")
+    with pytest.raises(CheckpointError, match="holds files but no run"):
+        workdir.check_usable(tmp_path)
 
 
 def test_a_file_for_figures_that_cannot_be_is_refused_before_anything_is_measured(tmp_path):
