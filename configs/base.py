@@ -147,7 +147,7 @@ def _sample(c: ConfigDict) -> None:
 def _eval(c: ConfigDict) -> None:
     c.eval = ConfigDict()
     c.eval.batch_size = 64  # images at a time
-    c.eval.num_images = 10_000  # of the held-out split, held in memory; 0: all
+    c.eval.num_images = 10_000  # of the held-out split; 0: all
     c.eval.num_train_images = 10_000  # for the linear baseline, held in memory; 0: all
     c.eval.num_pictures = 8  # images in a picture
     c.eval.information_points = 64  # times at which the information bound measures the loss
