@@ -1,6 +1,9 @@
 """Test setup: eight virtual CPU devices; programs compiled quickly, and once for all tests."""
 
 import atexit
+import ctypes
+import gc
+import importlib.metadata
 import os
 import pathlib
 import shutil
@@ -9,46 +12,55 @@ import tempfile
 
 import pytest
 
+# Test programs run a few times: optimising them takes longer than running them.
+FLAGS = [
+    "--xla_force_host_platform_device_count=8",
+    "--xla_backend_optimization_level=0",
+    "--xla_llvm_disable_expensive_passes=true",
+    "--xla_cpu_parallel_codegen_split_count=1",
+]
+if importlib.metadata.version("jax").startswith("0.10."):  # later ones end at unknown flags
+    FLAGS.append("--xla_cpu_use_fusion_emitters=false")
 # Subprocesses that tests start inherit all of these.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ["XLA_FLAGS"] = " ".join(
-    [
-        os.environ.get("XLA_FLAGS", ""),
-        "--xla_force_host_platform_device_count=8",
-        # Test programs run a few times: optimising them takes longer than running them.
-        "--xla_backend_optimization_level=0",
-        "--xla_llvm_disable_expensive_passes=true",
-    ]
-)
+os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *FLAGS])
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="dbae_jax-programs-")
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+
+MOST_MEMORY = 3 * 2**30  # bytes; with more, a process forgets the programs it has compiled
 # Those that take longest come first, so that nobody waits for them at the end.
-LONG = (
-    *("test_full_size", "test_golden", "test_kills", "test_processes", "test_train_step"),
-    *("test_samplers", "test_system"),
-)
-# Their cases share nothing: each is dealt out by itself. They hold the most memory, up to 10 GB.
-SPLIT = ("test_full_size", "test_golden")
+LONG = ("test_golden", "test_processes", "test_system", "test_kills", "test_train_step")
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Gives each module (each case of some) whole to one process of pytest-xdist."""
+    """Gives each module whole to one process of pytest-xdist; the large one to one alone."""
     for item in items:
-        name = _module(item)
-        item.add_marker(pytest.mark.xdist_group(name + _case(item) if name in SPLIT else name))
+        item.add_marker(pytest.mark.xdist_group(_module(item)))
     order = {name: place for place, name in enumerate(LONG)}
     items.sort(key=lambda item: order.get(_module(item), len(order)))
+
+
+def pytest_runtest_teardown(item, nextitem):
+    """Keeps memory bounded: jax holds every program until it is told to forget them."""
+    if _memory() > MOST_MEMORY:
+        import jax  # not before the environment is set, which it reads at import
+
+        jax.clear_caches()
+        gc.collect()
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _module(item) -> str:
     return item.module.__name__.rpartition(".")[2]
 
 
-def _case(item) -> str:
-    return item.name.partition("[")[2]
+def _memory() -> int:
+    """Returns the bytes that this process holds; 0 where /proc does not tell."""
+    statm = pathlib.Path("/proc/self/statm")
+    return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if statm.exists() else 0
 
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
