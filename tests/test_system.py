@@ -1,13 +1,11 @@
-"""The system by running it: train, kill, resume, torn checkpoints, runs that must stop."""
+"""The system by running it: train, resume, torn checkpoints, runs that must stop.
+
+Kills are in test_kills.py, signals and lost processes in test_processes.py.
+"""
 
 import json
 import pathlib
-import random
 import shutil
-import signal
-import subprocess
-import sys
-import time
 
 import jax
 import numpy as np
@@ -18,8 +16,6 @@ import dbae_jax
 from dbae_jax import checkpoint, evaluate, summaries, train, workdir
 from dbae_jax.errors import CheckpointError, ConfigError, NonFiniteError
 from tests import tiny
-
-ROOT = pathlib.Path(__file__).parent.parent
 
 
 def _params(directory, step=None, weights="raw"):
@@ -200,53 +196,3 @@ def test_metrics_after_the_resumed_step_are_made_again(run_copy):
     path.write_text(path.read_text() + '{"step": 9, "loss": 1}\n{"step": 10, "lo')
     train.train(tiny.config(**{"train.num_steps": 7}), run_copy)
     assert _logged_steps(run_copy) == [1, 2, 3, 4, 5, 6, 7]
-
-
-def _command(directory, steps):
-    overrides = {
-        "model.latent_dim": 8,
-        "model.encoder.channel_mult": (1, 1),
-        "model.decoder.base_channels": 4,
-        "model.unet.channel_mult": (1, 1),
-        "model.unet.attention_resolutions": (8,),
-        "train.batch_size": 16,
-        "train.num_steps": steps,
-        "train.log_every_steps": 1,
-        "train.diagnose_every_steps": 0,
-        "train.picture_every_steps": 0,
-        "train.evaluate_every_steps": 0,
-        "checkpoint.every_steps": 1,
-        "optim.schedule": "constant",
-    }
-    flags = [f"--config.{key}={value}" for key, value in overrides.items()]
-    return [
-        *(sys.executable, "-m", "dbae_jax.main", "--config=configs/digits.py"),
-        *(f"--workdir={directory}", *flags),
-    ]
-
-
-def test_killed_at_a_random_moment_it_goes_on(tmp_path):
-    """kill -9 while steps and checkpoints are written, then start again and compare."""
-    directory = tmp_path / "killed"
-    process = subprocess.Popen(_command(directory, 400), cwd=ROOT, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 300
-    while len(checkpoint.steps(directory)) < 2 and time.monotonic() < deadline:
-        time.sleep(0.05)
-    time.sleep(random.uniform(0, 1.5))
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    reached = checkpoint.steps(directory)[-1]
-    assert 2 <= reached < 400
-
-    done = subprocess.run(
-        _command(directory, reached + 3), cwd=ROOT, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    assert f"Going on from step {reached}" in done.stderr
-    names = [path.name for path in (directory / "checkpoints").iterdir()]
-    assert not [name for name in names if "tmp" in name]
-    for step in checkpoint.steps(directory):
-        assert workdir.load(directory, step=step).step == step
-    whole = tmp_path / "whole"
-    subprocess.run(_command(whole, reached + 3), cwd=ROOT, check=True, capture_output=True)
-    _assert_same(_params(directory), _params(whole))
