@@ -43,6 +43,9 @@ INFER_ENDPOINT = flags.DEFINE_bool(
 )
 FIX_ENDPOINT = flags.DEFINE_bool("fix_endpoint", False, "edit: keep x_T of the unmoved code.")
 TOPOLOGY = flags.DEFINE_string("topology", "v5e:4x4", "Chips of --mode=plan, or gpu:8.")
+EFFORT = flags.DEFINE_enum(
+    "effort", "least", ("least", "full"), "plan: of XLA; full takes ten times as long."
+)
 
 
 def main(argv: list[str]) -> None:
@@ -53,7 +56,8 @@ def main(argv: list[str]) -> None:
         print(describe.describe(config))
         return
     if MODE.value == "plan":
-        print(plan.plan(config, TOPOLOGY.value, command_line.json_path()))
+        path, quick = command_line.json_path(), EFFORT.value == "least"
+        print(plan.plan(config, TOPOLOGY.value, path, quick=quick))
         return
     workdir = command_line.read_workdir()
     out = pathlib.Path(OUT.value) if OUT.value else None

@@ -7,13 +7,13 @@ import re
 import jax
 import jaxlib
 
-from dbae_jax import compiled_step, files, hlo, sharding, topology
+from dbae_jax import compiled_step, files, hlo, hlo_traffic, sharding, topology
 from dbae_jax.chips import Chip
 from dbae_jax.config import Config
 from dbae_jax.errors import ConfigError
 
-# The least effort of XLA's backend finds the same fusions ten times faster; what it leaves out
-# are prefetches into on-chip memory, which `bytes accessed` would count a second time.
+# The least effort of XLA's backend finds the same fusions ten times faster; what it leaves out is
+# on-chip memory, so that everything is counted as read from main memory and written to it.
 QUICK = {"exec_time_optimization_effort": -1.0}
 
 
@@ -36,7 +36,8 @@ class Plan:
     temporary_bytes: int
     peak_bytes: int
     flops: float  # as XLA counts them, see `measure`
-    bytes_accessed: float  # operands and results of all fusions, likewise
+    bytes_accessed: float  # likewise: operands and results wherever they lie
+    memory_traffic_bytes: int  # those in main memory alone, see `hlo_traffic`
     collectives: tuple[hlo.Collective, ...]
     compiler: str
 
@@ -53,7 +54,7 @@ class Plan:
     @property
     def memory_seconds(self) -> float:
         """A step's memory traffic at full bandwidth."""
-        return self.bytes_accessed / self.chip.memory_bandwidth
+        return self.memory_traffic_bytes / self.chip.memory_bandwidth
 
     @property
     def collective_seconds(self) -> float:
@@ -106,8 +107,9 @@ def measure(config: Config, name: str, *, quick: bool = True) -> Plan:
     """As `plan`, but returns the figures.
 
     XLA counts the body of a loop once. With gradient accumulation nearly all of a step is in such
-    loops, so FLOPs and bytes are multiplied by their number of turns: at most a little too much,
-    for what is outside (the optimizer and the decoder) is multiplied as well.
+    loops, so its counts are multiplied by their number of turns: at most a little too much, for
+    what is outside (the optimizer and the decoder) is multiplied as well. The memory traffic is
+    counted here, and takes loops as they are.
     """
     devices, chip = topology.devices(name)
     mesh = sharding.make_mesh(devices)
@@ -136,6 +138,7 @@ def measure(config: Config, name: str, *, quick: bool = True) -> Plan:
         peak_bytes=memory.peak_memory_in_bytes,
         flops=turns * cost["flops"],
         bytes_accessed=turns * cost["bytes accessed"],
+        memory_traffic_bytes=hlo_traffic.memory_bytes(text),
         collectives=tuple(hlo.collectives(text)),
         compiler=f"jaxlib {jaxlib.__version__}, {'least' if quick else 'full'} effort",
     )
@@ -183,7 +186,8 @@ def describe(plan: Plan) -> str:
             f"outputs {plan.output_bytes / gib:.2f}, of these donated "
             f"{plan.donated_bytes / gib:.2f}, temporaries {plan.temporary_bytes / gib:.2f})",
             f"A step, a chip: {at_most}{plan.flops / 1e12:.3f} TFLOP, "
-            f"{plan.bytes_accessed / 1e9:.2f} GB",
+            f"{plan.memory_traffic_bytes / 1e9:.2f} GB to and from memory (XLA's count, of on-chip "
+            f"memory too: {at_most}{plan.bytes_accessed / 1e9:.2f} GB)",
             f"Collectives: {'; '.join(kinds) or 'none'}",
             f"Roofline: {1e3 * plan.step_seconds:.1f} ms a step, bound by {bound} (arithmetic "
             f"{milliseconds[0]}, memory {milliseconds[1]}, collectives {milliseconds[2]} ms)",
