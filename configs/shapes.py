@@ -1,7 +1,10 @@
-"""DBAE on shapes, pictures with nine known factors, at 32x32 RGB: trains on a CPU.
+r"""DBAE on shapes, pictures with nine known factors, at 32x32 RGB: trains on a CPU.
 
 python -m dbae_jax.main --config=configs/shapes.py --workdir=runs/shapes
-python -m dbae_jax.main --config=configs/shapes.py --workdir=runs/shapes --mode=evaluate
+python -m dbae_jax.main --config=configs/shapes.py --workdir=runs/shapes --mode=train_prior
+python -m dbae_jax.main --config=configs/shapes.py --workdir=runs/shapes --mode=evaluate \
+    --config.eval.suite=all
+python -m dbae_jax.main --config=configs/shapes.py --workdir=runs/shapes --mode=report
 
 What the factors and attributes are: dbae_jax/data/shapes.py.
 """
@@ -47,6 +50,15 @@ def get_config():
 
     c.checkpoint.every_steps = 250
     c.checkpoint.keep_every_steps = 0
+
+    c.prior.num_layers = 4
+    c.prior.width = 512
+    c.prior.learning_rate = 1e-3
+    c.prior.ema_decay = 0.995
+    c.prior.num_steps = 8_000
+    c.prior.log_every_steps = 500
+    c.prior.evaluate_every_steps = 2_000
+    c.prior.checkpoint_every_steps = 2_000
 
     c.sample.sampler = "dbim"
     c.sample.grid = "lambda"
