@@ -24,7 +24,7 @@ demo: $(VENV)/installed-demo
 	@echo "Open $(WORKDIR)/report.html in a browser."
 
 test: $(VENV)/installed-$(EXTRAS)
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/installed-$(EXTRAS)
 	$(BIN)/ruff check .

@@ -2,6 +2,8 @@
 
 import functools
 import pathlib
+from collections.abc import Callable
+from typing import Any
 
 from absl import flags
 
@@ -18,6 +20,7 @@ from dbae_jax import (
     train,
     train_prior,
 )
+from dbae_jax.config import Config
 from dbae_jax.report import report
 
 TRAINING = ("train", "train_prior")
@@ -60,8 +63,14 @@ def main(argv: list[str]) -> None:
         print(plan.plan(config, TOPOLOGY.value, path, quick=quick))
         return
     workdir = command_line.read_workdir()
-    out = pathlib.Path(OUT.value) if OUT.value else None
     command_line.start_processes(save_on_sigterm=MODE.value in TRAINING)
+    with processes.explaining():
+        _of_mode()(config, workdir)
+
+
+def _of_mode() -> Callable[[Config, pathlib.Path], Any]:
+    """Returns what --mode does, with its flags."""
+    out = pathlib.Path(OUT.value) if OUT.value else None
     modes = {
         "train": train.train,
         "train_prior": train_prior.train_prior,
@@ -96,8 +105,7 @@ def main(argv: list[str]) -> None:
             out=out,
         ),
     }
-    with processes.explaining():
-        modes[MODE.value](config, workdir)
+    return modes[MODE.value]
 
 
 if __name__ == "__main__":

@@ -10,8 +10,6 @@ import shutil
 import sys
 import tempfile
 
-import pytest
-
 # Test programs run a few times: optimising them takes longer than running them.
 FLAGS = [
     "--xla_force_host_platform_device_count=8",
@@ -29,23 +27,21 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
-MOST_MEMORY = 3 * 2**30  # bytes; with more, a process forgets the programs it has compiled
+MOST_MEMORY = 3 * 2**30  # bytes; with more, a process forgets a module's programs after it
 # Those that take longest come first, so that nobody waits for them at the end.
 LONG = ("test_golden", "test_processes", "test_system", "test_kills", "test_train_step")
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Gives each module whole to one process of pytest-xdist; the large one to one alone."""
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(_module(item)))
+    """Begins with the modules that take longest."""
     order = {name: place for place, name in enumerate(LONG)}
     items.sort(key=lambda item: order.get(_module(item), len(order)))
 
 
 def pytest_runtest_teardown(item, nextitem):
     """Keeps memory bounded: jax holds every program until it is told to forget them."""
-    if _memory() > MOST_MEMORY:
+    last = nextitem is None or _module(nextitem) != _module(item)
+    if last and _memory() > MOST_MEMORY:
         import jax  # not before the environment is set, which it reads at import
 
         jax.clear_caches()

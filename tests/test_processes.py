@@ -162,8 +162,11 @@ def test_evaluation_is_shared_and_written_once(with_prior):
     assert suites == {"reconstruction", "information", "probe", "generation", "editing"}
     assert found[1].keys() == found[2].keys()
     for name, value in found[1].items():
-        # What is counted may differ by one image of ten.
-        assert found[2][name] == pytest.approx(value, rel=2e-3, abs=0.02), name
+        if value is None:  # of so few images
+            assert found[2][name] is None, name
+        else:
+            assert found[2][name] == pytest.approx(value, rel=2e-3, abs=0.02), name
+    assert found[1]["generation", "confidence"] and found[1]["editing", "target_following"]
     assert (with_prior / "trajectory.png").is_file()
 
 

@@ -53,11 +53,12 @@ def test_a_loss_at_one_time_is_no_curve():
     entry = {"counts": {"test": 3}, "scores": {"unexplained_bits_per_dim": {"details": {}}}}
     details = entry["scores"]["unexplained_bits_per_dim"]["details"]
     details["curves"] = {"t": [0.5], "training_loss": [1.0], "error": [0.1]}
-    missing = report._loss_by_time(entry, about.Command("my.py", pathlib.Path("run")))
+    command = about.Command("my.py", pathlib.Path("run"))
+    missing = report._loss_by_time(entry, command)
     assert "one time an image" in missing.sentence
     assert missing.command.endswith("information --config.eval.information_points=32")
     details["curves"] = {"t": [0.5, 0.1], "training_loss": [1.0, 2.0], "error": [0.1, 0.2]}
-    assert report._loss_by_time(entry, None).caption.startswith("Of 3 images")
+    assert report._loss_by_time(entry, command).caption.startswith("Of 3 images")
 
 
 def test_suites_without_results_are_named(directory):

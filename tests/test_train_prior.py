@@ -68,7 +68,9 @@ def test_a_run_leaves_what_it_should(case):
     assert [row["step"] for row in rows if "loss" in row] == [1, 2, 3, 4]
     assert {"codes_per_second", "grad_norm", "train_seconds"} <= rows[0].keys()
     summary = json.loads((folder / "summary.json").read_text())
-    assert summary["step"] == 4 and summary["autoencoder"] == {"step": 2, "weights": "ema"}
+    fingerprint = dbae_jax.DBAE.load(directory).fingerprint
+    whose = {"step": 2, "weights": "ema", "fingerprint": fingerprint}
+    assert summary["step"] == 4 and summary["autoencoder"] == whose
     assert ("l_pr_nats" in summary) == bool(overrides)
     assert checkpoint.steps(directory) == [2]  # the model's own
 
