@@ -61,15 +61,7 @@ def interpolate(
       ConfigError, DataError: for arguments or pictures that will not do.
       CheckpointError: if the workdir holds no model.
     """
-    if not first or not second:
-        raise ConfigError(
-            "--mode=interpolate needs --first and --second: image files, or items such as test:17."
-        )
-    ends = _names(first), _names(second)
-    if len(ends[0]) != len(ends[1]):
-        raise ConfigError(
-            f"--first names {len(ends[0])} pictures and --second {len(ends[1])}: give as many."
-        )
+    ends = _ends(first, second)
     if points < 2:
         raise ConfigError(f"--points={points} is not allowed: it must be 2 or more.")
     if infer_endpoint and config.bridge.endpoint != "free":
@@ -150,6 +142,20 @@ def edit(
         arrays | {"images": to_uint8(edited), "before": pictures},
         _about(config, model, "edit") | settings,
     )
+
+
+def _ends(first: str | None, second: str | None) -> tuple[list[str], list[str]]:
+    """Returns the names of the pictures on both ends."""
+    if not first or not second:
+        raise ConfigError(
+            "--mode=interpolate needs --first and --second: image files, or items such as test:17."
+        )
+    ends = _names(first), _names(second)
+    if len(ends[0]) != len(ends[1]):
+        raise ConfigError(
+            f"--first names {len(ends[0])} pictures and --second {len(ends[1])}: give as many."
+        )
+    return ends
 
 
 def parse_scales(texts: list[str]) -> list[float]:
