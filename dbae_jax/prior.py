@@ -129,7 +129,7 @@ def denormalised(stats: dict, z: jax.Array) -> jax.Array:
 def load(
     directory: pathlib.Path,
     weights: dict[str, Any],
-    fingerprint: str,
+    model_fingerprint: str,
     *,
     mesh: jax.sharding.Mesh | None = None,
 ) -> Prior:
@@ -138,7 +138,7 @@ def load(
     Args:
       directory: the workdir of the model.
       weights: {"step", "weights"} of the model that decodes the codes.
-      fingerprint: its own, see `fingerprint.of`.
+      model_fingerprint: of that model, see `fingerprint.of`.
       mesh: devices that share the work; default the first.
 
     Raises:
@@ -151,7 +151,7 @@ def load(
             "--mode=train_prior."
         )
     placed = None if mesh is None else sharding.replicated(mesh)
-    autoencoder = weights | {"fingerprint": fingerprint}
+    autoencoder = weights | {"fingerprint": model_fingerprint}
 
     def read(step: int) -> Prior:
         meta = checkpoint.read_meta(folder, step)

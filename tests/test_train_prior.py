@@ -140,15 +140,20 @@ def test_misfits_are_refused(run_copy):
         train_prior.train_prior(_config(overrides, **wild), directory)
 
 
+def _assert_refused(config, directory, words):
+    """The prior in the workdir neither trains on nor is sampled from."""
+    with pytest.raises(CheckpointError, match=words):
+        train_prior.train_prior(config, directory)
+    with pytest.raises(CheckpointError, match=words):
+        dbae_jax.DBAE.load(directory).sample(1, 0)
+
+
 def test_a_prior_of_other_weights_is_refused(run_copy):
     overrides, directory = run_copy
     later = tiny.config(**overrides, **{"train.num_steps": 3})
     train.train(later, directory)
     words = r"ema weights of step 2 \(\w+\), not of the ema weights of step 3 "
-    with pytest.raises(CheckpointError, match=words):
-        train_prior.train_prior(later, directory)
-    with pytest.raises(CheckpointError, match=words):
-        dbae_jax.DBAE.load(directory).sample(1, 0)
+    _assert_refused(later, directory, words)
     assert dbae_jax.DBAE.load(directory, step=2).sample(1, 0).shape == (1, 16, 16, 1)
 
 
@@ -161,10 +166,7 @@ def test_a_prior_of_weights_that_were_exchanged_is_refused(run_copy):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     train.train(config, directory)
     words = r"step 2 \(\w{12}\), not of the ema weights of step 2 \(\w{12}\)"
-    with pytest.raises(CheckpointError, match=words):
-        train_prior.train_prior(config, directory)
-    with pytest.raises(CheckpointError, match=words):
-        dbae_jax.DBAE.load(directory).sample(1, 0)
+    _assert_refused(config, directory, words)
 
 
 def test_draws_of_a_deterministic_code_are_refused():
