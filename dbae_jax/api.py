@@ -6,18 +6,17 @@ from collections.abc import Callable
 from typing import Self
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from dbae_jax import batching, build, fingerprint, prior, rngs, samplers, sharding, workdir
+from dbae_jax import batching, build, fingerprint, prior, samplers, sharding, workdir
 from dbae_jax.api_edits import Edits
 from dbae_jax.arguments import Rng, check_codes, check_states, check_times, make_key, make_plan
+from dbae_jax.compiled_model import make_programs
 from dbae_jax.config import Config
 from dbae_jax.errors import CheckpointError, DataError
 from dbae_jax.free_end import FREE, FreeEnd
-from dbae_jax.images import check_images, to_float
+from dbae_jax.images import check_images
 from dbae_jax.models.autoencoder import Networks
-from dbae_jax.precond import make_denoiser
 from dbae_jax.prior import Prior
 from dbae_jax.sampler_tables import Table
 from dbae_jax.samplers import Plan, Sample
@@ -70,16 +69,7 @@ class DBAE(Edits, FreeEnd):
         self.step = step
         self._load_prior = load_prior
         self.bridge = build.make_bridge(config.bridge)
-        self._networks = networks or build.make_networks(config)
-        jit = functools.partial(
-            jax.jit, out_shardings=None if mesh is None else sharding.replicated(mesh)
-        )
-        self._encode = jit(self._encode_batch, static_argnames="sample")
-        self._posterior = jit(self._posterior_batch)
-        self._endpoint = jit(self._networks.endpoint)
-        self._denoise = jit(self._denoise_batch)
-        self._decode = jit(self._decode_batch, static_argnames="keep_path")
-        self._invert = jit(self._invert_batch)
+        self._programs = make_programs(networks or build.make_networks(config), mesh)
 
     @classmethod
     def load(
@@ -150,14 +140,14 @@ class DBAE(Edits, FreeEnd):
         key = make_key(rng, len(images))
 
         def encode_batch(x_0, indices):
-            return self._encode(self.variables, x_0, key, indices, sample=rng is not None)
+            return self._programs.encode(self.variables, x_0, key, indices, sample=rng is not None)
 
         return self._run(encode_batch, images, np.arange(len(images)))
 
     def posterior(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         """Returns mean and scale of q(z | x_0): [B, D] each; the scale None if deterministic."""
         images = self._check_images(images)
-        return self._run(lambda x_0: self._posterior(self.variables, x_0), images)
+        return self._run(lambda x_0: self._programs.posterior(self.variables, x_0), images)
 
     def endpoint(self, z: np.ndarray) -> np.ndarray:
         """Decodes z: [B, D] to the diffusion's endpoint x_T: [B, H, W, C], unbounded.
@@ -167,7 +157,7 @@ class DBAE(Edits, FreeEnd):
         if self.free:
             raise DataError(FREE)
         return self._run(
-            lambda z: self._endpoint(self.variables, z), check_codes(z, self.latent_dim)
+            lambda z: self._programs.endpoint(self.variables, z), check_codes(z, self.latent_dim)
         )
 
     def denoise(
@@ -185,7 +175,9 @@ class DBAE(Edits, FreeEnd):
         x_t, x_T = (self._check_states(x, n, len(z)) for x, n in ((x_t, "x_t"), (x_T, "x_T")))
         t = check_times(t, len(z), self.bridge.schedule)
         at = self.bridge.at(np.broadcast_to(t, (len(z),)))
-        return self._run(lambda *args: self._denoise(self.variables, *args), x_t, at, x_T, z)
+        return self._run(
+            lambda *args: self._programs.denoise(self.variables, *args), x_t, at, x_T, z
+        )
 
     def decode(
         self,
@@ -303,7 +295,9 @@ class DBAE(Edits, FreeEnd):
         key, indices = make_key(rng, len(z)), np.arange(len(z))
 
         def decode_batch(x_T, z, indices):
-            return self._decode(self.variables, x_T, z, key, indices, table, keep_path=keep_path)
+            return self._programs.decode(
+                self.variables, x_T, z, key, indices, table, keep_path=keep_path
+            )
 
         if not keep_path:
             x_0 = self._run(decode_batch, x_T, z, indices)
@@ -317,34 +311,6 @@ class DBAE(Edits, FreeEnd):
             return plan.table(self.bridge)
         except ValueError as error:
             raise DataError(str(error)) from error
-
-    def _posterior_batch(self, variables, images):
-        code = self._networks.encode(variables, to_float(images))
-        return code.mean, code.sigma
-
-    def _encode_batch(self, variables, images, key, indices, *, sample):
-        code = self._networks.encode(variables, to_float(images))
-        if not sample:
-            return code.mean
-        keys = rngs.per_example(key, indices)
-        return code.sample(samplers.example_noise_fn(keys, (self.latent_dim,))(0))
-
-    def _denoise_batch(self, variables, x_t, at, x_T, z):
-        def network_fn(x, c_noise, z):
-            return self._networks.network(variables, x, c_noise, z)
-
-        return make_denoiser(network_fn)(x_t, at, x_T, z)
-
-    def _decode_batch(self, variables, x_T, z, key, indices, table, *, keep_path):
-        keys = rngs.per_example(key, indices)
-        x_0, states = samplers.integrate(
-            lambda x_t, at, x_T: self._denoise_batch(variables, x_t, at, x_T, z),
-            x_T,
-            table,
-            samplers.example_noise_fn(keys, x_T.shape[1:]),
-            keep_path=keep_path,
-        )
-        return (x_0, jnp.moveaxis(states, 0, 1)) if keep_path else x_0
 
     def _run(self, fn: Callable, *arrays):
         """Applies `fn` to slices of `batch_size` examples and joins the answers."""

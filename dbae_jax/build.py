@@ -19,7 +19,7 @@ from dbae_jax.models.latent_net import LatentNet, LatentNetwork
 from dbae_jax.models.unet import UNet
 from dbae_jax.precond import Bridge, Moments
 from dbae_jax.schedules import VE, VP, Free
-from dbae_jax.sections import BridgeConfig, DataConfig
+from dbae_jax.sections import BridgeConfig, DataConfig, OptimConfig
 
 # What a free x_T may keep of x_0; the usual VP has 4e-5, VE 1.6e-4.
 MAX_FREE_SNR = 1e-3
@@ -85,21 +85,31 @@ def make_bridge(config: BridgeConfig) -> Bridge:
 
 def make_learning_rate(config: Config) -> optax.Schedule:
     """Returns step -> learning rate."""
-    return optim.make_schedule(
-        config.optim.learning_rate,
-        schedule=config.optim.schedule,
-        warmup_steps=config.optim.warmup_steps,
-        num_steps=config.train.num_steps,
-    )
+    # A constant rate does not depend on the length of the run.
+    num_steps = 0 if config.optim.schedule == "constant" else config.train.num_steps
+    return _learning_rate(config.optim, num_steps)
 
 
 def make_optimizer(config: Config) -> optax.GradientTransformation:
-    """Returns the optax chain that the config names."""
-    return optim.make_optimizer(
-        config.optim.optimizer,
-        make_learning_rate(config),
-        grad_clip_norm=config.optim.grad_clip_norm,
+    """Returns the optax chain that the config names: for equal settings, the same object."""
+    return _optimizer(
+        config.optim.optimizer, make_learning_rate(config), config.optim.grad_clip_norm
     )
+
+
+@functools.lru_cache
+def _learning_rate(config: OptimConfig, num_steps: int) -> optax.Schedule:
+    return optim.make_schedule(
+        config.learning_rate,
+        schedule=config.schedule,
+        warmup_steps=config.warmup_steps,
+        num_steps=num_steps,
+    )
+
+
+@functools.lru_cache
+def _optimizer(name: str, rate: optax.Schedule, clip: float) -> optax.GradientTransformation:
+    return optim.make_optimizer(name, rate, grad_clip_norm=clip)
 
 
 def make_latent_network(config: Config) -> LatentNetwork:

@@ -1,5 +1,7 @@
 """The training step as it runs on a mesh: one jitted function, and the shapes it takes."""
 
+import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -8,6 +10,8 @@ import jax.numpy as jnp
 from dbae_jax import build, sharding, train_state
 from dbae_jax.config import Config
 from dbae_jax.train_step import Batch, StepFn, make_train_step
+
+KEPT = 4  # functions, with the programs compiled for them
 
 
 class AbstractArguments(NamedTuple):
@@ -21,13 +25,17 @@ class AbstractArguments(NamedTuple):
 def make_jitted_step(config: Config, mesh: jax.sharding.Mesh) -> StepFn:
     """Returns train_step jitted for the mesh: state replicated and donated, batch split.
 
+    Configs whose steps are the same, such as those of other seeds, get the same function, which is
+    compiled once.
+
     Raises:
       ConfigError: if the devices cannot share the batch.
     """
     parts = config.train.accumulation_steps
     key = "train.batch_size" + (f" / accumulation_steps ({parts})" if parts > 1 else "")
     sharding.check_batch_size(config.train.batch_size // parts, mesh, key)
-    step = make_train_step(
+    return _jitted_step(
+        mesh,
         build.make_networks(config),
         build.make_bridge(config.bridge),
         build.make_optimizer(config),
@@ -35,7 +43,21 @@ def make_jitted_step(config: Config, mesh: jax.sharding.Mesh) -> StepFn:
         accumulation_steps=config.train.accumulation_steps,
         tc_weight=config.train.tc_weight,
     )
-    return jitted(step, mesh)
+
+
+@functools.lru_cache(maxsize=KEPT)
+def _jitted_step(mesh: jax.sharding.Mesh, *args, **kwargs) -> StepFn:
+    return jitted(make_train_step(*args, **kwargs), mesh)
+
+
+def make_init(config: Config) -> Callable[[jax.Array], train_state.TrainState]:
+    """Returns key -> a new state; for configs whose steps are the same, the same function."""
+    return _init(build.make_networks(config), build.make_optimizer(config))
+
+
+@functools.lru_cache(maxsize=KEPT)
+def _init(*args) -> Callable[[jax.Array], train_state.TrainState]:
+    return lambda key: train_state.create(*args, key)
 
 
 def jitted(step: StepFn, mesh: jax.sharding.Mesh) -> StepFn:
@@ -51,10 +73,9 @@ def jitted(step: StepFn, mesh: jax.sharding.Mesh) -> StepFn:
 
 def abstract_arguments(config: Config, mesh: jax.sharding.Mesh) -> AbstractArguments:
     """Returns what the jitted step is lowered with where there are no devices."""
-    networks, optimizer = build.make_networks(config), build.make_optimizer(config)
     everywhere = sharding.replicated(mesh)
     key = jax.eval_shape(lambda: jax.random.key(0))
-    state = jax.eval_shape(lambda key: train_state.create(networks, optimizer, key), key)
+    state = jax.eval_shape(make_init(config), key)
     size, channels = config.data.image_size, config.data.channels
     images = jax.ShapeDtypeStruct((config.train.batch_size, size, size, channels), jnp.uint8)
 

@@ -73,13 +73,8 @@ class FreeEnd:
             raise DataError(f"invert takes a code an image, got {len(z)} for {len(images)}.")
         table = inversion(self.bridge, steps, grid)
         x = initial_state(np.asarray(to_float(images)), self.bridge.schedule)
-        return self._run(lambda x, z: self._invert(self.variables, x, z, table), x, z)
-
-    def _invert_batch(self, variables, x, z, table):
-        def denoise_fn(x_t, at, x_T):
-            return self._denoise_batch(variables, x_t, at, x_T, z)
-
-        return samplers.integrate(denoise_fn, x, table, clip=False)[0]
+        invert = functools.partial(self._programs.invert, self.variables)
+        return self._run(lambda x, z: invert(x, z, table), x, z)
 
 
 def end_scale(schedule: Schedule) -> float:

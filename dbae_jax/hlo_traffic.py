@@ -15,7 +15,9 @@ ON_CHIP = "S(1)"  # the memory space of a layout that TPUs' compilers give to on
 FREE = frozenset(
     ("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "iota")
 )
+Array = tuple[str, str, str]  # kind, dimensions, layout
 
+_FREE_CALL = re.compile(r'custom_call_target="(?:ConcatBitcast|AllocateBuffer)"')
 _INSTRUCTION = re.compile(r"\s+(?:ROOT )?(%\S+) = (\(.*?\)|\S+) ([\w-]+)\((.*)")
 _ARRAY = re.compile(r"(\w+)\[([\d,]*)\](?:\{([^}]*)\})?")
 _TILE = re.compile(r"([\d,]*):T\(([\d,]+)\)")
@@ -51,11 +53,19 @@ def _of_body(name: str, bodies: dict[str, str]) -> int:
             total += int(turns[1] if turns else 1) * _of_body(_LOOP.search(rest)[1], bodies)
         elif kind == "copy-start":  # (where to, where from, context)
             total += sum(map(_main_memory, _ARRAY.findall(types[result])[:2]))
-        else:
+        elif kind == "slice-start":  # ((where from), where to, context)
+            total += _of_slice(*_ARRAY.findall(types[result])[:2])
+        elif kind != "custom-call" or not _FREE_CALL.search(rest):
             read = [types.get(operand, "") for operand in _operands(rest)]
             arrays = _ARRAY.findall(" ".join([types[result], *read]))
             total += sum(map(_main_memory, arrays))
     return total
+
+
+def _of_slice(whole: Array, part: Array) -> int:
+    """Returns the bytes of a part that is fetched from, or into, main memory: not the whole's."""
+    size = _main_memory((part[0], part[1], part[2].replace(ON_CHIP, "")))
+    return size * sum(ON_CHIP not in layout for _, _, layout in (whole, part))
 
 
 def _operands(rest: str) -> list[str]:
@@ -67,8 +77,8 @@ def _operands(rest: str) -> list[str]:
     return re.findall(r"%[\w.\-]+", rest[:end])
 
 
-def _main_memory(array: tuple[str, str, str]) -> int:
-    """Returns the bytes of (kind, dimensions, layout) with padding; 0 in on-chip memory."""
+def _main_memory(array: Array) -> int:
+    """Returns an array's bytes with padding; 0 in on-chip memory."""
     kind, dimensions, layout = array
     if ON_CHIP in layout:
         return 0

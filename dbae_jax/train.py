@@ -17,7 +17,6 @@ from dbae_jax import (
     rngs,
     sharding,
     summaries,
-    train_state,
     workdir,
 )
 from dbae_jax.config import Config
@@ -92,13 +91,8 @@ def _checkpoints(config: Config, directory: pathlib.Path) -> checkpoint.Writer:
 def set_up(config: Config, directory: pathlib.Path) -> Run:
     """Builds the step and finds or draws the state; torn checkpoints are moved aside."""
     mesh = sharding.make_mesh()
-    networks, optimizer = build.make_networks(config), build.make_optimizer(config)
-
-    def init(key: jax.Array) -> TrainState:
-        return train_state.create(networks, optimizer, key)
-
     return start_run(
-        init,
+        compiled_step.make_init(config),
         compiled_step.make_jitted_step(config, mesh),
         directory,
         resume=functools.partial(workdir.resume, directory, config),

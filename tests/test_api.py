@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 import dbae_jax
-from dbae_jax import DBAE, fingerprint
+from dbae_jax import DBAE, build, fingerprint
+from dbae_jax.compiled_model import make_programs
 from dbae_jax.errors import DBAEError
 from tests import tiny
 
@@ -115,6 +116,14 @@ def test_other_weights_share_the_programs(model):
     assert not np.allclose(other.encode(images), model.encode(images))
     assert model.fingerprint != other.fingerprint == fingerprint.of(other.variables)
     assert len(other.fingerprint) == fingerprint.LENGTH
+
+
+def test_models_of_one_shape_share_the_programs():
+    def programs(**changes):
+        return make_programs(build.make_networks(tiny.config(**changes)), None)
+
+    assert programs() is programs(seed=1, **{"sample.steps": 4})
+    assert programs() is not programs(**{"model.latent_dim": 4})
 
 
 IMAGES = np.zeros((2, 16, 16, 1), np.uint8)

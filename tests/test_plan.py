@@ -151,6 +151,9 @@ ENTRY %main.2 (a: f32[3,200], b: bf16[5]) -> f32[4] {
   %far = f32[3,200]{0,1:T(8,128)} fusion(%near), kind=kLoop, calls=%g
   %start = (f32[7]{0:S(1)}, f32[7]{0}, u32[]{:S(2)}) copy-start(%b)
   %done = f32[7]{0:S(1)} copy-done(%start)
+  %part = ((f32[9,200]{1,0:T(8,128)}), f32[1,200]{1,0:T(8,128)S(1)}, u32[]{:S(2)}) slice-start(%a)
+  %got = f32[1,200]{1,0:T(8,128)S(1)} slice-done(%part)
+  %joined = f32[9,200]{1,0:T(8,128)} custom-call(%a), custom_call_target="ConcatBitcast"
   %t = (f32[4]{0:T(128)}) tuple(%done)
   %w = (f32[4]{0:T(128)}) while(%t), condition=%c, body=%body.1, TURNS
   ROOT %r = f32[4]{0:T(128)} get-tuple-element(%w), index=0
@@ -162,12 +165,13 @@ ENTRY %main.2 (a: f32[3,200], b: bf16[5]) -> f32[4] {
     ("known", "turns"), [('backend_config={"known_trip_count":{"n":"5"}}', 5), ("", 1)]
 )
 def test_traffic_of_a_program_that_was_written_by_hand(known, turns):
-    """Padded to tiles, on-chip memory left out, loops by their turns, a pair once."""
+    """Padded to tiles, on-chip memory left out, loops by their turns, a pair once, a part alone."""
     a, b = 4 * 8 * 256, 2 * 5  # [3, 200] in tiles of 8 by 128
     far = 4 * 200 * 128  # the other way around: 3 lies closest and takes the room of 128
+    part = 4 * 8 * 256  # of [9, 200]
     add = 3 * 4 * 128
     text = PROGRAM.replace("TURNS", known)
-    assert hlo_traffic.memory_bytes(text) == a + b + far + 4 * 7 + turns * add
+    assert hlo_traffic.memory_bytes(text) == a + b + far + 4 * 7 + part + turns * add
 
 
 @pytest.mark.parametrize(

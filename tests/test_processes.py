@@ -26,10 +26,10 @@ ROOT = pathlib.Path(__file__).parent.parent
 PATIENCE_SECONDS = 300
 TINY = {
     "model.latent_dim": 8,
-    "model.encoder.channel_mult": (1, 1),
+    "model.encoder.channel_mult": (1,),
     "model.decoder.base_channels": 4,
-    "model.unet.channel_mult": (1, 1),
-    "model.unet.attention_resolutions": (8,),
+    "model.unet.channel_mult": (1,),
+    "model.unet.attention_resolutions": (),
     "model.unet.dropout": 0.1,
     "data.flip": True,
     "train.batch_size": 16,

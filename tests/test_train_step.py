@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dbae_jax import build, images, losses, optim, sharding, train_state
+from dbae_jax import build, compiled_step, images, losses, optim, sharding, train_state
 from dbae_jax.train_step import make_diagnose, make_train_step
 from tests import tiny
 
@@ -17,20 +17,10 @@ DROPOUT = {"model.unet.dropout": 0.1, "model.stochastic": True}  # everything ra
 def _start(config, devices=1):
     """(jitted step, state, key, mesh) on the first `devices` devices."""
     mesh = sharding.make_mesh(jax.devices()[:devices])
-    networks, bridge = build.make_networks(config), build.make_bridge(config.bridge)
-    optimizer = build.make_optimizer(config)
     everywhere = sharding.replicated(mesh)
     key = jax.device_put(jax.random.key(config.seed), everywhere)
-    state = jax.jit(
-        lambda key: train_state.create(networks, optimizer, key), out_shardings=everywhere
-    )(key)
-    step = jax.jit(
-        make_train_step(networks, bridge, optimizer, ema_decay=config.optim.ema_decay),
-        in_shardings=(everywhere, sharding.batched(mesh), everywhere),
-        out_shardings=(everywhere, everywhere),
-        donate_argnums=0,
-    )
-    return step, state, key, mesh
+    state = jax.jit(compiled_step.make_init(config), out_shardings=everywhere)(key)
+    return compiled_step.make_jitted_step(config, mesh), state, key, mesh
 
 
 def _walk(config, steps, devices=1):
@@ -42,14 +32,43 @@ def _walk(config, steps, devices=1):
     return jax.device_get(state), losses_seen
 
 
+@pytest.fixture(scope="module")
+def walked():
+    """(state, losses) after a walk on one batch."""
+    return _walk(tiny.config(**DROPOUT), 120)
+
+
 def test_same_seed_same_parameters_bit_for_bit():
     config = tiny.config(**DROPOUT)
-    first, second = _walk(config, 20), _walk(config, 20)
+    first, second = _walk(config, 10), _walk(config, 10)
     assert first[1] == second[1]
     jax.tree.map(np.testing.assert_array_equal, first[0], second[0])
     other, _ = _walk(tiny.config(**DROPOUT, seed=1), 1)
     kernel = lambda state: state.variables["params"]["unet"]["conv_in"]["kernel"]  # noqa: E731
     assert not np.array_equal(kernel(first[0]), kernel(other))
+
+
+@pytest.mark.parametrize(
+    ("changes", "shared"),
+    [
+        ({"seed": 1, "train.num_steps": 9, "eval.batch_size": 3}, True),
+        ({"train.num_steps": 9, "optim.schedule": "cosine"}, False),
+        ({"optim.learning_rate": 1e-5}, False),
+        ({"optim.grad_clip_norm": 1.0}, False),
+        ({"optim.ema_decay": 0.5}, False),
+        ({"model.latent_dim": 4}, False),
+        ({"model.matmul_precision": "highest"}, False),
+        ({"bridge.beta_d": 3.0}, False),
+        ({"train.accumulation_steps": 2}, False),
+        ({"model.stochastic": True, "train.tc_weight": 1.0}, False),
+    ],
+)
+def test_configs_of_one_step_share_its_program(changes, shared):
+    mesh = sharding.make_mesh()
+    base, other = tiny.config(), tiny.config(**changes)
+    step = compiled_step.make_jitted_step(base, mesh)
+    assert (compiled_step.make_jitted_step(other, mesh) is step) == shared
+    assert compiled_step.make_jitted_step(base, sharding.make_mesh(jax.devices()[:1])) is not step
 
 
 def test_one_and_eight_devices_agree():
@@ -70,8 +89,8 @@ def test_the_compiled_step_has_one_kind_of_collective():
         assert other not in text
 
 
-def test_loss_falls_on_one_batch():
-    _, seen = _walk(tiny.config(**DROPOUT), 60)
+def test_loss_falls_on_one_batch(walked):
+    seen = walked[1][:60]
     assert np.mean(seen[-5:]) < 0.7 * np.mean(seen[:5])
 
 
@@ -124,7 +143,7 @@ def test_gradients_reach_the_decoder_through_the_bridge_and_the_condition():
 
         return jax.grad(loss)(variables["params"])["decoder"]["conv_out"]["kernel"]
 
-    whole, cut = grad(networks), grad(Cut)
+    whole, cut = jax.jit(lambda: (grad(networks), grad(Cut)))()
     assert np.linalg.norm(cut) > 0
     assert np.linalg.norm(whole - cut) > 1e-3 * np.linalg.norm(whole)
 
@@ -144,7 +163,7 @@ def test_loss_is_the_weighted_error_at_uniform_times():
     np.testing.assert_allclose(terms.weighted, want, rtol=1e-5)
 
 
-def test_diagnostics_tell_a_code_that_is_used():
+def test_diagnostics_tell_a_code_that_is_used(walked):
     config = tiny.config(**DROPOUT)
     networks, bridge = build.make_networks(config), build.make_bridge(config.bridge)
     diagnose = jax.jit(make_diagnose(networks, bridge))
@@ -154,8 +173,7 @@ def test_diagnostics_tell_a_code_that_is_used():
     # The zero-initialised output uses nothing; c_skip x_t alone knows a little of x_T.
     unused = float(values["code_gap"]) / float(values["eval_loss"])
     assert abs(unused) < 0.002
-    state, _ = _walk(config, 150)
-    values = diagnose(state, batch, jax.random.key(1))
+    values = diagnose(walked[0], batch, jax.random.key(1))
     assert float(values["code_gap"]) / float(values["eval_loss"]) > 0.01
     assert float(values["z_variance"]) > 0
 
