@@ -102,8 +102,8 @@ def _train(c: ConfigDict) -> None:
     c.train.num_steps = 1_000_000
     c.train.log_every_steps = 100
     c.train.diagnose_every_steps = 5_000  # latent variance, loss with shuffled codes; 0: never
-    c.train.picture_every_steps = 10_000  # reconstructions of held-out images; 0: never
-    c.train.evaluate_every_steps = 50_000  # held-out reconstruction error; 0: never
+    c.train.picture_every_steps = 10_000  # reconstructions of test images; 0: never
+    c.train.evaluate_every_steps = 50_000  # reconstruction error of test images; 0: never
 
 
 def _checkpoint(c: ConfigDict) -> None:
@@ -126,7 +126,7 @@ def _prior(c: ConfigDict) -> None:
     c.prior.batch_size = 128  # codes a step over all devices
     c.prior.num_steps = 750_000
     c.prior.log_every_steps = 1_000
-    c.prior.evaluate_every_steps = 50_000  # likelihood bound of held-out codes; 0: at the end only
+    c.prior.evaluate_every_steps = 50_000  # likelihood bound of test images' codes; 0: at the end
     c.prior.checkpoint_every_steps = 10_000
     c.prior.bound_points = 50  # of the timesteps, drawn for each code; timesteps or more: all
     c.prior.sampler = "ancestral"  # or "ddim", deterministic but for its start
@@ -147,7 +147,7 @@ def _sample(c: ConfigDict) -> None:
 def _eval(c: ConfigDict) -> None:
     c.eval = ConfigDict()
     c.eval.batch_size = 64  # images at a time
-    c.eval.num_images = 10_000  # of the held-out split; 0: all
+    c.eval.num_images = 10_000  # of the test split; 0: all
     c.eval.num_train_images = 10_000  # for the linear baseline, held in memory; 0: all
     c.eval.num_pictures = 8  # images in a picture
     c.eval.information_points = 64  # times at which the information bound measures the loss

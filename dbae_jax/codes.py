@@ -5,12 +5,12 @@ import logging
 import pathlib
 import types
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from dbae_jax import files
+from dbae_jax import files, processes
 from dbae_jax.api import DBAE
 from dbae_jax.data import sources
 from dbae_jax.data.sources import Source
@@ -90,6 +90,26 @@ def encode(
         None if sigma[0] is None else np.concatenate(sigma),
         {name: np.concatenate([part[name] for part in known]) for name in known[0]},
     )
+
+
+def kept(
+    path: pathlib.Path, identity: dict[str, Any], make: Callable[[], dict[str, Codes]]
+) -> dict[str, Codes]:
+    """Returns the codes of several splits: as a file has them, or made now and kept there.
+
+    Encoding is work of all processes of a run: either each of them reads the file, or none does.
+
+    Args:
+      path: of the file.
+      identity: whose codes they are, JSON types; those of others are not taken.
+      make: encodes; called on every process or on none.
+    """
+    found = read(path, identity)
+    if processes.agree(int(found is not None)) and found is not None:
+        return found
+    made = make()
+    write(path, made, identity)
+    return made
 
 
 def write(path: pathlib.Path, codes: Mapping[str, Codes], identity: dict[str, Any]) -> None:

@@ -3,7 +3,7 @@
 python -m dbae_jax.comparison --config=configs/digits.py --workdir=runs/comparison --seeds=0,1,2
 
 trains both models for every seed in sub-folders of the workdir (a run goes on where it was stopped,
-and one that is finished is not trained again), measures them on held-out images, and writes
+and one that is finished is not trained again), measures them on test images, and writes
 comparison.json, comparison_table.md and comparison.png there.
 """
 
@@ -17,7 +17,7 @@ import jax
 import numpy as np
 from absl import flags
 
-from dbae_jax import build, checkpoint, command_line, files, processes, sharding, train
+from dbae_jax import build, command_line, files, processes, sharding, train
 from dbae_jax.api import DBAE
 from dbae_jax.config import Config, from_dict, to_dict
 from dbae_jax.data.sources import gather
@@ -43,7 +43,7 @@ log = logging.getLogger("dbae_jax.comparison")  # run as a command, __name__ is 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What is measured: held-out images (0: all), draws by chance, evaluations a decoding."""
+    """What is measured: test images (0: all), draws by chance, evaluations a decoding."""
 
     num_images: int
     draws: int
@@ -92,7 +92,7 @@ def compare(
             with_seed = dataclasses.replace(base, seed=seed)
             log.info("%s, seed %d", name, seed)
             train.train(with_seed, directory / f"{name}-{seed}")
-        measured.append(_of_seed(configs, directory, seed, settings))
+        measured.append(_of_seed(config, directory, seed, settings))
     record = {
         "config": to_dict(config),
         "settings": _plain(settings),
@@ -108,20 +108,25 @@ def compare(
 
 
 def _of_seed(
-    configs: dict[str, Config], directory: pathlib.Path, seed: int, settings: Settings
+    config: Config, directory: pathlib.Path, seed: int, settings: Settings
 ) -> dict[str, Any]:
     """Returns the figures of one seed's models, measured or as measured before."""
     path = directory / f"figures-{seed}.json"
-    steps = {name: checkpoint.steps(directory / f"{name}-{seed}")[-1] for name in MODELS}
-    identity = {"seed": seed, "steps": steps, "settings": _plain(settings)}
-    if path.exists():
-        there = json.loads(path.read_text())
-        if there["identity"] == identity:
-            return there
-    images = _held_out(configs["dbae"], settings.num_images)
+    source = build.make_source(config.data, "test")
+    models = _models(directory, seed)
+    identity = {
+        "seed": seed,
+        "data": [config.data.name, config.data.lmdb, repr(source)],
+        "settings": _plain(settings),
+        "models": {name: _whose(model) for name, model in models.items()},
+    }
+    # Measuring is work of all processes: what one of them finds holds for all.
+    there = processes.from_writer(lambda: _kept(path, identity))
+    if there is not None:
+        return there
+    images = gather(source, settings.num_images or None)[0]
     rows, bounds = [], {}
-    for name in MODELS:
-        model = DBAE.load(directory / f"{name}-{seed}", mesh=sharding.make_mesh())
+    for name, model in models.items():
         rows += measure(model, images, settings)
         points = model.config.eval.information_points
         bounds[name] = information.summary(information.measure(model, images, points=points))
@@ -129,6 +134,36 @@ def _of_seed(
     files.write_json(path, there)
     processes.wait_for_all("the figures of a seed are written")
     return there
+
+
+def _models(directory: pathlib.Path, seed: int) -> dict[str, DBAE]:
+    """Returns both models of a seed, by name, on all devices."""
+    mesh = sharding.make_mesh()
+    return {name: DBAE.load(directory / f"{name}-{seed}", mesh=mesh) for name in MODELS}
+
+
+def _whose(model: DBAE) -> dict[str, Any]:
+    """Returns what a model's figures depend on beside the images and the settings."""
+    section = model.config.model
+    return {
+        "step": model.step,
+        "fingerprint": model.fingerprint,
+        "dtype": section.dtype,
+        "matmul_precision": section.matmul_precision,
+        "information_points": model.config.eval.information_points,
+    }
+
+
+def _kept(path: pathlib.Path, identity: dict[str, Any]) -> dict[str, Any] | None:
+    """Returns the figures of a file; None if it is missing, torn or of other models or images."""
+    if not path.exists():
+        return None
+    try:
+        there = json.loads(path.read_text(encoding="utf-8"))
+        return there if there["identity"] == identity else None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        log.warning("The figures in %s cannot be read (%s); measuring again.", path, error)
+        return None
 
 
 def measure(model: DBAE, images: np.ndarray, settings: Settings) -> list[dict[str, Any]]:
@@ -243,10 +278,9 @@ def _show(spread: list[float], digits: int) -> str:
 
 def _paint(config: Config, directory: pathlib.Path, seed: int, settings: Settings) -> None:
     """Writes figure 1: images, DBAE's reconstructions, DiffAE's by several x_T, their spread."""
-    images = _held_out(config, settings.num_images)[:SHOWN]
-    dbae, diffae = (
-        DBAE.load(directory / f"{name}-{seed}", mesh=sharding.make_mesh()) for name in MODELS
-    )
+    source = build.make_source(config.data, "test")
+    images = gather(source, min(SHOWN, settings.num_images or SHOWN))[0]
+    dbae, diffae = _models(directory, seed).values()
     steps = max(settings.evaluations)
     how = endpoint_split.plan_of(diffae, steps)
     again = dbae.reconstruct(images, **endpoint_split.plan_of(dbae, steps))
@@ -260,10 +294,6 @@ def _paint(config: Config, directory: pathlib.Path, seed: int, settings: Setting
     rows["DiffAE, inferred x_T"] = diffae.decode(z, x_T, **how)
     rows["4 x std over x_T"] = 2 * np.clip(2 * draws.std(axis=0, ddof=1), 0, 1) - 1  # of [0, 1]
     pictures.labelled_rows(directory / PICTURE, rows)
-
-
-def _held_out(config: Config, count: int) -> np.ndarray:
-    return gather(build.make_source(config.data, "test"), count or None)[0]
 
 
 def _plain(settings: Settings) -> dict[str, Any]:

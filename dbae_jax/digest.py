@@ -42,8 +42,9 @@ def summary(model: dict[str, Any], entries: dict[str, dict[str, Any]]) -> dict[s
 
     Returns:
       latent_dim, num_steps, train_seconds, images_per_second; and of the suites that are there:
-      test_mse and pca_mse (pixels in [0, 1]), test_images, nfe, sampler; probe_accuracy (None
-      without labels); the information bound with its standard errors.
+      test_mse and pca_mse (pixels in [0, 1]; pca_mse is None where the splits share images),
+      test_images, nfe, sampler; probe_accuracy (None without labels); the information bound with
+      its standard errors.
     """
     found: dict[str, Any] = {
         "latent_dim": model["latent_dim"],
@@ -76,8 +77,11 @@ def report(entries: dict[str, dict[str, Any]]) -> None:
         log.info("%s of %s (%s): %s", suite, entry["data"], _counted(entry["counts"]), scores)
     if "reconstruction" in entries:
         scores = entries["reconstruction"]["scores"]
-        ratio = scores["mse"]["value"] / scores["pca_mse"]["value"]
-        log.info("The reconstruction error is %.2f of PCA's with as many components.", ratio)
+        ours, linear = (scores[name]["value"] for name in ("mse", "pca_mse"))
+        if ours is not None and linear:  # where PCA has no value, or no error, there is no ratio
+            log.info(
+                "The reconstruction error is %.2f of PCA's with as many components.", ours / linear
+            )
 
 
 def _shown(value: dict[str, Any]) -> str:

@@ -223,7 +223,8 @@ def _paint(
 
     def shown(suite: str, *names: str) -> list[pathlib.Path] | None:
         paths = [directory / f"{name}.png" for name in names]
-        there = all(path.exists() for path in paths)
+        # Painting is work of all processes: what one of them sees holds for all.
+        there = processes.from_writer(lambda: all(path.exists() for path in paths))
         return paths if suite in pending or (suite in entries and not there) else None
 
     config, model = context.config, context.model

@@ -206,7 +206,7 @@ def make_logger(
 
 
 def _diagnoser(config: Config, run, held_out: Source, scalars: summaries.Writer):
-    """Is the code used? On one fixed batch of held-out images, at fixed times and noises."""
+    """Is the code used? On one fixed batch of test images, at fixed times and noises."""
     networks, bridge = build.make_networks(config), build.make_bridge(config.bridge)
     everywhere = sharding.replicated(run.mesh)
     diagnose = jax.jit(make_diagnose(networks, bridge), out_shardings=everywhere)
@@ -220,7 +220,7 @@ def _diagnoser(config: Config, run, held_out: Source, scalars: summaries.Writer)
         values = {k: float(v) for k, v in jax.device_get(diagnose(state, placed, key)).items()}
         scalars.write(step, values)
         log.info(
-            "step %d  latent variance %.3g  held-out loss %.4f, with shuffled codes %+.4f",
+            "step %d  latent variance %.3g  loss on test images %.4f, with shuffled codes %+.4f",
             *(step, values["z_variance"], values["eval_loss"], values["code_gap"]),
         )
         if values["code_gap"] < MIN_CODE_SHARE * values["eval_loss"]:
@@ -240,7 +240,7 @@ def _evaluator(config: Config, model: DBAE, held_out: Source, scalars: summaries
     def action(step: int, state: TrainState) -> None:
         error = reconstruction.mse(model.with_variables(state.ema), taken(), config.sample)
         scalars.write(step, {"test_mse": error})
-        log.info("step %d  held-out reconstruction MSE %.5f (pixels in [0, 1])", step, error)
+        log.info("step %d  reconstruction MSE of test images %.5f (pixels in [0, 1])", step, error)
 
     return action
 

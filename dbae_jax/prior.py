@@ -25,7 +25,8 @@ from dbae_jax.models.latent_net import LatentNetwork
 from dbae_jax.train_state import TrainState
 
 FOLDER = "prior"  # of a workdir: the prior's checkpoints, records and codes
-AUTOENCODER = "autoencoder"  # in a checkpoint's meta: {"step", "weights"} whose codes it learned
+# In a checkpoint's meta: {"step", "weights", "fingerprint"} of the model whose codes it learned.
+AUTOENCODER = "autoencoder"
 
 # A prior goes on training only with the same values of these.
 FIXED = (
@@ -138,7 +139,8 @@ def load(
     Args:
       directory: the workdir of the model.
       weights: {"step", "weights"} of the model that decodes the codes.
-      model_fingerprint: of that model, see `fingerprint.of`.
+      model_fingerprint: of that model, see `fingerprint.of`: with `weights` all that AUTOENCODER
+        names in the prior's meta.
       mesh: devices that share the work; default the first.
 
     Raises:

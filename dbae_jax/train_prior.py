@@ -1,6 +1,6 @@
 """Training the latent prior of a trained model, on the codes of its training images.
 
-What is reported: `loss`, the mean of |eps - eps_hat|; and of held-out images, of normalised codes
+What is reported: `loss`, the mean of |eps - eps_hat|; and of test images, of normalised codes
 in nats, `prior_nll_nats`, an upper bound on E[-log p_prior(z)] (see `latent_diffusion`), beside
 `gaussian_nll_nats`, what a Gaussian with the codes' means and variances reaches. L_PR is
 E KL(q(z | x_0) || p_prior(z)): of a stochastic encoder `l_pr_nats` bounds it from above, z being
@@ -109,27 +109,27 @@ def _codes(
         "fingerprint": fingerprint.of(loaded.variables),
     }
     data = config.data
+    sources = {split: build.make_source(data, split) for split in ("train", "test")}
+    counts = {split: len(source) for split, source in sources.items()}
+    counts["test"] = min(config.eval.num_images or counts["test"], counts["test"])
     identity = autoencoder | {
         "computed": [config.model.dtype, config.model.matmul_precision],
         "data": [data.name, data.lmdb, data.train_split, data.test_split, data.crop],
-        "held_out": config.eval.num_images,
+        "sources": {split: repr(source) for split, source in sources.items()},
+        "counts": counts,
     }
-    path = directory / prior.FOLDER / prior_codes.FILE
-    codes = codes_lib.read(path, identity)
-    if codes is None:
+
+    def encode() -> dict[str, Codes]:
         model = DBAE(config, loaded.variables, networks=loaded.networks, mesh=mesh)
-        counts = {"train": None, "test": config.eval.num_images or None}
-        codes = {
+        return {
             split: codes_lib.encode(
-                model,
-                build.make_source(data, split),
-                count=count,
-                num_threads=data.num_threads,
+                model, source, count=counts[split], num_threads=data.num_threads
             )
-            for split, count in counts.items()
+            for split, source in sources.items()
         }
-        codes_lib.write(path, codes, identity)
-    return codes, autoencoder
+
+    path = directory / prior.FOLDER / prior_codes.FILE
+    return codes_lib.kept(path, identity, encode), autoencoder
 
 
 def set_up(
@@ -219,7 +219,7 @@ def make_step(
 def make_measure(
     config: Config, codes: Codes, mesh: jax.sharding.Mesh
 ) -> Callable[[dict], dict[str, float]]:
-    """Returns measure(variables) -> what the module reports of held-out codes, at fixed draws."""
+    """Returns measure(variables) -> what the module reports of codes, at fixed draws."""
     diffusion = LatentDiffusion(config.prior.timesteps, config.prior.beta)
     uniform = np.random.default_rng(0).random((len(codes.mean), config.prior.bound_points))
     bound = diffusion.bound(config.prior.bound_points, uniform)
@@ -326,7 +326,7 @@ def _make_evaluate(
         summary = values | {"step": step, prior.AUTOENCODER: autoencoder}
         files.write_json(folder / SUMMARY, summary)
         log.info(
-            "step %d  held-out codes: -log p at most %.2f nats (standard error %.2f), of a "
+            "step %d  codes of test images: -log p at most %.2f nats (standard error %.2f), of a "
             "Gaussian %.2f",
             *(step, values["prior_nll_nats"], values["prior_nll_se"]),
             values["gaussian_nll_nats"],

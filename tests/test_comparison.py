@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import pathlib
+import shutil
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ import pytest
 from configs import diffae_digits, digits
 from dbae_jax import build, checkpoint, comparison, train_state, workdir
 from dbae_jax.config import from_config_dict
+from dbae_jax.data.sources import ArraySource
 from dbae_jax.errors import ConfigError
 from dbae_jax.evaluators import endpoint_split
 from dbae_jax.evaluators.endpoint_split import Measured
@@ -122,6 +125,54 @@ def test_what_is_done_is_not_done_again(compared, monkeypatch):
     wider = dataclasses.replace(config, model=dataclasses.replace(config.model, latent_dim=4))
     with pytest.raises(ConfigError, match=r"model.latent_dim \(8 there, 4 now\)"):
         comparison.compare(wider, directory, [3], SETTINGS)
+
+
+def _again(directory, monkeypatch, config):
+    """Compares once more: True if something is measured, which then ends it."""
+
+    def measured(*args, **kwargs):
+        raise InterruptedError
+
+    monkeypatch.setattr(comparison, "_paint", lambda *args: None)
+    monkeypatch.setattr(comparison.train, "train", lambda *args: None)
+    monkeypatch.setattr(comparison, "measure", measured)
+    try:
+        comparison.compare(config, directory, [3], SETTINGS)
+    except InterruptedError:
+        return True
+    return False
+
+
+def test_what_was_measured_of_others_is_measured_again(compared, tmp_path, monkeypatch):
+    """Weights that were trained anew to the same step; other arithmetic; other images; torn."""
+    config, directory, _ = compared
+    run = pathlib.Path(shutil.copytree(directory, tmp_path / "run"))
+    assert not _again(run, monkeypatch, config)
+    with monkeypatch.context() as patch:
+        patch.setattr(ArraySource, "__repr__", lambda self: "others")
+        assert _again(run, monkeypatch, config)
+    text = (run / "figures-3.json").read_text()
+    identity = json.loads(text)["identity"]["models"]["diffae"]
+    assert identity["dtype"] == "float32" and identity["matmul_precision"]
+    for torn in (text[:100], text.replace('"float32"', '"bfloat16"', 1)):
+        (run / "figures-3.json").write_text(torn)
+        assert _again(run, monkeypatch, config)
+    (run / "figures-3.json").write_text(text)
+    assert not _again(run, monkeypatch, config)
+    shutil.rmtree(run / "dbae-3" / checkpoint.FOLDER)
+    tiny.write_workdir(dataclasses.replace(config, seed=3), run / "dbae-3", seed=1)
+    assert checkpoint.steps(run / "dbae-3") == [1] and _again(run, monkeypatch, config)
+
+
+def test_one_process_decides_for_all_whether_to_measure(compared, tmp_path, monkeypatch):
+    """This one finds no figures, and the one that writes does; or the other way round."""
+    config, directory, record = compared
+    run = pathlib.Path(shutil.copytree(directory, tmp_path / "run"))
+    (run / "figures-3.json").unlink()
+    monkeypatch.setattr(comparison.processes, "from_writer", lambda look: record["seeds"][0])
+    assert not _again(run, monkeypatch, config)
+    monkeypatch.setattr(comparison.processes, "from_writer", lambda look: None)
+    assert _again(directory, monkeypatch, config)
 
 
 def test_seeds_sum_up_to_means_and_ranges():

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from dbae_jax import codes, processes
+from dbae_jax import codes
 from dbae_jax.api import DBAE
 from dbae_jax.codes import Codes
 from dbae_jax.config import Config
@@ -139,7 +139,11 @@ class Context:
         return None
 
     def settings(self) -> dict[str, Any]:
-        """Returns what determines the numbers of every suite: the model and the images."""
+        """Returns what determines the numbers of every suite: the model and the images.
+
+        `sources`: the splits as their data call themselves: prepared images name the stored size
+        that they are read from and the ranges, none names a folder.
+        """
         data, model = self.config.data, self.config.model
         return {
             "step": self.model.step,
@@ -152,6 +156,7 @@ class Context:
             "lmdb": data.lmdb,
             "train_split": data.train_split,
             "test_split": data.test_split,
+            "sources": {name: repr(self.splits[name]) for name in ("train", "test")},
         }
 
     def chunks(self, split: str) -> Iterator[np.ndarray]:
@@ -193,24 +198,22 @@ class Context:
             "images": self.limit(split),
             "flip": flip,
         }
-        path = None
-        if self.cache is not None:
-            path = self.cache / f"{data.name}_{split}{'_flipped' * flip}.npz"
-            found = codes.read(path, identity)
-            # Encoding is work of all processes: either each of them reads, or none.
-            if processes.agree(int(found is not None)) and found is not None:
-                return found[split]
-        encoded = codes.encode(
-            self.model,
-            self.splits[split],
-            count=self.limit(split),
-            num_threads=data.num_threads,
-            flip=flip,
-            with_known=not flip,
-        )
-        if path is not None:
-            codes.write(path, {split: encoded}, identity)
-        return encoded
+
+        def encode() -> dict[str, Codes]:
+            encoded = codes.encode(
+                self.model,
+                self.splits[split],
+                count=self.limit(split),
+                num_threads=data.num_threads,
+                flip=flip,
+                with_known=not flip,
+            )
+            return {split: encoded}
+
+        if self.cache is None:
+            return encode()[split]
+        path = self.cache / f"{data.name}_{split}{'_flipped' * flip}.npz"
+        return codes.kept(path, identity, encode)[split]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,7 +15,7 @@ from scipy.stats import chi2_contingency
 from dbae_jax.errors import DataError, TooFewError
 from dbae_jax.evaluators.label_net import LabelNet, held_out
 from dbae_jax.metrics import generation as metric
-from dbae_jax.metrics.frechet import frechet_distance, moments
+from dbae_jax.metrics.frechet import frechet_distance
 from dbae_jax.metrics.generation import PRESETS, ImageStatistics
 from dbae_jax.metrics.networks.published import FeatureNet
 from dbae_jax.metrics.scores import Score
@@ -41,6 +41,7 @@ def look(
     net: FeatureNet,
     *,
     most: int | None = None,
+    keep_halves: bool = False,
     batch_size: int = 50,
 ) -> ImageSet:
     """Takes features of images, which need not be in memory together.
@@ -52,12 +53,15 @@ def look(
       net: the network.
       most: images of which features are kept, the first ones; None: all. Means and covariances
         are of all.
+      keep_halves: for `noise_floor` of these images alone.
       batch_size: images it sees at a time.
 
     Raises:
       DataError: for other images, none, or features that are not finite.
     """
-    statistics = ImageStatistics(net, keep_features=True, most=most, batch_size=batch_size)
+    statistics = ImageStatistics(
+        net, keep_features=True, most=most, keep_halves=keep_halves, batch_size=batch_size
+    )
     count = 0
     for images in batches:
         if images.ndim == 4 and images.shape[-1] == 1 and net.image[-1] == 3:
@@ -143,33 +147,30 @@ def label_net_scores(
     return entries
 
 
-def noise_floor(
-    real: ImageSet, other: ImageSet | None = None, *, most: int | None = None, seed: int = 0
-) -> Entries:
+def noise_floor(real: ImageSet, other: ImageSet | None = None) -> Entries:
     """Returns the Frechet distance between real images: what no generator can be asked to beat.
+
+    It is of all images of the sets, whether or not the features of each are kept. Distances fall
+    with the number of images: `images` of the details says of how many each side is.
 
     Args:
       real: those that generated images are compared with.
-      other: other real images (training ones); None: `real` is cut in two at random.
-      most: images that are taken of `other`, at random: the number of generated ones, for the
-        distance falls with the number of images.
-      seed: of the draw.
+      other: other real images, in the place of as many generated ones: `..._floor`. None: two
+        halves of `real` are compared, which must have been kept (see `look`): `..._floor_halves`,
+        of half as many images a side as `real` has.
     """
-    features, rng = real.statistics.features, np.random.default_rng(seed)
-    if other is None:
-        order = rng.permutation(len(features))
-        pair = features[order[: len(order) // 2]], features[order[len(order) // 2 :]]
-    else:
-        others = other.statistics.features
-        order = rng.permutation(len(others))[:most]
-        pair = others[order], features
     net = real.statistics.net
     name = f"fd_{net.origin.net}_floor" + ("" if other else "_halves")
 
     def measure() -> Score:
-        _enough(net, *map(len, pair))
-        value = frechet_distance(*map(moments, pair))
-        return Score(name, value, {"net": net.origin.net, "images": list(map(len, pair))})
+        if other is None:
+            first, second = real.statistics.halves
+        else:
+            first, second = other.statistics.moments, real.statistics.moments
+        counts = [first.count, second.count]
+        _enough(net, *counts)
+        value = frechet_distance(first, second)
+        return Score(name, value, {"net": net.origin.net, "images": counts})
 
     return _or_reason(name, None, measure)
 

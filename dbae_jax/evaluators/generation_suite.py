@@ -82,7 +82,7 @@ def measure(context: Context) -> Measured:
         log.info("No scores of a label network: %s.", judge.obstacle(context))
     if section.inception:
         net = context.inception_net(_preparation(context))
-        real = _training_images(context, net, section.fid_preset)
+        real = _training_images(context, net, section.fid_preset, keep_halves=True)
         for made, part in zip(_generated(context, net), sets, strict=True):
             part |= generation.inception_scores(made, real, preset=section.fid_preset)
         once |= generation.noise_floor(real)
@@ -152,7 +152,7 @@ def _by_judge(context: Context, sets: Sequence[Entries], once: Entries) -> int:
     """
     net = judge.make(context)
     images, labels = judge.labelled(context, "test", context.limit("test"))
-    real = _look("real", [images], net.features, context)
+    real = _look("real", [images], net.features, context, keep_halves=True)
     for made, part in zip(_generated(context, net.features), sets, strict=True):
         part |= generation.label_net_scores(made, real, net, images, labels)
     most = context.config.eval.num_generated
@@ -162,16 +162,20 @@ def _by_judge(context: Context, sets: Sequence[Entries], once: Entries) -> int:
     return len(images)
 
 
-def _training_images(context: Context, net: FeatureNet, preset: str) -> ImageSet:
+def _training_images(
+    context: Context, net: FeatureNet, preset: str, *, keep_halves: bool = False
+) -> ImageSet:
     """Returns the training split, or what of it a protocol wants, seen by a network.
 
-    Single images are compared with as many real ones as there are generated ones.
+    Features are kept of as many as there are generated ones, the first: single images are compared
+    with those.
     """
     threads = context.config.data.num_threads
     chunks = sources.chunks(context.splits["train"], 512, num_threads=threads)
     images: Iterator[np.ndarray] = (chunk["image"] for chunk in chunks)
     wanted = preset_images(images, preset) if preset else images
-    return _look("real", wanted, net, context, most=context.config.eval.num_generated)
+    most = context.config.eval.num_generated
+    return _look("real", wanted, net, context, most=most, keep_halves=keep_halves)
 
 
 def _look(
@@ -181,7 +185,8 @@ def _look(
     context: Context,
     *,
     most: int | None = None,
+    keep_halves: bool = False,
 ) -> ImageSet:
     log.info("%s looks at %s images.", net.origin.net, name)
     size = context.config.eval.batch_size
-    return generation.look(name, images, net, most=most, batch_size=size)
+    return generation.look(name, images, net, most=most, keep_halves=keep_halves, batch_size=size)

@@ -86,7 +86,7 @@ def loss_by_time(path: pathlib.Path, curves: Mapping[str, Sequence[float]]) -> N
 
 
 def loss_curve(path: pathlib.Path, rows: list[dict]) -> None:
-    """Writes loss (and held-out loss) against steps, from the rows of metrics.jsonl."""
+    """Writes loss (and that of test images) against steps, from the rows of metrics.jsonl."""
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.add_subplot()
     for name, label in (("loss", "training"), ("eval_loss", "test images, averaged weights")):

@@ -1,6 +1,7 @@
 """How well images come back through z: errors, similarities, the linear baseline, pictures."""
 
 import logging
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -108,7 +109,7 @@ def settings(context: Context) -> dict[str, Any]:
 
 
 def measure(context: Context) -> Measured:
-    """Reconstructs the held-out images, a few batches at a time, for each seed."""
+    """Reconstructs the test images, a few batches at a time, for each seed."""
     by_seed = [_of_seed(context, seed) for seed in range(_num_seeds(context))]
     scores = {}
     for name in by_seed[0]:
@@ -117,13 +118,8 @@ def measure(context: Context) -> Measured:
         scores[name] = score([found[name] for found in by_seed], better, reason=reason)
     if "lpips" in scores:
         scores["lpips"]["details"] |= provenance(context.perceptual_net.origin) | {"of": "8 bit"}
-    train = context.images("train", _num_train_images(context))
-    pca = fit_pca(train, context.model.latent_dim)
-    baseline = _mean_of_parts(
-        (len(images), {"mse": pca_mse(pca, images)}) for images in context.chunks("test")
-    )
-    scores["pca_mse"] = score(baseline["mse"], "lower", components=int(pca.n_components_))
-    return Measured(scores, {"train": len(train), "test": context.limit("test")})
+    scores["pca_mse"], counts = _baseline(context)
+    return Measured(scores, counts | {"test": context.limit("test")})
 
 
 SUITE = Suite(always, settings, measure)
@@ -140,8 +136,20 @@ def _num_train_images(context: Context) -> int:
     return min(context.config.eval.num_train_images or count, count)
 
 
+def _baseline(context: Context) -> tuple[dict[str, Any], dict[str, int]]:
+    """Returns the score of PCA, and how many training images it learned; none that are test's."""
+    if leak := context.leak("train", "test"):
+        return score(math.nan, "lower", reason=leak), {}
+    train = context.images("train", _num_train_images(context))
+    pca = fit_pca(train, context.model.latent_dim)
+    found = _mean_of_parts(
+        (len(images), {"mse": pca_mse(pca, images)}) for images in context.chunks("test")
+    )
+    return score(found["mse"], "lower", components=int(pca.n_components_)), {"train": len(train)}
+
+
 def _of_seed(context: Context, seed: int) -> dict[str, float]:
-    """Returns the means over held-out images of all measures; draws depend on (seed, index)."""
+    """Returns the means over test images of all measures; draws depend on (seed, index)."""
     model, config, done = context.model, context.config, 0
     key = jax.random.key(seed)
 

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from dbae_jax.errors import DataError
+from dbae_jax.errors import DataError, TooFewError
 from dbae_jax.metrics import checks
 
 
@@ -53,10 +53,10 @@ class MomentsOfBatches:
         """Returns the moments of everything seen.
 
         Raises:
-          DataError: if that is fewer than two features.
+          TooFewError: if that is fewer than two features.
         """
         if self._count < 2:
-            raise DataError(f"a covariance needs two images or more, got {self._count}.")
+            raise TooFewError(f"a covariance needs two images or more, got {self._count}.")
         return Moments(self._count, self._mean, self._scatter / (self._count - 1))
 
     def _join(self, count: int, mean: np.ndarray, scatter: np.ndarray) -> None:

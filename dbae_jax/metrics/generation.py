@@ -85,6 +85,7 @@ class ImageStatistics:
       keep_features: for metrics other than the Frechet distance, which compare single images.
       most: features are kept of so many images, the first; None: of all. (A million images have
         8 GB of features, and comparing all with all takes hours.)
+      keep_halves: also the moments of two halves of all images, for `halves`.
       batch_size: images the network sees at a time.
     """
 
@@ -94,10 +95,13 @@ class ImageStatistics:
         *,
         keep_features: bool = False,
         most: int | None = None,
+        keep_halves: bool = False,
         batch_size: int = 50,
     ):
         self.net = net
         self._moments = MomentsOfBatches(net.width)
+        self._halves = [MomentsOfBatches(net.width) for _ in range(2 if keep_halves else 0)]
+        self._seen = 0
         self._left: float = (math.inf if most is None else most) if keep_features else 0
         self._batch_size = batch_size
         self._pool: list[np.ndarray] = []
@@ -117,6 +121,7 @@ class ImageStatistics:
             out = self.net.apply(np.pad(part, fill))
             pool = np.asarray(out.pool)[: len(part)]
             self._moments.update(pool)
+            self._update_halves(pool)
             if kept := int(min(self._left, len(part))):
                 self._left -= kept
                 self._pool.append(pool[:kept])
@@ -127,6 +132,30 @@ class ImageStatistics:
     def moments(self) -> Moments:
         """Mean and covariance of the features."""
         return self._moments.result()
+
+    @property
+    def halves(self) -> tuple[Moments, Moments]:
+        """Moments of two halves of the images: of each two that follow each other one, by chance.
+
+        Which image is in which half depends on its place alone.
+
+        Raises:
+          DataError: if they were not kept.
+          TooFewError: for fewer than four images.
+        """
+        if not self._halves:
+            raise DataError(f"no halves of {self.net.origin.net} were kept: pass keep_halves=True.")
+        first, second = self._halves
+        return first.result(), second.result()
+
+    def _update_halves(self, pool: np.ndarray) -> None:
+        if self._halves:
+            places = self._seen + np.arange(len(pool))
+            chosen = np.array([_half(place) for place in places.tolist()])
+            for number, half in enumerate(self._halves):
+                if (chosen == number).any():
+                    half.update(pool[chosen == number])
+        self._seen += len(pool)
 
     @property
     def features(self) -> np.ndarray:
@@ -230,6 +259,12 @@ def inception_score(
     details = {"preparation": net.preparation, "images": len(logits), "splits": splits}
     details["std"] = found.std
     return named(found.mean, "inception_score", "classifier_score", net.origin, **details)
+
+
+def _half(place: int) -> int:
+    """Returns the half, 0 or 1, that an image belongs to; its neighbour belongs to the other."""
+    pair, which = divmod(place, 2)
+    return (which + int(np.random.default_rng([0, pair]).integers(2))) % 2
 
 
 def _preset(name: str) -> Preset:

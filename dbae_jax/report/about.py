@@ -145,7 +145,7 @@ def _reconstruction(scores: dict, latent_dim: int, seen: bool) -> Figure:
     if "mse" not in scores:
         return Figure(name, NONE, "not measured yet")
     detail = "mean squared error, pixels in [0, 1]; lower is better"
-    if "pca_mse" in scores:
+    if scores.get("pca_mse", {}).get("value") is not None:
         detail += f". PCA with {latent_dim} numbers: {figure(scores['pca_mse']['value'], 3)}"
     return Figure(name, figure(scores["mse"]["value"], 3), detail)
 

@@ -1,0 +1,103 @@
+"""Codes in files: whose they are, and that processes of a run read them together or not at all."""
+
+import types
+
+import numpy as np
+import pytest
+
+from dbae_jax import build, codes, sharding, train_prior, workdir
+from dbae_jax.codes import Codes
+from dbae_jax.data.sources import ArraySource
+from tests import stubs, tiny
+
+IDENTITY = {"step": 1, "counts": {"train": 3}}
+
+
+@pytest.fixture
+def encoded(monkeypatch):
+    """In place of the model's work: a list of the sources that were encoded."""
+    done = []
+
+    def encode(model, source, *, count=None, **how):
+        done.append(repr(source))
+        total = len(source) if count is None else min(count, len(source))
+        return Codes(np.zeros((total, 8), np.float32), None)
+
+    monkeypatch.setattr(codes, "encode", encode)
+    return done
+
+
+@pytest.fixture
+def prior_codes(monkeypatch, tmp_path):
+    """The codes of a prior's training: a function of the config, for a model of no weights."""
+    config = tiny.config()
+    loaded = workdir.Loaded(config, None, {"params": np.zeros(1)}, 1)
+    monkeypatch.setattr(train_prior.workdir, "load", lambda *a, **k: loaded)
+    monkeypatch.setattr(train_prior, "DBAE", lambda config, *a, **k: stubs.Model(config))
+    mesh = sharding.make_mesh()
+    return lambda config=config: train_prior._codes(config, tmp_path, mesh)[0]
+
+
+def _alone(value):
+    """As `processes.agree` answers where this process finds a file and another one does not."""
+    return value == 0
+
+
+def test_a_file_is_read_by_all_processes_or_by_none(tmp_path, monkeypatch):
+    path, made = tmp_path / "codes.npz", []
+
+    def make():
+        made.append(Codes(np.full((3, 2), len(made), np.float32), None))
+        return {"train": made[-1]}
+
+    for calls, identity in ((1, IDENTITY), (1, IDENTITY), (2, IDENTITY | {"step": 2})):
+        found = codes.kept(path, identity, make)["train"]
+        np.testing.assert_array_equal(found.mean, made[-1].mean)
+        assert len(made) == calls
+    monkeypatch.setattr(codes, "processes", types.SimpleNamespace(agree=_alone))
+    codes.kept(path, IDENTITY | {"step": 2}, make)
+    assert len(made) == 3
+
+
+def test_codes_of_a_prior_and_of_suites_are_made_together(
+    prior_codes, encoded, tmp_path, monkeypatch
+):
+    """Where another process lacks the file, this one encodes with it."""
+    splits = {name: build.make_source(tiny.config().data, name) for name in ("train", "test")}
+
+    def both():
+        encoded.clear()
+        prior_codes()
+        stubs.context(splits, cache=tmp_path / "suites").codes("test")
+        return len(encoded)
+
+    assert both() == 3 and both() == 0
+    monkeypatch.setattr(codes, "processes", types.SimpleNamespace(agree=_alone))
+    assert both() == 3
+
+
+class Stored(ArraySource):
+    """Images as they are prepared at some size."""
+
+    size = 256
+
+    def __repr__(self):
+        return f"ffhq/{self.size}({len(self)})"
+
+
+def test_images_prepared_anew_have_codes_and_results_of_their_own(
+    prior_codes, encoded, monkeypatch
+):
+    config, make, settings = tiny.config(), build.make_source, []
+    monkeypatch.setattr(build, "make_source", lambda *a: Stored(make(*a).images))
+    for size, expected in ((256, 2), (256, 0), (512, 2)):
+        monkeypatch.setattr(Stored, "size", size)
+        encoded.clear()
+        assert len(prior_codes()["test"].mean) == 16 and len(encoded) == expected
+        splits = {name: build.make_source(config.data, name) for name in ("train", "test")}
+        settings.append(stubs.context(splits).settings())
+    assert settings[0] == settings[1] != settings[2]
+    assert settings[2]["sources"] == {"train": "ffhq/512(1437)", "test": "ffhq/512(360)"}
+    encoded.clear()
+    fewer = prior_codes(tiny.config(**{"eval.num_images": 8}))
+    assert len(fewer["test"].mean) == 8 and len(encoded) == 2
