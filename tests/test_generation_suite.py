@@ -201,17 +201,26 @@ def test_attribute_rates_are_compared(judge):
 
 
 def test_the_floor_is_of_real_images_alone(images):
+    """And of all of them, whether or not their features are kept."""
     net = _net(Origin("colours"))
-    real, other = _look(images[0], net), _look(images[1], net)
-    halves = generation.noise_floor(real)["fd_colours_floor_halves"]
+    other, floors = _look(images[1], net), []
+    for parts, most in ((3, None), (7, 9)):
+        split = np.array_split(images[0], parts)
+        real = generation.look("real", split, net, most=most, keep_halves=True, batch_size=16)
+        floors.append(generation.noise_floor(real) | generation.noise_floor(real, other))
+    halves, floor = (floors[0][f"fd_colours_floor{end}"] for end in ("_halves", ""))
     assert halves["details"]["images"] == [45, 45] and halves["value"] > 0
-    assert generation.noise_floor(real)["fd_colours_floor_halves"] == halves
-    assert generation.noise_floor(real, seed=1)["fd_colours_floor_halves"] != halves
-    found = generation.noise_floor(real, other, most=50)["fd_colours_floor"]
-    assert found["details"]["images"] == [50, 90] and found["better"] is None
-    whole = generation.noise_floor(real, other)["fd_colours_floor"]
+    assert floor["details"]["images"] == [70, 90] and floor["better"] is None
+    for name, whole in floors[0].items():
+        assert floors[1][name]["value"] == pytest.approx(whole["value"], rel=1e-6), name
+        assert floors[1][name]["details"] == whole["details"]
     want = metric.frechet_score(other.statistics, real.statistics).value
-    assert whole["value"] == pytest.approx(want, rel=1e-9)
+    assert floor["value"] == pytest.approx(want, rel=1e-9)
+    few = generation.look("real", [images[0][:3]], net, keep_halves=True)
+    few = generation.noise_floor(few)["fd_colours_floor_halves"]
+    assert few["value"] is None and "two images or more, got 1" in few["details"]["reason"]
+    with pytest.raises(DataError, match="no halves of colours were kept"):
+        generation.noise_floor(other)
 
 
 @pytest.mark.parametrize("file_format", ["png", "npz"])
@@ -367,6 +376,8 @@ def test_inceptions_scores_are_of_training_images(context, monkeypatch):
     assert settings["inception"]["preparation"] == "tensorflow_1"
     assert {"kid", "inception_score", "confidence"} <= measured.scores.keys()
     assert measured.counts == {"generated": 70, "test": 360, "train": 300}
+    floor = measured.scores[f"fd_{INCEPTION}_floor_halves"]
+    assert floor["details"]["images"] == [150, 150] and floor["value"] > 0  # of all, not of 70
 
     digest = ("397923af" + 56 * "0",)
     monkeypatch.setattr(

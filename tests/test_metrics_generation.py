@@ -108,6 +108,25 @@ def test_presets_are_as_published():
     assert (adm.preparation, adm.generated, adm.real) == ("tensorflow_1", 50_000, None)
 
 
+def test_halves_are_one_of_each_two_neighbours_by_chance(images):
+    """Whatever the batches; together they are all."""
+    net, found = _net(Origin("colours")), []
+    for batches, size in (([images[0]], 50), (np.array_split(images[0], 11), 3)):
+        statistics = ImageStatistics(net, keep_halves=True, batch_size=size)
+        for batch in batches:
+            statistics.update(batch)
+        found.append(statistics.halves)
+    pool, places = np.asarray(_pool(images[0])), np.arange(90)
+    chosen = np.array([generation._half(int(place)) for place in places])
+    assert (chosen[::2] + chosen[1::2] == 1).all() and 10 < chosen[::2].sum() < 35
+    for halves in found:
+        for number, half in enumerate(halves):
+            want = moments(pool[chosen == number])
+            assert half.count == 45
+            np.testing.assert_allclose(half.mean, want.mean, rtol=1e-6)
+            np.testing.assert_allclose(half.covariance, want.covariance, rtol=1e-5, atol=1e-9)
+
+
 def test_images_and_features_that_will_not_do_are_refused(images):
     net = _net(Origin("colours"))
     statistics = ImageStatistics(net)

@@ -5,11 +5,13 @@ import numpy as np
 import pytest
 from sklearn.decomposition import PCA
 
+from dbae_jax import digest
 from dbae_jax.errors import CheckpointError, ConfigError
 from dbae_jax.evaluators import reconstruction
 from dbae_jax.metrics import similarity
 from dbae_jax.metrics.networks import alexnet_lpips
 from dbae_jax.metrics.networks.published import Origin, PerceptualNet
+from dbae_jax.report import about
 from tests import stubs, tiny
 
 COLOUR = {
@@ -57,6 +59,35 @@ def test_scores_are_those_of_all_images_at_once():
 def test_an_exact_reconstruction_has_no_psnr_but_a_reason():
     psnr = _measure()[0].scores["psnr"]
     assert psnr["value"] is None and "met exactly" in psnr["details"]["reason"]
+
+
+def test_pca_is_not_scored_on_images_that_it_learned(caplog):
+    """As of CelebA-HQ, whose config trains and tests on the same images; the rest is measured."""
+    same = stubs.Data(tiny.images(40))
+    context = stubs.context({"train": same, "test": same})
+    context.model.error = 0.1
+    measured = reconstruction.measure(context)
+    baseline = measured.scores["pca_mse"]
+    assert baseline["value"] is None and "digits share images" in baseline["details"]["reason"]
+    assert measured.scores["mse"]["value"] > 0 and measured.counts == {"test": 40}
+    model = {"latent_dim": 8, "step": 7, "train_seconds": None, "images_per_second": None}
+    entry = {"data": "digits", "settings": {"nfe": 3, "sampler": {}}}
+    entry |= {"counts": measured.counts, "scores": measured.scores}
+    with caplog.at_level("INFO", logger="dbae_jax"):
+        digest.report({"reconstruction": entry})
+    assert "pca_mse undefined (config.data.train_split" in caplog.text
+    assert "of PCA's" not in caplog.text
+    found = digest.summary(model, {"reconstruction": entry})
+    assert found["pca_mse"] is None and found["test_mse"] == measured.scores["mse"]["value"]
+    apart = _measure(0.1)[0]
+    with caplog.at_level("INFO", logger="dbae_jax"):
+        digest.report({"reconstruction": entry | {"scores": apart.scores}})
+    ratio = apart.scores["mse"]["value"] / apart.scores["pca_mse"]["value"]
+    assert f"error is {ratio:.2f} of PCA's" in caplog.text
+    figure = about._reconstruction(measured.scores, 8, seen=True)
+    assert (
+        "PCA" not in figure.detail and "PCA" in about._reconstruction(apart.scores, 8, False).detail
+    )
 
 
 def test_samplers_that_draw_noise_are_measured_with_several_seeds():
