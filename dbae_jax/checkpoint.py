@@ -56,8 +56,7 @@ class Writer:
                 preservation_policy=policies.AnyPreservationPolicy(keep),
                 cleanup_tmp_directories=True,
             ),
-            item_handlers={item: _array_handler() for item in ARRAYS}
-            | {"meta": ocp.JsonCheckpointHandler()},
+            handler_registry=_registry(),
         )
 
     def preempted(self, step: int) -> bool:
@@ -193,6 +192,15 @@ def _move_aside(workdir: pathlib.Path, torn: list[int]) -> None:
         log.warning("Moving the unreadable checkpoint of step %d to %s.", step, target)
         _folder(workdir, step).rename(target)
     processes.wait_for_all("torn checkpoints are moved")
+
+
+def _registry() -> ocp.handlers.DefaultCheckpointHandlerRegistry:
+    """Says what writes each item of a step; `_restore`, which reads them, needs none."""
+    registry = ocp.handlers.DefaultCheckpointHandlerRegistry()
+    for item in ARRAYS:
+        registry.add(item, ocp.args.PyTreeSave, _array_handler())
+    registry.add("meta", ocp.args.JsonSave, ocp.JsonCheckpointHandler())
+    return registry
 
 
 def _array_handler() -> ocp.PyTreeCheckpointHandler:

@@ -3,6 +3,7 @@
 import json
 import pathlib
 import shutil
+import types
 
 import numpy as np
 import pytest
@@ -127,6 +128,21 @@ def test_too_few_images_for_one_suite_of_a_group_leave_the_others(
     assert set(results.read(run_copy)["results"]) == {"two/shapes"} and counted == ["two"]
     with pytest.raises(TooFewError, match="two are needed"):
         evaluate.evaluate(_config(**{"eval.suite": "all,one"}), run_copy)
+
+
+def test_one_process_decides_for_all_which_pictures_are_missing(tmp_path, monkeypatch):
+    """This one finds them all; the one that writes finds none, or the other way round."""
+    made = []
+    for name in ("loss_curve", "loss_by_time"):
+        monkeypatch.setattr(evaluate.pictures, name, lambda path, rows: made.append(path.stem))
+    details = {"scores": {"unexplained_bits_per_dim": {"details": {"curves": {}}}}}
+    context = types.SimpleNamespace(config=tiny.config(), model=None)
+    for there, expected in ((True, ["loss_curve"]), (False, ["loss_curve", "loss_by_time"])):
+        monkeypatch.setattr(evaluate.processes, "from_writer", lambda look, there=there: there)
+        made.clear()
+        evaluate._paint(context, tmp_path, {"information": details}, [])
+        assert made == expected
+        (tmp_path / "loss_by_time.png").touch()
 
 
 def test_labelled_results_leave_digest_and_pictures(run_copy, counted, monkeypatch):
