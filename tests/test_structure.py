@@ -125,6 +125,23 @@ def test_functions_and_files_fit_on_a_screen():
                 assert length <= 45, f"{name}.{node.name}: {length} lines"
 
 
+def _public_functions(tree):
+    for scope in (tree, *(n for n in tree.body if isinstance(n, ast.ClassDef))):
+        if scope is tree or not scope.name.startswith("_"):
+            for node in scope.body:
+                if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+                    yield node
+
+
+def test_public_functions_have_type_hints():
+    """For all that has a name of its own: not for *args and **kwargs, nor self."""
+    for name, path in FILES.items():
+        for node in _public_functions(ast.parse(path.read_text())):
+            given = (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)
+            bare = [a.arg for a in given if a.annotation is None and a.arg not in ("self", "cls")]
+            assert not bare and node.returns, f"{name}.{node.name}: {bare or 'what it returns'}"
+
+
 def test_no_two_modules_define_the_same_flag():
     """absl keeps one table of flags for all modules that a process imports."""
     defined = [
