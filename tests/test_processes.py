@@ -24,6 +24,7 @@ from dbae_jax.errors import (
 
 ROOT = pathlib.Path(__file__).parent.parent
 PATIENCE_SECONDS = 300
+STEPS = 12  # of the run that others are compared with
 TINY = {
     "model.latent_dim": 8,
     "model.encoder.channel_mult": (1,),
@@ -104,8 +105,8 @@ def _losses(directory):
     return [row["loss"] for row in summaries.read(directory) if "loss" in row]
 
 
-def _params(directory):
-    return jax.device_get(workdir.load(directory, "raw").variables)
+def _params(directory, step=None):
+    return jax.device_get(workdir.load(directory, "raw", step).variables)
 
 
 def _until_step(directory, launch, step):
@@ -118,9 +119,10 @@ def _until_step(directory, launch, step):
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory):
-    """A run of two processes with four devices each."""
+    """A run of two processes with four devices each, longer than the others."""
     directory = tmp_path_factory.mktemp("processes") / "two"
-    launch = Launch(directory, count=2, devices=4)
+    longer = {"train.num_steps": STEPS, "checkpoint.keep_last": STEPS}
+    launch = Launch(directory, count=2, devices=4, **longer)
     assert launch.wait() == [0, 0], launch.messages()
     return directory
 
@@ -131,9 +133,9 @@ def test_the_losses_do_not_depend_on_how_the_work_is_shared(shared, tmp_path, de
     launch = Launch(alone, devices=devices)
     assert launch.wait() == [0], launch.messages()
     assert len(_losses(alone)) == 3
-    np.testing.assert_allclose(_losses(alone), _losses(shared), rtol=1e-5)
+    np.testing.assert_allclose(_losses(alone), _losses(shared)[:3], rtol=1e-5)
     jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), _params(alone), _params(shared)
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), _params(alone), _params(shared, 3)
     )
 
 
@@ -203,10 +205,10 @@ def test_what_the_writer_sees_holds_for_all(monkeypatch):
     assert processes.from_writer(lambda: pytest.fail("looked")) == found
 
 
-def test_a_lost_process_stops_the_other_and_the_restart_goes_on(tmp_path):
+def test_a_lost_process_stops_the_other_and_the_restart_goes_on(shared, tmp_path):
     directory = tmp_path / "run"
     often = {"checkpoint.every_steps": 1, "train.num_steps": 10_000}
-    launch = Launch(directory, count=2, **often)
+    launch = Launch(directory, count=2, devices=4, **often)
     _until_step(directory, launch, 3)
     launch.processes[1].kill()
     code, _ = launch.wait()
@@ -215,16 +217,15 @@ def test_a_lost_process_stops_the_other_and_the_restart_goes_on(tmp_path):
     assert words[code] in launch.messages()
 
     reached = checkpoint.steps(directory)[-1]
-    again = Launch(directory, count=2, **often | {"train.num_steps": reached + 2})
+    assert reached < STEPS
+    again = Launch(directory, count=2, devices=4, **often | {"train.num_steps": STEPS})
     assert again.wait() == [0, 0], again.messages()
     assert f"Going on from step {reached}" in again.messages()
-    whole = tmp_path / "whole"
-    assert Launch(whole, count=2, **{"train.num_steps": reached + 2}).wait() == [0, 0]
-    assert _losses(directory) == _losses(whole)
-    jax.tree.map(np.testing.assert_array_equal, _params(directory), _params(whole))
+    assert _losses(directory) == _losses(shared)
+    jax.tree.map(np.testing.assert_array_equal, _params(directory), _params(shared))
 
 
-def test_sigterm_saves_at_the_next_step_and_leaves_with_its_own_code(tmp_path):
+def test_sigterm_saves_at_the_next_step_and_leaves_with_its_own_code(shared, tmp_path):
     directory = tmp_path / "run"
     rarely = {"checkpoint.every_steps": 5_000, "train.num_steps": 10_000}
     launch = Launch(directory, **rarely)
@@ -237,10 +238,11 @@ def test_sigterm_saves_at_the_next_step_and_leaves_with_its_own_code(tmp_path):
 
     again = Launch(directory, **rarely | {"train.num_steps": reached + 2})
     assert again.wait() == [0], again.messages()
-    whole = tmp_path / "whole"
-    assert Launch(whole, **rarely | {"train.num_steps": reached + 2}).wait() == [0]
-    assert _losses(directory) == _losses(whole)
-    jax.tree.map(np.testing.assert_array_equal, _params(directory), _params(whole))
+    assert f"Going on from step {reached}" in again.messages()
+    losses = _losses(directory)
+    assert len(losses) == reached + 2
+    both = min(len(losses), STEPS)
+    np.testing.assert_allclose(losses[:both], _losses(shared)[:both], rtol=1e-3)
 
 
 @pytest.mark.parametrize(
