@@ -215,7 +215,7 @@ def make_logger(
     return action
 
 
-def _diagnoser(config: Config, run: Run, held_out: Source, scalars: summaries.Writer):
+def _diagnoser(config: Config, run, held_out: Source, scalars: summaries.Writer):
     """Is the code used? On one fixed batch of held-out images, at fixed times and noises."""
     networks, bridge = build.make_networks(config), build.make_bridge(config.bridge)
     everywhere = sharding.replicated(run.mesh)
