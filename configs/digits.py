@@ -7,11 +7,25 @@ python -m dbae_jax.main --config=configs/digits.py --workdir=runs/digits --mode=
 python -m dbae_jax.main --config=configs/digits.py --workdir=runs/digits --mode=report
 """
 
+from ml_collections import ConfigDict
+
 from configs import base
 
 
-def get_config():
+def get_config() -> ConfigDict:
     c = base.get_config()
+    _data(c)
+    _model(c)
+    _optim(c)
+    _train(c)
+    _checkpoint(c)
+    _prior(c)
+    _sample(c)
+    _eval(c)
+    return c
+
+
+def _data(c: ConfigDict) -> None:
     c.data.name = "digits"
     c.data.image_size = 16
     c.data.channels = 1
@@ -19,6 +33,8 @@ def get_config():
     c.data.num_threads = 2
     c.data.prefetch_batches = 2
 
+
+def _model(c: ConfigDict) -> None:
     c.model.latent_dim = 16
     c.model.encoder.base_channels = 32
     c.model.encoder.channel_mult = (1, 2, 2)
@@ -33,19 +49,27 @@ def get_config():
     c.model.unet.head_channels = 32
     c.model.unet.dropout = 0.0
 
+
+def _optim(c: ConfigDict) -> None:
     c.optim.learning_rate = 3e-3
     c.optim.schedule = "cosine"
     c.optim.ema_decay = 0.99
 
+
+def _train(c: ConfigDict) -> None:
     c.train.batch_size = 64
     c.train.num_steps = 800
     c.train.log_every_steps = 50
     c.train.diagnose_every_steps = 200
     c.train.picture_every_steps = 400
 
+
+def _checkpoint(c: ConfigDict) -> None:
     c.checkpoint.every_steps = 200
     c.checkpoint.keep_every_steps = 0
 
+
+def _prior(c: ConfigDict) -> None:
     c.prior.num_layers = 4
     c.prior.width = 512
     c.prior.learning_rate = 1e-3
@@ -55,9 +79,14 @@ def get_config():
     c.prior.evaluate_every_steps = 1000
     c.prior.checkpoint_every_steps = 1000
 
+
+def _sample(c: ConfigDict) -> None:
     c.sample.sampler = "dbim"
     c.sample.grid = "lambda"
     c.sample.steps = 5
+
+
+def _eval(c: ConfigDict) -> None:
     c.eval.batch_size = 64
     c.eval.num_images = 0
     c.eval.num_train_images = 0
@@ -65,4 +94,3 @@ def get_config():
     c.eval.num_generated = 1_437  # as many as there are training images
     c.eval.probe_epochs = 200  # of eleven steps each
     c.eval.probe_learning_rate = 1e-2
-    return c

@@ -1,5 +1,7 @@
 """The gradient of the loss on a batch, with the U-Net seeing a part of the batch at a time."""
 
+from typing import TypeVar
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -8,9 +10,11 @@ from dbae_jax import losses
 from dbae_jax.precond import Bridge
 from dbae_jax.total_correlation import total_correlation
 
+Tree = TypeVar("Tree")  # of arrays
+
 
 def accumulated_gradient(
-    networks,
+    networks: losses.Networks,
     bridge: Bridge,
     variables: dict,
     x_0: jax.Array,
@@ -28,7 +32,7 @@ def accumulated_gradient(
     decoder is gone back through once, and the encoder part by part, run a second time for it.
 
     Args:
-      networks: functions of `variables`, as `losses.bridge_loss` takes them.
+      networks: functions of `variables`.
       bridge: schedule and scalings.
       variables: {"params", "stats"}.
       x_0: [B, H, W, C], pixels in [-1, 1].
@@ -70,7 +74,7 @@ def accumulated_gradient(
     return terms, jax.tree.map(jnp.add, total, by_params)
 
 
-def split(tree, num_parts: int):
+def split(tree: Tree, num_parts: int) -> Tree:
     """Cuts the first axis of all arrays: [B, ...] -> [num_parts, B / num_parts, ...].
 
     Part i has the examples i, i + num_parts, ...: of a batch that is split over devices, every
@@ -79,6 +83,6 @@ def split(tree, num_parts: int):
     return jax.tree.map(lambda a: a.reshape(-1, num_parts, *a.shape[1:]).swapaxes(0, 1), tree)
 
 
-def join(tree):
+def join(tree: Tree) -> Tree:
     """Undoes `split`."""
     return jax.tree.map(lambda a: a.swapaxes(0, 1).reshape(-1, *a.shape[2:]), tree)

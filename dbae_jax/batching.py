@@ -1,6 +1,7 @@
 """Inputs of any length, worked off in batches of one size on one device or a mesh of them."""
 
 from collections.abc import Callable
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -8,14 +9,19 @@ import numpy as np
 
 from dbae_jax import sharding
 
+Tree = TypeVar("Tree")  # of arrays
+Array = jax.Array | np.ndarray
 
-def run(fn: Callable, *arrays, size: int, mesh: jax.sharding.Mesh | None = None):
+
+def run(
+    fn: Callable[..., Tree], *arrays: Any, size: int, mesh: jax.sharding.Mesh | None = None
+) -> Tree:
     """Applies `fn` to slices of `size` examples and joins the answers on the host.
 
     Args:
       fn: takes slices of the arrays (or of the leaves of trees) along their first axis, the last
         one filled up to `size`, and answers with a tree of arrays of as many examples.
-      arrays: all of the same length.
+      arrays: all of the same length, or trees of such.
       size: a multiple of the mesh's devices.
       mesh: devices that share each slice; of several processes each gets the whole answer.
     """
@@ -39,6 +45,6 @@ def whole_size(size: int, mesh: jax.sharding.Mesh | None) -> int:
     return -(-size // count) * count
 
 
-def _lengthen(array, missing: int):
+def _lengthen(array: Array, missing: int) -> Array:
     xp = jnp if isinstance(array, jax.Array) else np
     return xp.concatenate([array, xp.repeat(array[-1:], missing, axis=0)])

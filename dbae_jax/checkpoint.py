@@ -8,7 +8,8 @@ what a killed run left half-written is removed at the next start.
 
 import logging
 import pathlib
-from typing import Any, Self
+from collections.abc import Callable
+from typing import Any, Self, TypeVar
 
 import jax
 import numpy as np
@@ -28,6 +29,8 @@ ARRAYS = ("params", "ema", "optimizer")  # items that are trees of arrays
 MIN_SLICE_BYTES = 2**20
 
 TORN = "torn"  # folder of a workdir to which unreadable checkpoints are moved
+
+Read = TypeVar("Read")  # what is read of a step
 
 log = logging.getLogger(__name__)
 
@@ -142,7 +145,9 @@ def read_state(workdir: pathlib.Path, step: int, abstract: TrainState) -> TrainS
     return TrainState(count, items["params"], items["ema"], items["optimizer"])
 
 
-def newest_readable(workdir: pathlib.Path, read, *, move_torn: bool = False):
+def newest_readable(
+    workdir: pathlib.Path, read: Callable[[int], Read], *, move_torn: bool = False
+) -> tuple[int, Read] | None:
     """Returns (step, read(step)) of the newest step that can be read, or None if there is none.
 
     Args:

@@ -1,8 +1,9 @@
 """Interpolations and edits of pictures named on the command line, as files.
 
 Each call writes three files of one name into a folder, WORKDIR/edits or --out: a PNG, a row a
-picture, the picture itself first; an .npz with codes and images; a .json with the settings. The
-name ends with a digest of the settings: the same call again replaces its files, no other does.
+picture, the picture itself first; an .npz with codes and images; a .json with the settings, to
+which the model's fingerprint and the data belong. The name ends with a digest of the settings: the
+same call again replaces its files; one of another model, other data or arguments does not.
 """
 
 import functools
@@ -27,6 +28,7 @@ from dbae_jax.images import save_grid, to_float, to_uint8
 
 FOLDER = "edits"  # default, in the workdir
 DIGITS = 8  # of the settings' digest
+OF_PICTURES = ("crop", "image_size", "lmdb", "train_split", "test_split")  # keys of config.data
 
 log = logging.getLogger(__name__)
 
@@ -74,10 +76,8 @@ def interpolate(
     splits = functools.partial(_splits, config)
     pictures = [picture_input.read_all(names, config.data, splits) for names in ends]
     seed = noise_seed(config.sample, free=model.free)
-    decoded = model.interpolate(
-        *pictures, points, method, infer_endpoint, rng=seed, **vars(config.sample)
-    )
-    z = editing.path(*(model.encode(some) for some in pictures), points, method)
+    z, x_T = model.way(*pictures, points, method, infer_endpoint=infer_endpoint)
+    decoded = model.decode_rows(z, x_T, rng=seed, **vars(config.sample))
     shown = [np.asarray(to_float(some))[:, None] for some in pictures]
     settings = {"first": ends[0], "second": ends[1], "points": points, "method": method}
     settings |= {"infer_endpoint": infer_endpoint}
@@ -129,9 +129,11 @@ def edit(
     pictures = picture_input.read_all(names, config.data, lambda: context.splits)
     step = directions.find(context, [attribute]).step(attribute)
     seed = noise_seed(sample, free=model.free)
-    edited = model.edit(pictures, step, numbers, fix_endpoint, rng=seed, **vars(sample))
+    z = model.encode(pictures)
+    x_T = model.own_x_T(pictures, z) if fix_endpoint else None
+    there = editing.moved(z, step, numbers)
+    edited = model.decode_rows(there, x_T, rng=seed, **vars(sample))
     shown = np.asarray(to_float(pictures))[:, None]
-    arrays = {"z": editing.moved(model.encode(pictures), step, numbers), "step": step}
     settings = {"attribute": attribute, "image": names, "scales": numbers}
     settings |= {"fix_endpoint": fix_endpoint, "normalise_codes": config.eval.normalise_codes}
     settings |= {"training_images": context.limit("train")}
@@ -139,8 +141,8 @@ def edit(
         folder,
         (_slug([attribute]), _slug(names), "fixed" if fix_endpoint else "following"),
         np.concatenate([shown, edited], axis=1),
-        arrays | {"images": to_uint8(edited), "before": pictures},
-        _about(config, model, "edit") | settings,
+        {"z": there, "step": step, "images": to_uint8(edited), "before": pictures},
+        _about(config, model, "edit") | context.settings() | settings,
     )
 
 
@@ -203,12 +205,16 @@ def _context(config: Config, directory: pathlib.Path) -> Context:
 
 
 def _about(config: Config, model: DBAE, mode: str) -> dict[str, Any]:
+    """Returns what determines the pictures beside the arguments: model, data, sampler."""
     sample = vars(config.sample)
     return {
         "mode": mode,
         "step": model.step,
         "weights": "ema",
+        "fingerprint": model.fingerprint,
+        **{key: getattr(config.model, key) for key in ("dtype", "matmul_precision")},
         "data": config.data.name,
+        **{key: getattr(config.data, key) for key in OF_PICTURES},
         "sample": sample,
         "nfe": model.nfe(**sample),
     }

@@ -14,6 +14,8 @@ from dbae_jax.precond import Bridge
 from dbae_jax.sampler_tables import Table, inversion_table
 from dbae_jax.schedules import Schedule
 
+INVERSION_STEPS = 100  # network evaluations, where nothing else is asked for
+
 DECODED = "x_T of this model is decoded from z, not free: call endpoint(z)."
 FREE = (
     "x_T of this model is free, not decoded from z: draw it, with draw_x_T or rng, or infer it, "
@@ -49,7 +51,7 @@ class FreeEnd:
         images: np.ndarray,
         z: np.ndarray | None = None,
         *,
-        steps: int = 100,
+        steps: int = INVERSION_STEPS,
         grid: str = "lambda",
     ) -> np.ndarray:
         """Infers free endpoints: x_T, [B, H, W, C], from which the ODE leads to the images.

@@ -6,7 +6,7 @@ import logging
 import pathlib
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import NamedTuple, Self
+from typing import NamedTuple, Protocol, Self
 
 import jax
 import numpy as np
@@ -23,6 +23,16 @@ log = logging.getLogger(__name__)
 
 # A shuffled code that raises the loss by less than this share of it is not used.
 MIN_CODE_SHARE = 0.02
+
+
+class Run(Protocol):
+    """Of a run (`train.Run`) what hooks need; its state is that of the start."""
+
+    @property
+    def state(self) -> TrainState: ...
+
+    @property
+    def mesh(self) -> jax.sharding.Mesh: ...
 
 
 class Hook(NamedTuple):
@@ -134,7 +144,7 @@ class Meter:
 def make_hooks(
     config: Config,
     directory: pathlib.Path,
-    run,
+    run: Run,
     held_out: Source,
     checkpoints: checkpoint.Writer,
     scalars: summaries.Writer,

@@ -1,9 +1,9 @@
 """The one loss that trains encoder, endpoint decoder and U-Net together.
 
-Knows the networks only through their functions (see `models.autoencoder.Networks`).
+Knows the networks only through their functions, those of `Networks`.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,52 @@ from dbae_jax import rngs
 from dbae_jax.bridge import marginal_sample
 from dbae_jax.precond import Bridge, make_denoiser
 from dbae_jax.total_correlation import total_correlation
+
+
+class Code(Protocol):
+    """What an encoder says of a batch's z, such as `models.encoder.Code`."""
+
+    @property
+    def mean(self) -> jax.Array:
+        """[B, D]."""
+
+    @property
+    def sigma(self) -> jax.Array | None:
+        """[B, D]; None for a deterministic encoder."""
+
+    def sample(self, eps: jax.Array) -> jax.Array:
+        """Returns z for standard normal eps: [B, D] both."""
+
+
+class Networks(Protocol):
+    """What is trained, as functions of `variables`; `models.autoencoder.Networks` says what of."""
+
+    @property
+    def latent_dim(self) -> int:
+        """D, the width of z."""
+
+    @property
+    def precision(self) -> str:
+        """Of matrix products, for `jax.default_matmul_precision`."""
+
+    def encode(self, variables: dict, x_0: jax.Array) -> Code:
+        """Returns q(z | x_0)."""
+
+    def endpoint(self, variables: dict, z: jax.Array) -> jax.Array:
+        """Returns x_T, with the running statistics."""
+
+    def endpoint_train(self, variables: dict, z: jax.Array) -> tuple[jax.Array, dict]:
+        """Returns x_T with the batch's statistics, and the running statistics after it."""
+
+    def network(
+        self,
+        variables: dict,
+        x: jax.Array,
+        c_noise: jax.Array,
+        z: jax.Array,
+        dropout_key: jax.Array | None = None,
+    ) -> jax.Array:
+        """Returns F, the U-Net's answer."""
 
 
 class Draws(NamedTuple):
@@ -59,7 +105,7 @@ def draw(key: jax.Array, image_shape: tuple[int, ...], latent_dim: int, bridge: 
 
 
 def bridge_loss(
-    networks,
+    networks: Networks,
     bridge: Bridge,
     variables: dict,
     x_0: jax.Array,
@@ -75,7 +121,7 @@ def bridge_loss(
     the condition x_T and through z. The denoised image is not clipped.
 
     Args:
-      networks: functions `encode`, `endpoint`, `endpoint_train`, `network` of `variables`.
+      networks: functions of `variables`.
       bridge: schedule and scalings.
       variables: {"params", "stats"}.
       x_0: [B, H, W, C], pixels in [-1, 1].
@@ -97,7 +143,7 @@ def bridge_loss(
     return terms._replace(total_correlation=correlation)
 
 
-def endpoint(networks, variables: dict, z: jax.Array, *, train: bool) -> Endpoint:
+def endpoint(networks: Networks, variables: dict, z: jax.Array, *, train: bool) -> Endpoint:
     """Decodes z: [B, D] to x_T, with the batch's statistics when training."""
     if not train:
         return Endpoint(z, networks.endpoint(variables, z), variables["stats"])
@@ -105,7 +151,12 @@ def endpoint(networks, variables: dict, z: jax.Array, *, train: bool) -> Endpoin
 
 
 def denoising_loss(
-    networks, bridge: Bridge, variables: dict, x_0: jax.Array, codes: Endpoint, draws: Draws
+    networks: Networks,
+    bridge: Bridge,
+    variables: dict,
+    x_0: jax.Array,
+    codes: Endpoint,
+    draws: Draws,
 ) -> LossTerms:
     """The part of `bridge_loss` behind the endpoint; each example's is its own."""
     x_t = marginal_sample(bridge.schedule, draws.t, x_0, codes.x_T, draws.noise)

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from dbae_jax import (
     batching,
@@ -190,7 +191,9 @@ def _whose(autoencoder: dict[str, Any]) -> str:
     return f"{weights} ({autoencoder.get('fingerprint', 'fingerprint unknown')})"
 
 
-def create(network: LatentNetwork, optimizer, key: jax.Array, stats: dict) -> TrainState:
+def create(
+    network: LatentNetwork, optimizer: optax.GradientTransformation, key: jax.Array, stats: dict
+) -> TrainState:
     """Draws the state that training a prior starts from; `stats`: mean and std of the codes."""
     variables = _variables(network, rngs.stream(key, "prior_init")) | {"stats": stats}
     return TrainState(

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import optax
 
 from dbae_jax import rngs
+from dbae_jax.models.autoencoder import Networks
 from dbae_jax.models.decoder import refresh_spectral_vectors
 
 
@@ -22,7 +23,9 @@ class TrainState:
     opt_state: optax.OptState
 
 
-def create(networks, optimizer: optax.GradientTransformation, key: jax.Array) -> TrainState:
+def create(
+    networks: Networks, optimizer: optax.GradientTransformation, key: jax.Array
+) -> TrainState:
     """Draws a new state; pure, so `jax.eval_shape` and `jit` with shardings work on it."""
     return from_variables(networks.init(rngs.stream(key, "init")), optimizer)
 

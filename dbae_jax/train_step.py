@@ -18,7 +18,7 @@ DiagnoseFn = Callable[[TrainState, Batch, jax.Array], Metrics]
 
 
 def make_train_step(
-    networks,
+    networks: losses.Networks,
     bridge: Bridge,
     optimizer: optax.GradientTransformation,
     *,
@@ -67,7 +67,7 @@ def make_train_step(
     return train_step
 
 
-def make_diagnose(networks, bridge: Bridge) -> DiagnoseFn:
+def make_diagnose(networks: losses.Networks, bridge: Bridge) -> DiagnoseFn:
     """Returns diagnose(state, batch, key) -> metrics of the code, with the averaged weights.
 
     z_variance: mean over the code's entries of the variance over the batch. code_gap: the loss
@@ -95,7 +95,9 @@ def make_diagnose(networks, bridge: Bridge) -> DiagnoseFn:
     return diagnose
 
 
-def _make_gradient(networks, bridge: Bridge, *, accumulation_steps: int, tc_weight: float):
+def _make_gradient(
+    networks: losses.Networks, bridge: Bridge, *, accumulation_steps: int, tc_weight: float
+) -> Callable[[dict, jax.Array, losses.Draws], tuple[losses.LossTerms, dict]]:
     """Returns gradient(variables, x_0, draws) -> (terms of the loss, its gradient)."""
 
     def gradient(variables, x_0, draws):
@@ -123,5 +125,7 @@ def _objective(terms: losses.LossTerms, tc_weight: float) -> jax.Array:
     return loss + tc_weight * terms.total_correlation if tc_weight else loss
 
 
-def _draw(networks, bridge: Bridge, x_0: jax.Array, key: jax.Array) -> losses.Draws:
+def _draw(
+    networks: losses.Networks, bridge: Bridge, x_0: jax.Array, key: jax.Array
+) -> losses.Draws:
     return losses.draw(key, x_0.shape, networks.latent_dim, bridge)

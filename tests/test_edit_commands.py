@@ -69,7 +69,8 @@ def test_edits_to_files_and_directions_kept(run_copy, caplog, tmp_path):
     assert z.shape == (2, 3, 8) and images.shape == (2, 3, 16, 16, 1)
     np.testing.assert_allclose(z[:, 2] - z[:, 1], np.tile(2 * step, (2, 1)), atol=1e-5)
     np.testing.assert_allclose(np.linalg.norm(step), np.sqrt(8), rtol=1e-5)
-    assert json.loads(fixed.with_suffix(".json").read_text())["fix_endpoint"] is True
+    settings = json.loads(fixed.with_suffix(".json").read_text())
+    assert settings["fix_endpoint"] is True and len(settings["fingerprint"]) == 12
     # The same call replaces its files; one of other scales or pictures of one name does not.
     assert edit.edit(config, run_copy, **ask, fix_endpoint=True) == fixed
     for changed in ({"scales": ["3"]}, {"image": "1,5"}):
@@ -80,6 +81,38 @@ def test_edits_to_files_and_directions_kept(run_copy, caplog, tmp_path):
     kept = run_copy / "evaluation" / "digits_directions.npz"
     kept.write_bytes(kept.read_bytes()[:100])
     edit.edit(other, run_copy, **ask)
+
+
+def test_other_models_and_data_write_other_files(run_copy, tmp_path):
+    """Into one folder: of other weights at one step, or of what makes other pictures of them."""
+    tiny.write_workdir(tiny.config(), tmp_path / "other", seed=1)
+    both = {"first": "1", "second": "2", "points": 2, "out": tmp_path / "out"}
+    config = tiny.config()
+    path = edit.interpolate(config, run_copy, **both)
+    made = {path, edit.interpolate(config, tmp_path / "other", **both)}
+    assert len(made) == 2 and edit.interpolate(config, run_copy, **both) == path
+    settings = json.loads(path.with_suffix(".json").read_text())
+    assert settings["fingerprint"] == DBAE.load(run_copy).fingerprint
+    for key, value in (
+        ("data.test_split", "train"),
+        ("data.crop", "short"),
+        ("model.matmul_precision", "highest"),
+        ("model.dtype", "bfloat16"),
+        ("data.lmdb", "some.lmdb"),
+    ):
+        model = DBAE(tiny.config(**{key: value}), tiny.variables(config), step=1)
+        about = edit._about(model.config, model, "interpolate")
+        changed = {name for name, now in about.items() if now != settings[name]}
+        assert changed == {key.partition(".")[2]}
+
+
+def test_an_interpolation_encodes_each_picture_once(run_copy, monkeypatch):
+    counts, encode = [], DBAE.encode
+    monkeypatch.setattr(
+        DBAE, "encode", lambda self, images: counts.append(len(images)) or encode(self, images)
+    )
+    edit.interpolate(tiny.config(), run_copy, first="1,2", second="3,4", points=2)
+    assert sum(counts) == 4
 
 
 def test_modes_refuse_before_long_work(run_copy, tmp_path):

@@ -6,8 +6,9 @@ import pytest
 
 from dbae_jax import DBAE, editing
 from dbae_jax.errors import DataError
+from dbae_jax.evaluators import editing as suite
 from dbae_jax.evaluators import information, pictures, reconstruction
-from tests import tiny
+from tests import stubs, tiny
 
 OVERRIDES = {"bridge.endpoint": "free", "bridge.beta_d": 19.9}
 
@@ -73,14 +74,42 @@ def test_edits_that_keep_a_free_end_infer_it(model):
     assert errors[0] < 0.5 * errors[1]
 
 
+class _Judge:
+    """Tells two pixels of a picture, in gray levels."""
+
+    kind, labels = "attributes", ("left", "right")
+
+    def logits(self, images):
+        return images[:, 8, [4, 11], 0].astype(np.float64) - 127.5
+
+
+@pytest.mark.parametrize(("mode", "inferred"), [("following", 0), ("fixed", 1)])
+def test_edits_that_change_nothing_score_nothing(model, monkeypatch, mode, inferred):
+    """With and without an edit an image starts from one x_T, which is made once for all edits."""
+    calls, invert = [], model.invert
+    monkeypatch.setattr(model, "invert", lambda *args: calls.append(args) or invert(*args))
+    images, none = tiny.images(3), editing.Directions(_Judge.labels, np.zeros((2, 8), np.float32))
+    splits = dict.fromkeys(("train", "test"), stubs.Data(images))
+    context = stubs.context(splits, model=model, **OVERRIDES)
+    real, kept = _Judge().logits(tiny.images(20)), np.arange(2)
+    apart, fixed = np.zeros((2, 2), bool), suite.MODES[mode]
+    found = suite._edited(context, _Judge(), none, images, real, kept, apart, fixed)
+    for name in _Judge.labels:
+        np.testing.assert_array_equal(found[name].target, 0)
+        np.testing.assert_array_equal(found[name].others, 0)
+    assert len(calls) == inferred
+
+
 def test_interpolations_walk_between_inferred_ends(model):
     first, second = tiny.images(2)[:1], tiny.images(2)[1:]
-    way = model.interpolate(first, second, 3, infer_endpoint=True, steps=4)
+    how = {"infer_endpoint": True, "steps": 4}
+    way = model.interpolate(first, second, 3, **how)
     ends = [model.invert(images) for images in (first, second)]
     z = (model.encode(first) + model.encode(second)) / 2
     middle = editing.path(*(x_T.reshape(1, -1) for x_T in ends), 3, "spherical")[:, 1]
     again = model.decode(z, middle.reshape(ends[0].shape), steps=4)
     np.testing.assert_allclose(way[:, 1], again, atol=1e-5)
+    np.testing.assert_array_equal(way, model.interpolate(first, second, 3, "linear", 7, **how))
     last = model.decode(model.encode(second), ends[1], steps=4)
     np.testing.assert_allclose(way[:, 2], last, atol=1e-5)
     with pytest.raises(DataError, match="decoded from z, not free"):

@@ -1,10 +1,10 @@
 """The report's pieces, and what it says where something is missing."""
 
-import dataclasses
 import pathlib
 import re
 import shlex
 import shutil
+import types
 
 import numpy as np
 import pytest
@@ -76,7 +76,7 @@ def test_suites_without_results_are_named(directory):
     older = {"model": {"step": STEP - 1}, "results": RESULTS}
     (only,) = about.unmeasured(context, older, command)
     assert "results.json is of step 6, the model of step 7" in only.sentence
-    assert about.measurements(context, older, "digits") == []
+    assert about.measurements(context, older) == []
     assert about.current(older, context.model) == {}
     other = {"model": model | {"fingerprint": "0"}, "results": RESULTS}
     (only,) = about.unmeasured(context, other, command)
@@ -90,30 +90,22 @@ def test_suites_without_results_are_named(directory):
     assert re.match("There is nothing to edit: .* labels", made.sentence) and note == ""
 
 
-def test_images_that_training_saw_are_not_called_held_out(tmp_path):
-    """As FFHQ's, whose test split is a part of what it is trained on; and other data's."""
-    images = stubs.Data(tiny.images(4))
-    made = stubs.context({"train": images, "test": sources.digits("test", 16)})
-    made.model.nfe = lambda **plan: 3
-    digits = made.config.data
+def test_images_that_training_saw_are_not_called_held_out():
+    """As FFHQ's, whose test split is a part of what it is trained on."""
 
-    def words(**trained):
-        data = dataclasses.replace(digits, **trained)
-        seen = about.was_seen(made, data)
+    def words(train):
+        splits = {"train": sources.digits(train, 16), "test": sources.digits("test", 16)}
+        made = stubs.context(splits, **{"data.train_split": train})
+        seen = made.overlap("train", "test")
         score = {"mse": {"value": 0.1}, "pca_mse": {"value": 0.2}}
-        return seen, about.lead(made, data, seen=seen), about._reconstruction(score, 8, seen).name
+        return seen, about.lead(made, seen=seen), about._reconstruction(score, 8, seen).name
 
-    seen, lead, name = words()
+    seen, lead, name = words("train")
     assert not seen and "held out, not seen in training (360 in the split 'test'" in lead
     assert name == "Held-out error"
-    seen, lead, name = words(train_split="test")
+    seen, lead, name = words("test")
     assert seen and "are not held out: the model was trained on them, or on some of them" in lead
     assert "(the split 'test' of digits)" in lead and name == "Error on seen images"
-    assert not words(name="ffhq")[0]
-    made.config = dataclasses.replace(
-        made.config, data=dataclasses.replace(digits, name="celebahq", test_split="train")
-    )
-    assert words(name="celeba")[0] and not words(name="ffhq")[0]
 
 
 def test_a_workdir_without_a_model_is_refused(tmp_path):
@@ -318,3 +310,56 @@ def test_pages_of_large_photographs_stay_below_15_mb(size):
     pictures += stills.samples(model, amounts.samples)
     assert sum(len(strip.uri) for strip in pictures) < 14e6
     assert all(strip.count * size < 16_384 for strip in pictures)  # what browsers decode
+
+
+class _Walker(_Photos, stubs.Model):
+    """The same with codes; x_T is free or not."""
+
+    variables, prior = {"params": {}}, types.SimpleNamespace(step=9)
+
+    def __init__(self, config, free):
+        _Photos.__init__(self, config.data.image_size)
+        stubs.Model.__init__(self, config)
+        self.free = free
+
+    def draw_x_T(self, num, rng):
+        return self.images(num)
+
+
+# What is true of the one kind of x_T and not of the other.
+OF_DECODED = (
+    "<h1>A diffusion bridge autoencoder of digits</h1>",
+    "A decoder turns them into the end of a diffusion",
+    "encoder, decoder and U-Net",
+    "made of its code alone",
+    "The endpoint follows the code.",
+    "the endpoint following or kept",
+    "by the bridge's ODE",
+    "then x_T made of it, then the bridge walked",
+)
+OF_FREE = (
+    "<h1>A diffusion autoencoder of digits</h1>",
+    "walks to the image from x_T, which is noise",
+    ">encoder and U-Net",
+    "drawn at random, where the walk back",
+    "The endpoint x_T is drawn at random, and stays as it is while the slider moves.",
+    "with --fix_endpoint inferred from the image",
+    "by the diffusion's ODE",
+    "x_T at random, and the diffusion is walked from there",
+)
+
+
+@pytest.mark.parametrize("free", [False, True], ids=["decoded", "free"])
+def test_the_page_says_of_x_T_what_is_true(tmp_path, monkeypatch, free):
+    monkeypatch.setattr(about, "provenance", lambda *args: [])
+    z = np.random.default_rng(0).uniform(-0.3, 0.3, (40, 8))
+    data = stubs.Data(stubs.images(z), label=np.int64(z[:, 0] > 0))
+    model = _Walker(tiny.config(), free)
+    context = stubs.context({"train": data, "test": data}, model=model)
+    command = about.Command("my.py", tmp_path)
+    text = report.page.render(report.make_page(context, tmp_path, None, command, AMOUNTS))
+    text = " ".join(text.replace("x<sub>T</sub>", "x_T").split())
+    said, unsaid = (OF_FREE, OF_DECODED) if free else (OF_DECODED, OF_FREE)
+    assert [words for words in said if words not in text] == []
+    assert [words for words in unsaid if words in text] == []
+    assert text.count(said[4]) == 2  # where codes are walked between, and where they are edited

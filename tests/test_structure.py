@@ -5,8 +5,10 @@ import pathlib
 
 import pytest
 
-PACKAGE = pathlib.Path(__file__).parent.parent / "dbae_jax"
+ROOT = pathlib.Path(__file__).parent.parent
+PACKAGE = ROOT / "dbae_jax"
 FILES = {str(p.relative_to(PACKAGE))[:-3].replace("/", "."): p for p in PACKAGE.rglob("*.py")}
+CONFIGS = {str(p.relative_to(ROOT)): p for p in (ROOT / "configs").rglob("*.py")}
 
 # Heavy libraries have one place each.
 OWNERS = {
@@ -113,7 +115,7 @@ def test_no_private_parts_of_jax_or_optax():
 
 
 def test_functions_and_files_fit_on_a_screen():
-    for name, path in FILES.items():
+    for name, path in (FILES | CONFIGS).items():
         text = path.read_text()
         assert len(text.splitlines()) <= 400, name
         for node in ast.walk(ast.parse(text)):
@@ -121,6 +123,23 @@ def test_functions_and_files_fit_on_a_screen():
                 doc = ast.get_docstring(node) or ""
                 length = node.end_lineno - node.lineno + 1 - len(doc.splitlines())
                 assert length <= 45, f"{name}.{node.name}: {length} lines"
+
+
+def _public_functions(tree):
+    for scope in (tree, *(n for n in tree.body if isinstance(n, ast.ClassDef))):
+        if scope is tree or not scope.name.startswith("_"):
+            for node in scope.body:
+                if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+                    yield node
+
+
+def test_public_functions_have_type_hints():
+    """For all that has a name of its own: not for *args and **kwargs, nor self."""
+    for name, path in FILES.items():
+        for node in _public_functions(ast.parse(path.read_text())):
+            given = (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)
+            bare = [a.arg for a in given if a.annotation is None and a.arg not in ("self", "cls")]
+            assert not bare and node.returns, f"{name}.{node.name}: {bare or 'what it returns'}"
 
 
 def test_no_two_modules_define_the_same_flag():

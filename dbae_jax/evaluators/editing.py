@@ -12,12 +12,13 @@ from typing import Any, Protocol
 import numpy as np
 from scipy.special import logsumexp
 
-from dbae_jax.editing import Directions
+from dbae_jax.editing import Directions, moved
 from dbae_jax.errors import DataError, TooFewError
 from dbae_jax.evaluators import directions, judge, label_net
 from dbae_jax.evaluators.context import Context, Suite
 from dbae_jax.evaluators.edit_scores import EditScores, edit_scores
 from dbae_jax.evaluators.reconstruction import noise_seed
+from dbae_jax.free_end import INVERSION_STEPS
 from dbae_jax.images import to_uint8
 from dbae_jax.results import Measured, score
 
@@ -57,7 +58,7 @@ def settings(context: Context) -> dict[str, Any]:
         "related": RELATED,
         "judge": judge.settings(context),
         "sample": vars(context.config.sample),
-    }
+    } | ({"inversion_steps": INVERSION_STEPS} if context.model.free else {})
 
 
 def measure(context: Context) -> Measured:
@@ -161,12 +162,15 @@ def _edited(
     fix_endpoint: bool,
 ) -> dict[str, EditScores]:
     """Returns the scores of each attribute's edits."""
-    sample, by_name = context.config.sample, {}
-    how = {"rng": noise_seed(sample, free=context.model.free)} | vars(sample)
-    plain = to_uint8(context.model.reconstruct(images, **how))
-    before = log_odds(net, plain)[:, kept]
+    model, sample, by_name = context.model, context.config.sample, {}
+    how = {"rng": noise_seed(sample, free=model.free)} | vars(sample)
+    z = model.encode(images)
+    # Of an image and its edits the same, so that a change of x_T does not count as one by the edit;
+    # None: decoded from each code, and a free one drawn with the image's own key.
+    x_T = model.own_x_T(images, z) if fix_endpoint else None
+    before = log_odds(net, to_uint8(model.decode(z, x_T, **how)))[:, kept]
     for target, (name, step) in enumerate(zip(found.names, found.steps, strict=True)):
-        edited = context.model.edit(images, step, SCALES, fix_endpoint, **how)
+        edited = model.decode_rows(moved(z, step, SCALES), x_T, **how)
         pixels = to_uint8(np.moveaxis(edited, 1, 0))  # [S, N, ...]
         after = np.stack([log_odds(net, some)[:, kept] for some in pixels])
         left_out = [i for i in np.flatnonzero(related[target]).tolist() if i != target]

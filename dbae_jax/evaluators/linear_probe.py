@@ -75,7 +75,12 @@ def apply(params: Params, z: jax.Array) -> jax.Array:
 
 
 def update(
-    kind: str, recipe: Recipe, state: tuple[Params, Any], z: jax.Array, targets: jax.Array, weight
+    kind: str,
+    recipe: Recipe,
+    state: tuple[Params, Any],
+    z: jax.Array,
+    targets: jax.Array,
+    weight: jax.Array,
 ) -> tuple[Params, Any]:
     """Takes one step of Adam on the weighted mean loss of a batch.
 

@@ -1,6 +1,5 @@
 """What the page says of the model in words and numbers: the headline, where it comes from."""
 
-import dataclasses
 import datetime
 import itertools
 import pathlib
@@ -13,16 +12,14 @@ from typing import Any, NamedTuple
 import jax
 
 import dbae_jax
-from dbae_jax import build, checkpoint, results
+from dbae_jax import checkpoint, results
 from dbae_jax.api import DBAE
 from dbae_jax.config import Config
-from dbae_jax.data import prepared, sources
 from dbae_jax.evaluate import SUITES
 from dbae_jax.evaluators.context import Context
-from dbae_jax.report import tables
+from dbae_jax.report import ends, tables
 from dbae_jax.report.page import Figure
 from dbae_jax.report.tables import NONE, Missing, figure
-from dbae_jax.sections import DataConfig
 
 TIMES = "\N{MULTIPLICATION SIGN}"
 Entries = dict[str, dict[str, Any]]  # of results.json
@@ -47,30 +44,12 @@ class Command(NamedTuple):
         return shlex.join(["python", "-m", "dbae_jax.main", *parts, *flags])
 
 
-def was_seen(context: Context, trained: DataConfig) -> bool:
-    """Whether the model was trained on images of the test split, or may have been.
-
-    Args:
-      context: model and data.
-      trained: section `data` of the run's own config.
-    """
-    data, test = context.config.data, context.splits["test"]
-    if trained.name not in (data.name, *sources.IN_MEMORY):
-        # Those need not be on this machine; they are known by their name.
-        return prepared.same_images(trained.name, data.name)
-    where = dataclasses.replace(
-        data, name=trained.name, train_split=trained.train_split, channels=trained.channels
-    )
-    return sources.overlap(build.make_source(where, "train"), test)
-
-
-def lead(context: Context, trained: DataConfig, *, seen: bool) -> str:
+def lead(context: Context, *, seen: bool) -> str:
     """Returns what the model is and what is shown of it.
 
     Args:
       context: model and data.
-      trained: section `data` of the run's own config.
-      seen: see `was_seen`.
+      seen: whether the model was trained on images of the test split, or may have been.
     """
     config, model = context.config, context.model
     size, channels = config.data.image_size, config.data.channels
@@ -78,20 +57,19 @@ def lead(context: Context, trained: DataConfig, *, seen: bool) -> str:
     shape = f"{size} {TIMES} {size} {TIMES} {channels}"
     return (
         f"A {kind} encoder keeps {model.latent_dim} numbers, the code z, of an image of {shape} = "
-        f"{size * size * channels:,} values. A decoder turns them into the end of a diffusion, and "
-        f"a bridge walks from there back to the image. {_shown(context, trained, seen)} The "
-        f"weights are the averaged ones of step {model.step:,}."
+        f"{size * size * channels:,} values. {ends.words(free=model.free).decoding} "
+        f"{_shown(context, seen)} The weights are the averaged ones of step {model.step:,}."
     )
 
 
-def _shown(context: Context, trained: DataConfig, seen: bool) -> str:
+def _shown(context: Context, seen: bool) -> str:
     data = context.config.data
     shown = f"({len(context.splits['test']):,} in the split {data.test_split!r} of {data.name})"
     if not seen:
         return f"The test images shown are held out, not seen in training {shown}."
     return (
         f"The test images shown {shown} are not held out: the model was trained on them, or on "
-        f"some of them (the split {trained.train_split!r} of {trained.name})."
+        f"some of them (the split {data.train_split!r} of {data.name})."
     )
 
 
@@ -118,7 +96,7 @@ def figures(
       model: which.
       entries: of results.json, of this model.
       rows: of metrics.jsonl.
-      seen: see `was_seen`.
+      seen: see `lead`.
     """
     data = config.data.name
     scores = {
@@ -131,7 +109,7 @@ def figures(
         _information(scores["information"]),
         _probe(scores["probe"]),
         Figure("To decode", str(model.nfe(**vars(config.sample))), "network evaluations an image"),
-        Figure("Parameters", f"{parameters / 1e6:.3g} M", "encoder, decoder and U-Net"),
+        Figure("Parameters", f"{parameters / 1e6:.3g} M", ends.words(free=model.free).networks),
         Figure(
             "Training",
             duration(seconds[-1]) if seconds else NONE,
@@ -172,18 +150,17 @@ def _probe(scores: dict) -> Figure:
     return Figure("Probe", NONE, "not measured yet")
 
 
-def measurements(context: Context, measured: dict | None, trained_on: str) -> list[tables.Table]:
+def measurements(context: Context, measured: dict | None) -> list[tables.Table]:
     """Returns the tables of what was measured of this model, and beside the paper's figures.
 
     Args:
-      context: model and data.
+      context: model and data, those that it was trained on.
       measured: results.json, or None.
-      trained_on: name of the data set that the run was trained on.
     """
     entries = current(measured, context.model)
     if not entries:
         return []
-    return tables.scores(entries) + tables.beside_paper(measured, trained_on)
+    return tables.scores(entries) + tables.beside_paper(measured, context.config.data.name)
 
 
 def unmeasured(context: Context, measured: dict | None, command: Command) -> list[Missing]:

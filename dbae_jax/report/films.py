@@ -81,7 +81,7 @@ def edits(
     scales: Sequence[float],
     sample: SampleConfig,
 ) -> list[Film]:
-    """Moves codes along directions, a film each; x_T follows.
+    """Moves codes along directions, a film each; x_T follows, and a free one stays as drawn.
 
     Args:
       model: whose codes.

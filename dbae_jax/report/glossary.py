@@ -74,8 +74,8 @@ _OF_NETWORKS = {
 _ENDINGS = {
     "_best_on_test": ("best on test", "its epoch chosen on the test images, as published ones are"),
     "_rotated": ("turned", "the same of codes in axes turned at random, to hold it against"),
-    "_following": ("x_T follows", "the endpoint follows the moved code"),
-    "_fixed": ("x_T kept", "the endpoint is that of the unmoved code"),
+    "_following": ("x_T not kept", "it is decoded from the moved code; a free x_T is drawn"),
+    "_fixed": ("x_T kept", "it is that of the unmoved code; a free x_T is inferred"),
     "_floor_halves": ("floor of halves", "between two halves of the real images, which are fewer"),
     "_floor": ("floor", "with real training images in place of the generated ones"),
 }

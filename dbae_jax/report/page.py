@@ -7,6 +7,7 @@ import jinja2
 from markupsafe import Markup
 
 from dbae_jax.report.curves import Drawn
+from dbae_jax.report.ends import Words
 from dbae_jax.report.films import Film
 from dbae_jax.report.frames import LARGE, SMALL, Strip, is_lossless, shown_size
 from dbae_jax.report.stills import Reconstructions
@@ -37,6 +38,7 @@ class Page:
     """
 
     title: str
+    words: Words
     lead: str
     image_size: int
     sampler: str

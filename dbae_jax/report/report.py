@@ -12,13 +12,12 @@ from dbae_jax.config import Config, to_dict
 from dbae_jax.errors import CheckpointError
 from dbae_jax.evaluators import directions, pictures
 from dbae_jax.evaluators.context import Context
-from dbae_jax.report import about, curves, edits, films, page, stills, tables
+from dbae_jax.report import about, curves, edits, ends, films, page, stills, tables
 from dbae_jax.report.curves import Drawn
 from dbae_jax.report.films import Film
 from dbae_jax.report.frames import Strip
 from dbae_jax.report.page import Page
 from dbae_jax.report.tables import Missing
-from dbae_jax.sections import DataConfig
 
 FILE = "report.html"
 WALK_STEPS = 50
@@ -62,7 +61,7 @@ def report(
     """Shows the model of a workdir, with its averaged weights, on one page.
 
     Args:
-      config: must fit the run's; `data`, `sample`, `prior` and `eval` are followed.
+      config: must fit the run's, its data too; `sample`, `prior` and `eval` are followed.
       directory: the workdir.
       config_path: name of the config's file, for the commands that the page names.
       overrides: keys of `config` that differ from that file, and their values, likewise.
@@ -85,9 +84,7 @@ def report(
     command = about.Command(config_path, directory, overrides or {})
     path = directory / FILE
     amounts = amounts or Amounts.of_size(config.data.image_size)
-    content = page.render(
-        make_page(context, directory, measured, command, amounts, loaded.config.data)
-    )
+    content = page.render(make_page(context, directory, measured, command, amounts))
     files.write_text(path, content)
     log.info("The report, %.1f MB, is %s.", len(content) / 1e6, path)
     return path
@@ -99,27 +96,26 @@ def make_page(
     measured: dict | None,
     command: about.Command,
     amounts: Amounts,
-    trained: DataConfig,
 ) -> Page:
     """Makes all pictures, charts and tables.
 
     Args:
-      context: model and data.
+      context: model and data, those that it was trained on.
       directory: the workdir.
       measured: results.json, or None.
       command: of the workdir.
       amounts: of what is shown.
-      trained: section `data` of the run's own config.
     """
     config, model = context.config, context.model
     rows, entries = summaries.read(directory), about.current(measured, model)
     charts, uncharted = _charts(config, directory, rows, entries, command)
-    seen = about.was_seen(context, trained)
+    seen, words = context.overlap("train", "test"), ends.words(free=model.free)
     edited, edits_note = _edits(context, amounts)
     samples, samples_note = _samples(config, model, amounts, command)
     return Page(
-        title=f"A diffusion bridge autoencoder of {config.data.name}",
-        lead=about.lead(context, trained, seen=seen),
+        title=f"{words.model} of {config.data.name}",
+        words=words,
+        lead=about.lead(context, seen=seen),
         image_size=config.data.image_size,
         sampler=about.sampler(config, model),
         figures=about.figures(config, model, entries, rows, seen=seen),
@@ -137,7 +133,7 @@ def make_page(
         samples_note=samples_note,
         charts=charts,
         uncharted=uncharted,
-        tables=about.measurements(context, measured, trained.name),
+        tables=about.measurements(context, measured),
         unmeasured=about.unmeasured(context, measured, command),
         provenance=about.provenance(config, directory, model, command),
         settings=tables.settings(to_dict(config)),
@@ -178,13 +174,13 @@ def _edits(context: Context, amounts: Amounts) -> tuple[list[Film] | Missing, st
         f"Each slider moves the codes of test images along one attribute or class ({which}): "
         f"at scale s by s \N{SQUARE ROOT}D times the unit normal of a logistic probe that was "
         f"trained on {count:,} images, as in the paper; D = {model.latent_dim}. Mean codes with "
-        f"and without an attribute lie {chosen.apart:.2g} apart on that scale (median). The "
-        "endpoint follows the code."
+        f"and without an attribute lie {chosen.apart:.2g} apart on that scale (median). "
+        f"{ends.words(free=model.free).moving}"
     )
 
 
 def _trajectories(context: Context, amounts: Amounts) -> Film:
-    log.info("Walking the bridge.")
+    log.info("Walking from x_T to the image.")
     images = context.images("test", amounts.walks)
     return films.trajectories(context.model, images, steps=WALK_STEPS, every=amounts.every)
 
@@ -201,7 +197,7 @@ def _samples(
     return drawn, (
         f"Images 0 to {len(drawn) - 1} of seed {stills.SEED}, none left out: z is drawn from the "
         f"prior (step {model.prior.step:,}, {config.prior.sampler}, {config.prior.sample_steps} "
-        "evaluations), then x_T made of it, then the bridge walked."
+        f"evaluations), {ends.words(free=model.free).sampled}."
     )
 
 

@@ -15,7 +15,7 @@ SEED = 0  # of samples
 
 
 class Reconstruction(NamedTuple):
-    """An image, the endpoint of its code, what comes back, and the squared error a pixel."""
+    """An image, the endpoint x_T of its walk, what comes back, and the squared error a pixel."""
 
     image: Strip
     endpoint: Strip
