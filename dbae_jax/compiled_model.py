@@ -17,7 +17,7 @@ KEPT = 4  # models' programs
 
 
 class Programs(NamedTuple):
-    """Jitted functions of `variables` and a batch; the batch may be split over the mesh."""
+    """Jitted functions of `variables` (or none) and a batch; it may be split over the mesh."""
 
     encode: Callable  # variables, images, key, indices, *, sample -> z
     posterior: Callable  # variables, images -> mean and scale of z (None if deterministic)
@@ -25,6 +25,7 @@ class Programs(NamedTuple):
     denoise: Callable  # variables, x_t, at, x_T, z -> x_0
     decode: Callable  # variables, x_T, z, key, indices, table, *, keep_path -> x_0[, states]
     invert: Callable  # variables, x, z, table -> x_T
+    draw_x_T: Callable  # key, indices, scale, *, image_shape -> x_T
 
 
 @functools.lru_cache(maxsize=KEPT)
@@ -46,6 +47,7 @@ def make_programs(networks: Networks, mesh: jax.sharding.Mesh | None) -> Program
         denoise=jit(denoise),
         decode=jit(functools.partial(_decode, denoise), static_argnames="keep_path"),
         invert=jit(functools.partial(_invert, denoise)),
+        draw_x_T=jit(_draw_x_T, static_argnames="image_shape"),
     )
 
 
@@ -103,3 +105,11 @@ def _invert(denoise: Callable, variables: dict, x: jax.Array, z: jax.Array, tabl
         return denoise(variables, x_t, at, x_T, z)
 
     return samplers.integrate(denoise_fn, x, table, clip=False)[0]
+
+
+def _draw_x_T(
+    key: jax.Array, indices: jax.Array, scale: float, *, image_shape: tuple[int, ...]
+) -> jax.Array:
+    """Draws [n, H, W, C] from a stream of its own: samplers take other noises of these keys."""
+    keys = jax.vmap(lambda k: rngs.stream(k, "x_T"))(rngs.per_example(key, indices))
+    return jnp.float32(scale) * samplers.example_noise_fn(keys, image_shape)(0)

@@ -2,11 +2,9 @@
 
 import functools
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from dbae_jax import rngs, samplers, time_grids
+from dbae_jax import time_grids
 from dbae_jax.arguments import Rng, check_codes, make_key
 from dbae_jax.errors import DataError
 from dbae_jax.images import to_float
@@ -44,7 +42,8 @@ class FreeEnd:
         key, data = make_key(rng, num), self.config.data
         shape = (data.image_size, data.image_size, data.channels)
         scale = end_scale(self.bridge.schedule)
-        return self._run(lambda i: _draw(key, i, scale, image_shape=shape), np.arange(num))
+        draw = functools.partial(self._programs.draw_x_T, image_shape=shape)
+        return self._run(lambda indices: draw(key, indices, scale), np.arange(num))
 
     def invert(
         self,
@@ -102,10 +101,3 @@ def inversion(bridge: Bridge, steps: int, grid: str) -> Table:
         raise DataError(f"steps={steps}: inferring x_T takes at least 2.")
     times = time_grids.GRIDS[grid](bridge.schedule, steps + 1, start=bridge.schedule.t_max)
     return inversion_table(bridge, times[-2::-1])  # all but 0, where there is no noise to infer
-
-
-@functools.partial(jax.jit, static_argnames="image_shape")
-def _draw(key: jax.Array, indices: jax.Array, scale: float, *, image_shape: tuple[int, ...]):
-    """Draws [n, H, W, C] from a stream of its own: samplers take other noises of these keys."""
-    keys = jax.vmap(lambda k: rngs.stream(k, "x_T"))(rngs.per_example(key, indices))
-    return jnp.float32(scale) * samplers.example_noise_fn(keys, image_shape)(0)

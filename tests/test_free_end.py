@@ -4,7 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from dbae_jax import DBAE, editing
+from dbae_jax import DBAE, build, editing, free_end, sharding
+from dbae_jax.compiled_model import make_programs
 from dbae_jax.errors import DataError
 from dbae_jax.evaluators import editing as suite
 from dbae_jax.evaluators import information, pictures, reconstruction
@@ -34,6 +35,17 @@ def test_x_T_is_drawn_from_rng_an_example_a_key(model):
     assert walked.path.shape == (4, 2, 16, 16, 1)
     np.testing.assert_array_equal(walked.path[0], np.clip(drawn[:2], -1, 1))
     assert not np.allclose(walked.x_0, again[:2])  # the sampler's noise is another than x_T
+
+
+def test_every_device_gets_all_of_what_they_draw_together(model):
+    """Else a process, which holds some of the devices, could not fetch it."""
+    mesh = sharding.make_mesh()
+    programs = make_programs(build.make_networks(model.config), mesh)
+    places = sharding.spread(mesh, np.arange(8))
+    scale = free_end.end_scale(model.bridge.schedule)
+    drawn = programs.draw_x_T(jax.random.key(3), places, scale, image_shape=(16, 16, 1))
+    assert not places.is_fully_replicated and drawn.is_fully_replicated
+    np.testing.assert_array_equal(drawn, model.draw_x_T(8, 3))
 
 
 def test_evaluation_and_pictures_draw_their_x_T(model, tmp_path):

@@ -80,6 +80,7 @@ def test_hooks_and_evaluation_write_what_they_should(tmp_path, caplog):
     assert (tmp_path / "run" / "pictures" / "reconstructions_00000002.png").exists()
     assert "images/s" in caplog.text and "left" in caplog.text
     assert "the code is hardly used" in caplog.text  # after two steps it is not
+    assert "loss on test images" in caplog.text and "MSE of test images" in caplog.text
 
     summary = evaluate.evaluate(config, tmp_path / "run")
     assert json.loads((tmp_path / "run" / "summary.json").read_text()) == summary
