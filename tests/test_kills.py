@@ -19,13 +19,14 @@ NEVER = 10_000  # steps
 
 def _config(num_steps):
     return tiny.config(
+        **tiny.ONE_LEVEL,
         **{
             "train.num_steps": num_steps,
             "train.evaluate_every_steps": 2,
             "checkpoint.every_steps": 1,
             "checkpoint.keep_last": 2,
             "eval.num_images": 8,
-        }
+        },
     )
 
 

@@ -21,6 +21,7 @@ from dbae_jax.errors import (
     DeviceMemoryError,
     LostProcessError,
 )
+from tests import tiny
 
 ROOT = pathlib.Path(__file__).parent.parent
 PATIENCE_SECONDS = 300
@@ -30,10 +31,7 @@ EXACT, LEARNED = {"rel": 1e-4, "abs": 0}, {"rel": 2e-3, "abs": 0.02}
 STEPS = 12  # of the run that others are compared with
 TINY = {
     "model.latent_dim": 8,
-    "model.encoder.channel_mult": (1,),
     "model.decoder.base_channels": 4,
-    "model.unet.channel_mult": (1,),
-    "model.unet.attention_resolutions": (),
     "model.unet.dropout": 0.1,
     "data.flip": True,
     "train.batch_size": 16,
@@ -56,7 +54,7 @@ TINY = {
     "prior.width": 16,
     "prior.num_steps": 3,
     "prior.sample_steps": 3,
-}
+} | tiny.ONE_LEVEL
 
 
 class Launch:

@@ -11,7 +11,8 @@ from dbae_jax import build, compiled_step, images, losses, optim, sharding, trai
 from dbae_jax.train_step import make_diagnose, make_train_step
 from tests import tiny
 
-DROPOUT = {"model.unet.dropout": 0.1, "model.stochastic": True}  # everything random at once
+# Everything random at once.
+DROPOUT = {"model.unet.dropout": 0.1, "model.stochastic": True} | tiny.ONE_LEVEL
 
 
 def _start(config, devices=1):
@@ -35,7 +36,7 @@ def _walk(config, steps, devices=1):
 @pytest.fixture(scope="module")
 def walked():
     """(state, losses) after a walk on one batch."""
-    return _walk(tiny.config(**DROPOUT), 120)
+    return _walk(tiny.config(**DROPOUT), 90)
 
 
 def test_same_seed_same_parameters_bit_for_bit():
@@ -90,7 +91,7 @@ def test_the_compiled_step_has_one_kind_of_collective():
 
 
 def test_loss_falls_on_one_batch(walked):
-    seen = walked[1][:60]
+    seen = walked[1]
     assert np.mean(seen[-5:]) < 0.7 * np.mean(seen[:5])
 
 
