@@ -7,7 +7,7 @@ import re
 import jax
 import jaxlib
 
-from dbae_jax import compiled_step, files, hlo, hlo_traffic, sharding, topology
+from dbae_jax import compiled_step, files, flops, hlo, hlo_traffic, sharding, topology
 from dbae_jax.chips import Chip
 from dbae_jax.config import Config
 from dbae_jax.errors import ConfigError
@@ -35,8 +35,8 @@ class Plan:
     donated_bytes: int
     temporary_bytes: int
     peak_bytes: int
-    flops: float  # as XLA counts them, see `measure`
-    bytes_accessed: float  # likewise: operands and results wherever they lie
+    flops: float  # as XLA counts them, and loops by their turns, see `measure`
+    bytes_accessed: float  # XLA's count: operands and results wherever they lie, loops once
     memory_traffic_bytes: int  # those in main memory alone, see `hlo_traffic`
     collectives: tuple[hlo.Collective, ...]
     compiler: str
@@ -106,28 +106,27 @@ def plan(
 def measure(config: Config, name: str, *, quick: bool = True) -> Plan:
     """As `plan`, but returns the figures.
 
-    XLA counts the body of a loop once. With gradient accumulation nearly all of a step is in such
-    loops, so its counts are multiplied by their number of turns: at most a little too much, for
-    what is outside (the optimizer and the decoder) is multiplied as well. The memory traffic is
-    counted here, and takes loops as they are.
+    XLA counts the body of a loop (over the parts of a batch, over an attention's heads) once. To
+    its operations those of the other turns are added, as the traced step has them; the memory
+    traffic is counted here, and takes loops as they are.
     """
     devices, chip = topology.devices(name)
     mesh = sharding.make_mesh(devices)
     step = compiled_step.make_jitted_step(config, mesh)
-    lowered = step.lower(*compiled_step.abstract_arguments(config, mesh))
+    traced = step.trace(*compiled_step.abstract_arguments(config, mesh))
     try:
-        compiled = lowered.compile(compiler_options=QUICK if quick else None)
+        compiled = traced.lower().compile(compiler_options=QUICK if quick else None)
     except jax.errors.JaxRuntimeError as error:
         raise ConfigError(_why_not_compiled(str(error), name)) from error
     memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
-    text, turns = compiled.as_text(), config.train.accumulation_steps
+    text = compiled.as_text()
     return Plan(
         topology=name,
         chip=chip,
         num_chips=len(devices),
         batch_size=config.train.batch_size,
         num_steps=config.train.num_steps,
-        accumulation_steps=turns,
+        accumulation_steps=config.train.accumulation_steps,
         dtype=config.model.dtype,
         matmul_precision=config.model.matmul_precision,
         argument_arrays_bytes=hlo.parameter_bytes(text),
@@ -136,8 +135,8 @@ def measure(config: Config, name: str, *, quick: bool = True) -> Plan:
         donated_bytes=memory.alias_size_in_bytes,
         temporary_bytes=memory.temp_size_in_bytes,
         peak_bytes=memory.peak_memory_in_bytes,
-        flops=turns * cost["flops"],
-        bytes_accessed=turns * cost["bytes accessed"],
+        flops=cost["flops"] + flops.repeated(traced.jaxpr.jaxpr) / len(devices),
+        bytes_accessed=cost["bytes accessed"],
         memory_traffic_bytes=hlo_traffic.memory_bytes(text),
         collectives=tuple(hlo.collectives(text)),
         compiler=f"jaxlib {jaxlib.__version__}, {'least' if quick else 'full'} effort",
@@ -169,7 +168,6 @@ def to_json(plan: Plan) -> dict:
 def describe(plan: Plan) -> str:
     """Returns the figures as lines of text."""
     chip, gib = plan.chip, 2**30
-    at_most = "at most " if plan.accumulation_steps > 1 else ""
     bound = "memory" if plan.memory_seconds > plan.compute_seconds else "arithmetic"
     fits = "fits" if plan.fits else "DOES NOT FIT"
     milliseconds = [
@@ -185,9 +183,9 @@ def describe(plan: Plan) -> str:
             f"{chip.memory_bytes / gib:.0f}: {fits} (arguments {plan.argument_bytes / gib:.2f}, "
             f"outputs {plan.output_bytes / gib:.2f}, of these donated "
             f"{plan.donated_bytes / gib:.2f}, temporaries {plan.temporary_bytes / gib:.2f})",
-            f"A step, a chip: {at_most}{plan.flops / 1e12:.3f} TFLOP, "
+            f"A step, a chip: {plan.flops / 1e12:.3f} TFLOP, "
             f"{plan.memory_traffic_bytes / 1e9:.2f} GB to and from memory (XLA's count, of on-chip "
-            f"memory too: {at_most}{plan.bytes_accessed / 1e9:.2f} GB)",
+            f"memory too, of loops one turn: {plan.bytes_accessed / 1e9:.2f} GB)",
             f"Collectives: {'; '.join(kinds) or 'none'}",
             f"Roofline: {1e3 * plan.step_seconds:.1f} ms a step, bound by {bound} (arithmetic "
             f"{milliseconds[0]}, memory {milliseconds[1]}, collectives {milliseconds[2]} ms)",

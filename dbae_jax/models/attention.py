@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 FLOAT32 = jnp.float32
+LONG = 1024  # positions; the maps of fewer fit into on-chip memory without a loop
 
 
 def attend(q: jax.Array, k: jax.Array, v: jax.Array, implementation: str) -> jax.Array:
@@ -14,9 +15,10 @@ def attend(q: jax.Array, k: jax.Array, v: jax.Array, implementation: str) -> jax
       k: keys.
       v: values.
       implementation: "auto": plain products; softmax in float32, its [B, heads, N, N] maps kept
-        in the dtype of q (in float32 this is "xla" to rounding), three of them in all. "xla" and
-        "cudnn": those of `jax.nn.dot_product_attention`, of which "xla" keeps its maps in float32
-        and "cudnn" writes none, but needs an NVIDIA GPU, bfloat16 and d of 128 at most.
+        in the dtype of q (in float32 this is "xla" to rounding), head by head where there are
+        `LONG` positions or more. "xla" and "cudnn": those of `jax.nn.dot_product_attention`, of
+        which "xla" keeps its maps in float32 and "cudnn" writes none, but needs an NVIDIA GPU,
+        bfloat16 and d of 128 at most.
     """
     if implementation == "auto":
         return _attend(q * jnp.asarray(q.shape[-1] ** -0.5, q.dtype), k, v)
@@ -26,41 +28,62 @@ def attend(q: jax.Array, k: jax.Array, v: jax.Array, implementation: str) -> jax
 
 @jax.custom_vjp
 def _attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
-    """Attention of scaled queries, with a backward pass that forms its maps from the logits.
+    """Attention of scaled queries, head by head, with a backward pass that makes its maps again.
 
-    jax's own would write the softmax and read it, the logits and their gradient once more for
-    each product; here the backward pass reads the logits twice and writes one map.
+    A head's [B, N, N] maps are made and used up before the next head's: on TPUs they stay in
+    on-chip memory, and none is kept for the backward pass. jax's own would write and read all of
+    them several times.
     """
     return _forward(q, k, v)[0]
 
 
 def _forward(q, k, v):
-    logits = jnp.einsum("bhqd,bhkd->bhqk", q, k)
+    out, log_total = _by_head(_forward_head, q, k, v)
+    return out, (q, k, v, out, log_total)
+
+
+def _backward(kept, grad):
+    return tuple(_by_head(_backward_head, *kept, grad))
+
+
+_attend.defvjp(_forward, _backward)
+
+
+def _by_head(function, *arrays):
+    """Applies a function of [B, N, ...] arrays to one head of [B, heads, N, ...] after another."""
+    loop = jax.lax.map if arrays[0].shape[2] >= LONG else _at_once
+    answers = loop(lambda head: function(*head), [a.swapaxes(0, 1) for a in arrays])
+    return [a.swapaxes(0, 1) for a in answers]
+
+
+def _at_once(function, arrays):
+    return jax.vmap(function)(arrays)
+
+
+def _forward_head(q, k, v):
+    """Returns the answer, [B, N, d], and the logarithms of the sums of exp(logits), [B, N]."""
+    logits = jnp.einsum("bqd,bkd->bqk", q, k)
     peak = logits.max(-1).astype(FLOAT32)
     weights = jnp.exp(logits.astype(FLOAT32) - peak[..., None]).astype(q.dtype)
     # A column of ones among the values: the product sums the weights as well.
     ones = jnp.ones((*v.shape[:-1], 1), v.dtype)
-    out = _product("bhqk,bhkd->bhqd", weights, jnp.concatenate([v, ones], axis=-1))
+    out = _product("bqk,bkd->bqd", weights, jnp.concatenate([v, ones], axis=-1))
     total = out[..., -1]
-    out = (out[..., :-1] / total[..., None]).astype(q.dtype)
-    return out, (q, k, v, out, logits, peak + jnp.log(total))
+    return (out[..., :-1] / total[..., None]).astype(q.dtype), peak + jnp.log(total)
 
 
-def _backward(kept, grad):
-    q, k, v, out, logits, log_total = kept
+def _backward_head(q, k, v, out, log_total, grad):
+    logits = jnp.einsum("bqd,bkd->bqk", q, k)
     weights = jnp.exp(logits.astype(FLOAT32) - log_total[..., None])
-    by_v = jnp.einsum("bhqk,bhqd->bhkd", weights.astype(q.dtype), grad)
+    by_v = jnp.einsum("bqk,bqd->bkd", weights.astype(q.dtype), grad)
     mean = jnp.sum(grad.astype(FLOAT32) * out.astype(FLOAT32), axis=-1)
-    by_weights = _product("bhqd,bhkd->bhqk", grad, v)
+    by_weights = _product("bqd,bkd->bqk", grad, v)
     by_logits = (weights * (by_weights - mean[..., None])).astype(q.dtype)
-    by_q = jnp.einsum("bhqk,bhkd->bhqd", by_logits, k)
-    by_k = jnp.einsum("bhqk,bhqd->bhkd", by_logits, q)
+    by_q = jnp.einsum("bqk,bkd->bqd", by_logits, k)
+    by_k = jnp.einsum("bqk,bqd->bkd", by_logits, q)
     return by_q, by_k, by_v
 
 
 def _product(subscripts: str, a: jax.Array, b: jax.Array) -> jax.Array:
     """Returns a product whose result stays in float32."""
     return jnp.einsum(subscripts, a, b, preferred_element_type=FLOAT32)
-
-
-_attend.defvjp(_forward, _backward)
