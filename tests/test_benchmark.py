@@ -165,7 +165,7 @@ def test_recomputing_adds_no_flops_of_the_model():
 
 
 def test_a_benchmark_of_a_tiny_model_is_whole(tmp_path):
-    config = tiny.config()
+    config = tiny.config(**tiny.ONE_LEVEL)
     result = benchmark.benchmark(
         config,
         ["train_step", "reconstruct"],

@@ -73,7 +73,8 @@ def _save(config, directory, shift=0.0):
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory):
     directory, trained = tmp_path_factory.mktemp("comparison"), []
-    config = tiny.config(**{"train.num_steps": 1, "eval.information_points": 2})
+    few = {"train.num_steps": 1, "eval.information_points": 2}
+    config = tiny.config(**tiny.ONE_LEVEL, **few)
 
     def train(config, directory):
         trained.append((config.bridge.endpoint, config.seed, directory.name))

@@ -18,7 +18,6 @@ from dbae_jax import (
     prior_codes,
     sharding,
     summaries,
-    train,
     train_prior,
     workdir,
 )
@@ -34,8 +33,8 @@ STOCHASTIC = {"model.stochastic": True, "prior.sample_codes": True}
 def case(request, tmp_path_factory):
     """(overrides, workdir of a model of two steps with a prior of four)."""
     directory = tmp_path_factory.mktemp("runs") / "run"
-    config = tiny.config(**request.param, **{"train.num_steps": 2})
-    train.train(config, directory)
+    config = _config(request.param)
+    tiny.write_workdir(config, directory, step=2)
     train_prior.train_prior(config, directory)
     return request.param, directory
 
@@ -46,7 +45,7 @@ def run_copy(case, tmp_path):
 
 
 def _config(overrides, **others):
-    return tiny.config(**overrides, **others, **{"train.num_steps": 2})
+    return tiny.config(**tiny.ONE_LEVEL, **overrides, **others, **{"train.num_steps": 2})
 
 
 def _ema(folder, step):
@@ -150,8 +149,8 @@ def _assert_refused(config, directory, words):
 
 def test_a_prior_of_other_weights_is_refused(run_copy):
     overrides, directory = run_copy
-    later = tiny.config(**overrides, **{"train.num_steps": 3})
-    train.train(later, directory)
+    later = _config(overrides)
+    tiny.write_workdir(later, directory, step=3, seed=1)
     words = r"ema weights of step 2 \(\w+\), not of the ema weights of step 3 "
     _assert_refused(later, directory, words)
     assert dbae_jax.DBAE.load(directory, step=2).sample(1, 0).shape == (1, 16, 16, 1)
@@ -160,11 +159,9 @@ def test_a_prior_of_other_weights_is_refused(run_copy):
 def test_a_prior_of_weights_that_were_exchanged_is_refused(run_copy):
     """Of the same step: another training, or a conversion, put in the place of the first."""
     overrides, directory = run_copy
-    config = tiny.config(**overrides, **{"train.num_steps": 2, "seed": 1})
-    for name in (checkpoint.FOLDER, "metrics.jsonl"):
-        path = directory / name
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
-    train.train(config, directory)
+    config = _config(overrides)
+    shutil.rmtree(directory / checkpoint.FOLDER)
+    tiny.write_workdir(config, directory, step=2, seed=1)
     words = r"step 2 \(\w{12}\), not of the ema weights of step 2 \(\w{12}\)"
     _assert_refused(config, directory, words)
 
