@@ -6,9 +6,10 @@ import re
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from dbae_jax import accumulation, build, images, losses
-from dbae_jax.models.attention import attend
+from dbae_jax.models.attention import LONG, attend
 from tests import tiny
 
 ATTENTION = {"model.encoder.attention_resolutions": (8,), "model.unet.attention_resolutions": (8,)}
@@ -68,6 +69,20 @@ def test_remat_keeps_less():
 
 def test_attention_implementations_agree():
     _assert_same(_gradient(**{"model.attention": "xla"}), _gradient())
+
+
+@pytest.mark.parametrize("positions", [LONG // 16, LONG])
+def test_attention_is_that_of_jax_forward_and_backward(positions):
+    """Where there are many positions, one head after another."""
+    arrays = jax.random.normal(jax.random.key(0), (4, 2, 3, positions, 8))
+
+    def pulled(implementation):
+        out, pull_back = jax.vjp(lambda *a: attend(*a, implementation), *arrays[:3])
+        return out, *pull_back(arrays[3])
+
+    assert ("scan" in str(jax.make_jaxpr(lambda: pulled("auto"))())) == (positions == LONG)
+    for got, want in zip(jax.jit(pulled, static_argnums=0)("auto"), pulled("xla"), strict=True):
+        np.testing.assert_allclose(got, want, atol=2e-5 * np.abs(want).max())
 
 
 def test_bfloat16_attention_takes_its_softmax_in_float32():
