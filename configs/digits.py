@@ -14,24 +14,41 @@ from configs import base
 
 def get_config() -> ConfigDict:
     c = base.get_config()
-    _data(c)
     _model(c)
-    _optim(c)
-    _train(c)
-    _checkpoint(c)
     _prior(c)
-    _sample(c)
-    _eval(c)
-    return c
 
-
-def _data(c: ConfigDict) -> None:
     c.data.name = "digits"
     c.data.image_size = 16
     c.data.channels = 1
     c.data.flip = False
     c.data.num_threads = 2
     c.data.prefetch_batches = 2
+
+    c.optim.learning_rate = 3e-3
+    c.optim.schedule = "cosine"
+    c.optim.ema_decay = 0.99
+
+    c.train.batch_size = 64
+    c.train.num_steps = 800
+    c.train.log_every_steps = 50
+    c.train.diagnose_every_steps = 200
+    c.train.picture_every_steps = 400
+
+    c.checkpoint.every_steps = 200
+    c.checkpoint.keep_every_steps = 0
+
+    c.sample.sampler = "dbim"
+    c.sample.grid = "lambda"
+    c.sample.steps = 5
+
+    c.eval.batch_size = 64
+    c.eval.num_images = 0
+    c.eval.num_train_images = 0
+    c.eval.information_points = 32
+    c.eval.num_generated = 1_437  # as many as there are training images
+    c.eval.probe_epochs = 200  # of eleven steps each
+    c.eval.probe_learning_rate = 1e-2
+    return c
 
 
 def _model(c: ConfigDict) -> None:
@@ -50,25 +67,6 @@ def _model(c: ConfigDict) -> None:
     c.model.unet.dropout = 0.0
 
 
-def _optim(c: ConfigDict) -> None:
-    c.optim.learning_rate = 3e-3
-    c.optim.schedule = "cosine"
-    c.optim.ema_decay = 0.99
-
-
-def _train(c: ConfigDict) -> None:
-    c.train.batch_size = 64
-    c.train.num_steps = 800
-    c.train.log_every_steps = 50
-    c.train.diagnose_every_steps = 200
-    c.train.picture_every_steps = 400
-
-
-def _checkpoint(c: ConfigDict) -> None:
-    c.checkpoint.every_steps = 200
-    c.checkpoint.keep_every_steps = 0
-
-
 def _prior(c: ConfigDict) -> None:
     c.prior.num_layers = 4
     c.prior.width = 512
@@ -78,19 +76,3 @@ def _prior(c: ConfigDict) -> None:
     c.prior.log_every_steps = 500
     c.prior.evaluate_every_steps = 1000
     c.prior.checkpoint_every_steps = 1000
-
-
-def _sample(c: ConfigDict) -> None:
-    c.sample.sampler = "dbim"
-    c.sample.grid = "lambda"
-    c.sample.steps = 5
-
-
-def _eval(c: ConfigDict) -> None:
-    c.eval.batch_size = 64
-    c.eval.num_images = 0
-    c.eval.num_train_images = 0
-    c.eval.information_points = 32
-    c.eval.num_generated = 1_437  # as many as there are training images
-    c.eval.probe_epochs = 200  # of eleven steps each
-    c.eval.probe_learning_rate = 1e-2

@@ -16,18 +16,9 @@ from configs import base
 
 def get_config() -> ConfigDict:
     c = base.get_config()
-    _data(c)
     _model(c)
-    _optim(c)
-    _train(c)
-    _checkpoint(c)
     _prior(c)
-    _sample(c)
-    _eval(c)
-    return c
 
-
-def _data(c: ConfigDict) -> None:
     c.data.name = "shapes"
     c.data.train_split = "train"
     c.data.test_split = "test"
@@ -37,6 +28,33 @@ def _data(c: ConfigDict) -> None:
     c.data.num_threads = 2
     c.data.num_workers = 0
     c.data.prefetch_batches = 2
+
+    c.optim.learning_rate = 3e-3
+    c.optim.schedule = "cosine"
+    c.optim.ema_decay = 0.99
+
+    c.train.batch_size = 64
+    c.train.num_steps = 1_500
+    c.train.log_every_steps = 50
+    c.train.diagnose_every_steps = 500
+    c.train.picture_every_steps = 500
+
+    c.checkpoint.every_steps = 250
+    c.checkpoint.keep_every_steps = 0
+
+    c.sample.sampler = "dbim"
+    c.sample.grid = "lambda"
+    c.sample.steps = 5
+
+    c.eval.batch_size = 64
+    c.eval.num_images = 512
+    c.eval.num_train_images = 4_000
+    c.eval.information_points = 32
+    c.eval.validation_split = "val"
+    c.eval.num_probe_images = 10_000
+    c.eval.probe_learning_rate = 1e-2
+    c.eval.num_generated = 1_000
+    return c
 
 
 def _model(c: ConfigDict) -> None:
@@ -55,25 +73,6 @@ def _model(c: ConfigDict) -> None:
     c.model.unet.dropout = 0.0
 
 
-def _optim(c: ConfigDict) -> None:
-    c.optim.learning_rate = 3e-3
-    c.optim.schedule = "cosine"
-    c.optim.ema_decay = 0.99
-
-
-def _train(c: ConfigDict) -> None:
-    c.train.batch_size = 64
-    c.train.num_steps = 1_500
-    c.train.log_every_steps = 50
-    c.train.diagnose_every_steps = 500
-    c.train.picture_every_steps = 500
-
-
-def _checkpoint(c: ConfigDict) -> None:
-    c.checkpoint.every_steps = 250
-    c.checkpoint.keep_every_steps = 0
-
-
 def _prior(c: ConfigDict) -> None:
     c.prior.num_layers = 4
     c.prior.width = 512
@@ -83,20 +82,3 @@ def _prior(c: ConfigDict) -> None:
     c.prior.log_every_steps = 500
     c.prior.evaluate_every_steps = 2_000
     c.prior.checkpoint_every_steps = 2_000
-
-
-def _sample(c: ConfigDict) -> None:
-    c.sample.sampler = "dbim"
-    c.sample.grid = "lambda"
-    c.sample.steps = 5
-
-
-def _eval(c: ConfigDict) -> None:
-    c.eval.batch_size = 64
-    c.eval.num_images = 512
-    c.eval.num_train_images = 4_000
-    c.eval.information_points = 32
-    c.eval.validation_split = "val"
-    c.eval.num_probe_images = 10_000
-    c.eval.probe_learning_rate = 1e-2
-    c.eval.num_generated = 1_000

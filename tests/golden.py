@@ -108,7 +108,6 @@ class Case:
     """One golden file with the model that it is about, built from the shipped configs."""
 
     def __init__(self, name: str):
-        self.name = name
         self.outputs = dict(np.load(FOLDER / f"{name}.npz"))
         self.meta = json.loads(str(self.outputs["meta"]))
         self.manifest = json.loads(str(self.outputs["manifest"]))

@@ -87,8 +87,6 @@ def test_denoiser(case):
 
 
 def test_loss_and_gradients(case):
-    if case.name == "celeba64_vp":
-        pytest.skip("its loss is that of ffhq128_vp, its networks those of celeba64_ve")
     times = np.resize(case.outputs["loss/sigmas"], case.batch).astype(np.float32)
     eps = golden.draw("eps", (case.batch, case.config.model.latent_dim))
     draws = losses.Draws(times, case.noise, eps, dropout_key=None)

@@ -19,12 +19,7 @@ needs_libtpu = pytest.mark.skipif(
 )
 
 
-# XLA takes a minute for the tiny model, half of it for one level of each tower.
-SMALL = {
-    "model.encoder.channel_mult": (1,),
-    "model.unet.channel_mult": (1,),
-    "model.unet.attention_resolutions": (16,),
-}
+SMALL = tiny.ONE_LEVEL | {"model.unet.attention_resolutions": (16,)}
 
 
 @pytest.fixture(scope="module")
