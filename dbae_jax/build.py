@@ -33,6 +33,7 @@ def make_networks(config: Config) -> Networks:
         latent_dim=model.latent_dim,
         stochastic=model.stochastic,
         image_size=data.image_size,
+        attention="auto" if model.attention == "cudnn" else model.attention,  # its head is too wide
         remat=model.remat,
         **vars(model.encoder),
         **dtypes,

@@ -134,10 +134,6 @@ def test_flops_of_a_training_step_are_its_own():
     model = config.model
     unneeded = 2 * 9 * 16 * 16 * 1 * model.encoder.base_channels
     unneeded += 2 * model.unet.base_channels * 4 * model.unet.base_channels
-    # The encoder's attention sums its weights by a column of ones, on the way forward alone.
-    unneeded += 2 * (2 * (8 * 8) ** 2)
-    # Its logits are made again on the way back.
-    unneeded -= 2 * (8 * 8) ** 2 * model.encoder.base_channels
     step = slope(
         lambda batch: programs.count("train_step", benchmark.with_batch_size(config, batch))
     )

@@ -52,6 +52,7 @@ class Encoder(nn.Module):
     num_res_blocks: int
     attention_resolutions: tuple[int, ...]
     pool: str = "mean"
+    attention: str = "auto"
     remat: str = "none"
     dtype: DTypeLike = jnp.float32
     param_dtype: DTypeLike = jnp.float32
@@ -61,14 +62,15 @@ class Encoder(nn.Module):
         """Encodes x_0: [B, H, W, C], pixels in [-1, 1]; the code is float32."""
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         res_block, attention_block = rematerialised(self.remat, ResBlock, AttentionBlock)
+        attention = {"implementation": self.attention, **dtypes}
         h = conv(x_0.astype(self.dtype), self.base_channels, name="conv_in", **dtypes)
         for stage in self.stages(layout.down_path):
             name = f"down_{stage.index}"
             h = res_block(stage.channels, resample=stage.resample, name=name, **dtypes)((h,))
             if stage.attention:
-                h = attention_block(name=f"{name}_attention", **dtypes)(h)
+                h = attention_block(name=f"{name}_attention", **attention)(h)
         h = res_block(h.shape[-1], name="middle_0", **dtypes)((h,))
-        h = attention_block(name="middle_attention", **dtypes)(h)
+        h = attention_block(name="middle_attention", **attention)(h)
         h = res_block(h.shape[-1], name="middle_1", **dtypes)((h,))
         h = GroupNorm(name="norm_out", param_dtype=self.param_dtype)((h,)).apply(h)
         return self._project(nn.silu(h))
