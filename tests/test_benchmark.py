@@ -1,10 +1,7 @@
 """The benchmark: what it counts, how it divides, what it refuses. No test looks at a real clock."""
 
 import json
-import os
 import pathlib
-import subprocess
-import sys
 
 import jax
 import numpy as np
@@ -13,7 +10,7 @@ import pytest
 from dbae_jax import benchmark, build, describe, programs, sharding, timing
 from dbae_jax.errors import ConfigError
 from dbae_jax.flops import count_flops
-from tests import tiny
+from tests import commands, tiny
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -135,7 +132,7 @@ def test_flops_of_a_training_step_are_its_own():
     unneeded = 2 * 9 * 16 * 16 * 1 * model.encoder.base_channels
     unneeded += 2 * model.unet.base_channels * 4 * model.unet.base_channels
     # The encoder's attention sums its weights by a column of ones, on the way forward alone.
-    unneeded += 2 * (2 * (8 * 8) ** 2)
+    unneeded += 2 * (2 * (16 * 16) ** 2)
     step = slope(
         lambda batch: programs.count("train_step", benchmark.with_batch_size(config, batch))
     )
@@ -165,7 +162,7 @@ def test_recomputing_adds_no_flops_of_the_model():
 
 
 def test_a_benchmark_of_a_tiny_model_is_whole(tmp_path):
-    config = tiny.config(**tiny.ONE_LEVEL)
+    config = tiny.config()
     result = benchmark.benchmark(
         config,
         ["train_step", "reconstruct"],
@@ -209,9 +206,8 @@ def test_what_cannot_be_measured_is_refused_first(changes, sentence, monkeypatch
 
 
 def _command(*given):
-    command = [sys.executable, "-m", "dbae_jax.benchmark", "--config=configs/digits.py", *given]
-    environment = os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
+    one_device = {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
+    return commands.run("benchmark", "--config=configs/digits.py", *given, **one_device)
 
 
 def test_the_command_writes_figures_and_a_table(tmp_path):

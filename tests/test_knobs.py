@@ -11,7 +11,7 @@ from dbae_jax import accumulation, build, images, losses
 from dbae_jax.models.attention import attend
 from tests import tiny
 
-ATTENTION = {"model.encoder.attention_resolutions": (8,), "model.unet.attention_resolutions": (8,)}
+ATTENTION = tiny.TWO_LEVELS | {"model.encoder.attention_resolutions": (8,)}
 
 
 @functools.cache
