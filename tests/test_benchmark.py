@@ -1,10 +1,7 @@
 """The benchmark: what it counts, how it divides, what it refuses. No test looks at a real clock."""
 
 import json
-import os
 import pathlib
-import subprocess
-import sys
 
 import jax
 import numpy as np
@@ -13,7 +10,7 @@ import pytest
 from dbae_jax import benchmark, build, describe, programs, sharding, timing
 from dbae_jax.errors import ConfigError
 from dbae_jax.flops import count_flops
-from tests import tiny
+from tests import commands, tiny
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -163,7 +160,7 @@ def test_recomputing_adds_no_flops_of_the_model():
 
 
 def test_a_benchmark_of_a_tiny_model_is_whole(tmp_path):
-    config = tiny.config(**tiny.ONE_LEVEL)
+    config = tiny.config()
     result = benchmark.benchmark(
         config,
         ["train_step", "reconstruct"],
@@ -207,9 +204,8 @@ def test_what_cannot_be_measured_is_refused_first(changes, sentence, monkeypatch
 
 
 def _command(*given):
-    command = [sys.executable, "-m", "dbae_jax.benchmark", "--config=configs/digits.py", *given]
-    environment = os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
+    one_device = {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
+    return commands.run("benchmark", "--config=configs/digits.py", *given, **one_device)
 
 
 def test_the_command_writes_figures_and_a_table(tmp_path):

@@ -74,7 +74,7 @@ def _save(config, directory, shift=0.0):
 def compared(tmp_path_factory):
     directory, trained = tmp_path_factory.mktemp("comparison"), []
     few = {"train.num_steps": 1, "eval.information_points": 2}
-    config = tiny.config(**tiny.ONE_LEVEL, **few)
+    config = tiny.config(**few)
 
     def train(config, directory):
         trained.append((config.bridge.endpoint, config.seed, directory.name))

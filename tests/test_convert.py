@@ -15,7 +15,7 @@ from tests import golden, tiny
 def small():
     """A small model with the authors' pooling, its state dict, and the unused block."""
     kind = {"model.encoder.pool": "mean", "model.stochastic": True}
-    c = tiny.config(**tiny.ONE_LEVEL, **kind)
+    c = tiny.config(**kind)
     module = build.make_networks(c).module
     made = state_dict.to_state_dict(tiny.variables(c), module)
     made = {k: np.int64(41) if k.endswith("tracked") else v for k, v in made.items()}

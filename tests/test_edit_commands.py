@@ -4,8 +4,6 @@ import json
 import pathlib
 import re
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -14,9 +12,7 @@ from PIL import Image
 from dbae_jax import DBAE, edit
 from dbae_jax.errors import CheckpointError, ConfigError, DataError
 from dbae_jax.images import to_uint8
-from tests import tiny
-
-ROOT = pathlib.Path(__file__).parent.parent
+from tests import commands, tiny
 
 
 @pytest.fixture(scope="module")
@@ -146,13 +142,11 @@ def test_modes_refuse_before_long_work(run_copy, tmp_path):
 
 def test_command_lines(tmp_path):
     """Flags reach their modes; wrong ones stop with a sentence."""
+    run = ("--config=configs/digits.py", f"--workdir={tmp_path}")
     for flags, words in (
         (["--mode=interpolate", "--first=1"], "--mode=interpolate needs --first and --second"),
         (["--mode=edit", "--attribute=7", "--image=1", "--scales=-1,x"], "--scales=-1,x is not"),
     ):
-        command = ["-m", "dbae_jax.main", "--config=configs/digits.py", f"--workdir={tmp_path}"]
-        done = subprocess.run(
-            [sys.executable, *command, *flags], cwd=ROOT, capture_output=True, text=True
-        )
+        done = commands.run("main", *run, *flags)
         assert done.returncode == 2 and "Traceback" not in done.stderr
         assert done.stderr.strip().splitlines()[-1].startswith(f"error: {words}")

@@ -1,6 +1,5 @@
 """A run killed (kill -9) at twenty random moments ends as the run that nobody touched."""
 
-import multiprocessing
 import random
 import time
 
@@ -9,7 +8,7 @@ import numpy as np
 
 from dbae_jax import checkpoint, summaries, train, workdir
 from dbae_jax.train_state import TrainState
-from tests import tiny
+from tests import commands, tiny
 
 MOMENTS = ("load", "step", "save", "evaluate")
 KILLS = 19  # and one before them
@@ -18,16 +17,14 @@ NEVER = 10_000  # steps
 
 
 def _config(num_steps):
-    return tiny.config(
-        **tiny.ONE_LEVEL,
-        **{
-            "train.num_steps": num_steps,
-            "train.evaluate_every_steps": 2,
-            "checkpoint.every_steps": 1,
-            "checkpoint.keep_last": 2,
-            "eval.num_images": 8,
-        },
-    )
+    overrides = {
+        "train.num_steps": num_steps,
+        "train.evaluate_every_steps": 2,
+        "checkpoint.every_steps": 1,
+        "checkpoint.keep_last": 2,
+        "eval.num_images": 8,
+    }
+    return tiny.config(**overrides)
 
 
 def _train(directory, num_steps):
@@ -89,15 +86,13 @@ def _records(directory):
 def test_killed_at_twenty_random_moments_it_ends_as_if_untouched(tmp_path):
     seed = time.time_ns()
     rng = random.Random(seed)
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["dbae_jax.train"])
     killed = tmp_path / "killed"
     moments = [MOMENTS[i % len(MOMENTS)] for i in range(KILLS)]
     rng.shuffle(moments)
     happened = [seed]
     for moment in ["first", *moments]:  # without a checkpoint there is nothing to load
         _loading(killed).unlink(missing_ok=True)
-        process = context.Process(target=_train, args=(killed, NEVER))
+        process = commands.CONTEXT.Process(target=_train, args=(killed, NEVER))
         process.start()
         _reached(moment, killed, process, rng)
         process.kill()

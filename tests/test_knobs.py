@@ -12,7 +12,7 @@ from dbae_jax import accumulation, build, images, losses
 from dbae_jax.models.attention import LONG, attend
 from tests import tiny
 
-ATTENTION = {"model.encoder.attention_resolutions": (8,), "model.unet.attention_resolutions": (8,)}
+ATTENTION = tiny.TWO_LEVELS | {"model.encoder.attention_resolutions": (8,)}
 
 
 @functools.cache

@@ -19,7 +19,7 @@ needs_libtpu = pytest.mark.skipif(
 )
 
 
-SMALL = tiny.ONE_LEVEL | {"model.unet.attention_resolutions": (16,)}
+SMALL = {"model.unet.attention_resolutions": (16,)}
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ from dbae_jax.data.builders.ffhq import Ffhq
 from dbae_jax.data.builders.listing import Options
 from dbae_jax.data.progress import Progress
 from dbae_jax.errors import DataError
-from tests import datasets
+from tests import commands, datasets
 
 ROOT = pathlib.Path(__file__).parent.parent
 NUMBERS = tuple(range(9990, 10010))  # 20 images, 10 of them "test"
@@ -337,20 +337,17 @@ def test_progress_says_how_far_and_how_long(caplog):
     assert progress.line().endswith("0.0 images/s, 880 h 0 min left")
 
 
-def _command(*flags):
-    command = [sys.executable, "-m", "dbae_jax.data.prepare", *flags]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-
-
 def test_the_command_prepares_and_repeats(tmp_path, faces):
     flags = ("--dataset=ffhq", f"--source={faces}", f"--data_dir={tmp_path / 'data'}")
-    done = _command(*flags, "--allow_partial", "--store_size=16", "--store_format=webp")
+    done = commands.run(
+        "data.prepare", *flags, "--allow_partial", "--store_size=16", "--store_format=webp"
+    )
     assert done.returncode == 0, done.stderr
     assert "Writing 20 images" in done.stderr and "is whole" in done.stderr
     assert done.stdout == "" and "W1" not in done.stderr
     assert (tmp_path / "data" / "ffhq" / "16_webp" / "1.0.0" / "preparation.json").exists()
     assert [p.name for p in (tmp_path / "data").iterdir()] == ["ffhq"]
-    done = _command(*flags)
+    done = commands.run("data.prepare", *flags)
     assert done.returncode == 2 and "Traceback" not in done.stderr
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("error: the split 'train' holds 20 images, 70,000 are expected;")

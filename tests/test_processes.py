@@ -2,12 +2,9 @@
 
 import json
 import os
-import pathlib
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 import time
 
 import jax
@@ -21,20 +18,22 @@ from dbae_jax.errors import (
     DeviceMemoryError,
     LostProcessError,
 )
-from tests import tiny
+from tests import commands
 
-ROOT = pathlib.Path(__file__).parent.parent
 PATIENCE_SECONDS = 300
 # How far scores may be apart that only sums in another order tell apart; and those of probes and
 # judges, which learn from numbers that are that far apart.
 EXACT, LEARNED = {"rel": 1e-4, "abs": 0}, {"rel": 2e-3, "abs": 0.02}
-STEPS = 12  # of the run that others are compared with
+STEPS = 8  # of the run that others are compared with
 TINY = {
     "model.latent_dim": 8,
+    "model.encoder.channel_mult": (1,),
     "model.decoder.base_channels": 4,
+    "model.unet.channel_mult": (1,),
+    "model.unet.attention_resolutions": (),
     "model.unet.dropout": 0.1,
     "data.flip": True,
-    "train.batch_size": 16,
+    "train.batch_size": 8,
     "train.num_steps": 3,
     "train.log_every_steps": 1,
     "train.diagnose_every_steps": 0,
@@ -54,32 +53,31 @@ TINY = {
     "prior.width": 16,
     "prior.num_steps": 3,
     "prior.sample_steps": 3,
-} | tiny.ONE_LEVEL
+}
 
 
 class Launch:
     """The processes of one run, `devices` virtual ones each; their messages go to files."""
 
     def __init__(self, directory, *more, count=1, devices=1, mode="train", **overrides):
-        flags = [f"--config.{key}={value}" for key, value in (TINY | overrides).items()]
-        flags += more
-        command = [sys.executable, "-m", "dbae_jax.main", "--config=configs/digits.py"]
-        command += [f"--workdir={directory}", f"--mode={mode}", *flags]
+        flags = ["--config=configs/digits.py", f"--workdir={directory}", f"--mode={mode}", *more]
+        flags += [f"--config.{key}={value}" for key, value in (TINY | overrides).items()]
         self.logs = [directory.with_name(f"{directory.name}.{mode}.{i}.log") for i in range(count)]
         self.processes = [
-            subprocess.Popen(
-                command + (_place(i, count) if count > 1 else []),
-                cwd=ROOT,
-                env=os.environ | {"XLA_FLAGS": _flags(devices)},
-                stdout=log.open("w"),
-                stderr=subprocess.STDOUT,
+            commands.start(
+                *("main", *flags, *(_place(i, count) if count > 1 else [])),
+                out=log,
+                err=log,
+                XLA_FLAGS=_flags(devices),
             )
             for i, log in enumerate(self.logs)
         ]
 
     def wait(self):
         """Returns the exit codes."""
-        return [process.wait(PATIENCE_SECONDS) for process in self.processes]
+        for process in self.processes:
+            process.join(PATIENCE_SECONDS)
+        return [process.exitcode for process in self.processes]
 
     def messages(self, index=0):
         return self.logs[index].read_text()
@@ -114,7 +112,7 @@ def _until_step(directory, launch, step):
     begun = time.monotonic()
     while len(_losses(directory)) < step:
         assert time.monotonic() - begun < PATIENCE_SECONDS, launch.messages()
-        assert launch.processes[0].poll() is None, launch.messages()
+        assert launch.processes[0].is_alive(), launch.messages()
         time.sleep(0.02)
 
 
@@ -210,8 +208,9 @@ def test_what_the_writer_sees_holds_for_all(monkeypatch):
 def test_a_lost_process_stops_the_other_and_the_restart_goes_on(shared, tmp_path):
     directory = tmp_path / "run"
     often = {"checkpoint.every_steps": 1, "train.num_steps": 10_000}
+    to_end = {"checkpoint.every_steps": STEPS, "train.num_steps": STEPS}
     launch = Launch(directory, count=2, devices=4, **often)
-    _until_step(directory, launch, 3)
+    _until_step(directory, launch, 2)
     launch.processes[1].kill()
     code, _ = launch.wait()
     # Whoever sees it first says so: the step that waits for the other, or jax's own watch.
@@ -220,7 +219,7 @@ def test_a_lost_process_stops_the_other_and_the_restart_goes_on(shared, tmp_path
 
     reached = checkpoint.steps(directory)[-1]
     assert reached < STEPS
-    again = Launch(directory, count=2, devices=4, **often | {"train.num_steps": STEPS})
+    again = Launch(directory, count=2, devices=4, **to_end)
     assert again.wait() == [0, 0], again.messages()
     assert f"Going on from step {reached}" in again.messages()
     assert _losses(directory) == _losses(shared)

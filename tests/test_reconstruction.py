@@ -17,7 +17,6 @@ from tests import stubs, tiny
 COLOUR = {
     "data.channels": 3,
     "data.image_size": 32,
-    "model.unet.attention_resolutions": (16,),
     "eval.lpips": True,
 }
 IMAGES = {"train": stubs.Data(tiny.images(40)), "test": stubs.Data(tiny.images(70))}

@@ -1,8 +1,6 @@
 """Sampling: codes from a known prior, images that depend on (seed, index) alone, files."""
 
 import json
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +12,7 @@ import dbae_jax
 from dbae_jax import sample, sample_files, train, train_prior
 from dbae_jax.errors import CheckpointError, ConfigError, DataError
 from dbae_jax.prior import Prior
-from tests import tiny
-from tests.test_inputs import ROOT
+from tests import commands, tiny
 
 NOISY = {"sampler": "dbim", "steps": 3, "eta": 1.0}
 
@@ -96,15 +93,10 @@ def test_a_model_without_prior_says_so(tmp_path):
     train.train(config, tmp_path / "run")
     with pytest.raises(CheckpointError, match=r"no latent prior .* --mode=train_prior"):
         dbae_jax.DBAE.load(tmp_path / "run").sample(1, 0)
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "dbae_jax.main", "--config=configs/digits.py"),
-            *(f"--workdir={tmp_path / 'run'}", "--mode=sample", f"--out={tmp_path / 'out'}"),
-            *[f"--config.{key}={value}" for key, value in _overrides(config).items()],
-        ],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
+    done = commands.run(
+        *("main", "--config=configs/digits.py", "--mode=sample"),
+        *(f"--workdir={tmp_path / 'run'}", f"--out={tmp_path / 'out'}"),
+        *[f"--config.{key}={value}" for key, value in _overrides(config).items()],
     )
     assert done.returncode == 2 and "Traceback" not in done.stderr
     last = done.stderr.strip().splitlines()[-1]

@@ -19,7 +19,7 @@ from tests import tiny
 
 
 def _config(**overrides):
-    return tiny.config(**tiny.ONE_LEVEL, **overrides)
+    return tiny.config(**overrides)
 
 
 def _params(directory, step=None, weights="raw"):

@@ -66,7 +66,7 @@ def test_gradients_are_finite_even_far_out():
 
 
 def _config(**overrides):
-    return tiny.config(**{"model.stochastic": True} | tiny.ONE_LEVEL | overrides)
+    return tiny.config(**{"model.stochastic": True} | overrides)
 
 
 def test_weight_0_leaves_the_step_as_it_was(monkeypatch):

@@ -45,7 +45,7 @@ def run_copy(case, tmp_path):
 
 
 def _config(overrides, **others):
-    return tiny.config(**tiny.ONE_LEVEL, **overrides, **others, **{"train.num_steps": 2})
+    return tiny.config(**overrides, **others, **{"train.num_steps": 2})
 
 
 def _ema(folder, step):
