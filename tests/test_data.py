@@ -1,4 +1,4 @@
-"""Sources, the order of batches, pictures, flops, figures."""
+"""Sources, the order of batches, pictures, figures."""
 
 import itertools
 import json
@@ -20,7 +20,6 @@ from dbae_jax import images
 from dbae_jax.data import pipeline, sources
 from dbae_jax.errors import DataError
 from dbae_jax.evaluators import probe, reconstruction
-from dbae_jax.flops import count_flops
 
 
 def test_digits_are_split_by_index_and_resized_as_pil_does():
@@ -304,23 +303,3 @@ def test_probe_separates_what_can_be_separated():
     assert probe.accuracy(codes[:200], labels[:200], codes[200:], labels[200:]) > 0.95
     shuffled = rng.permutation(labels)
     assert probe.accuracy(codes[:200], shuffled[:200], codes[200:], shuffled[200:]) < 0.6
-
-
-def test_flops_are_those_of_the_textbook():
-    def layers(x, kernel, matrix):
-        x = jax.lax.conv_general_dilated(
-            x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
-        )
-        x, _ = jax.lax.scan(lambda c, _: (jax.jit(jnp.matmul)(c, matrix), None), x, length=3)
-        return x
-
-    shapes = [jax.ShapeDtypeStruct(s, jnp.float32) for s in ((2, 8, 8, 3), (3, 3, 3, 5), (5, 5))]
-    assert count_flops(layers, *shapes) == 2 * (2 * 64 * 5 * 27) + 3 * 2 * (2 * 64 * 5 * 5)
-
-
-def test_flops_that_no_result_needs_are_not_counted():
-    def product(a, b):
-        jnp.tanh(a @ a)
-        return jax.vjp(lambda b: a @ b, b)[1](b)  # the product's value itself is not asked for
-
-    assert count_flops(product, jnp.ones((4, 4)), jnp.ones((4, 4))) == 2 * 4**3
