@@ -69,7 +69,9 @@ class DBAE(Edits, FreeEnd):
         self.step = step
         self._load_prior = load_prior
         self.bridge = build.make_bridge(config.bridge)
-        self._programs = make_programs(networks or build.make_networks(config), mesh)
+        device = jax.devices()[0] if mesh is None else mesh.devices.flat[0]
+        networks = networks or build.make_networks(build.computable(config, device.platform))
+        self._programs = make_programs(networks, mesh)
 
     @classmethod
     def load(

@@ -1,6 +1,8 @@
 """Config sections -> objects: the only factory, and the only place where choices are looked up."""
 
+import dataclasses
 import functools
+import logging
 from collections.abc import Callable
 
 import jax.numpy as jnp
@@ -20,6 +22,8 @@ from dbae_jax.models.unet import UNet
 from dbae_jax.precond import Bridge, Moments
 from dbae_jax.schedules import VE, VP, Free
 from dbae_jax.sections import BridgeConfig, DataConfig, OptimConfig
+
+log = logging.getLogger(__name__)
 
 # What a free x_T may keep of x_0; the usual VP has 4e-5, VE 1.6e-4.
 MAX_FREE_SNR = 1e-3
@@ -52,6 +56,37 @@ def make_networks(config: Config) -> Networks:
         **dtypes,
     )
     return Networks(AutoEncoder(encoder, decoder, unet), model.matmul_precision)
+
+
+def check_attention(config: Config, platform: str) -> None:
+    """Refuses attention that devices such as "gpu", "tpu" or "cpu" do not have.
+
+    Args:
+      config: of the user's choice.
+      platform: of the devices, as jax names it.
+
+    Raises:
+      ConfigError: for cuDNN's where there is no GPU.
+    """
+    if config.model.attention == "cudnn" and platform != "gpu":
+        raise ConfigError(
+            f"config.model.attention='cudnn' is a kernel of NVIDIA's GPUs, and the program is for "
+            f"a {platform}; use 'auto'."
+        )
+
+
+def computable(config: Config, platform: str) -> Config:
+    """Returns a config with attention that the platform has, for a model that is there already.
+
+    The model is the same; `check_attention` refuses where the choice is the user's.
+    """
+    try:
+        check_attention(config, platform)
+    except ConfigError as problem:
+        log.warning("%s 'auto' takes its place.", problem)
+        model = dataclasses.replace(config.model, attention="auto")
+        return dataclasses.replace(config, model=model)
+    return config
 
 
 def make_bridge(config: BridgeConfig) -> Bridge:

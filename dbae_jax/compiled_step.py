@@ -29,8 +29,9 @@ def make_jitted_step(config: Config, mesh: jax.sharding.Mesh) -> StepFn:
     compiled once.
 
     Raises:
-      ConfigError: if the devices cannot share the batch.
+      ConfigError: if the devices cannot share the batch, or lack the config's attention.
     """
+    build.check_attention(config, mesh.devices.flat[0].platform)
     parts = config.train.accumulation_steps
     key = "train.batch_size" + (f" / accumulation_steps ({parts})" if parts > 1 else "")
     sharding.check_batch_size(config.train.batch_size // parts, mesh, key)

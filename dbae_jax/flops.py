@@ -23,7 +23,8 @@ def count_flops(function: Callable, *args) -> float:
 def repeated(jaxpr: Jaxpr) -> float:
     """Returns the operations of all turns of a program's loops but the first ones.
 
-    XLA counts the body of a loop once: this is what its count lacks.
+    XLA's compiler for TPUs counts the body of a loop once: this is what its count lacks, but for
+    the body's element-wise work; padding, which XLA leaves out, counts.
     """
     return _count(jaxpr) - _count(jaxpr, loops_once=True)
 

@@ -1,47 +1,123 @@
-"""Collectives of a compiled program, read from its text (HLO)."""
+"""The text of a compiled program (HLO): its instructions, how often they run, its collectives."""
 
 import collections
+import logging
 import math
 import re
 from typing import NamedTuple
 
+ENTRY = "ENTRY"
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 BITS = {"pred": 8, "bf16": 16} | {f"{kind}{n}": n for kind in "fsu" for n in (8, 16, 32, 64)}
 
+_HEADER = re.compile(r"^(ENTRY )?(%[\w.\-]+) \(.*\{$", re.MULTILINE)
+_INSTRUCTION = re.compile(r"\s+(?:ROOT )?(%\S+) = (\(.*?\)|\S+) ([\w-]+)\((.*)")
+_KNOWN_TURNS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
+_ATTRIBUTE = r"{}=(%[\w.\-]+)"
+
+log = logging.getLogger(__name__)
+
 
 class Collective(NamedTuple):
-    """All collectives of a kind in a program: how many, and the bytes of their results."""
+    """All collectives of a kind in a run of a program: how many, and the bytes of their results."""
 
     kind: str
     count: int
     num_bytes: int
 
 
-def collectives(text: str) -> list[Collective]:
-    """Returns the collectives in the text of a compiled program, the largest kind first.
+class Instruction(NamedTuple):
+    """A line of a computation: `name = type kind(rest`, where `rest` names its operands first."""
+
+    name: str
+    type: str
+    kind: str
+    rest: str
+
+    @property
+    def operands(self) -> list[str]:
+        """The names between the parentheses."""
+        depth, end = 1, 0
+        while depth and end < len(self.rest):
+            depth += {"(": 1, ")": -1}.get(self.rest[end], 0)
+            end += 1
+        return re.findall(r"%[\w.\-]+", self.rest[:end])
+
+    def attribute(self, name: str) -> str | None:
+        """Returns the computation that an attribute such as calls=%f names, if it is there."""
+        found = re.search(_ATTRIBUTE.format(name), self.rest)
+        return found[1] if found else None
+
+
+Computations = dict[str, list[Instruction]]
+
+
+def computations(text: str) -> Computations:
+    """Returns the instructions of every computation in a program's text; the main one is `ENTRY`.
+
+    The last instruction of each is its root.
+    """
+    found = {}
+    for block in re.split(r"\n\}\n?", text):
+        header = _HEADER.search(block)
+        if header:
+            lines = map(_INSTRUCTION.match, block[header.end() :].splitlines())
+            name = ENTRY if header[1] else header[2]
+            found[name] = [Instruction(*line.groups()) for line in lines if line]
+    return found
+
+
+def runs(program: Computations, name: str = ENTRY, times: int = 1) -> collections.Counter:
+    """Returns how often one run of a program runs its main computation and the bodies of loops.
+
+    Fused and other called computations are parts of their callers' instructions.
+    """
+    counts = collections.Counter({name: times})
+    for instruction in program[name]:
+        if instruction.kind == "while":
+            body = instruction.attribute("body")
+            counts += runs(program, body, times * _turns(instruction, program))
+        elif instruction.kind == "call":
+            counts += runs(program, instruction.attribute("to_apply"), times)
+    return counts
+
+
+def _turns(loop: Instruction, program: Computations) -> int:
+    """Returns the turns of a loop: as XLA notes them, or from its condition, i < N from i = 0."""
+    known = _KNOWN_TURNS.search(loop.rest)
+    if known:
+        return int(known[1])
+    condition = program[loop.attribute("condition")]
+    limits = {i.name: i.rest for i in condition if i.kind == "constant"}
+    compared = condition[-1]
+    if compared.kind == "compare" and "direction=LT" in compared.rest and len(limits) == 1:
+        return int(re.match(r"\d+", *limits.values())[0])
+    log.warning("The program does not tell how often its loop %s turns: it counts once.", loop.name)
+    return 1
+
+
+def collectives(program: Computations) -> list[Collective]:
+    """Returns the collectives in one run of a compiled program, the largest kind first.
 
     Sizes are those of one device's result. Of a pair "-start" and "-done" the result of the
-    latter counts. A collective inside a loop counts once.
+    latter counts. A collective inside a loop counts by the loop's turns.
     """
-    names = "|".join(KINDS)
-    found = re.compile(rf"= (\(.*?\)|\S+) ({names})(-start|-done)?\(")
     counts, sizes = collections.Counter(), collections.Counter()
-    for line in text.splitlines():
-        match = found.search(line)
-        if not match or match[3] == "-start":
-            continue
-        counts[match[2]] += 1
-        sizes[match[2]] += array_bytes(match[1])
+    for name, times in runs(program).items():
+        for instruction in program[name]:
+            kind = instruction.kind.removesuffix("-done")
+            if kind in KINDS:
+                counts[kind] += times
+                sizes[kind] += times * array_bytes(instruction.type)
     return [Collective(kind, counts[kind], size) for kind, size in sizes.most_common()]
 
 
-def parameter_bytes(text: str) -> int:
+def parameter_bytes(program: Computations) -> int:
     """Returns the bytes of the arrays that the program takes on one device, without padding.
 
     Large programs take all of them as one tuple.
     """
-    entry = text[text.index("\nENTRY ") :]
-    return sum(map(array_bytes, re.findall(r"= (.+) parameter\(\d+\)", entry)))
+    return sum(array_bytes(i.type) for i in program[ENTRY] if i.kind == "parameter")
 
 
 def array_bytes(type_text: str) -> int:

@@ -2,79 +2,137 @@
 
 XLA's own count, "bytes accessed", adds up operands and results wherever they lie: what is fetched
 ahead into on-chip memory counts three times, and the body of a loop once. Here an operand or result
-counts where it lies in the chip's main memory, padded as it lies there, and loops by their turns.
+counts where it lies in the chip's main memory, padded as it lies there, loops count by their turns,
+and of an array that is cut or written in part the part counts.
 """
 
 import math
 import re
+from collections.abc import Iterator
 
-from dbae_jax.hlo import BITS
+from dbae_jax import hlo
+from dbae_jax.hlo import BITS, Instruction
 
 ON_CHIP = "S(1)"  # the memory space of a layout that TPUs' compilers give to on-chip memory
-# Instructions that move nothing by themselves.
+# Instructions that move nothing by themselves; what loops and calls run counts there.
 FREE = frozenset(
     ("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "iota")
-)
+) | {"while", "call"}
+CUTS = ("slice", "dynamic-slice")
+WRITES = "dynamic-update-slice"
 Array = tuple[str, str, str]  # kind, dimensions, layout
+Types = dict[str, str]  # of instructions, by name
 
 _FREE_CALL = re.compile(r'custom_call_target="(?:ConcatBitcast|AllocateBuffer)"')
-_INSTRUCTION = re.compile(r"\s+(?:ROOT )?(%\S+) = (\(.*?\)|\S+) ([\w-]+)\((.*)")
 _ARRAY = re.compile(r"(\w+)\[([\d,]*)\](?:\{([^}]*)\})?")
 _TILE = re.compile(r"([\d,]*):T\(([\d,]+)\)")
-_LOOP = re.compile(r"body=(%[\w.\-]+)")
-_TURNS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 
 
-def memory_bytes(text: str) -> int:
+def memory_bytes(program: hlo.Computations) -> int:
     """Returns the bytes that one run of a program moves to and from a device's main memory.
 
-    A loop whose turns XLA does not know counts once; of an asynchronous pair the start counts.
+    Of an asynchronous pair the start counts.
     """
-    bodies = {}
-    for block in re.split(r"\n\}\n?", text):
-        header = re.search(r"^(?:ENTRY )?(%[\w.\-]+) \(.*\{$", block, re.MULTILINE)
-        if header:
-            name = "ENTRY" if header[0].startswith("ENTRY") else header[1]
-            bodies[name] = block[header.end() :]
-    return _of_body("ENTRY", bodies)
-
-
-def _of_body(name: str, bodies: dict[str, str]) -> int:
-    types, total = {}, 0
-    for line in bodies[name].splitlines():
-        match = _INSTRUCTION.match(line)
-        if not match:
-            continue
-        result, types[match[1]], kind, rest = match[1], match[2], match[3], match[4]
-        if kind in FREE or kind.endswith("-done"):
-            continue
-        if kind == "while":
-            turns = _TURNS.search(rest)
-            total += int(turns[1] if turns else 1) * _of_body(_LOOP.search(rest)[1], bodies)
-        elif kind == "copy-start":  # (where to, where from, context)
-            total += sum(map(_main_memory, _ARRAY.findall(types[result])[:2]))
-        elif kind == "slice-start":  # ((where from), where to, context)
-            total += _of_slice(*_ARRAY.findall(types[result])[:2])
-        elif kind != "custom-call" or not _FREE_CALL.search(rest):
-            read = [types.get(operand, "") for operand in _operands(rest)]
-            arrays = _ARRAY.findall(" ".join([types[result], *read]))
-            total += sum(map(_main_memory, arrays))
+    total = 0
+    for name, times in hlo.runs(program).items():
+        types = {i.name: i.type for i in program[name]}
+        total += times * sum(_of_instruction(i, types, program) for i in program[name])
     return total
 
 
-def _of_slice(whole: Array, part: Array) -> int:
-    """Returns the bytes of a part that is fetched from, or into, main memory: not the whole's."""
-    size = _main_memory((part[0], part[1], part[2].replace(ON_CHIP, "")))
-    return size * sum(ON_CHIP not in layout for _, _, layout in (whole, part))
+def _of_instruction(instruction: Instruction, types: Types, program: hlo.Computations) -> int:
+    kind, arrays = instruction.kind, _ARRAY.findall(instruction.type)
+    if kind in FREE or kind.endswith("-done") or _FREE_CALL.search(instruction.rest):
+        return 0
+    if kind == "copy-start":  # (where to, where from, context)
+        return sum(map(_main_memory, arrays[:2]))
+    if kind == "slice-start":  # ((where from), where to, context)
+        whole, part = arrays[:2]
+        return _part(part, of=whole) + _part(part, of=part)
+    if kind == "fusion":
+        return _of_fusion(instruction, types, program)
+    operands = [types[name] for name in instruction.operands if name in types]
+    if kind in CUTS:
+        return _main_memory(arrays[0]) + _part(arrays[0], of=_array(operands[0]))
+    if kind == WRITES:
+        return _main_memory(_array(operands[1])) + _part(_array(operands[1]), of=arrays[0])
+    return sum(map(_main_memory, arrays + _ARRAY.findall(" ".join(operands))))
 
 
-def _operands(rest: str) -> list[str]:
-    """Returns the names between an instruction's parentheses."""
-    depth, end = 1, 0
-    while depth and end < len(rest):
-        depth += {"(": 1, ")": -1}.get(rest[end], 0)
-        end += 1
-    return re.findall(r"%[\w.\-]+", rest[:end])
+def _of_fusion(fusion: Instruction, types: Types, program: hlo.Computations) -> int:
+    """Returns a fusion's bytes: of operands the parts that it cuts, of results those it writes."""
+    fused = program[fusion.attribute("calls")]
+    by_name = {i.name: i for i in fused}
+    total = 0
+    for whole, made in zip(_ARRAY.findall(fusion.type), _made(fused), strict=True):
+        total += _part(_written(made, by_name, program) or whole, of=whole)
+    for place, operand in enumerate(fusion.operands):
+        whole = _array(types[operand])
+        parts = [part or whole for part in _parts_read(fused, place, program)]
+        total += min(_main_memory(whole), sum(_part(part, of=whole) for part in parts))
+    return total
+
+
+def _made(fused: list[Instruction]) -> list[Instruction]:
+    """Returns the instructions whose results are those of a fused computation."""
+    by_name, root = {i.name: i for i in fused}, fused[-1]
+    results = [by_name[name] for name in root.operands] if root.kind == "tuple" else [root]
+    return [_unwrapped(result, by_name) for result in results]
+
+
+def _unwrapped(instruction: Instruction, by_name: dict[str, Instruction]) -> Instruction:
+    while instruction.kind == "bitcast":
+        instruction = by_name[instruction.operands[0]]
+    return instruction
+
+
+def _written(made: Instruction, by_name: dict, program: hlo.Computations) -> Array | None:
+    """Returns the part of a fusion's result that is written, or None for all of it."""
+    if made.kind == WRITES:
+        return _array(by_name[made.operands[1]].type)
+    if made.kind == "fusion":
+        inner = program[made.attribute("calls")]
+        return _written(_made(inner)[0], {i.name: i for i in inner}, program)
+    return None
+
+
+def _parts_read(
+    fused: list[Instruction], place: int, program: hlo.Computations
+) -> Iterator[Array | None]:
+    """Yields the parts that a fused computation reads of an operand; None: all of it."""
+    made = {i.name for i in _made(fused)}
+    names = {_parameter(fused, place)}
+    if names & made:
+        yield None
+    for user in fused:
+        at = {i for i, name in enumerate(user.operands) if name in names}
+        if user.kind == "fusion":
+            inner = program[user.attribute("calls")]
+            for i in at:
+                if _parameter(inner, i) == _made(inner)[0].name:  # handed on as it is
+                    names.add(user.name)
+                else:
+                    yield from _parts_read(inner, i, program)
+        elif at and user.kind == "bitcast":
+            names.add(user.name)
+        elif at == {0} and user.kind in CUTS:
+            yield _array(user.type)
+        elif at and not (at == {0} and user.kind == WRITES and user.name in made):
+            yield None  # what is written in place is not read
+
+
+def _parameter(fused: list[Instruction], place: int) -> str:
+    return next(i.name for i in fused if i.kind == "parameter" and i.rest.startswith(f"{place})"))
+
+
+def _array(type_text: str) -> Array:
+    return _ARRAY.search(type_text).groups(default="")
+
+
+def _part(part: Array, *, of: Array) -> int:
+    """Returns the bytes of a part of an array; 0 if that array lies in on-chip memory."""
+    kind, dimensions, layout = part
+    return 0 if ON_CHIP in of[2] else _main_memory((kind, dimensions, layout.replace(ON_CHIP, "")))
 
 
 def _main_memory(array: Array) -> int:

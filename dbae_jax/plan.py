@@ -7,7 +7,7 @@ import re
 import jax
 import jaxlib
 
-from dbae_jax import compiled_step, files, flops, hlo, hlo_traffic, sharding, topology
+from dbae_jax import compiled_step, files, flops, hlo, hlo_traffic, programs, sharding, topology
 from dbae_jax.chips import Chip
 from dbae_jax.config import Config
 from dbae_jax.errors import ConfigError
@@ -35,7 +35,7 @@ class Plan:
     donated_bytes: int
     temporary_bytes: int
     peak_bytes: int
-    flops: float  # as XLA counts them, and loops by their turns, see `measure`
+    flops: float  # see `measure`
     bytes_accessed: float  # XLA's count: operands and results wherever they lie, loops once
     memory_traffic_bytes: int  # those in main memory alone, see `hlo_traffic`
     collectives: tuple[hlo.Collective, ...]
@@ -106,8 +106,9 @@ def plan(
 def measure(config: Config, name: str, *, quick: bool = True) -> Plan:
     """As `plan`, but returns the figures.
 
-    XLA counts the body of a loop (over the parts of a batch, over an attention's heads) once. To
-    its operations those of the other turns are added, as the traced step has them; the memory
+    Operations are XLA's for TPUs, which counts the body of a loop (over the parts of a batch, over
+    an attention's heads) once, and those of the loops' other turns. On GPUs XLA does not see into
+    the libraries that it calls, so they are the model's own, as `benchmark` has them. The memory
     traffic is counted here, and takes loops as they are.
     """
     devices, chip = topology.devices(name)
@@ -119,7 +120,11 @@ def measure(config: Config, name: str, *, quick: bool = True) -> Plan:
     except jax.errors.JaxRuntimeError as error:
         raise ConfigError(_why_not_compiled(str(error), name)) from error
     memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
-    text = compiled.as_text()
+    if devices[0].platform == "tpu":
+        operations = cost["flops"] + flops.repeated(traced.jaxpr.jaxpr) / len(devices)
+    else:
+        operations = programs.count(programs.TRAIN_STEP, config) / len(devices)
+    program = hlo.computations(compiled.as_text())
     return Plan(
         topology=name,
         chip=chip,
@@ -129,16 +134,16 @@ def measure(config: Config, name: str, *, quick: bool = True) -> Plan:
         accumulation_steps=config.train.accumulation_steps,
         dtype=config.model.dtype,
         matmul_precision=config.model.matmul_precision,
-        argument_arrays_bytes=hlo.parameter_bytes(text),
+        argument_arrays_bytes=hlo.parameter_bytes(program),
         argument_bytes=memory.argument_size_in_bytes,
         output_bytes=memory.output_size_in_bytes,
         donated_bytes=memory.alias_size_in_bytes,
         temporary_bytes=memory.temp_size_in_bytes,
         peak_bytes=memory.peak_memory_in_bytes,
-        flops=cost["flops"] + flops.repeated(traced.jaxpr.jaxpr) / len(devices),
+        flops=operations,
         bytes_accessed=cost["bytes accessed"],
-        memory_traffic_bytes=hlo_traffic.memory_bytes(text),
-        collectives=tuple(hlo.collectives(text)),
+        memory_traffic_bytes=hlo_traffic.memory_bytes(program),
+        collectives=tuple(hlo.collectives(program)),
         compiler=f"jaxlib {jaxlib.__version__}, {'least' if quick else 'full'} effort",
     )
 

@@ -108,6 +108,12 @@ class ModelConfig:
         one_of(self.param_dtype, f"{path}.param_dtype", ("float32",))
         one_of(self.matmul_precision, f"{path}.matmul_precision", ("default", "high", "highest"))
         one_of(self.attention, f"{path}.attention", ("auto", "xla", "cudnn"))
+        if self.attention == "cudnn":
+            used, width = f"{path}.attention='cudnn'", self.unet.head_channels
+            goes_with = f"used with {path}.dtype='bfloat16', not {self.dtype!r}"
+            require(self.dtype == "bfloat16", used, goes_with)
+            goes_with = f"used with {path}.unet.head_channels of at most 128, not {width}"
+            require(width <= 128, used, goes_with)
         one_of(self.remat, f"{path}.remat", ("none", "blocks"))
 
 

@@ -71,6 +71,14 @@ WRONG_CONFIGS = {
         {"model.unet.attention_resolutions": (32,)},
         r"attention_resolutions=\(32,\) .* \[16\]",
     ),
+    "cuDNN in float32": (
+        {"model.attention": "cudnn"},
+        "attention='cudnn' .* with config.model.dtype='bfloat16', not 'float32'",
+    ),
+    "heads too wide for cuDNN": (
+        {"model.attention": "cudnn", "model.dtype": "bfloat16", "model.unet.head_channels": 256},
+        "attention='cudnn' .* head_channels of at most 128, not 256",
+    ),
     "too many levels": ({"model.unet.channel_mult": (1,) * 6}, "at most 5 levels"),
     "heads": ({"model.unet.head_channels": 24}, "head_channels=24 .* divisor of the 32 channels"),
     "dropout": ({"model.unet.dropout": 1.0}, r"dropout=1.0 .* \[0, 1\)"),

@@ -8,7 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dbae_jax import accumulation, build, images, losses
+import dbae_jax
+from dbae_jax import accumulation, build, images, losses, programs, sharding, train
+from dbae_jax.errors import ConfigError
 from dbae_jax.models.attention import LONG, attend
 from tests import tiny
 
@@ -71,18 +73,49 @@ def test_attention_implementations_agree():
     _assert_same(_gradient(**{"model.attention": "xla"}), _gradient())
 
 
-@pytest.mark.parametrize("positions", [LONG // 16, LONG])
-def test_attention_is_that_of_jax_forward_and_backward(positions):
-    """Where there are many positions, one head after another."""
+@pytest.mark.parametrize(
+    ("positions", "dtype", "devices", "error"),
+    [
+        (LONG // 16, "float32", 1, 2e-5),
+        (LONG, "float32", 1, 2e-5),
+        (LONG, "float32", 2, 2e-5),
+        (LONG, "bfloat16", 2, 2e-2),
+    ],
+)
+@pytest.mark.parametrize("remade", [False, True])
+def test_attention_is_that_of_jax_forward_and_backward(positions, dtype, devices, error, remade):
+    """Where there are many positions, one head after another; of a batch over several devices."""
     arrays = jax.random.normal(jax.random.key(0), (4, 2, 3, positions, 8))
+    mesh = sharding.make_mesh(jax.devices()[:devices])
 
-    def pulled(implementation):
-        out, pull_back = jax.vjp(lambda *a: attend(*a, implementation), *arrays[:3])
+    def pulled(implementation, *arrays):
+        function = functools.partial(attend, implementation=implementation)
+        function = jax.checkpoint(function) if remade else function
+        out, pull_back = jax.vjp(function, *arrays[:3])
         return out, *pull_back(arrays[3])
 
-    assert ("scan" in str(jax.make_jaxpr(lambda: pulled("auto"))())) == (positions == LONG)
-    for got, want in zip(jax.jit(pulled, static_argnums=0)("auto"), pulled("xla"), strict=True):
-        np.testing.assert_allclose(got, want, atol=2e-5 * np.abs(want).max())
+    spread = jax.device_put(list(arrays.astype(dtype)), sharding.batched(mesh))
+    traced = jax.jit(pulled, static_argnums=0).trace("auto", *spread)
+    assert ("scan" in str(traced.jaxpr)) == (positions == LONG)
+    for got, want in zip(traced.lower().compile()(*spread), pulled("xla", *arrays), strict=True):
+        assert got.dtype == dtype and len(got.sharding.device_set) == devices
+        np.testing.assert_allclose(
+            np.asarray(got, np.float32), want, atol=error * np.abs(want).max()
+        )
+
+
+def test_attention_that_devices_lack_is_refused_and_another_computes_a_model(tmp_path, caplog):
+    """The user's choice is refused; a model that was trained with it is read."""
+    config = tiny.config(**{"model.attention": "cudnn", "model.dtype": "bfloat16"})
+    with pytest.raises(ConfigError, match=r"kernel of NVIDIA's GPUs, and the program is for a cpu"):
+        train.train(config, tmp_path / "run")
+    with pytest.raises(ConfigError, match="kernel of NVIDIA's GPUs"):
+        programs.make("denoise", config)
+    assert not (tmp_path / "run").exists()
+    with caplog.at_level("WARNING", logger="dbae_jax"):
+        model = dbae_jax.DBAE(config, tiny.variables(tiny.config()))
+    assert "'auto' takes its place" in caplog.text
+    assert np.isfinite(model.decode(model.encode(tiny.images(2)))).all()
 
 
 def test_bfloat16_attention_takes_its_softmax_in_float32():

@@ -83,7 +83,8 @@ def test_stochastic_codes_are_bounded_and_drawn_with_their_scale():
 
 
 def test_bfloat16_computes_beside_float32_weights():
-    single, half = tiny.config(), tiny.config(**{"model.dtype": "bfloat16"})
+    single = tiny.config(**tiny.TWO_LEVELS)
+    half = tiny.config(**tiny.TWO_LEVELS, **{"model.dtype": "bfloat16"})
     variables = tiny.variables(single)
     kept = jax.eval_shape(build.make_networks(half).init, jax.random.key(0))
     assert {leaf.dtype for leaf in jax.tree.leaves(kept)} == {jnp.dtype("float32")}

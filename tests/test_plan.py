@@ -9,7 +9,17 @@ import jax
 import numpy as np
 import pytest
 
-from dbae_jax import build, compiled_step, hlo, hlo_traffic, plan, sharding, topology, train_state
+from dbae_jax import (
+    build,
+    compiled_step,
+    hlo,
+    hlo_traffic,
+    plan,
+    programs,
+    sharding,
+    topology,
+    train_state,
+)
 from dbae_jax.chips import CHIPS
 from dbae_jax.errors import ConfigError
 from tests import tiny
@@ -118,21 +128,74 @@ def test_what_does_not_fit_is_said_in_a_sentence():
     assert "needs 31.20G of a chip's 15.75G" in plan._why_not_compiled(message, "v5e:4x4")
 
 
+def test_devices_that_are_no_tpus_are_planned_for_as_well(monkeypatch):
+    """By the model's own operations; the counted text is that of another compiler."""
+    devices = jax.devices()[:2]
+    monkeypatch.setattr(topology, "devices", lambda name: (devices, CHIPS["H100"]))
+    config = tiny.config(**{"train.accumulation_steps": 2})
+    found = plan.measure(config, "gpu:2")
+    assert found.flops == programs.count(programs.TRAIN_STEP, config) / 2
+    assert found.memory_traffic_bytes > found.argument_arrays_bytes
+    assert [c.kind for c in found.collectives] == ["all-reduce"]
+
+
 def test_collectives_of_a_program_that_was_written_by_hand():
     text = """
+%c (p: (s32[])) -> pred[] {
+  %limit = s32[]{:T(128)} constant(3)
+  %p = (s32[]) parameter(0)
+  %i = s32[]{:T(128)} get-tuple-element(%p), index=0
+  ROOT %lt = pred[]{:T(512)} compare(%i, %limit), direction=LT, metadata={}
+}
+
+%b (p: (s32[])) -> (s32[]) {
+  %l = f32[5]{0} all-reduce(%x), replica_groups={}
+}
+
+ENTRY %main (z: f32[64]) -> f32[7] {
   %a = (f32[128]{0:T(128)}, bf16[3,3]{1,0:T(8,128)(2,1)}) all-reduce(%x, %y), replica_groups={}
   %s = f32[64]{0} all-reduce-start(%z)
   %d = f32[64]{0} all-reduce-done(%s)
   %g = s32[2,2]{1,0} all-gather(%w)
-  %n = f32[7] add(%all-reduce.1, %b)
+  %t = (s32[]) while(%u), condition=%c, body=%b
+  ROOT %n = f32[7] add(%all-reduce.1, %b)
+}
 """
-    assert hlo.collectives(text) == [
-        hlo.Collective("all-reduce", 2, 4 * 128 + 2 * 9 + 4 * 64),
+    assert hlo.collectives(hlo.computations(text)) == [
+        hlo.Collective("all-reduce", 2 + 3, 4 * 128 + 2 * 9 + 4 * 64 + 3 * 4 * 5),
         hlo.Collective("all-gather", 1, 16),
     ]
 
 
 PROGRAM = """
+%limit.1 (q: (f32[4])) -> pred[] {
+  %eight = s32[]{:T(128)} constant(8)
+  %q = (f32[4]{0:T(128)}) parameter(0)
+  %i = s32[]{:T(128)} get-tuple-element(%q), index=1
+  ROOT %less = pred[]{:T(512)} compare(%i, %eight), direction=COMPARED
+}
+
+%f (a.1: f32[3,200], b.1: bf16[5]) -> f32[3,200] {
+  %a.1 = f32[3,200]{1,0:T(8,128)} parameter(0)
+  %b.1 = bf16[5]{0} parameter(1)
+  ROOT %f.1 = f32[3,200]{0,1:T(8,128)} add(%a.1, %b.1)
+}
+
+%g (n: f32[3,200]) -> f32[3,200] {
+  %n = f32[3,200]{0,1:T(8,128)} parameter(0)
+  ROOT %g.1 = f32[3,200]{0,1:T(8,128)} negate(%n)
+}
+
+%cut (b.2: f32[9,256], a.2: f32[9,256], i.2: s32[]) -> (f32[9,256], f32[1,256]) {
+  %b.2 = f32[9,256]{1,0:T(8,128)} parameter(0)
+  %a.2 = f32[9,256]{1,0:T(8,128)} parameter(1)
+  %i.2 = s32[]{:T(128)} parameter(2)
+  %same = f32[9,256]{1,0:T(8,128)} bitcast(%a.2)
+  %row = f32[1,256]{1,0:T(1,128)} dynamic-slice(%same, %i.2, %i.2), dynamic_slice_sizes={1,256}
+  %in = f32[9,256]{1,0:T(8,128)} dynamic-update-slice(%b.2, %row, %i.2, %i.2)
+  ROOT %both = (f32[9,256]{1,0:T(8,128)}, f32[1,256]{1,0:T(1,128)}) tuple(%in, %row)
+}
+
 %body.1 (p: (f32[4])) -> (f32[4]) {
   %p = (f32[4]{0:T(128)}) parameter(0)
   %x = f32[4]{0:T(128)} get-tuple-element(%p), index=0
@@ -149,24 +212,54 @@ ENTRY %main.2 (a: f32[3,200], b: bf16[5]) -> f32[4] {
   %part = ((f32[9,200]{1,0:T(8,128)}), f32[1,200]{1,0:T(8,128)S(1)}, u32[]{:S(2)}) slice-start(%a)
   %got = f32[1,200]{1,0:T(8,128)S(1)} slice-done(%part)
   %joined = f32[9,200]{1,0:T(8,128)} custom-call(%a), custom_call_target="ConcatBitcast"
+  %i.3 = s32[]{:T(128)} constant(2)
+  %m = f32[9,256]{1,0:T(8,128)} bitcast(%joined)
+  %cuts = (f32[9,256]{1,0:T(8,128)}, f32[1,256]{1,0:T(1,128)S(1)}) fusion(%m, %m, %i.3), calls=%cut
+  %row.2 = f32[1,256]{1,0:T(1,128)} dynamic-slice(%m, %i.3, %i.3), dynamic_slice_sizes={1,256}
+  %in.2 = f32[9,256]{1,0:T(8,128)} dynamic-update-slice(%m, %row.2, %i.3, %i.3)
   %t = (f32[4]{0:T(128)}) tuple(%done)
-  %w = (f32[4]{0:T(128)}) while(%t), condition=%c, body=%body.1, TURNS
+  %w = (f32[4]{0:T(128)}) while(%t), condition=%limit.1, body=%body.1, TURNS
   ROOT %r = f32[4]{0:T(128)} get-tuple-element(%w), index=0
 }
 """
 
 
 @pytest.mark.parametrize(
-    ("known", "turns"), [('backend_config={"known_trip_count":{"n":"5"}}', 5), ("", 1)]
+    ("known", "compared", "turns"),
+    [('backend_config={"known_trip_count":{"n":"5"}}', "LT", 5), ("", "LT", 8), ("", "GT", 1)],
 )
-def test_traffic_of_a_program_that_was_written_by_hand(known, turns):
+def test_traffic_of_a_program_that_was_written_by_hand(known, compared, turns, caplog):
     """Padded to tiles, on-chip memory left out, loops by their turns, a pair once, a part alone."""
     a, b = 4 * 8 * 256, 2 * 5  # [3, 200] in tiles of 8 by 128
     far = 4 * 200 * 128  # the other way around: 3 lies closest and takes the room of 128
     part = 4 * 8 * 256  # of [9, 200]
+    row = 4 * 256  # of [9, 256]: cut and written in a fusion, then cut, and written, by themselves
+    index = 4
     add = 3 * 4 * 128
-    text = PROGRAM.replace("TURNS", known)
-    assert hlo_traffic.memory_bytes(text) == a + b + far + 4 * 7 + part + turns * add
+    text = PROGRAM.replace("TURNS", known).replace("COMPARED", compared)
+    with caplog.at_level("WARNING", logger="dbae_jax"):
+        found = hlo_traffic.memory_bytes(hlo.computations(text))
+    once = a + b + far + 4 * 7 + part + (2 + 2 + 2) * row + index
+    assert found == once + turns * add
+    assert ("loop %w turns: it counts once" in caplog.text) == (turns == 1)
+
+
+@needs_libtpu
+def test_traffic_of_a_loop_is_that_of_its_turns():
+    """Of an array that a loop goes through, each turn reads its part."""
+    device = topology.devices("v5e:1x1")[0][0]
+    on_chip = jax.sharding.SingleDeviceSharding(device)
+
+    def traffic(turns):
+        weights = jax.ShapeDtypeStruct((turns, 1024, 1024), np.float32, sharding=on_chip)
+        x = jax.ShapeDtypeStruct((1024, 1024), np.float32, sharding=on_chip)
+        loop = jax.jit(lambda x, weights: jax.lax.scan(lambda x, w: (x @ w, None), x, weights)[0])
+        compiled = loop.lower(x, weights).compile(compiler_options=plan.QUICK)
+        return hlo_traffic.memory_bytes(hlo.computations(compiled.as_text()))
+
+    # x is copied, its copy and a part of the weights are read, and the product is written.
+    turn = (2 + 2 + 1) * 4 * 1024**2
+    assert traffic(16) - traffic(8) == pytest.approx(8 * turn, rel=0.01)
 
 
 @pytest.mark.parametrize(
@@ -177,8 +270,9 @@ def test_traffic_of_a_program_that_was_written_by_hand(known, turns):
     ],
 )
 def test_arguments_of_a_program_that_was_written_by_hand(parameters):
-    text = "%inner (p: f32[9]) -> f32[9] {\n  %p = f32[9]{0} parameter(0)\n}\n\nENTRY %main {\n"
-    assert hlo.parameter_bytes(text + parameters) == 4 * 6 + 5
+    inner = "%inner (p: f32[9]) -> f32[9] {\n  %p = f32[9]{0} parameter(0)\n}\n\n"
+    text = f"{inner}ENTRY %main () -> f32[] {{\n{parameters}\n}}\n"
+    assert hlo.parameter_bytes(hlo.computations(text)) == 4 * 6 + 5
 
 
 def test_the_step_is_the_one_that_trains():

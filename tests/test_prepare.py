@@ -347,7 +347,7 @@ def test_the_command_prepares_and_repeats(tmp_path, faces):
     assert done.stdout == "" and "W1" not in done.stderr
     assert (tmp_path / "data" / "ffhq" / "16_webp" / "1.0.0" / "preparation.json").exists()
     assert [p.name for p in (tmp_path / "data").iterdir()] == ["ffhq"]
-    done = commands.run("data.prepare", *flags)
+    done = commands.run("data.prepare", *flags, cold=True)
     assert done.returncode == 2 and "Traceback" not in done.stderr
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("error: the split 'train' holds 20 images, 70,000 are expected;")

@@ -201,7 +201,7 @@ def test_clipping_bounds_the_gradient_and_is_off_by_default():
 @pytest.mark.parametrize("parts", [1, 2])
 def test_the_precision_of_products_is_that_of_the_config_backward_too(parts):
     """Backward passes of our own are traced when the forward pass's settings are gone."""
-    config = tiny.config(**{"model.matmul_precision": "highest"})
+    config = tiny.config(**tiny.TWO_LEVELS, **{"model.matmul_precision": "highest"})
     networks, bridge = build.make_networks(config), build.make_bridge(config.bridge)
     optimizer = build.make_optimizer(config)
     step = make_train_step(networks, bridge, optimizer, ema_decay=0.9, accumulation_steps=parts)
