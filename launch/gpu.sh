@@ -4,6 +4,7 @@
 #   launch/gpu.sh CONFIG WORKDIR [FLAG ...]
 #   launch/gpu.sh configs/ffhq.py runs/ffhq --config.data.data_dir=/data
 #
+# Needs dbae_jax in the environment that is active, or in that of PYTHON=/path/to/bin/python.
 # A relative WORKDIR is taken from where you stand, and so is CONFIG where there is such a file; else
 # CONFIG is taken from this repository, and so are relative paths in FLAGs (data_dir).
 set -euo pipefail

@@ -6,6 +6,7 @@
 #   launch/slurm.sh NODES GPUS_PER_NODE CONFIG WORKDIR [FLAG ...]
 #   SBATCH_PARTITION=a100 SBATCH_TIMELIMIT=24:00:00 launch/slurm.sh 4 8 configs/ffhq.py runs/ffhq
 #
+# Needs dbae_jax in the environment that is active, or in that of PYTHON=/path/to/bin/python.
 # A relative WORKDIR is taken from where you stand, and so is CONFIG where there is such a file; else
 # CONFIG is taken from this repository, and so are relative paths in FLAGs (data_dir).
 #

@@ -77,7 +77,7 @@ WRONG_CONFIGS = {
     ),
     "heads too wide for cuDNN": (
         {"model.attention": "cudnn", "model.dtype": "bfloat16", "model.unet.head_channels": 256},
-        "attention='cudnn' .* head_channels of at most 128, not 256",
+        "attention='cudnn' .*head_channels of at most 128, not 256",
     ),
     "too many levels": ({"model.unet.channel_mult": (1,) * 6}, "at most 5 levels"),
     "heads": ({"model.unet.head_channels": 24}, "head_channels=24 .* divisor of the 32 channels"),
