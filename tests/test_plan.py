@@ -175,10 +175,16 @@ PROGRAM = """
   ROOT %less = pred[]{:T(512)} compare(%i, %eight), direction=COMPARED
 }
 
+%same.1 (a.0: f32[3,200]) -> f32[3,200] {
+  %a.0 = f32[3,200]{1,0:T(8,128)} parameter(0)
+  ROOT %same.2 = f32[3,200]{1,0:T(8,128)} bitcast(%a.0)
+}
+
 %f (a.1: f32[3,200], b.1: bf16[5]) -> f32[3,200] {
   %a.1 = f32[3,200]{1,0:T(8,128)} parameter(0)
+  %handed = f32[3,200]{1,0:T(8,128)} fusion(%a.1), kind=kLoop, calls=%same.1
   %b.1 = bf16[5]{0} parameter(1)
-  ROOT %f.1 = f32[3,200]{0,1:T(8,128)} add(%a.1, %b.1)
+  ROOT %f.1 = f32[3,200]{0,1:T(8,128)} add(%handed, %b.1)
 }
 
 %g (n: f32[3,200]) -> f32[3,200] {
