@@ -83,10 +83,16 @@ def computable(config: Config, platform: str) -> Config:
     try:
         check_attention(config, platform)
     except ConfigError as problem:
-        log.warning("%s 'auto' takes its place.", problem)
-        model = dataclasses.replace(config.model, attention="auto")
-        return dataclasses.replace(config, model=model)
+        log.warning("%s Here 'auto' takes its place.", problem)
+        return portable(config)
     return config
+
+
+def portable(config: Config) -> Config:
+    """Returns a config whose networks have the same weights and can be traced on any machine."""
+    if config.model.attention != "cudnn":
+        return config
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, attention="auto"))
 
 
 def make_bridge(config: BridgeConfig) -> Bridge:

@@ -14,7 +14,7 @@ from dbae_jax.models.autoencoder import Networks
 
 def describe(config: Config) -> str:
     """Returns the resolved config, the table of parameters and the FLOPs an image, as text."""
-    networks = build.make_networks(config)
+    networks = build.make_networks(build.portable(config))
     build.make_bridge(config.bridge)
     params = jax.eval_shape(networks.init, jax.random.key(0))["params"]
     table = parameter_overview.get_parameter_overview(params, include_stats=False)

@@ -8,12 +8,19 @@ from typing import NamedTuple
 
 ENTRY = "ENTRY"
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
-BITS = {"pred": 8, "bf16": 16} | {f"{kind}{n}": n for kind in "fsu" for n in (8, 16, 32, 64)}
+BITS = {"pred": 8, "bf16": 16, "f8e4m3fn": 8, "f8e5m2": 8, "s4": 4, "u4": 4, "c64": 64}
+BITS |= {f"{kind}{n}": n for kind in "fsu" for n in (8, 16, 32, 64)}
+# Attributes that name the computations which an instruction runs once, by its kind.
+RUN_ONCE = {
+    "call": ("to_apply",),
+    "async-start": ("calls",),
+    "conditional": ("branch_computations", "true_computation", "false_computation"),
+}
 
 _HEADER = re.compile(r"^(ENTRY )?(%[\w.\-]+) \(.*\{$", re.MULTILINE)
 _INSTRUCTION = re.compile(r"\s+(?:ROOT )?(%\S+) = (\(.*?\)|\S+) ([\w-]+)\((.*)")
 _KNOWN_TURNS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
-_ATTRIBUTE = r"{}=(%[\w.\-]+)"
+_LIMIT = re.compile(r"(\d+)\)")
 
 log = logging.getLogger(__name__)
 
@@ -43,10 +50,10 @@ class Instruction(NamedTuple):
             end += 1
         return re.findall(r"%[\w.\-]+", self.rest[:end])
 
-    def attribute(self, name: str) -> str | None:
-        """Returns the computation that an attribute such as calls=%f names, if it is there."""
-        found = re.search(_ATTRIBUTE.format(name), self.rest)
-        return found[1] if found else None
+    def named(self, attribute: str) -> list[str]:
+        """Returns the computations that an attribute such as calls=%f or calls={%f, %g} names."""
+        found = re.search(rf"\b{attribute}=(%[\w.\-]+|\{{[^}}]*\}})", self.rest)
+        return re.findall(r"%[\w.\-]+", found[1]) if found else []
 
 
 Computations = dict[str, list[Instruction]]
@@ -68,17 +75,19 @@ def computations(text: str) -> Computations:
 
 
 def runs(program: Computations, name: str = ENTRY, times: int = 1) -> collections.Counter:
-    """Returns how often one run of a program runs its main computation and the bodies of loops.
+    """Returns how often one run of a program runs its main computation and those that it calls.
 
-    Fused and other called computations are parts of their callers' instructions.
+    Of a conditional all branches count. Fused computations, and those that reduce or sort by, are
+    parts of their callers' instructions.
     """
     counts = collections.Counter({name: times})
     for instruction in program[name]:
         if instruction.kind == "while":
-            body = instruction.attribute("body")
+            (body,) = instruction.named("body")
             counts += runs(program, body, times * _turns(instruction, program))
-        elif instruction.kind == "call":
-            counts += runs(program, instruction.attribute("to_apply"), times)
+        for attribute in RUN_ONCE.get(instruction.kind, ()):
+            for called in instruction.named(attribute):
+                counts += runs(program, called, times)
     return counts
 
 
@@ -87,11 +96,13 @@ def _turns(loop: Instruction, program: Computations) -> int:
     known = _KNOWN_TURNS.search(loop.rest)
     if known:
         return int(known[1])
-    condition = program[loop.attribute("condition")]
-    limits = {i.name: i.rest for i in condition if i.kind == "constant"}
+    condition = program[loop.named("condition")[0]]
     compared = condition[-1]
-    if compared.kind == "compare" and "direction=LT" in compared.rest and len(limits) == 1:
-        return int(re.match(r"\d+", *limits.values())[0])
+    if compared.kind == "compare" and "direction=LT" in compared.rest:
+        limit = next(i for i in condition if i.name == compared.operands[1])
+        found = _LIMIT.match(limit.rest)
+        if limit.kind == "constant" and limit.type[0] in "su" and found:
+            return int(found[1])
     log.warning("The program does not tell how often its loop %s turns: it counts once.", loop.name)
     return 1
 

@@ -16,8 +16,8 @@ from dbae_jax.hlo import BITS, Instruction
 ON_CHIP = "S(1)"  # the memory space of a layout that TPUs' compilers give to on-chip memory
 # Instructions that move nothing by themselves; what loops and calls run counts there.
 FREE = frozenset(
-    ("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "iota")
-) | {"while", "call"}
+    ("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "while")
+) | frozenset(hlo.RUN_ONCE)
 CUTS = ("slice", "dynamic-slice")
 WRITES = "dynamic-update-slice"
 Array = tuple[str, str, str]  # kind, dimensions, layout
@@ -51,6 +51,8 @@ def _of_instruction(instruction: Instruction, types: Types, program: hlo.Computa
         return _part(part, of=whole) + _part(part, of=part)
     if kind == "fusion":
         return _of_fusion(instruction, types, program)
+    if kind.endswith("-start") and instruction.type.startswith("("):  # (operands, results)
+        return sum(map(_main_memory, arrays))
     operands = [types[name] for name in instruction.operands if name in types]
     if kind in CUTS:
         return _main_memory(arrays[0]) + _part(arrays[0], of=_array(operands[0]))
@@ -61,11 +63,13 @@ def _of_instruction(instruction: Instruction, types: Types, program: hlo.Computa
 
 def _of_fusion(fusion: Instruction, types: Types, program: hlo.Computations) -> int:
     """Returns a fusion's bytes: of operands the parts that it cuts, of results those it writes."""
-    fused = program[fusion.attribute("calls")]
-    by_name = {i.name: i for i in fused}
+    fused = program[fusion.named("calls")[0]]
+    results, made = _ARRAY.findall(fusion.type), _made(fused)
+    made = made if len(made) == len(results) else [None] * len(results)  # as a sort's
     total = 0
-    for whole, made in zip(_ARRAY.findall(fusion.type), _made(fused), strict=True):
-        total += _part(_written(made, by_name, program) or whole, of=whole)
+    for whole, instruction in zip(results, made, strict=True):
+        parts = _updates(instruction, fused, program) if instruction else None
+        total += sum(_part(part, of=whole) for part in parts or [whole])
     for place, operand in enumerate(fusion.operands):
         whole = _array(types[operand])
         parts = [part or whole for part in _parts_read(fused, place, program)]
@@ -86,14 +90,20 @@ def _unwrapped(instruction: Instruction, by_name: dict[str, Instruction]) -> Ins
     return instruction
 
 
-def _written(made: Instruction, by_name: dict, program: hlo.Computations) -> Array | None:
-    """Returns the part of a fusion's result that is written, or None for all of it."""
-    if made.kind == WRITES:
-        return _array(by_name[made.operands[1]].type)
+def _updates(
+    made: Instruction, fused: list[Instruction], program: hlo.Computations
+) -> list[Array] | None:
+    """Returns the parts that are written into an array that was there; None: it is all written."""
+    by_name, parts = {i.name: i for i in fused}, []
+    while made.kind == WRITES:
+        parts.append(_array(by_name[made.operands[1]].type))
+        made = _unwrapped(by_name[made.operands[0]], by_name)
     if made.kind == "fusion":
-        inner = program[made.attribute("calls")]
-        return _written(_made(inner)[0], {i.name: i for i in inner}, program)
-    return None
+        inner = program[made.named("calls")[0]]
+        within = _updates(_made(inner)[0], inner, program)
+        return parts + within if within else None
+    was_there = made.kind == "parameter" or _FREE_CALL.search(made.rest)
+    return parts if parts and was_there else None
 
 
 def _parts_read(
@@ -101,24 +111,27 @@ def _parts_read(
 ) -> Iterator[Array | None]:
     """Yields the parts that a fused computation reads of an operand; None: all of it."""
     made = {i.name for i in _made(fused)}
-    names = {_parameter(fused, place)}
-    if names & made:
-        yield None
+    names, written = {_parameter(fused, place)}, set()  # of the operand, and where it is written
     for user in fused:
         at = {i for i, name in enumerate(user.operands) if name in names}
+        over = {i for i, name in enumerate(user.operands) if name in written}
         if user.kind == "fusion":
-            inner = program[user.attribute("calls")]
+            inner = program[user.named("calls")[0]]
             for i in at:
                 if _parameter(inner, i) == _made(inner)[0].name:  # handed on as it is
                     names.add(user.name)
                 else:
                     yield from _parts_read(inner, i, program)
-        elif at and user.kind == "bitcast":
-            names.add(user.name)
+        elif user.kind == "bitcast" and at | over:
+            (names if at else written).add(user.name)
         elif at == {0} and user.kind in CUTS:
             yield _array(user.type)
-        elif at and not (at == {0} and user.kind == WRITES and user.name in made):
-            yield None  # what is written in place is not read
+        elif at | over == {0} and user.kind == WRITES:
+            written.add(user.name)  # in place: not read
+        elif at | over and not (user is fused[-1] and user.kind == "tuple"):
+            yield None
+    if names & made:
+        yield None
 
 
 def _parameter(fused: list[Instruction], place: int) -> str:

@@ -14,7 +14,9 @@ from dbae_jax.errors import ConfigError
 
 # The least effort of XLA's backend finds the same fusions ten times faster; what it leaves out is
 # on-chip memory, so that everything is counted as read from main memory and written to it.
-QUICK = {"exec_time_optimization_effort": -1.0}
+# By the name that this jax has for it; later ones know levels, of which 9 is "O0".
+OLDER = jax.__version_info__ < (0, 11)
+QUICK = {"exec_time_optimization_effort": -1.0} if OLDER else {"optimization_level": 9}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,7 +111,8 @@ def measure(config: Config, name: str, *, quick: bool = True) -> Plan:
     Operations are XLA's for TPUs, which counts the body of a loop (over the parts of a batch, over
     an attention's heads) once, and those of the loops' other turns. On GPUs XLA does not see into
     the libraries that it calls, so they are the model's own, as `benchmark` has them. The memory
-    traffic is counted here, and takes loops as they are.
+    traffic is counted here, and takes loops as they are; on GPUs it is rough, for the room that
+    such libraries ask for counts as if they wrote all of it.
     """
     devices, chip = topology.devices(name)
     mesh = sharding.make_mesh(devices)

@@ -60,7 +60,6 @@ def make(name: str, config: Config) -> Program:
       ConfigError: if the devices cannot share the batch evenly, or lack the config's attention.
     """
     build.check_attention(config, jax.default_backend())
-    build.check_attention(config, jax.default_backend())
     return _train_step(config) if name == TRAIN_STEP else _function(name, config)
 
 

@@ -165,10 +165,11 @@ def load(
     if weights not in items:
         raise CheckpointError(f"weights={weights!r} is not allowed: it must be 'ema' or 'raw'.")
     check_exists(workdir)
+    device = min(sharding.device_set, key=lambda d: d.id) if sharding else jax.devices()[0]
 
     def read(at: int) -> Loaded:
         config = from_dict(upgrade(checkpoint.read_meta(workdir, at)["config"]))
-        networks = build.make_networks(config)
+        networks = build.make_networks(build.computable(config, device.platform))
         abstract = placed(jax.eval_shape(networks.init, jax.random.key(0)), sharding)
         variables = checkpoint.read_variables(workdir, at, items[weights], abstract)
         return Loaded(config, networks, variables, at)

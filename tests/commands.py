@@ -1,7 +1,9 @@
 """Commands as users give them, each in a process of its own that need not import all anew."""
 
 import atexit
+import contextlib
 import multiprocessing
+import multiprocessing.process
 import os
 import pathlib
 import runpy
@@ -13,7 +15,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 # Processes are copies of one that has imported what takes seconds, but has started nothing.
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["dbae_jax.edit", "dbae_jax.sample"])
-Process = multiprocessing.Process | subprocess.Popen
+Process = multiprocessing.process.BaseProcess | subprocess.Popen
 
 
 def start(
@@ -57,13 +59,12 @@ def code(process: Process) -> int | None:
 
 def wait(process: Process, seconds: float) -> int:
     """Returns the exit code of a process that has ended; kills one that does not."""
-    try:
-        waiting = process.wait if isinstance(process, subprocess.Popen) else process.join
+    waiting = process.wait if isinstance(process, subprocess.Popen) else process.join
+    with contextlib.suppress(subprocess.TimeoutExpired):
         waiting(seconds)
-    except subprocess.TimeoutExpired:
-        pass
     if code(process) is None:
         process.kill()
+        waiting()
         raise TimeoutError(f"{process} was killed after {seconds} seconds")
     return code(process)
 

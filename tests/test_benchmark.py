@@ -204,9 +204,9 @@ def test_what_cannot_be_measured_is_refused_first(changes, sentence, monkeypatch
         benchmark.benchmark(config, settings.pop("parts"), seconds=0, **settings)
 
 
-def _command(*given):
+def _command(*given, cold=False):
     one_device = {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
-    return commands.run("benchmark", "--config=configs/digits.py", *given, **one_device)
+    return commands.run("benchmark", "--config=configs/digits.py", *given, cold=cold, **one_device)
 
 
 def test_the_command_writes_figures_and_a_table(tmp_path):
@@ -228,6 +228,6 @@ def test_the_command_writes_figures_and_a_table(tmp_path):
     ],
 )
 def test_the_command_answers_in_one_sentence(given, sentence):
-    done = _command(*given)
+    done = _command(*given, cold=True)
     assert done.returncode == 2 and done.stderr.startswith(sentence)
     assert len(done.stderr.splitlines()) == 1

@@ -50,7 +50,8 @@ def test_missing_flags_and_files(tmp_path):
     ):
         done = commands.run("main", *flags)
         assert done.returncode == 2 and words in done.stderr and "Traceback" not in done.stderr
-    done = commands.run("convert", "--config=configs/digits.py", f"--workdir={tmp_path / 'run'}")
+    run = ("--config=configs/digits.py", f"--workdir={tmp_path / 'run'}")
+    done = commands.run("convert", *run, cold=True)
     assert done.returncode == 2 and "--checkpoint is missing" in done.stderr
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import dbae_jax
-from dbae_jax import accumulation, build, images, losses, programs, sharding, train
+from dbae_jax import accumulation, build, describe, images, losses, programs, sharding, train
 from dbae_jax.errors import ConfigError
 from dbae_jax.models.attention import LONG, attend
 from tests import tiny
@@ -98,7 +98,7 @@ def test_attention_is_that_of_jax_forward_and_backward(positions, dtype, devices
     traced = jax.jit(pulled, static_argnums=0).trace("auto", *spread)
     assert ("scan" in str(traced.jaxpr)) == (positions == LONG)
     for got, want in zip(traced.lower().compile()(*spread), pulled("xla", *arrays), strict=True):
-        assert got.dtype == dtype and len(got.sharding.device_set) == devices
+        assert got.dtype == dtype and got.sharding.is_fully_replicated == (devices == 1)
         np.testing.assert_allclose(
             np.asarray(got, np.float32), want, atol=error * np.abs(want).max()
         )
@@ -112,9 +112,12 @@ def test_attention_that_devices_lack_is_refused_and_another_computes_a_model(tmp
     with pytest.raises(ConfigError, match="kernel of NVIDIA's GPUs"):
         programs.make("denoise", config)
     assert not (tmp_path / "run").exists()
+    assert "config.model" not in caplog.text
+    tiny.write_workdir(config, tmp_path / "run")
     with caplog.at_level("WARNING", logger="dbae_jax"):
-        model = dbae_jax.DBAE(config, tiny.variables(tiny.config()))
-    assert "'auto' takes its place" in caplog.text
+        model = dbae_jax.DBAE.load(tmp_path / "run")
+    assert "Here 'auto' takes its place" in caplog.text
+    assert model.config == config and "Parameters" in describe.describe(config)
     assert np.isfinite(model.decode(model.encode(tiny.images(2)))).all()
 
 

@@ -187,6 +187,24 @@ PROGRAM = """
   ROOT %f.1 = f32[3,200]{0,1:T(8,128)} add(%handed, %b.1)
 }
 
+%fill (row.3: f32[1,256], i.4: s32[]) -> f32[9,256] {
+  %row.3 = f32[1,256]{1,0:T(1,128)} parameter(0)
+  %i.4 = s32[]{:T(128)} parameter(1)
+  %zero = f32[9,256]{1,0:T(8,128)} broadcast(%i.4), dimensions={}
+  ROOT %filled = f32[9,256]{1,0:T(8,128)} dynamic-update-slice(%zero, %row.3, %i.4, %i.4)
+}
+
+%sorted (k.1: f32[3,200], v.1: f32[3,200]) -> (f32[3,200], f32[3,200]) {
+  %k.1 = f32[3,200]{1,0:T(8,128)} parameter(0)
+  %v.1 = f32[3,200]{1,0:T(8,128)} parameter(1)
+  ROOT %s.1 = (f32[3,200]{1,0:T(8,128)}, f32[3,200]{1,0:T(8,128)}) sort(%k.1, %v.1), to_apply=%by
+}
+
+%away (e.1: f32[4]) -> f32[4] {
+  %e.1 = f32[4]{0:T(128)} parameter(0)
+  ROOT %e.2 = f32[4]{0:T(128)} negate(%e.1)
+}
+
 %g (n: f32[3,200]) -> f32[3,200] {
   %n = f32[3,200]{0,1:T(8,128)} parameter(0)
   ROOT %g.1 = f32[3,200]{0,1:T(8,128)} negate(%n)
@@ -223,6 +241,11 @@ ENTRY %main.2 (a: f32[3,200], b: bf16[5]) -> f32[4] {
   %cuts = (f32[9,256]{1,0:T(8,128)}, f32[1,256]{1,0:T(1,128)S(1)}) fusion(%m, %m, %i.3), calls=%cut
   %row.2 = f32[1,256]{1,0:T(1,128)} dynamic-slice(%m, %i.3, %i.3), dynamic_slice_sizes={1,256}
   %in.2 = f32[9,256]{1,0:T(8,128)} dynamic-update-slice(%m, %row.2, %i.3, %i.3)
+  %full = f32[9,256]{1,0:T(8,128)} fusion(%row.2, %i.3), kind=kLoop, calls=%fill
+  %pairs = (f32[3,200]{1,0:T(8,128)}, f32[3,200]{1,0:T(8,128)}) fusion(%a, %a), calls=%sorted
+  %e = f32[4]{0:T(128)S(1)} copy(%done)
+  %ran = ((f32[4]{0:T(128)}), f32[4]{0:T(128)}, s32[]) async-start(%e), calls=%away
+  %chosen = f32[4]{0:T(128)} conditional(%i.3, %e, %e), branch_computations={%away, %away}
   %t = (f32[4]{0:T(128)}) tuple(%done)
   %w = (f32[4]{0:T(128)}) while(%t), condition=%limit.1, body=%body.1, TURNS
   ROOT %r = f32[4]{0:T(128)} get-tuple-element(%w), index=0
@@ -245,7 +268,10 @@ def test_traffic_of_a_program_that_was_written_by_hand(known, compared, turns, c
     text = PROGRAM.replace("TURNS", known).replace("COMPARED", compared)
     with caplog.at_level("WARNING", logger="dbae_jax"):
         found = hlo_traffic.memory_bytes(hlo.computations(text))
+    whole = 4 * 16 * 256  # of [9, 256], where no array was there to write the row into
+    pairs, away = 4 * 4 * 8 * 256, 2 * 4 * 128
     once = a + b + far + 4 * 7 + part + (2 + 2 + 2) * row + index
+    once += whole + row + index + pairs + 3 * away
     assert found == once + turns * add
     assert ("loop %w turns: it counts once" in caplog.text) == (turns == 1)
 

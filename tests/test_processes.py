@@ -24,7 +24,7 @@ PATIENCE_SECONDS = 300
 # How far scores may be apart that only sums in another order tell apart; and those of probes and
 # judges, which learn from numbers that are that far apart.
 EXACT, LEARNED = {"rel": 1e-4, "abs": 0}, {"rel": 2e-3, "abs": 0.02}
-STEPS = 10  # of the run that others are compared with
+STEPS = 12  # of the run that others are compared with
 TINY = {
     "model.latent_dim": 8,
     "model.encoder.channel_mult": (1,),

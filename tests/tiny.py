@@ -66,7 +66,7 @@ def images(count: int) -> np.ndarray:
 @functools.cache
 def variables(c: Config, seed: int = 0) -> dict:
     """Returns drawn weights, with the zero-initialised layers filled as well."""
-    drawn = jax.jit(build.make_networks(c).init)(jax.random.key(seed))
+    drawn = jax.jit(build.make_networks(build.portable(c)).init)(jax.random.key(seed))
     leaves, tree = jax.tree.flatten(drawn)
     keys = jax.random.split(jax.random.key(seed + 1), len(leaves))
     filled = [

@@ -14,11 +14,10 @@ def attend(q: jax.Array, k: jax.Array, v: jax.Array, implementation: str) -> jax
       q: queries.
       k: keys.
       v: values.
-      implementation: "auto": plain products; softmax in float32, its [B, heads, N, N] maps kept
-        in the dtype of q (in float32 this is "xla" to rounding), head by head where there are
-        `LONG` positions or more. "xla" and "cudnn": those of `jax.nn.dot_product_attention`, of
-        which "xla" keeps its maps in float32 and "cudnn" writes none, but needs an NVIDIA GPU,
-        bfloat16 and d of 128 at most.
+      implementation: "auto": plain products; softmax in float32, its [B, heads, N, N] maps in the
+        dtype of q (in float32 this is "xla" to rounding), see `_attend`. "xla" and "cudnn": those
+        of `jax.nn.dot_product_attention`, of which "xla" keeps its maps in float32 and "cudnn"
+        writes none, but needs an NVIDIA GPU, bfloat16 and d of 128 at most.
     """
     if implementation == "auto":
         return _attend(q * jnp.asarray(q.shape[-1] ** -0.5, q.dtype), k, v)
@@ -28,11 +27,11 @@ def attend(q: jax.Array, k: jax.Array, v: jax.Array, implementation: str) -> jax
 
 @jax.custom_vjp
 def _attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
-    """Attention of scaled queries, head by head, with a backward pass that makes its maps again.
+    """Attention of scaled queries, with a backward pass that makes its [B, N, N] maps again.
 
-    A head's [B, N, N] maps are made and used up before the next head's, and none is kept for the
-    backward pass. jax's own would write and read all of them several times; a head's, of 16 images
-    a chip, stay in the on-chip memory of a TPU v5e.
+    jax's own would keep them, and write and read them several times. Of `LONG` positions or more a
+    head's maps are used up before the next head's are made: those of 16 images a chip then stay in
+    the on-chip memory of a TPU v5e.
     """
     return _forward(q, k, v)[0]
 
@@ -50,7 +49,10 @@ _attend.defvjp(_forward, _backward)
 
 
 def _by_head(function, *arrays):
-    """Applies a function of [B, N, ...] arrays to one head of [B, heads, N, ...] after another."""
+    """Applies a function of [B, N, ...] arrays to every head of [B, heads, N, ...].
+
+    Of `LONG` positions or more it goes from one head to the next.
+    """
     loop = jax.lax.map if arrays[0].shape[2] >= LONG else _at_once
     answers = loop(lambda head: function(*head), [a.swapaxes(0, 1) for a in arrays])
     return [a.swapaxes(0, 1) for a in answers]
