@@ -68,11 +68,9 @@ def check_attention(config: Config, platform: str) -> None:
     Raises:
       ConfigError: for cuDNN's where there is no GPU.
     """
-    if config.model.attention == "cudnn" and platform != "gpu":
-        raise ConfigError(
-            f"config.model.attention='cudnn' is a kernel of NVIDIA's GPUs, and the program is for "
-            f"a {platform}; use 'auto'."
-        )
+    problem = _missing_attention(config, platform)
+    if problem:
+        raise ConfigError(problem)
 
 
 def computable(config: Config, platform: str) -> Config:
@@ -80,12 +78,20 @@ def computable(config: Config, platform: str) -> Config:
 
     The model is the same; `check_attention` refuses where the choice is the user's.
     """
-    try:
-        check_attention(config, platform)
-    except ConfigError as problem:
+    problem = _missing_attention(config, platform)
+    if problem:
         log.warning("%s Here 'auto' takes its place.", problem)
         return portable(config)
     return config
+
+
+def _missing_attention(config: Config, platform: str) -> str | None:
+    if config.model.attention != "cudnn" or platform == "gpu":
+        return None
+    return (
+        "config.model.attention='cudnn' is a kernel of NVIDIA's GPUs, and the program is for a "
+        f"{platform}; use 'auto'."
+    )
 
 
 def portable(config: Config) -> Config:

@@ -165,7 +165,7 @@ def load(
     if weights not in items:
         raise CheckpointError(f"weights={weights!r} is not allowed: it must be 'ema' or 'raw'.")
     check_exists(workdir)
-    device = min(sharding.device_set, key=lambda d: d.id) if sharding else jax.devices()[0]
+    device = next(iter(sharding.device_set)) if sharding else jax.devices()[0]
 
     def read(at: int) -> Loaded:
         config = from_dict(upgrade(checkpoint.read_meta(workdir, at)["config"]))

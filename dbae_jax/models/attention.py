@@ -53,13 +53,12 @@ def _by_head(function, *arrays):
 
     Of `LONG` positions or more it goes from one head to the next.
     """
-    loop = jax.lax.map if arrays[0].shape[2] >= LONG else _at_once
-    answers = loop(lambda head: function(*head), [a.swapaxes(0, 1) for a in arrays])
+    heads = [a.swapaxes(0, 1) for a in arrays]
+    if arrays[0].shape[2] >= LONG:
+        answers = jax.lax.map(lambda head: function(*head), heads)
+    else:
+        answers = jax.vmap(function)(*heads)
     return [a.swapaxes(0, 1) for a in answers]
-
-
-def _at_once(function, arrays):
-    return jax.vmap(function)(arrays)
 
 
 def _forward_head(q, k, v):
