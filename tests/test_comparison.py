@@ -73,8 +73,7 @@ def _save(config, directory, shift=0.0):
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory):
     directory, trained = tmp_path_factory.mktemp("comparison"), []
-    few = {"train.num_steps": 1, "eval.information_points": 2}
-    config = tiny.config(**few)
+    config = tiny.config(**{"train.num_steps": 1, "eval.information_points": 2})
 
     def train(config, directory):
         trained.append((config.bridge.endpoint, config.seed, directory.name))

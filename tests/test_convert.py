@@ -14,8 +14,7 @@ from tests import golden, tiny
 @pytest.fixture(scope="module")
 def small():
     """A small model with the authors' pooling, its state dict, and the unused block."""
-    kind = {"model.encoder.pool": "mean", "model.stochastic": True}
-    c = tiny.config(**kind)
+    c = tiny.config(**{"model.encoder.pool": "mean", "model.stochastic": True})
     module = build.make_networks(c).module
     made = state_dict.to_state_dict(tiny.variables(c), module)
     made = {k: np.int64(41) if k.endswith("tracked") else v for k, v in made.items()}

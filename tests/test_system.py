@@ -18,10 +18,6 @@ from dbae_jax.errors import CheckpointError, ConfigError, NonFiniteError
 from tests import tiny
 
 
-def _config(**overrides):
-    return tiny.config(**overrides)
-
-
 def _params(directory, step=None, weights="raw"):
     return jax.device_get(workdir.load(directory, weights, step).variables)
 
@@ -38,7 +34,7 @@ def _assert_same(a, b):
 def finished(tmp_path_factory):
     """The workdir of a run of 6 steps; tests copy it before they touch it."""
     directory = tmp_path_factory.mktemp("runs") / "whole"
-    train.train(_config(**{"train.num_steps": 6}), directory)
+    train.train(tiny.config(**{"train.num_steps": 6}), directory)
     return directory
 
 
@@ -61,8 +57,8 @@ def test_a_run_leaves_what_it_should(finished):
 
 def test_an_interrupted_run_ends_as_the_uninterrupted_one(finished, tmp_path):
     directory = tmp_path / "run"
-    train.train(_config(**{"train.num_steps": 4}), directory)
-    train.train(_config(**{"train.num_steps": 6}), directory)
+    train.train(tiny.config(**{"train.num_steps": 4}), directory)
+    train.train(tiny.config(**{"train.num_steps": 6}), directory)
     for weights in ("raw", "ema"):
         _assert_same(_params(directory, 6, weights), _params(finished, 6, weights))
     assert _logged_steps(directory) == [1, 2, 3, 4, 5, 6]
@@ -75,7 +71,7 @@ def test_hooks_and_evaluation_write_what_they_should(tmp_path, caplog):
         "train.picture_every_steps": 2,
         "train.evaluate_every_steps": 2,
     }
-    config = _config(**overrides)
+    config = tiny.config(**overrides)
     with caplog.at_level("INFO", logger="dbae_jax"):
         train.train(config, tmp_path / "run")
     rows = summaries.read(tmp_path / "run")
@@ -99,12 +95,12 @@ def test_hooks_and_evaluation_write_what_they_should(tmp_path, caplog):
     for name in pictures:
         assert Image.open(tmp_path / "run" / f"{name}.png").size[0] > 100
     with pytest.raises(ConfigError, match=r"model\.latent_dim"):
-        evaluate.evaluate(_config(**{"model.latent_dim": 4}), tmp_path / "run")
+        evaluate.evaluate(tiny.config(**{"model.latent_dim": 4}), tmp_path / "run")
 
 
 def test_a_finished_run_has_nothing_to_do(run_copy):
     before = _params(run_copy)
-    state = train.train(_config(**{"train.num_steps": 6}), run_copy)
+    state = train.train(tiny.config(**{"train.num_steps": 6}), run_copy)
     assert int(state.step) == 6
     _assert_same(before, _params(run_copy))
 
@@ -116,7 +112,7 @@ def test_keep_last_and_keep_every(tmp_path):
         "checkpoint.keep_last": 2,
         "checkpoint.keep_every_steps": 3,
     }
-    train.train(_config(**overrides), tmp_path / "run")
+    train.train(tiny.config(**overrides), tmp_path / "run")
     assert checkpoint.steps(tmp_path / "run") == [3, 6, 7]
 
 
@@ -126,7 +122,7 @@ def test_a_torn_newest_checkpoint_is_skipped(run_copy, item, caplog):
     for path in [p for p in torn.rglob("*") if p.is_file()]:
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with caplog.at_level("WARNING", logger="dbae_jax"):
-        state = train.train(_config(**{"train.num_steps": 6}), run_copy)
+        state = train.train(tiny.config(**{"train.num_steps": 6}), run_copy)
     assert "step 6" in caplog.text and "unreadable" in caplog.text
     assert [path.name for path in (run_copy / "torn").iterdir()] == ["6-0"]
     assert int(state.step) == 6
@@ -151,14 +147,14 @@ def test_when_nothing_is_readable_it_says_so(run_copy):
     with pytest.raises(CheckpointError, match=r"No checkpoint under .* can be read"):
         dbae_jax.DBAE.load(run_copy)
     with pytest.raises(CheckpointError, match=r"No checkpoint under .* can be read"):
-        train.train(_config(**{"train.num_steps": 8}), run_copy)
+        train.train(tiny.config(**{"train.num_steps": 8}), run_copy)
 
 
 def test_configs_that_do_not_fit_are_refused_with_their_keys(run_copy):
     before = sorted(run_copy.rglob("*"))
     changed = {"model.latent_dim": 4, "bridge.schedule": "ve", "train.num_steps": 8}
     with pytest.raises(ConfigError) as caught:
-        train.train(_config(**changed), run_copy)
+        train.train(tiny.config(**changed), run_copy)
     assert "model.latent_dim (8 there, 4 now)" in str(caught.value)
     assert "bridge.schedule ('vp' there, 've' now)" in str(caught.value)
     assert "num_steps" not in str(caught.value)
@@ -167,7 +163,7 @@ def test_configs_that_do_not_fit_are_refused_with_their_keys(run_copy):
 
 def test_free_keys_may_change(run_copy):
     free = {"train.num_steps": 7, "optim.learning_rate": 1e-4, "model.dtype": "bfloat16"}
-    assert int(train.train(_config(**free), run_copy).step) == 7
+    assert int(train.train(tiny.config(**free), run_copy).step) == 7
 
 
 def test_other_device_counts_can_go_on(run_copy):
@@ -179,10 +175,10 @@ def test_other_device_counts_can_go_on(run_copy):
 
 def test_a_non_finite_loss_stops_the_run_and_keeps_the_last_checkpoint(tmp_path):
     directory = tmp_path / "run"
-    train.train(_config(**{"train.num_steps": 2}), directory)
+    train.train(tiny.config(**{"train.num_steps": 2}), directory)
     before = _params(directory, 2)
     with pytest.raises(NonFiniteError) as caught:
-        train.train(_config(**{"train.num_steps": 40, "optim.learning_rate": 1e30}), directory)
+        train.train(tiny.config(**{"train.num_steps": 40, "optim.learning_rate": 1e30}), directory)
     sentence = str(caught.value)
     assert "at step" in sentence and "the checkpoint of step" in sentence
     assert "learning_rate" in sentence and "grad_clip_norm" in sentence
@@ -199,5 +195,5 @@ def test_a_non_finite_loss_stops_the_run_and_keeps_the_last_checkpoint(tmp_path)
 def test_metrics_after_the_resumed_step_are_made_again(run_copy):
     path = run_copy / "metrics.jsonl"
     path.write_text(path.read_text() + '{"step": 9, "loss": 1}\n{"step": 10, "lo')
-    train.train(_config(**{"train.num_steps": 7}), run_copy)
+    train.train(tiny.config(**{"train.num_steps": 7}), run_copy)
     assert _logged_steps(run_copy) == [1, 2, 3, 4, 5, 6, 7]

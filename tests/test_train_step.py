@@ -11,8 +11,7 @@ from dbae_jax import build, compiled_step, images, losses, optim, sharding, trai
 from dbae_jax.train_step import make_diagnose, make_train_step
 from tests import tiny
 
-# Everything random at once.
-DROPOUT = {"model.unet.dropout": 0.1, "model.stochastic": True}
+DROPOUT = {"model.unet.dropout": 0.1, "model.stochastic": True}  # everything random at once
 
 
 def _start(config, devices=1):
