@@ -1,18 +1,11 @@
 """Config sections -> objects: the only factory, and the only place where choices are looked up."""
 
 import dataclasses
-import functools
 import logging
-from collections.abc import Callable
 
 import jax.numpy as jnp
-import optax
 
-from dbae_jax import optim
 from dbae_jax.config import Config
-from dbae_jax.data import prepared, sources
-from dbae_jax.data.shapes import ShapesSource
-from dbae_jax.data.sources import Source
 from dbae_jax.errors import ConfigError
 from dbae_jax.models.autoencoder import AutoEncoder, Networks
 from dbae_jax.models.decoder import Decoder
@@ -21,7 +14,7 @@ from dbae_jax.models.latent_net import LatentNet, LatentNetwork
 from dbae_jax.models.unet import UNet
 from dbae_jax.precond import Bridge, Moments
 from dbae_jax.schedules import VE, VP, Free
-from dbae_jax.sections import BridgeConfig, DataConfig, OptimConfig
+from dbae_jax.sections import BridgeConfig
 
 log = logging.getLogger(__name__)
 
@@ -131,82 +124,8 @@ def make_bridge(config: BridgeConfig) -> Bridge:
     return Bridge(Free(diffusion) if free else diffusion, None if plain else moments)
 
 
-def make_learning_rate(config: Config) -> optax.Schedule:
-    """Returns step -> learning rate."""
-    # A constant rate does not depend on the length of the run.
-    num_steps = 0 if config.optim.schedule == "constant" else config.train.num_steps
-    return _learning_rate(config.optim, num_steps)
-
-
-def make_optimizer(config: Config) -> optax.GradientTransformation:
-    """Returns the optax chain that the config names: for equal settings, the same object."""
-    return _optimizer(
-        config.optim.optimizer, make_learning_rate(config), config.optim.grad_clip_norm
-    )
-
-
-@functools.lru_cache
-def _learning_rate(config: OptimConfig, num_steps: int) -> optax.Schedule:
-    return optim.make_schedule(
-        config.learning_rate,
-        schedule=config.schedule,
-        warmup_steps=config.warmup_steps,
-        num_steps=num_steps,
-    )
-
-
-@functools.lru_cache
-def _optimizer(name: str, rate: optax.Schedule, clip: float) -> optax.GradientTransformation:
-    return optim.make_optimizer(name, rate, grad_clip_norm=clip)
-
-
 def make_latent_network(config: Config) -> LatentNetwork:
     """Returns the network of the latent prior as pure functions."""
     prior = config.prior
     module = LatentNet(config.model.latent_dim, prior.num_layers, prior.width)
     return LatentNetwork(module, config.model.matmul_precision)
-
-
-def make_prior_optimizer(config: Config) -> optax.GradientTransformation:
-    """Returns the optimizer of the latent prior, its learning rate constant."""
-    schedule = optax.constant_schedule(config.prior.learning_rate)
-    return optim.make_optimizer(config.prior.optimizer, schedule, grad_clip_norm=0.0)
-
-
-# Data sets that are made in memory (`sources.IN_MEMORY`): (split, image_size) -> source.
-MADE: dict[str, Callable[[str, int], Source]] = {
-    "digits": sources.digits,
-    "shapes": ShapesSource,
-    "shapes_correlated": functools.partial(ShapesSource, sampler="correlated"),
-}
-
-
-def make_source(config: DataConfig, split: str) -> Source:
-    """Returns the "train" or "test" split of the config's data set: what its keys say they are.
-
-    Raises:
-      ConfigError: for an unknown data set or split.
-      DataError: for one that is not prepared.
-    """
-    part = {"train": config.train_split, "test": config.test_split}[split]
-    make = MADE.get(config.name)
-    source = make(part, config.image_size) if make else _open(config, part)
-    channels = source[0]["image"].shape[-1]
-    if channels != config.channels:
-        raise ConfigError(
-            f"config.data.channels={config.channels} is not allowed: {config.name} has {channels}."
-        )
-    return source
-
-
-def _open(config: DataConfig, split: str) -> Source:
-    """Opens prepared data, or an LMDB file."""
-    return prepared.open_source(
-        config.name,
-        data_dir=config.data_dir,
-        lmdb=config.lmdb,
-        split=split,
-        crop=config.crop,
-        image_size=config.image_size,
-        channels=config.channels,
-    )

@@ -17,9 +17,10 @@ import jax
 import numpy as np
 from absl import flags
 
-from dbae_jax import build, command_line, files, processes, sharding, train
+from dbae_jax import command_line, files, processes, sharding, train
 from dbae_jax.api import DBAE
 from dbae_jax.config import Config, from_dict, to_dict
+from dbae_jax.data import registry
 from dbae_jax.data.sources import gather
 from dbae_jax.errors import ConfigError
 from dbae_jax.evaluators import endpoint_split, information, pictures
@@ -112,7 +113,7 @@ def _of_seed(
 ) -> dict[str, Any]:
     """Returns the figures of one seed's models, measured or as measured before."""
     path = directory / f"figures-{seed}.json"
-    source = build.make_source(config.data, "test")
+    source = registry.make_source(config.data, "test")
     models = _models(directory, seed)
     identity = {
         "seed": seed,
@@ -278,7 +279,7 @@ def _show(spread: list[float], digits: int) -> str:
 
 def _paint(config: Config, directory: pathlib.Path, seed: int, settings: Settings) -> None:
     """Writes figure 1: images, DBAE's reconstructions, DiffAE's by several x_T, their spread."""
-    source = build.make_source(config.data, "test")
+    source = registry.make_source(config.data, "test")
     images = gather(source, min(SHOWN, settings.num_images or SHOWN))[0]
     dbae, diffae = _models(directory, seed).values()
     steps = max(settings.evaluations)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from dbae_jax import build, sharding, train_state
+from dbae_jax import build, optim, sharding, train_state
 from dbae_jax.config import Config
 from dbae_jax.train_step import Batch, StepFn, make_train_step
 
@@ -39,7 +39,7 @@ def make_jitted_step(config: Config, mesh: jax.sharding.Mesh) -> StepFn:
         mesh,
         build.make_networks(config),
         build.make_bridge(config.bridge),
-        build.make_optimizer(config),
+        optim.make_optimizer(config),
         ema_decay=config.optim.ema_decay,
         accumulation_steps=config.train.accumulation_steps,
         tc_weight=config.train.tc_weight,
@@ -53,7 +53,7 @@ def _jitted_step(mesh: jax.sharding.Mesh, *args, **kwargs) -> StepFn:
 
 def make_init(config: Config) -> Callable[[jax.Array], train_state.TrainState]:
     """Returns key -> a new state; for configs whose steps are the same, the same function."""
-    return _init(build.make_networks(config), build.make_optimizer(config))
+    return _init(build.make_networks(config), optim.make_optimizer(config))
 
 
 @functools.lru_cache(maxsize=KEPT)

@@ -17,9 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from dbae_jax import build, editing, evaluate, files, picture_input, sharding, workdir
+from dbae_jax import editing, evaluate, files, picture_input, sharding, workdir
 from dbae_jax.api import DBAE
 from dbae_jax.config import Config, to_dict
+from dbae_jax.data import registry
 from dbae_jax.errors import ConfigError
 from dbae_jax.evaluators import directions
 from dbae_jax.evaluators.context import Context
@@ -185,7 +186,7 @@ def _names(text: str) -> list[str]:
 
 
 def _splits(config: Config) -> dict[str, Any]:
-    return {split: build.make_source(config.data, split) for split in ("train", "test")}
+    return {split: registry.make_source(config.data, split) for split in ("train", "test")}
 
 
 def _load(config: Config, directory: pathlib.Path) -> tuple[workdir.Loaded, Any]:

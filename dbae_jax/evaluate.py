@@ -15,9 +15,10 @@ from typing import Any
 
 import jax
 
-from dbae_jax import build, digest, files, prior, processes, results, sharding, summaries, workdir
+from dbae_jax import digest, files, prior, processes, results, sharding, summaries, workdir
 from dbae_jax.api import DBAE
 from dbae_jax.config import Config, to_dict
+from dbae_jax.data import registry
 from dbae_jax.errors import ConfigError, TooFewError
 from dbae_jax.evaluators import (
     disentanglement_suite,
@@ -133,10 +134,10 @@ def make_context(
         step=loaded.step,
         load_prior=functools.partial(prior.load, directory, weights, mesh=mesh),
     )
-    splits = {split: build.make_source(config.data, split) for split in ("train", "test")}
+    splits = {split: registry.make_source(config.data, split) for split in ("train", "test")}
     if config.eval.validation_split:
         named = dataclasses.replace(config.data, test_split=config.eval.validation_split)
-        splits["validation"] = build.make_source(named, "test")
+        splits["validation"] = registry.make_source(named, "test")
     return Context(model, config, splits, cache=directory / CACHE)
 
 

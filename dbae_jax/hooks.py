@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol, Self
 import jax
 import numpy as np
 
-from dbae_jax import build, checkpoint, images, rngs, sharding, summaries, workdir
+from dbae_jax import build, checkpoint, images, optim, rngs, sharding, summaries, workdir
 from dbae_jax.api import DBAE
 from dbae_jax.config import Config
 from dbae_jax.data.sources import Source, gather
@@ -161,7 +161,7 @@ def make_hooks(
         meter,
         clock,
         scalars,
-        rate_schedule=build.make_learning_rate(config),
+        rate_schedule=optim.make_learning_rate(config),
         batch_size=config.train.batch_size,
         num_steps=config.train.num_steps,
     )

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dbae_jax import build, compiled_step, rngs, samplers, sharding, train, train_state
+from dbae_jax import build, compiled_step, optim, rngs, samplers, sharding, train, train_state
 from dbae_jax.config import Config
 from dbae_jax.flops import count_flops
 from dbae_jax.images import to_float
@@ -86,7 +86,7 @@ def count(name: str, config: Config) -> float:
         z = jax.ShapeDtypeStruct((batch_size, config.model.latent_dim), jnp.float32)
         variables = jax.eval_shape(networks.init, key)
         return count_flops(FUNCTIONS[name](config, networks), variables, images, z)
-    bridge, optimizer = build.make_bridge(config.bridge), build.make_optimizer(config)
+    bridge, optimizer = build.make_bridge(config.bridge), optim.make_optimizer(config)
     step = make_train_step(networks, bridge, optimizer, ema_decay=config.optim.ema_decay)
     state = jax.eval_shape(lambda key: train_state.create(networks, optimizer, key), key)
     return count_flops(step, state, {"image": images}, key)

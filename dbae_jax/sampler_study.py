@@ -15,9 +15,10 @@ import jax
 import numpy as np
 from absl import flags
 
-from dbae_jax import build, command_line, files, time_grids, workdir
+from dbae_jax import command_line, files, time_grids, workdir
 from dbae_jax.api import DBAE
 from dbae_jax.config import to_dict
+from dbae_jax.data import registry
 from dbae_jax.data.sources import gather
 from dbae_jax.errors import ConfigError
 from dbae_jax.evaluators import pictures
@@ -97,7 +98,7 @@ def study(workdirs: list[pathlib.Path], num_images: int = 0) -> list[dict[str, A
     model.
     """
     first = DBAE.load(workdirs[0])
-    images, _ = gather(build.make_source(first.config.data, "test"), num_images or None)
+    images, _ = gather(registry.make_source(first.config.data, "test"), num_images or None)
     rows: list[list[dict[str, Any]]] = [[] for _ in plans()]
     seed = {"seed": first.config.seed}  # alone may differ
     for directory in workdirs:

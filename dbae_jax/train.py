@@ -9,18 +9,9 @@ from typing import NamedTuple
 
 import jax
 
-from dbae_jax import (
-    build,
-    checkpoint,
-    compiled_step,
-    hooks,
-    rngs,
-    sharding,
-    summaries,
-    workdir,
-)
+from dbae_jax import checkpoint, compiled_step, hooks, rngs, sharding, summaries, workdir
 from dbae_jax.config import Config
-from dbae_jax.data import pipeline
+from dbae_jax.data import pipeline, registry
 from dbae_jax.data.pipeline import Batches
 from dbae_jax.data.sources import Source
 from dbae_jax.errors import NonFiniteError, PreemptedError
@@ -64,8 +55,8 @@ def train(config: Config, directory: pathlib.Path) -> TrainState:
       PreemptedError: after a SIGTERM, once the state is saved (see `processes.start`).
     """
     workdir.check_usable(directory)
-    source = build.make_source(config.data, "train")
-    held_out = build.make_source(config.data, "test")
+    source = registry.make_source(config.data, "train")
+    held_out = registry.make_source(config.data, "test")
     run = set_up(config, directory)
     start = int(run.state.step)
     if start >= config.train.num_steps:

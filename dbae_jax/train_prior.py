@@ -28,6 +28,7 @@ from dbae_jax import (
     files,
     fingerprint,
     hooks,
+    optim,
     prior,
     prior_codes,
     rngs,
@@ -40,6 +41,7 @@ from dbae_jax import codes as codes_lib
 from dbae_jax.api import DBAE
 from dbae_jax.codes import Codes
 from dbae_jax.config import Config, to_dict
+from dbae_jax.data import registry
 from dbae_jax.latent_diffusion import Bound, LatentDiffusion
 from dbae_jax.models.latent_net import LatentNetwork
 from dbae_jax.train_state import TrainState
@@ -109,7 +111,7 @@ def _codes(
         "fingerprint": fingerprint.of(loaded.variables),
     }
     data = config.data
-    sources = {split: build.make_source(data, split) for split in ("train", "test")}
+    sources = {split: registry.make_source(data, split) for split in ("train", "test")}
     counts = {split: len(source) for split, source in sources.items()}
     counts["test"] = min(config.eval.num_images or counts["test"], counts["test"])
     identity = autoencoder | {
@@ -140,7 +142,7 @@ def set_up(
     mesh: jax.sharding.Mesh,
 ) -> train.Run:
     """Builds the step and finds or draws the state."""
-    network, optimizer = build.make_latent_network(config), build.make_prior_optimizer(config)
+    network, optimizer = build.make_latent_network(config), optim.make_prior_optimizer(config)
     stats = codes.statistics()
     step = make_step(
         network,

@@ -155,6 +155,6 @@ def build(kind, source, data_dir, options=None, expected=None, **kwargs):
 
 
 def read(name, data_dir, split="train", **kwargs):
-    """Opens a split as `build.make_source` does."""
+    """Opens a split as `registry.make_source` does."""
     view = {"lmdb": "", "crop": "center", "image_size": 16, "channels": 3} | kwargs
     return prepared.open_source(name, data_dir=str(data_dir), split=split, **view)

@@ -7,6 +7,7 @@ import pytest
 
 from dbae_jax import build, codes, sharding, train_prior, workdir
 from dbae_jax.codes import Codes
+from dbae_jax.data import registry
 from dbae_jax.data.sources import ArraySource
 from tests import stubs, tiny
 
@@ -63,7 +64,7 @@ def test_codes_of_a_prior_and_of_suites_are_made_together(
     prior_codes, encoded, tmp_path, monkeypatch
 ):
     """Where another process lacks the file, this one encodes with it."""
-    splits = {name: build.make_source(tiny.config().data, name) for name in ("train", "test")}
+    splits = {name: registry.make_source(tiny.config().data, name) for name in ("train", "test")}
 
     def both():
         encoded.clear()
@@ -88,13 +89,13 @@ class Stored(ArraySource):
 def test_images_prepared_anew_have_codes_and_results_of_their_own(
     prior_codes, encoded, monkeypatch
 ):
-    config, make, settings = tiny.config(), build.make_source, []
-    monkeypatch.setattr(build, "make_source", lambda *a: Stored(make(*a).images))
+    config, make, settings = tiny.config(), registry.make_source, []
+    monkeypatch.setattr(registry, "make_source", lambda *a: Stored(make(*a).images))
     for size, expected in ((256, 2), (256, 0), (512, 2)):
         monkeypatch.setattr(Stored, "size", size)
         encoded.clear()
         assert len(prior_codes()["test"].mean) == 16 and len(encoded) == expected
-        splits = {name: build.make_source(config.data, name) for name in ("train", "test")}
+        splits = {name: registry.make_source(config.data, name) for name in ("train", "test")}
         settings.append(stubs.context(splits).settings())
     assert settings[0] == settings[1] != settings[2]
     assert settings[2]["sources"] == {"train": "ffhq/512(1437)", "test": "ffhq/512(360)"}

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from configs import diffae_digits, digits
-from dbae_jax import build, checkpoint, comparison, train_state, workdir
+from dbae_jax import checkpoint, comparison, optim, train_state, workdir
 from dbae_jax.config import from_config_dict
 from dbae_jax.data.sources import ArraySource
 from dbae_jax.errors import ConfigError
@@ -63,7 +63,7 @@ def test_the_derived_config_is_the_file_s():
 def _save(config, directory, shift=0.0):
     """In place of training, which test_system and test_diffae try: weights as they are drawn."""
     if not checkpoint.steps(directory):
-        drawn, optimizer = tiny.variables(config), build.make_optimizer(config)
+        drawn, optimizer = tiny.variables(config), optim.make_optimizer(config)
         variables = jax.tree.map(lambda leaf: leaf + shift, drawn)
         state = train_state.from_variables(variables, optimizer)
         with checkpoint.Writer(directory, keep_last=1, keep_every_steps=0) as writer:

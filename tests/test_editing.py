@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dbae_jax import DBAE, build, editing, picture_input
+from dbae_jax import DBAE, editing, picture_input
 from dbae_jax.api_edits import Edits
-from dbae_jax.data import transforms
+from dbae_jax.data import registry, transforms
 from dbae_jax.errors import DataError
 from dbae_jax.evaluators import directions
 from dbae_jax.evaluators import editing as suite
@@ -193,7 +193,7 @@ def test_wrong_edits_are_refused(model):
 
 @pytest.fixture(scope="module")
 def splits():
-    return {split: build.make_source(tiny.config().data, split) for split in ("train", "test")}
+    return {split: registry.make_source(tiny.config().data, split) for split in ("train", "test")}
 
 
 def test_pictures_are_read_by_item_and_by_file(splits, tmp_path):

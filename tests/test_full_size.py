@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import pytest
 
 from configs import bedroom, celeba, celebahq, ffhq, horse
-from dbae_jax import build, train_state
+from dbae_jax import build, optim, train_state
 from dbae_jax.config import from_config_dict
 from dbae_jax.train_step import make_train_step
 
@@ -26,7 +26,7 @@ def _compiled(config):
 @pytest.mark.parametrize("module", [celeba, ffhq], ids=["celeba", "ffhq"])
 def test_a_training_step_keeps_shapes_and_types(module):
     config = _config(module)
-    networks, optimizer = build.make_networks(config), build.make_optimizer(config)
+    networks, optimizer = build.make_networks(config), optim.make_optimizer(config)
     state = jax.eval_shape(
         lambda key: train_state.create(networks, optimizer, key), jax.random.key(0)
     )

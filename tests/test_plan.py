@@ -14,6 +14,7 @@ from dbae_jax import (
     compiled_step,
     hlo,
     hlo_traffic,
+    optim,
     plan,
     programs,
     sharding,
@@ -41,7 +42,7 @@ def made(tmp_path_factory):
 
 def _shapes(config):
     """The state's arrays, as shapes."""
-    networks, optimizer = build.make_networks(config), build.make_optimizer(config)
+    networks, optimizer = build.make_networks(config), optim.make_optimizer(config)
     return jax.eval_shape(
         lambda key: train_state.create(networks, optimizer, key), jax.random.key(0)
     )
@@ -316,7 +317,7 @@ def test_the_step_is_the_one_that_trains():
     compiled = step.lower(*arguments).compile()
     everywhere = sharding.replicated(mesh)
     key = jax.device_put(jax.random.key(0), everywhere)
-    networks, optimizer = build.make_networks(config), build.make_optimizer(config)
+    networks, optimizer = build.make_networks(config), optim.make_optimizer(config)
     state = jax.jit(
         lambda key: train_state.create(networks, optimizer, key), out_shardings=everywhere
     )(key)

@@ -4,8 +4,7 @@ import dataclasses
 
 import pytest
 
-from dbae_jax import build
-from dbae_jax.data import prepare, sources
+from dbae_jax.data import prepare, registry, sources
 from dbae_jax.data.builders import shards
 from dbae_jax.data.builders.ffhq import Ffhq
 from dbae_jax.data.builders.listing import Options
@@ -104,7 +103,7 @@ def test_counts_are_compared_by_split(tmp_path):
 
 
 def test_names_that_training_reads_as_something_else_are_refused():
-    assert set(sources.IN_MEMORY) == set(build.MADE)
+    assert set(sources.IN_MEMORY) == set(registry.MADE)
     for name in (*sources.IN_MEMORY, *prepare.BUILDERS, "celeb_a"):
         with pytest.raises(
             ConfigError, match=rf"--name={name} must be .* none of the other data sets"

@@ -10,9 +10,10 @@ import pytest
 
 from dbae_jax import compiled_step, losses, sharding, train_state
 from dbae_jax.accumulation import accumulated_gradient
-from dbae_jax.build import make_bridge, make_networks, make_optimizer
+from dbae_jax.build import make_bridge, make_networks
 from dbae_jax.errors import ConfigError
 from dbae_jax.images import to_float
+from dbae_jax.optim import make_optimizer
 from dbae_jax.total_correlation import total_correlation
 from tests import tiny
 

@@ -23,6 +23,7 @@ from dbae_jax import (
 )
 from dbae_jax import codes as codes_lib
 from dbae_jax.codes import Codes
+from dbae_jax.data import registry
 from dbae_jax.errors import CheckpointError, ConfigError, DataError, NonFiniteError, PreemptedError
 from tests import tiny
 
@@ -81,7 +82,7 @@ def test_codes_are_the_models_and_normalised_to_mean_0_std_1(case):
         mean = file["train_mean"]
         assert ("train_sigma" in file) == bool(overrides)
         assert len(file["test_mean"]) == 16
-    source = build.make_source(_config(overrides).data, "train")
+    source = registry.make_source(_config(overrides).data, "train")
     assert len(mean) == len(source)
     np.testing.assert_allclose(mean[:5], model.encode(source.images[:5]), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(mean[-5:], model.encode(source.images[-5:]), rtol=1e-4, atol=1e-5)

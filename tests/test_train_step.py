@@ -188,7 +188,7 @@ def test_learning_rate_schedules():
 
 def test_clipping_bounds_the_gradient_and_is_off_by_default():
     def first_moment(clip):
-        optimizer = optim.make_optimizer("adam", lambda _: 1.0, grad_clip_norm=clip)
+        optimizer = optim.make_chain("adam", lambda _: 1.0, grad_clip_norm=clip)
         params = {"w": jnp.zeros(4)}
         _, state = optimizer.update({"w": jnp.full(4, 50.0)}, optimizer.init(params), params)
         return np.linalg.norm(state[1][0].mu["w"]) / 0.1
@@ -202,7 +202,7 @@ def test_the_precision_of_products_is_that_of_the_config_backward_too(parts):
     """Backward passes of our own are traced when the forward pass's settings are gone."""
     config = tiny.config(**tiny.TWO_LEVELS, **{"model.matmul_precision": "highest"})
     networks, bridge = build.make_networks(config), build.make_bridge(config.bridge)
-    optimizer = build.make_optimizer(config)
+    optimizer = optim.make_optimizer(config)
     step = make_train_step(networks, bridge, optimizer, ema_decay=0.9, accumulation_steps=parts)
     state = jax.eval_shape(
         lambda key: train_state.create(networks, optimizer, key), jax.random.key(0)

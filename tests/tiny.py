@@ -7,8 +7,9 @@ import jax
 import numpy as np
 
 from configs import digits
-from dbae_jax import build, checkpoint, train_state, workdir
+from dbae_jax import build, checkpoint, optim, train_state, workdir
 from dbae_jax.config import Config, from_config_dict
+from dbae_jax.data import registry
 
 # Twice the work for XLA: for what depends on the towers' levels or on attention.
 TWO_LEVELS = {
@@ -60,7 +61,7 @@ def config(**overrides) -> Config:
 
 def images(count: int) -> np.ndarray:
     """Returns the first digits, uint8 [count, 16, 16, 1]."""
-    return build.make_source(config().data, "test").images[:count]
+    return registry.make_source(config().data, "test").images[:count]
 
 
 @functools.cache
@@ -78,7 +79,7 @@ def variables(c: Config, seed: int = 0) -> dict:
 
 def write_workdir(c: Config, directory: pathlib.Path, *, step: int = 1, seed: int = 0) -> None:
     """Writes what a training run leaves after `step`, with drawn weights, without training."""
-    state = train_state.from_variables(variables(c, seed), build.make_optimizer(c))
+    state = train_state.from_variables(variables(c, seed), optim.make_optimizer(c))
     with checkpoint.Writer(directory, keep_last=9, keep_every_steps=0) as writer:
         writer.save(state, step, workdir.meta(c))
     workdir.write_config(directory, c)

@@ -12,9 +12,9 @@ from typing import Any
 
 from absl import flags
 
-from dbae_jax import build, command_line, files
+from dbae_jax import command_line, files
 from dbae_jax.config import Config
-from dbae_jax.data import pipeline
+from dbae_jax.data import pipeline, registry
 from dbae_jax.errors import ConfigError
 
 flags.adopt_module_key_flags(command_line)  # --help shows them
@@ -33,7 +33,7 @@ def measure(config: Config, seconds: float) -> dict[str, Any]:
     before, started = _peak_mib(resource.RUSAGE_SELF), time.perf_counter()
     data, images = config.data, 0
     with pipeline.train_batches(
-        build.make_source(data, "train"),
+        registry.make_source(data, "train"),
         batch_size=config.train.batch_size,
         seed=config.seed,
         flip=data.flip,
