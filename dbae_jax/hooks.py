@@ -1,38 +1,18 @@
 """What happens beside the steps of training: log, checkpoint, diagnose, evaluate, pictures."""
 
 import contextlib
-import functools
 import logging
 import pathlib
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import NamedTuple, Protocol, Self
+from typing import NamedTuple, Self
 
 import jax
-import numpy as np
 
-from dbae_jax import build, checkpoint, images, optim, rngs, sharding, summaries, workdir
-from dbae_jax.api import DBAE
-from dbae_jax.config import Config
-from dbae_jax.data.sources import Source, gather
-from dbae_jax.evaluators import reconstruction
+from dbae_jax import summaries
 from dbae_jax.train_state import TrainState
-from dbae_jax.train_step import make_diagnose
 
 log = logging.getLogger(__name__)
-
-# A shuffled code that raises the loss by less than this share of it is not used.
-MIN_CODE_SHARE = 0.02
-
-
-class Run(Protocol):
-    """Of a run (`train.Run`) what hooks need; its state is that of the start."""
-
-    @property
-    def state(self) -> TrainState: ...
-
-    @property
-    def mesh(self) -> jax.sharding.Mesh: ...
 
 
 class Hook(NamedTuple):
@@ -141,47 +121,6 @@ class Meter:
         return taken
 
 
-def make_hooks(
-    config: Config,
-    directory: pathlib.Path,
-    run: Run,
-    held_out: Source,
-    checkpoints: checkpoint.Writer,
-    scalars: summaries.Writer,
-) -> Hooks:
-    """Builds the hooks that a config asks for; see `configs/base.py` for their intervals."""
-    meter, clock = Meter(), Clock.going_on(directory)
-    meta = workdir.meta(config)
-    model = DBAE(config, run.state.ema, mesh=run.mesh)
-
-    def save(step: int, state: TrainState) -> None:
-        checkpoints.save(state, step, meta)
-
-    logger = make_logger(
-        meter,
-        clock,
-        scalars,
-        rate_schedule=optim.make_learning_rate(config),
-        batch_size=config.train.batch_size,
-        num_steps=config.train.num_steps,
-    )
-    hooks = [
-        Hook(config.train.log_every_steps, logger),
-        Hook(config.train.diagnose_every_steps, _diagnoser(config, run, held_out, scalars)),
-        Hook(config.train.evaluate_every_steps, _evaluator(config, model, held_out, scalars)),
-        Hook(config.train.picture_every_steps, _painter(config, model, held_out, directory)),
-        Hook(config.checkpoint.every_steps, save),
-    ]
-    return Hooks(
-        hooks,
-        config.train.num_steps,
-        meter=meter,
-        clock=clock,
-        save=save,
-        preempted=checkpoints.preempted,
-    )
-
-
 def make_logger(
     meter: Meter,
     clock: Clock,
@@ -213,61 +152,6 @@ def make_logger(
         )
 
     return action
-
-
-def _diagnoser(config: Config, run, held_out: Source, scalars: summaries.Writer):
-    """Is the code used? On one fixed batch of test images, at fixed times and noises."""
-    networks, bridge = build.make_networks(config), build.make_bridge(config.bridge)
-    everywhere = sharding.replicated(run.mesh)
-    diagnose = jax.jit(make_diagnose(networks, bridge), out_shardings=everywhere)
-    size = config.train.batch_size
-    taken = functools.cache(lambda: gather(held_out, size)[0])  # a run that shows none reads none
-    key = sharding.replicate(rngs.stream(jax.random.key(config.seed), "diagnose"), everywhere)
-
-    def action(step: int, state: TrainState) -> None:
-        batch = np.resize(taken(), (size, *taken().shape[1:]))
-        placed = sharding.to_global(run.mesh, {"image": _own_part(batch)})
-        values = {k: float(v) for k, v in jax.device_get(diagnose(state, placed, key)).items()}
-        scalars.write(step, values)
-        log.info(
-            "step %d  latent variance %.3g  loss on test images %.4f, with shuffled codes %+.4f",
-            *(step, values["z_variance"], values["eval_loss"], values["code_gap"]),
-        )
-        if values["code_gap"] < MIN_CODE_SHARE * values["eval_loss"]:
-            log.warning(
-                "step %d: the code is hardly used: giving images each other's codes changes the "
-                "loss by %+.2f%% only. If this lasts, train longer, raise "
-                "config.optim.learning_rate, or use --config.model.encoder.pool=flatten.",
-                *(step, 100 * values["code_gap"] / values["eval_loss"]),
-            )
-
-    return action
-
-
-def _evaluator(config: Config, model: DBAE, held_out: Source, scalars: summaries.Writer):
-    taken = functools.cache(lambda: gather(held_out, config.eval.num_images or None)[0])
-
-    def action(step: int, state: TrainState) -> None:
-        error = reconstruction.mse(model.with_variables(state.ema), taken(), config.sample)
-        scalars.write(step, {"test_mse": error})
-        log.info("step %d  reconstruction MSE of test images %.5f (pixels in [0, 1])", step, error)
-
-    return action
-
-
-def _painter(config: Config, model: DBAE, held_out: Source, directory: pathlib.Path):
-    shown = functools.cache(lambda: gather(held_out, config.eval.num_pictures)[0])
-
-    def action(step: int, state: TrainState) -> None:
-        rows = reconstruction.picture_rows(model.with_variables(state.ema), shown(), config.sample)
-        images.save_grid(directory / "pictures" / f"reconstructions_{step:08d}.png", rows)
-
-    return action
-
-
-def _own_part(batch: np.ndarray) -> np.ndarray:
-    size = len(batch) // jax.process_count()
-    return batch[jax.process_index() * size :][:size]
 
 
 def _duration(seconds: float) -> str:

@@ -2,38 +2,41 @@
 
 import functools
 import logging
-import math
 import pathlib
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
 
 import jax
+import numpy as np
 
-from dbae_jax import checkpoint, compiled_step, hooks, rngs, sharding, summaries, workdir
+from dbae_jax import (
+    build,
+    checkpoint,
+    compiled_step,
+    images,
+    optim,
+    rngs,
+    sharding,
+    summaries,
+    workdir,
+)
+from dbae_jax.api import DBAE
 from dbae_jax.config import Config
 from dbae_jax.data import pipeline, registry
 from dbae_jax.data.pipeline import Batches
-from dbae_jax.data.sources import Source
-from dbae_jax.errors import NonFiniteError, PreemptedError
+from dbae_jax.data.sources import Source, gather
+from dbae_jax.evaluators import reconstruction
+from dbae_jax.hooks import Clock, Hook, Hooks, Meter, make_logger
+from dbae_jax.loop import Run, run_loop, start_run
 from dbae_jax.train_state import TrainState
-from dbae_jax.train_step import StepFn
+from dbae_jax.train_step import make_diagnose
 
 log = logging.getLogger(__name__)
 
+# A shuffled code that raises the loss by less than this share of it is not used.
+MIN_CODE_SHARE = 0.02
 REMEDY = (
     "Try a smaller config.optim.learning_rate, config.optim.grad_clip_norm=1.0, a longer "
     "config.optim.warmup_steps, or config.model.dtype=float32."
 )
-
-
-class Run(NamedTuple):
-    """A run that is ready to go on: everything the loop needs."""
-
-    train_step: StepFn  # jitted; donates its state
-    state: TrainState
-    key: jax.Array  # root of all draws in training
-    mesh: jax.sharding.Mesh
-    remedy: str  # what to try when the loss is not finite
 
 
 def train(config: Config, directory: pathlib.Path) -> TrainState:
@@ -68,7 +71,7 @@ def train(config: Config, directory: pathlib.Path) -> TrainState:
         summaries.Writer(directory, start_step=start) as scalars,
         _batches(config, source, run.mesh, start) as batches,
     ):
-        actions = hooks.make_hooks(config, directory, run, held_out, checkpoints, scalars)
+        actions = make_hooks(config, directory, run, held_out, checkpoints, scalars)
         return run_loop(run, batches, actions, stop=config.train.num_steps, directory=directory)
 
 
@@ -93,94 +96,6 @@ def set_up(config: Config, directory: pathlib.Path) -> Run:
     )
 
 
-def start_run(
-    init: Callable[[jax.Array], TrainState],
-    train_step: StepFn,
-    directory: pathlib.Path,
-    *,
-    resume: Callable[[TrainState], TrainState | None],
-    seed: int,
-    mesh: jax.sharding.Mesh,
-    remedy: str,
-) -> Run:
-    """Goes on from the state in a folder, or from a new one, on all devices of a mesh.
-
-    Args:
-      init: draws a new state.
-      train_step: (state, batch, key) -> (state, metrics), jitted for the mesh.
-      directory: of the checkpoints.
-      resume: reads the state, given its shapes and shardings; None where there is none.
-      seed: of all draws.
-      mesh: devices that share every batch.
-      remedy: see `Run`.
-    """
-    count, kind = mesh.devices.size, mesh.devices.flat[0].device_kind
-    log.info("%d devices (%s), %d processes.", count, kind, jax.process_count())
-    everywhere = sharding.replicated(mesh)
-    key = sharding.replicate(jax.random.key(seed), everywhere)
-    state = resume(workdir.placed(jax.eval_shape(init, key), everywhere))
-    if state is None:
-        options = compiled_step.run_once()
-        state = jax.jit(init, out_shardings=everywhere, compiler_options=options)(key)
-    else:
-        log.info("Going on from step %d of %s.", int(state.step), directory)
-    return Run(train_step, state, rngs.stream(key, "train"), mesh, remedy)
-
-
-def run_loop(
-    run: Run,
-    batches: Iterator[dict[str, jax.Array]],
-    actions: hooks.Hooks,
-    *,
-    stop: int,
-    directory: pathlib.Path,
-) -> TrainState:
-    """Walks the steps to `stop`; metrics of a step are read after the next is dispatched.
-
-    At steps with a due hook the metrics are read at once, so no hook (no checkpoint above all)
-    ever sees a state whose loss or gradient was not finite.
-    """
-    state, pending = run.state, None
-    start = int(state.step)
-    actions.clock.start()
-    for step in range(start + 1, stop + 1):
-        with actions.clock.waiting():
-            batch = next(batches)
-        state, metrics = run.train_step(state, batch, run.key)
-        if pending is not None:
-            actions.record(_fetch(*pending, run, directory))
-        pending = (step, metrics)
-        halt = actions.preempted(step)
-        if halt or actions.due(step):
-            actions.record(_fetch(*pending, run, directory))
-            pending = None
-            actions.run(step, state)
-        if halt and step < stop:
-            actions.save(step, state)
-            raise PreemptedError(
-                f"SIGTERM came; step {step} of {stop} is saved in {directory}. The same command "
-                "goes on from there."
-            )
-    return state
-
-
-def _fetch(
-    step: int, metrics: dict[str, jax.Array], run: Run, directory: pathlib.Path
-) -> dict[str, float]:
-    values = {name: float(value) for name, value in jax.device_get(metrics).items()}
-    for name in ("loss", "grad_norm", "param_norm"):
-        if not math.isfinite(values[name]):
-            saved = checkpoint.steps(directory)
-            kept = "no checkpoint was due yet"
-            if saved:
-                kept = f"the checkpoint of step {saved[-1]} is kept"
-            raise NonFiniteError(
-                f"{name} became {values[name]} at step {step}; training stopped, {kept}. "
-                f"{run.remedy}"
-            )
-    return values
-
-
 def _batches(config: Config, source: Source, mesh: jax.sharding.Mesh, start_step: int) -> Batches:
     """Returns this process's batches, put on its devices ahead of their steps."""
     return pipeline.train_batches(
@@ -196,3 +111,94 @@ def _batches(config: Config, source: Source, mesh: jax.sharding.Mesh, start_step
         prefetch_batches=config.data.prefetch_batches,
         to_device=lambda batch: sharding.to_global(mesh, batch),
     )
+
+
+def make_hooks(
+    config: Config,
+    directory: pathlib.Path,
+    run: Run,
+    held_out: Source,
+    checkpoints: checkpoint.Writer,
+    scalars: summaries.Writer,
+) -> Hooks:
+    """Builds the hooks that a config asks for; see `configs/base.py` for their intervals."""
+    meter, clock = Meter(), Clock.going_on(directory)
+    meta = workdir.meta(config)
+    model = DBAE(config, run.state.ema, mesh=run.mesh)
+
+    def save(step: int, state: TrainState) -> None:
+        checkpoints.save(state, step, meta)
+
+    logger = make_logger(
+        meter,
+        clock,
+        scalars,
+        rate_schedule=optim.make_learning_rate(config),
+        batch_size=config.train.batch_size,
+        num_steps=config.train.num_steps,
+    )
+    hooks = [
+        Hook(config.train.log_every_steps, logger),
+        Hook(config.train.diagnose_every_steps, _diagnoser(config, run, held_out, scalars)),
+        Hook(config.train.evaluate_every_steps, _evaluator(config, model, held_out, scalars)),
+        Hook(config.train.picture_every_steps, _painter(config, model, held_out, directory)),
+        Hook(config.checkpoint.every_steps, save),
+    ]
+    return Hooks(
+        hooks,
+        config.train.num_steps,
+        meter=meter,
+        clock=clock,
+        save=save,
+        preempted=checkpoints.preempted,
+    )
+
+
+def _diagnoser(config: Config, run, held_out: Source, scalars: summaries.Writer):
+    """Is the code used? On one fixed batch of test images, at fixed times and noises."""
+    networks, bridge = build.make_networks(config), build.make_bridge(config.bridge)
+    everywhere = sharding.replicated(run.mesh)
+    diagnose = jax.jit(make_diagnose(networks, bridge), out_shardings=everywhere)
+    size = config.train.batch_size
+    taken = functools.cache(lambda: gather(held_out, size)[0])  # a run that shows none reads none
+    key = sharding.replicate(rngs.stream(jax.random.key(config.seed), "diagnose"), everywhere)
+
+    def action(step: int, state: TrainState) -> None:
+        batch = np.resize(taken(), (size, *taken().shape[1:]))
+        placed = {"image": sharding.spread(run.mesh, batch)}
+        values = {k: float(v) for k, v in jax.device_get(diagnose(state, placed, key)).items()}
+        scalars.write(step, values)
+        log.info(
+            "step %d  latent variance %.3g  loss on test images %.4f, with shuffled codes %+.4f",
+            *(step, values["z_variance"], values["eval_loss"], values["code_gap"]),
+        )
+        if values["code_gap"] < MIN_CODE_SHARE * values["eval_loss"]:
+            log.warning(
+                "step %d: the code is hardly used: giving images each other's codes changes the "
+                "loss by %+.2f%% only. If this lasts, train longer, raise "
+                "config.optim.learning_rate, or use --config.model.encoder.pool=flatten.",
+                *(step, 100 * values["code_gap"] / values["eval_loss"]),
+            )
+
+    return action
+
+
+def _evaluator(config: Config, model: DBAE, held_out: Source, scalars: summaries.Writer):
+    taken = functools.cache(lambda: gather(held_out, config.eval.num_images or None)[0])
+
+    def action(step: int, state: TrainState) -> None:
+        error = reconstruction.mse(model.with_variables(state.ema), taken(), config.sample)
+        scalars.write(step, {"test_mse": error})
+        log.info("step %d  reconstruction MSE of test images %.5f (pixels in [0, 1])", step, error)
+
+    return action
+
+
+def _painter(config: Config, model: DBAE, held_out: Source, directory: pathlib.Path):
+    shown = functools.cache(lambda: gather(held_out, config.eval.num_pictures)[0])
+
+    def action(step: int, state: TrainState) -> None:
+        rows = reconstruction.picture_rows(model.with_variables(state.ema), shown(), config.sample)
+        images.save_grid(directory / "pictures" / f"reconstructions_{step:08d}.png", rows)
+
+    return action

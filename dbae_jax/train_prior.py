@@ -28,13 +28,13 @@ from dbae_jax import (
     files,
     fingerprint,
     hooks,
+    loop,
     optim,
     prior,
     prior_codes,
     rngs,
     sharding,
     summaries,
-    train,
     workdir,
 )
 from dbae_jax import codes as codes_lib
@@ -96,7 +96,7 @@ def train_prior(config: Config, directory: pathlib.Path) -> TrainState:
         meta = workdir.meta(config, **{prior.AUTOENCODER: autoencoder})
         measure = make_measure(config, codes["test"], mesh)
         actions = _make_hooks(config, folder, meta, measure, checkpoints, scalars)
-        return train.run_loop(run, batches, actions, stop=stop, directory=folder)
+        return loop.run_loop(run, batches, actions, stop=stop, directory=folder)
 
 
 def _codes(
@@ -140,7 +140,7 @@ def set_up(
     codes: Codes,
     autoencoder: dict[str, Any],
     mesh: jax.sharding.Mesh,
-) -> train.Run:
+) -> loop.Run:
     """Builds the step and finds or draws the state."""
     network, optimizer = build.make_latent_network(config), optim.make_prior_optimizer(config)
     stats = codes.statistics()
@@ -164,7 +164,7 @@ def set_up(
         )
         return None if found is None else found[1]
 
-    return train.start_run(
+    return loop.start_run(
         lambda key: prior.create(network, optimizer, key, stats),
         compiled_step.jitted(step, mesh),
         folder,

@@ -5,7 +5,7 @@ import types
 import numpy as np
 import pytest
 
-from dbae_jax import build, codes, sharding, train_prior, workdir
+from dbae_jax import codes, sharding, train_prior, workdir
 from dbae_jax.codes import Codes
 from dbae_jax.data import registry
 from dbae_jax.data.sources import ArraySource
