@@ -7,8 +7,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from dbae_jax import build, optim, sharding, train_state
+from dbae_jax import build, optim, sharding
 from dbae_jax.config import Config
+from dbae_jax.state import create_state
+from dbae_jax.train_state import TrainState
 from dbae_jax.train_step import Batch, StepFn, make_train_step
 
 KEPT = 4  # functions, with the programs compiled for them
@@ -17,7 +19,7 @@ KEPT = 4  # functions, with the programs compiled for them
 class AbstractArguments(NamedTuple):
     """Shapes, dtypes and shardings of the step's arguments; no arrays."""
 
-    state: train_state.TrainState
+    state: TrainState
     batch: Batch
     key: jax.ShapeDtypeStruct
 
@@ -51,14 +53,14 @@ def _jitted_step(mesh: jax.sharding.Mesh, *args, **kwargs) -> StepFn:
     return jitted(make_train_step(*args, **kwargs), mesh)
 
 
-def make_init(config: Config) -> Callable[[jax.Array], train_state.TrainState]:
+def make_init(config: Config) -> Callable[[jax.Array], TrainState]:
     """Returns key -> a new state; for configs whose steps are the same, the same function."""
     return _init(build.make_networks(config), optim.make_optimizer(config))
 
 
 @functools.lru_cache(maxsize=KEPT)
-def _init(*args) -> Callable[[jax.Array], train_state.TrainState]:
-    return lambda key: train_state.create(*args, key)
+def _init(*args) -> Callable[[jax.Array], TrainState]:
+    return lambda key: create_state(*args, key)
 
 
 def jitted(step: StepFn, mesh: jax.sharding.Mesh) -> StepFn:

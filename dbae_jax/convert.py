@@ -12,9 +12,10 @@ import pathlib
 import jax
 from absl import flags
 
-from dbae_jax import build, checkpoint, command_line, optim, state_dict, train_state, workdir
+from dbae_jax import build, checkpoint, command_line, optim, state_dict, workdir
 from dbae_jax.config import Config
 from dbae_jax.errors import CheckpointError, ConfigError
+from dbae_jax.state import state_from_variables
 from dbae_jax.tensor_files import check_suffix, read_state_dict, write_state_dict
 
 CHECKPOINT = flags.DEFINE_string("checkpoint", None, "State dict: a .pt or .safetensors file.")
@@ -45,7 +46,7 @@ def to_workdir(path: pathlib.Path, config: Config, directory: pathlib.Path) -> N
     shapes = jax.eval_shape(networks.init, jax.random.key(0))
     variables = state_dict.from_state_dict(read, networks.module, shapes)
     variables = jax.tree.map(jax.numpy.asarray, variables)
-    state = train_state.from_variables(variables, optim.make_optimizer(config))
+    state = state_from_variables(variables, optim.make_optimizer(config))
     meta = workdir.meta(config, **{COUNTERS: state_dict.read_counters(read)})
     with checkpoint.Writer(directory, keep_last=1, keep_every_steps=0) as writer:
         writer.save(state, 0, meta)

@@ -11,12 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dbae_jax import build, compiled_step, optim, rngs, samplers, sharding, train, train_state
+from dbae_jax import build, compiled_step, optim, rngs, samplers, sharding, train
 from dbae_jax.config import Config
 from dbae_jax.flops import count_flops
 from dbae_jax.images import to_float
 from dbae_jax.models.autoencoder import Networks
 from dbae_jax.precond import make_denoiser
+from dbae_jax.state import create_state
 from dbae_jax.timing import Run
 from dbae_jax.train_step import make_train_step
 
@@ -88,7 +89,7 @@ def count(name: str, config: Config) -> float:
         return count_flops(FUNCTIONS[name](config, networks), variables, images, z)
     bridge, optimizer = build.make_bridge(config.bridge), optim.make_optimizer(config)
     step = make_train_step(networks, bridge, optimizer, ema_decay=config.optim.ema_decay)
-    state = jax.eval_shape(lambda key: train_state.create(networks, optimizer, key), key)
+    state = jax.eval_shape(lambda key: create_state(networks, optimizer, key), key)
     return count_flops(step, state, {"image": images}, key)
 
 

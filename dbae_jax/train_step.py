@@ -9,7 +9,8 @@ import optax
 from dbae_jax import images, losses
 from dbae_jax.accumulation import accumulated_gradient
 from dbae_jax.precond import Bridge
-from dbae_jax.train_state import TrainState, update_ema
+from dbae_jax.state import update_ema
+from dbae_jax.train_state import TrainState
 
 Batch = dict[str, jax.Array]  # {"image": [B, H, W, C], uint8 or float in [-1, 1]}
 Metrics = dict[str, jax.Array]

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 
 from configs import diffae_digits, digits
-from dbae_jax import checkpoint, comparison, optim, train_state, workdir
+from dbae_jax import checkpoint, comparison, optim, workdir
 from dbae_jax.config import from_config_dict
 from dbae_jax.data.sources import ArraySource
 from dbae_jax.errors import ConfigError
 from dbae_jax.evaluators import endpoint_split
 from dbae_jax.evaluators.endpoint_split import Measured
+from dbae_jax.state import state_from_variables
 from tests import tiny
 
 SETTINGS = comparison.Settings(num_images=4, draws=2, evaluations=(2,))
@@ -65,7 +66,7 @@ def _save(config, directory, shift=0.0):
     if not checkpoint.steps(directory):
         drawn, optimizer = tiny.variables(config), optim.make_optimizer(config)
         variables = jax.tree.map(lambda leaf: leaf + shift, drawn)
-        state = train_state.from_variables(variables, optimizer)
+        state = state_from_variables(variables, optimizer)
         with checkpoint.Writer(directory, keep_last=1, keep_every_steps=0) as writer:
             writer.save(state, config.train.num_steps, workdir.meta(config))
 

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import pytest
 
 from configs import bedroom, celeba, celebahq, ffhq, horse
-from dbae_jax import build, optim, train_state
+from dbae_jax import build, optim
 from dbae_jax.config import from_config_dict
+from dbae_jax.state import create_state
 from dbae_jax.train_step import make_train_step
 
 
@@ -27,9 +28,7 @@ def _compiled(config):
 def test_a_training_step_keeps_shapes_and_types(module):
     config = _config(module)
     networks, optimizer = build.make_networks(config), optim.make_optimizer(config)
-    state = jax.eval_shape(
-        lambda key: train_state.create(networks, optimizer, key), jax.random.key(0)
-    )
+    state = jax.eval_shape(lambda key: create_state(networks, optimizer, key), jax.random.key(0))
     step = make_train_step(networks, build.make_bridge(config.bridge), optimizer, ema_decay=0.9999)
     size = config.data.image_size
     batch = {"image": jax.ShapeDtypeStruct((config.train.batch_size, size, size, 3), jnp.uint8)}

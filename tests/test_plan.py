@@ -19,10 +19,10 @@ from dbae_jax import (
     programs,
     sharding,
     topology,
-    train_state,
 )
 from dbae_jax.chips import CHIPS
 from dbae_jax.errors import ConfigError
+from dbae_jax.state import create_state
 from tests import tiny
 
 needs_libtpu = pytest.mark.skipif(
@@ -43,9 +43,7 @@ def made(tmp_path_factory):
 def _shapes(config):
     """The state's arrays, as shapes."""
     networks, optimizer = build.make_networks(config), optim.make_optimizer(config)
-    return jax.eval_shape(
-        lambda key: train_state.create(networks, optimizer, key), jax.random.key(0)
-    )
+    return jax.eval_shape(lambda key: create_state(networks, optimizer, key), jax.random.key(0))
 
 
 def _num_bytes(tree):
@@ -318,9 +316,9 @@ def test_the_step_is_the_one_that_trains():
     everywhere = sharding.replicated(mesh)
     key = jax.device_put(jax.random.key(0), everywhere)
     networks, optimizer = build.make_networks(config), optim.make_optimizer(config)
-    state = jax.jit(
-        lambda key: train_state.create(networks, optimizer, key), out_shardings=everywhere
-    )(key)
+    state = jax.jit(lambda key: create_state(networks, optimizer, key), out_shardings=everywhere)(
+        key
+    )
     batch = sharding.to_global(mesh, {"image": tiny.images(16)})
     state, metrics = compiled(state, batch, key)
     assert int(state.step) == 1 and np.isfinite(float(metrics["loss"]))

@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 
-from dbae_jax import checkpoint, optim, sampler_study, train_state, workdir
+from dbae_jax import checkpoint, optim, sampler_study, workdir
 from dbae_jax.evaluators import pictures
+from dbae_jax.state import state_from_variables
 from tests import tiny
 
 
 def _save(config, directory, seed):
-    state = train_state.from_variables(tiny.variables(config, seed), optim.make_optimizer(config))
+    state = state_from_variables(tiny.variables(config, seed), optim.make_optimizer(config))
     with checkpoint.Writer(directory, keep_last=1, keep_every_steps=0) as writer:
         writer.save(state, 0, workdir.meta(config))
 

@@ -8,12 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dbae_jax import compiled_step, losses, sharding, train_state
+from dbae_jax import compiled_step, losses, sharding
 from dbae_jax.accumulation import accumulated_gradient
 from dbae_jax.build import make_bridge, make_networks
 from dbae_jax.errors import ConfigError
 from dbae_jax.images import to_float
 from dbae_jax.optim import make_optimizer
+from dbae_jax.state import state_from_variables
 from dbae_jax.total_correlation import total_correlation
 from tests import tiny
 
@@ -85,7 +86,7 @@ def test_the_loss_holds_the_weighted_estimate_and_training_lowers_it():
     )
     mesh = sharding.make_mesh(jax.devices()[:1])
     variables = jax.tree.map(jnp.copy, tiny.variables(config))  # the step donates them
-    state = train_state.from_variables(variables, make_optimizer(config))
+    state = state_from_variables(variables, make_optimizer(config))
     step, rows = compiled_step.make_jitted_step(config, mesh), []
     batch = {"image": jnp.asarray(tiny.images(config.train.batch_size))}
     for _ in range(30):

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dbae_jax import build, compiled_step, images, losses, optim, sharding, train_state
+from dbae_jax import build, compiled_step, images, losses, optim, sharding
+from dbae_jax.state import create_state
 from dbae_jax.train_step import make_diagnose, make_train_step
 from tests import tiny
 
@@ -204,9 +205,7 @@ def test_the_precision_of_products_is_that_of_the_config_backward_too(parts):
     networks, bridge = build.make_networks(config), build.make_bridge(config.bridge)
     optimizer = optim.make_optimizer(config)
     step = make_train_step(networks, bridge, optimizer, ema_decay=0.9, accumulation_steps=parts)
-    state = jax.eval_shape(
-        lambda key: train_state.create(networks, optimizer, key), jax.random.key(0)
-    )
+    state = jax.eval_shape(lambda key: create_state(networks, optimizer, key), jax.random.key(0))
     batch = {"image": jax.ShapeDtypeStruct((4, 16, 16, 1), np.uint8)}
     text = str(jax.make_jaxpr(step)(state, batch, jax.random.key(0)))
     highest = r"precision=\(Precision\.HIGHEST, Precision\.HIGHEST\)|precision=Precision\.HIGHEST"
