@@ -2,27 +2,32 @@
 
 import functools
 import pathlib
-from collections.abc import Callable
-from typing import Self
+from collections.abc import Callable, Sequence
+from typing import Any, Self
 
 import jax
 import numpy as np
 
-from dbae_jax import batching, build, fingerprint, prior, samplers, sharding, workdir
-from dbae_jax.api_edits import Edits
+from dbae_jax import api_edits, build, fingerprint, free_end, prior, samplers, sharding, workdir
 from dbae_jax.arguments import Rng, check_codes, check_states, check_times, make_key, make_plan
-from dbae_jax.compiled_model import make_programs
+from dbae_jax.compiled_model import Programs
 from dbae_jax.config import Config
 from dbae_jax.errors import CheckpointError, DataError
-from dbae_jax.free_end import FREE, FreeEnd
-from dbae_jax.images import check_images
+from dbae_jax.free_end import INVERSION_STEPS
+from dbae_jax.images import check_images, to_float
 from dbae_jax.models.autoencoder import Networks
 from dbae_jax.prior import Prior
 from dbae_jax.sampler_tables import Table
 from dbae_jax.samplers import Plan, Sample
 
+DECODED = "x_T of this model is decoded from z, it is not Gaussian: call endpoint(z)."
+GAUSSIAN = (
+    "x_T of this model is Gaussian, it is not decoded from z: sample it, with draw_x_T or rng, or "
+    "infer it, with invert(images)."
+)
 
-class DBAE(Edits, FreeEnd):
+
+class DBAE:
     """Diffusion Bridge AutoEncoder with weights.
 
     Inputs of any length are worked off in batches of `batch_size` (the last one padded), so each
@@ -64,14 +69,13 @@ class DBAE(Edits, FreeEnd):
         """
         self.config = config
         self.variables = variables
-        self._mesh = mesh
-        self.batch_size = batching.whole_size(batch_size or config.eval.batch_size, mesh)
         self.step = step
         self._load_prior = load_prior
         self.bridge = build.make_bridge(config.bridge)
         device = jax.devices()[0] if mesh is None else mesh.devices.flat[0]
         networks = networks or build.make_networks(build.computable(config, device.platform))
-        self._programs = make_programs(networks, mesh)
+        batch_size = batch_size or config.eval.batch_size
+        self._programs = Programs(networks, batch_size=batch_size, mesh=mesh)
 
     @classmethod
     def load(
@@ -130,6 +134,16 @@ class DBAE(Edits, FreeEnd):
         """D, the width of z."""
         return self.config.model.latent_dim
 
+    @property
+    def batch_size(self) -> int:
+        """Images that run at a time."""
+        return self._programs.batch_size
+
+    @property
+    def gaussian_endpoint(self) -> bool:
+        """Whether x_T is Gaussian noise (DiffAE); otherwise it is decoded from z (DBAE)."""
+        return self.config.bridge.endpoint == "free"
+
     def encode(self, images: np.ndarray, rng: Rng = None) -> np.ndarray:
         """Encodes images to z: [B, D], float32.
 
@@ -139,28 +153,70 @@ class DBAE(Edits, FreeEnd):
         images = self._check_images(images)
         if rng is not None and not self.config.model.stochastic:
             raise DataError("This model's encoder is deterministic: call encode without rng.")
-        key = make_key(rng, len(images))
-
-        def encode_batch(x_0, indices):
-            return self._programs.encode(self.variables, x_0, key, indices, sample=rng is not None)
-
-        return self._run(encode_batch, images, np.arange(len(images)))
+        key = None if rng is None else make_key(rng, len(images))
+        return self._programs.encode(self.variables, images, key)
 
     def posterior(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         """Returns mean and scale of q(z | x_0): [B, D] each; the scale None if deterministic."""
         images = self._check_images(images)
-        return self._run(lambda x_0: self._programs.posterior(self.variables, x_0), images)
+        return self._programs.posterior(self.variables, images)
 
     def endpoint(self, z: np.ndarray) -> np.ndarray:
         """Decodes z: [B, D] to the diffusion's endpoint x_T: [B, H, W, C], unbounded.
 
         Raises `DataError` where x_T is free: see `draw_x_T` and `invert`.
         """
-        if self.free:
-            raise DataError(FREE)
-        return self._run(
-            lambda z: self._programs.endpoint(self.variables, z), check_codes(z, self.latent_dim)
-        )
+        if self.gaussian_endpoint:
+            raise DataError(GAUSSIAN)
+        return self._programs.endpoint(self.variables, check_codes(z, self.latent_dim))
+
+    def draw_x_T(self, num: int, rng: Rng) -> np.ndarray:
+        """Samples Gaussian endpoints: [num, H, W, C], standard normal (VE: times T).
+
+        `rng`: a seed, a key, or keys [num]; `decode` samples the same x_T from it.
+
+        Raises:
+          DataError: without `rng`, or where x_T is decoded from z.
+        """
+        if rng is None or not self.gaussian_endpoint:
+            raise DataError(GAUSSIAN if self.gaussian_endpoint else DECODED)
+        scale, data = free_end.end_scale(self.bridge.schedule), self.config.data
+        shape = (data.image_size, data.image_size, data.channels)
+        return self._programs.draw_x_T(num, make_key(rng, num), scale, shape)
+
+    def invert(
+        self,
+        images: np.ndarray,
+        z: np.ndarray | None = None,
+        *,
+        steps: int = INVERSION_STEPS,
+        grid: str = "lambda",
+    ) -> np.ndarray:
+        """Infers Gaussian endpoints by DDIM inversion: x_T, [B, H, W, C].
+
+        The ODE leads from them back to the images, if decoded with the same z and grid; the more
+        steps, the more exactly.
+
+        Args:
+          images: [B, H, W, C].
+          z: [B, D]; by default the latent codes of the images.
+          steps: network evaluations, 2 or more.
+          grid: "karras", "uniform", "power" or "lambda".
+
+        Raises:
+          DataError: where x_T is decoded from z, or for wrong arguments.
+        """
+        if not self.gaussian_endpoint:
+            raise DataError(DECODED)
+        images = self._check_images(images)
+        z = check_codes(self.encode(images) if z is None else z, self.latent_dim)
+        if len(z) != len(images):
+            raise DataError(
+                f"invert takes one latent code per image, got {len(z)} for {len(images)} images."
+            )
+        table = free_end.inversion(self.bridge, steps, grid)
+        x = free_end.initial_state(np.asarray(to_float(images)), self.bridge.schedule)
+        return self._programs.invert(self.variables, x, z, table)
 
     def denoise(
         self, x_t: np.ndarray, t: float | np.ndarray, x_T: np.ndarray, z: np.ndarray
@@ -177,9 +233,7 @@ class DBAE(Edits, FreeEnd):
         x_t, x_T = (self._check_states(x, n, len(z)) for x, n in ((x_t, "x_t"), (x_T, "x_T")))
         t = check_times(t, len(z), self.bridge.schedule)
         at = self.bridge.at(np.broadcast_to(t, (len(z),)))
-        return self._run(
-            lambda *args: self._programs.denoise(self.variables, *args), x_t, at, x_T, z
-        )
+        return self._programs.denoise(self.variables, x_t, at, x_T, z)
 
     def decode(
         self,
@@ -234,6 +288,60 @@ class DBAE(Edits, FreeEnd):
     def reconstruct(self, images: np.ndarray, **kwargs) -> np.ndarray:
         """Encodes and decodes images: [B, H, W, C]; `kwargs` as `decode` takes."""
         return self.decode(self.encode(images), **kwargs)
+
+    def interpolate(
+        self,
+        first: np.ndarray,
+        second: np.ndarray,
+        points: int = 11,
+        method: str = "linear",
+        rng: Rng = None,
+        *,
+        infer_endpoint: bool = False,
+        **plan: Any,
+    ) -> np.ndarray:
+        """Decodes latent codes between those of two images: [B, points, H, W, C].
+
+        Args:
+          first: [B, H, W, C].
+          second: [B, H, W, C]; the paths end at the reconstructions of both.
+          points: number of images on each path, 2 or more.
+          method: "linear", or "spherical", along the arc between the codes.
+          rng: as for `decode`; the images of a path share their noise.
+          infer_endpoint: for Gaussian x_T, as DiffAE interpolates: the endpoints of both images
+            are inferred, and the path uses the arc between them. Otherwise the images of a path
+            share one sample of x_T.
+          **plan: sampler options, as for `decode`.
+
+        Raises:
+          DataError: for `infer_endpoint` where x_T is decoded from z, and as `decode`.
+        """
+        return api_edits.interpolate(
+            self, first, second, points, method, rng, infer_endpoint=infer_endpoint, **plan
+        )
+
+    def edit(
+        self,
+        images: np.ndarray,
+        direction: np.ndarray,
+        scales: Sequence[float],
+        fix_endpoint: bool = False,
+        rng: Rng = None,
+        **plan: Any,
+    ) -> np.ndarray:
+        """Decodes latent codes of images moved along a direction: [B, S, H, W, C].
+
+        Args:
+          images: [B, H, W, C].
+          direction: [D], the step of a code at scale 1; see `dbae_jax.editing.directions`.
+          scales: S numbers; 0 gives the reconstruction.
+          fix_endpoint: holds x_T at that of the unedited code (a Gaussian x_T is inferred, as
+            DiffAE edits). Otherwise x_T is computed from the edited code (a Gaussian one is
+            sampled).
+          rng: as for `decode`; the edits of an image share their noise and a sampled x_T.
+          **plan: sampler options, as for `decode`.
+        """
+        return api_edits.edit(self, images, direction, scales, fix_endpoint, rng, **plan)
 
     @functools.cached_property
     def prior(self) -> Prior:
@@ -292,19 +400,13 @@ class DBAE(Edits, FreeEnd):
         if plan.needs_noise and rng is None:
             raise DataError("churn, eta and boot draw noise: pass rng, a seed or a key.")
         if x_T is None:
-            x_T = self.draw_x_T(len(z), rng) if self.free else self.endpoint(z)
+            x_T = self.draw_x_T(len(z), rng) if self.gaussian_endpoint else self.endpoint(z)
         x_T = self._check_states(x_T, "x_T", len(z))
-        key, indices = make_key(rng, len(z)), np.arange(len(z))
-
-        def decode_batch(x_T, z, indices):
-            return self._programs.decode(
-                self.variables, x_T, z, key, indices, table, keep_path=keep_path
-            )
-
+        key = make_key(rng, len(z))
+        decoded = self._programs.decode(self.variables, x_T, z, key, table, keep_path=keep_path)
         if not keep_path:
-            x_0 = self._run(decode_batch, x_T, z, indices)
-            return Sample(x_0, None, table.path_times, table.nfe)
-        x_0, states = self._run(decode_batch, x_T, z, indices)
+            return Sample(decoded, None, table.path_times, table.nfe)
+        x_0, states = decoded
         path = samplers.path_states(x_T, np.moveaxis(states, 1, 0), table)
         return Sample(x_0, np.asarray(path), table.path_times, table.nfe)
 
@@ -313,10 +415,6 @@ class DBAE(Edits, FreeEnd):
             return plan.table(self.bridge)
         except ValueError as error:
             raise DataError(str(error)) from error
-
-    def _run(self, fn: Callable, *arrays):
-        """Applies `fn` to slices of `batch_size` examples and joins the answers."""
-        return batching.run(fn, *arrays, size=self.batch_size, mesh=self._mesh)
 
     def _check_images(self, images: np.ndarray) -> np.ndarray:
         return check_images(images, self.config.data.image_size, self.config.data.channels)

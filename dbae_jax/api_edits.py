@@ -1,6 +1,7 @@
-"""What `api.DBAE` does with codes between and beside those of images: interpolation and edits."""
+"""Interpolates and edits images with a trained model: latent codes are changed and decoded."""
 
 from collections.abc import Sequence
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -8,113 +9,121 @@ from dbae_jax import editing, rngs
 from dbae_jax.arguments import Rng, make_key
 
 
-class Edits:
-    """The part of `api.DBAE` that decodes changed codes."""
+class Model(Protocol):
+    """What the functions here need of a model; `DBAE` has it."""
 
-    def interpolate(
-        self,
-        first: np.ndarray,
-        second: np.ndarray,
-        points: int = 11,
-        method: str = "linear",
-        rng: Rng = None,
-        *,
-        infer_endpoint: bool = False,
-        **plan,
-    ) -> np.ndarray:
-        """Decodes codes on the way from each first image to its second: [B, points, H, W, C].
+    @property
+    def latent_dim(self) -> int: ...
 
-        Args:
-          first: [B, H, W, C].
-          second: [B, H, W, C]; the ends of the way are the reconstructions of both.
-          points: of each way, 2 or more.
-          method: "linear", or "spherical", on the arc between the codes; x_T follows z.
-          rng: as `decode` takes it; the points of a way share their noise.
-          infer_endpoint: of a free x_T, as DiffAE interpolates: both images' are inferred, and the
-            points lie on the arc between them. Else a way shares one that is drawn.
-          **plan: as `decode` takes it.
+    @property
+    def gaussian_endpoint(self) -> bool: ...
 
-        Raises:
-          DataError: for `infer_endpoint` where x_T is decoded from z, and as `decode`.
-        """
-        z, x_T = self.way(first, second, points, method, infer_endpoint=infer_endpoint)
-        return self.decode_rows(z, x_T, rng, **plan)
+    def encode(self, images: np.ndarray) -> np.ndarray: ...
 
-    def way(
-        self,
-        first: np.ndarray,
-        second: np.ndarray,
-        points: int,
-        method: str,
-        *,
-        infer_endpoint: bool = False,
-    ) -> tuple[np.ndarray, np.ndarray | None]:
-        """Returns what `interpolate` decodes, for `decode_rows`.
+    def endpoint(self, z: np.ndarray) -> np.ndarray: ...
 
-        Returns:
-          z: [B, points, D]; x_T: [B points, H, W, C] if they are inferred, else None.
-        """
-        images = (first, second)
-        ends = [self.encode(some) for some in images]
-        z = editing.path(*ends, points, method)
-        if not infer_endpoint:
-            return z, None
-        inferred = [self.invert(some, code) for some, code in zip(images, ends, strict=True)]
-        flat = (x_T.reshape(len(x_T), -1) for x_T in inferred)
-        arcs = editing.path(*flat, points, "spherical")
-        return z, arcs.reshape(-1, *inferred[0].shape[1:])
+    def invert(self, images: np.ndarray, z: np.ndarray | None = None) -> np.ndarray: ...
 
-    def edit(
-        self,
-        images: np.ndarray,
-        direction: np.ndarray,
-        scales: Sequence[float],
-        fix_endpoint: bool = False,
-        rng: Rng = None,
-        **plan,
-    ) -> np.ndarray:
-        """Decodes the codes of images moved along a direction: [B, S, H, W, C].
+    def decode(
+        self, z: np.ndarray, x_T: np.ndarray | None = None, *, rng: Rng = None, **plan: Any
+    ) -> np.ndarray: ...
 
-        Args:
-          images: [B, H, W, C].
-          direction: [D], what a code moves at scale 1; see `editing.directions`.
-          scales: S numbers; 0 gives the reconstruction.
-          fix_endpoint: keeps x_T of the unmoved code, a free one being inferred, as DiffAE edits;
-            else it follows z, and a free one is drawn.
-          rng: as `decode` takes it; the edits of an image share their noise and a free x_T.
-          **plan: as `decode` takes it.
-        """
-        z = self.encode(images)
-        there = editing.moved(z, direction, scales)
-        x_T = self.own_x_T(images, z) if fix_endpoint else None
-        return self.decode_rows(there, x_T, rng, **plan)
 
-    def own_x_T(self, images: np.ndarray, z: np.ndarray) -> np.ndarray:
-        """Returns the x_T that edits of images keep, [B, H, W, C]: of z, a free one inferred.
+def interpolate(
+    model: Model,
+    first: np.ndarray,
+    second: np.ndarray,
+    points: int = 11,
+    method: str = "linear",
+    rng: Rng = None,
+    *,
+    infer_endpoint: bool = False,
+    **plan: Any,
+) -> np.ndarray:
+    """Decodes latent codes between those of two images: [B, points, H, W, C].
 
-        Args:
-          images: [B, H, W, C].
-          z: [B, D], their codes.
-        """
-        return self.invert(images, z) if self.free else self.endpoint(z)
+    The arguments are those of `DBAE.interpolate`.
+    """
+    z, x_T = latent_paths(model, first, second, points, method, infer_endpoint=infer_endpoint)
+    return decode_rows(model, z, x_T, rng, **plan)
 
-    def decode_rows(
-        self, z: np.ndarray, x_T: np.ndarray | None = None, rng: Rng = None, **plan
-    ) -> np.ndarray:
-        """Decodes rows of codes: [B, P, H, W, C], float32 in [-1, 1].
 
-        Args:
-          z: [B, P, D].
-          x_T: [B, H, W, C], which a row shares, or [B P, H, W, C], row by row; default
-            `self.endpoint` of each code, a free one drawn, which a row shares.
-          rng: a seed, a key, or keys [B], as `decode` takes it; a row shares its noise.
-          **plan: as `decode` takes it.
-        """
-        keys = None
-        if rng is not None:
-            rows = np.repeat(np.arange(len(z)), z.shape[1])
-            keys = rngs.per_example(make_key(rng, len(z)), rows)
-        if x_T is not None and len(x_T) == len(z):
-            x_T = np.repeat(x_T, z.shape[1], axis=0)
-        x_0 = self.decode(z.reshape(-1, self.latent_dim), x_T, rng=keys, **plan)
-        return x_0.reshape(*z.shape[:2], *x_0.shape[1:])
+def latent_paths(
+    model: Model,
+    first: np.ndarray,
+    second: np.ndarray,
+    points: int,
+    method: str,
+    *,
+    infer_endpoint: bool = False,
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Returns the latent codes, and inferred endpoints, that `interpolate` decodes.
+
+    Returns:
+      z: [B, points, D], and x_T: [B points, H, W, C] if endpoints are inferred, else None.
+    """
+    images = (first, second)
+    ends = [model.encode(some) for some in images]
+    z = editing.path(*ends, points, method)
+    if not infer_endpoint:
+        return z, None
+    inferred = [model.invert(some, code) for some, code in zip(images, ends, strict=True)]
+    flat = (x_T.reshape(len(x_T), -1) for x_T in inferred)
+    arcs = editing.path(*flat, points, "spherical")
+    return z, arcs.reshape(-1, *inferred[0].shape[1:])
+
+
+def edit(
+    model: Model,
+    images: np.ndarray,
+    direction: np.ndarray,
+    scales: Sequence[float],
+    fix_endpoint: bool = False,
+    rng: Rng = None,
+    **plan: Any,
+) -> np.ndarray:
+    """Decodes latent codes of images moved along a direction: [B, S, H, W, C].
+
+    The arguments are those of `DBAE.edit`.
+    """
+    z = model.encode(images)
+    moved = editing.moved(z, direction, scales)
+    x_T = endpoint_before_edit(model, images, z) if fix_endpoint else None
+    return decode_rows(model, moved, x_T, rng, **plan)
+
+
+def endpoint_before_edit(model: Model, images: np.ndarray, z: np.ndarray) -> np.ndarray:
+    """Returns the endpoints that edits with a fixed x_T start from: [B, H, W, C].
+
+    They are decoded from z; where x_T is Gaussian they are inferred from the images.
+
+    Args:
+      model: a trained model.
+      images: [B, H, W, C].
+      z: [B, D], their latent codes.
+    """
+    return model.invert(images, z) if model.gaussian_endpoint else model.endpoint(z)
+
+
+def decode_rows(
+    model: Model, z: np.ndarray, x_T: np.ndarray | None = None, rng: Rng = None, **plan: Any
+) -> np.ndarray:
+    """Decodes several latent codes for each image: [B, P, H, W, C], float32 in [-1, 1].
+
+    Args:
+      model: a trained model.
+      z: [B, P, D], P latent codes for each of B images.
+      x_T: [B, H, W, C], one endpoint for the codes of an image, or [B P, H, W, C], one for each
+        code. By default `DBAE.endpoint` of each code; where x_T is Gaussian, one sample for the
+        codes of an image.
+      rng: a seed, a key, or keys [B], as for `DBAE.decode`; the codes of an image share it.
+      **plan: sampler options, as for `DBAE.decode`.
+    """
+    keys = None
+    if rng is not None:
+        rows = np.repeat(np.arange(len(z)), z.shape[1])
+        keys = rngs.per_example(make_key(rng, len(z)), rows)
+    if x_T is not None and len(x_T) == len(z):
+        x_T = np.repeat(x_T, z.shape[1], axis=0)
+    x_0 = model.decode(z.reshape(-1, model.latent_dim), x_T, rng=keys, **plan)
+    return x_0.reshape(*z.shape[:2], *x_0.shape[1:])

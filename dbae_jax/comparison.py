@@ -169,12 +169,14 @@ def _kept(path: pathlib.Path, identity: dict[str, Any]) -> dict[str, Any] | None
 
 def measure(model: DBAE, images: np.ndarray, settings: Settings) -> list[dict[str, Any]]:
     """Returns the figures of a model at every number of evaluations: rows for the record."""
-    split = endpoint_split.from_free_end if model.free else endpoint_split.from_decoded_end
+    split = (
+        endpoint_split.from_free_end if model.gaussian_endpoint else endpoint_split.from_decoded_end
+    )
     rows = []
     for steps in settings.evaluations:
         for measured in split(model, images, steps=steps, draws=settings.draws):
             figures = endpoint_split.figures(measured, images)
-            rows.append({"model": MODELS[model.free], "evaluations": steps} | figures)
+            rows.append({"model": MODELS[model.gaussian_endpoint], "evaluations": steps} | figures)
             log.info("%(model)s, %(how)s, %(nfe)d evaluations: MSE %(mse).5f", rows[-1])
     return rows
 

@@ -1,54 +1,152 @@
-"""The programs of a model as they run on a mesh, compiled once for all models of one shape."""
+"""The compiled functions of a model, and running them batch by batch.
 
-import functools
+`jit_functions` gives each as a jitted function of one batch; `Programs` runs them on inputs of any
+length.
+"""
+
 from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from dbae_jax import rngs, samplers, sharding
+from dbae_jax import batching, rngs, samplers, sharding
 from dbae_jax.images import to_float
 from dbae_jax.models.autoencoder import Networks
 from dbae_jax.precond import At, make_denoiser
 from dbae_jax.sampler_tables import Table
 
-KEPT = 4  # models' programs
 
+class Functions(NamedTuple):
+    """Jitted functions of one batch, which may be split over the devices of a mesh.
 
-class Programs(NamedTuple):
-    """Jitted functions of `variables` (or none) and a batch; it may be split over the mesh."""
+    Models whose networks are equal share the compiled programs, since jax finds them by function
+    and static arguments. The first argument of each but `draw_x_T` is the networks.
+    """
 
-    encode: Callable  # variables, images, key, indices, *, sample -> z
-    posterior: Callable  # variables, images -> mean and scale of z (None if deterministic)
-    endpoint: Callable  # variables, z -> x_T
-    denoise: Callable  # variables, x_t, at, x_T, z -> x_0
-    decode: Callable  # variables, x_T, z, key, indices, table, *, keep_path -> x_0[, states]
-    invert: Callable  # variables, x, z, table -> x_T
+    encode: Callable  # networks, variables, images, key, indices, *, sample -> z
+    posterior: Callable  # networks, variables, images -> mean and scale of z (or None)
+    endpoint: Callable  # networks, variables, z -> x_T
+    denoise: Callable  # networks, variables, x_t, at, x_T, z -> x_0
+    decode: (
+        Callable  # networks, variables, x_T, z, key, indices, table, *, keep_path -> x_0[, path]
+    )
+    invert: Callable  # networks, variables, x, z, table -> x_T
     draw_x_T: Callable  # key, indices, scale, *, image_shape -> x_T
 
 
-@functools.lru_cache(maxsize=KEPT)
-def make_programs(networks: Networks, mesh: jax.sharding.Mesh | None) -> Programs:
-    """Returns a model's programs; equal networks on the same mesh get the same ones.
+def jit_functions(mesh: jax.sharding.Mesh | None) -> Functions:
+    """Jits the functions of a model for a mesh.
 
     Args:
-      networks: their weights are an argument of every program.
-      mesh: devices that share a batch, each of which gets the whole answer; None: one device.
+      mesh: devices that share a batch; each of them gets the whole answer. None: one device.
     """
-    jit = functools.partial(
-        jax.jit, out_shardings=None if mesh is None else sharding.replicated(mesh)
+    placed = None if mesh is None else sharding.replicated(mesh)
+
+    def jit(function: Callable, *static: str) -> Callable:
+        return jax.jit(function, static_argnames=static, out_shardings=placed)
+
+    return Functions(
+        encode=jit(_encode, "networks", "sample"),
+        posterior=jit(_posterior, "networks"),
+        endpoint=jit(_endpoint, "networks"),
+        denoise=jit(_denoise, "networks"),
+        decode=jit(_decode, "networks", "keep_path"),
+        invert=jit(_invert, "networks"),
+        draw_x_T=jit(_draw_x_T, "image_shape"),
     )
-    denoise = functools.partial(_denoise, networks)
-    return Programs(
-        encode=jit(functools.partial(_encode, networks), static_argnames="sample"),
-        posterior=jit(functools.partial(_posterior, networks)),
-        endpoint=jit(networks.endpoint),
-        denoise=jit(denoise),
-        decode=jit(functools.partial(_decode, denoise), static_argnames="keep_path"),
-        invert=jit(functools.partial(_invert, denoise)),
-        draw_x_T=jit(_draw_x_T, static_argnames="image_shape"),
-    )
+
+
+class Programs:
+    """The compiled functions of one model, for inputs of any length.
+
+    Inputs run in batches of `batch_size`, the last one padded, so that each function compiles
+    once; answers are numpy arrays. `variables` are the model's weights and running statistics.
+    """
+
+    def __init__(self, networks: Networks, *, batch_size: int, mesh: jax.sharding.Mesh | None):
+        """Jits the functions.
+
+        Args:
+          networks: of the model.
+          batch_size: examples in a batch, rounded up to a multiple of the mesh's devices.
+          mesh: devices that share every batch; None: one device.
+        """
+        self.batch_size = batching.whole_size(batch_size, mesh)
+        self._networks = networks
+        self._mesh = mesh
+        self._jitted = jit_functions(mesh)
+
+    def encode(self, variables: dict, images: np.ndarray, key: jax.Array | None) -> np.ndarray:
+        """Returns z: [B, D], its mean, or with a key (or keys [B]) a sample of q(z | x_0)."""
+        draw, key = key is not None, jax.random.key(0) if key is None else key
+
+        def encode(images: jax.Array, indices: jax.Array) -> jax.Array:
+            return self._jitted.encode(self._networks, variables, images, key, indices, sample=draw)
+
+        return self._run(encode, images, np.arange(len(images)))
+
+    def posterior(
+        self, variables: dict, images: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Returns mean and scale of q(z | x_0): [B, D] each; None for the scale of a point."""
+        return self._run(lambda x: self._jitted.posterior(self._networks, variables, x), images)
+
+    def endpoint(self, variables: dict, z: np.ndarray) -> np.ndarray:
+        """Returns x_T: [B, H, W, C] for z: [B, D]."""
+        return self._run(lambda z: self._jitted.endpoint(self._networks, variables, z), z)
+
+    def denoise(
+        self, variables: dict, x_t: np.ndarray, at: At, x_T: np.ndarray, z: np.ndarray
+    ) -> np.ndarray:
+        """Returns the denoiser's estimate of x_0: [B, H, W, C]; `at` holds arrays [B]."""
+        return self._run(
+            lambda *args: self._jitted.denoise(self._networks, variables, *args), x_t, at, x_T, z
+        )
+
+    def decode(
+        self,
+        variables: dict,
+        x_T: np.ndarray,
+        z: np.ndarray,
+        key: jax.Array,
+        table: Table,
+        *,
+        keep_path: bool = False,
+    ):
+        """Runs a sampler from x_T: [B, H, W, C].
+
+        Returns:
+          x_0: [B, H, W, C]; with `keep_path` also the states after each row of the table,
+          [B, N, H, W, C].
+        """
+
+        def decode(x_T: jax.Array, z: jax.Array, indices: jax.Array):
+            return self._jitted.decode(
+                self._networks, variables, x_T, z, key, indices, table, keep_path=keep_path
+            )
+
+        return self._run(decode, x_T, z, np.arange(len(z)))
+
+    def invert(self, variables: dict, x: np.ndarray, z: np.ndarray, table: Table) -> np.ndarray:
+        """Runs a sampler's table up in time, from states at t_min to x_T: [B, H, W, C]."""
+        return self._run(
+            lambda x, z: self._jitted.invert(self._networks, variables, x, z, table), x, z
+        )
+
+    def draw_x_T(
+        self, num: int, key: jax.Array, scale: float, image_shape: tuple[int, ...]
+    ) -> np.ndarray:
+        """Samples Gaussian endpoints: [num, H, W, C], standard normal times `scale`."""
+
+        def draw(indices: jax.Array) -> jax.Array:
+            return self._jitted.draw_x_T(key, indices, scale, image_shape=image_shape)
+
+        return self._run(draw, np.arange(num))
+
+    def _run(self, fn: Callable, *arrays):
+        return batching.run(fn, *arrays, size=self.batch_size, mesh=self._mesh)
 
 
 def _encode(
@@ -72,14 +170,21 @@ def _posterior(networks: Networks, variables: dict, images: jax.Array):
     return code.mean, code.sigma
 
 
+def _endpoint(networks: Networks, variables: dict, z: jax.Array) -> jax.Array:
+    return networks.endpoint(variables, z)
+
+
 def _denoise(
     networks: Networks, variables: dict, x_t: jax.Array, at: At, x_T: jax.Array, z: jax.Array
 ) -> jax.Array:
-    return make_denoiser(functools.partial(networks.network, variables))(x_t, at, x_T, z)
+    def network_fn(x: jax.Array, c_noise: jax.Array, z: jax.Array) -> jax.Array:
+        return networks.network(variables, x, c_noise, z)
+
+    return make_denoiser(network_fn)(x_t, at, x_T, z)
 
 
 def _decode(
-    denoise: Callable,
+    networks: Networks,
     variables: dict,
     x_T: jax.Array,
     z: jax.Array,
@@ -91,7 +196,7 @@ def _decode(
 ):
     keys = rngs.per_example(key, indices)
     x_0, states = samplers.integrate(
-        lambda x_t, at, x_T: denoise(variables, x_t, at, x_T, z),
+        lambda x_t, at, x_T: _denoise(networks, variables, x_t, at, x_T, z),
         x_T,
         table,
         samplers.example_noise_fn(keys, x_T.shape[1:]),
@@ -100,9 +205,9 @@ def _decode(
     return (x_0, jnp.moveaxis(states, 0, 1)) if keep_path else x_0
 
 
-def _invert(denoise: Callable, variables: dict, x: jax.Array, z: jax.Array, table: Table):
-    def denoise_fn(x_t, at, x_T):
-        return denoise(variables, x_t, at, x_T, z)
+def _invert(networks: Networks, variables: dict, x: jax.Array, z: jax.Array, table: Table):
+    def denoise_fn(x_t: jax.Array, at: At, x_T: jax.Array) -> jax.Array:
+        return _denoise(networks, variables, x_t, at, x_T, z)
 
     return samplers.integrate(denoise_fn, x, table, clip=False)[0]
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from dbae_jax import editing, evaluate, files, picture_input, sharding, workdir
+from dbae_jax import api_edits, editing, evaluate, files, picture_input, sharding, workdir
 from dbae_jax.api import DBAE
 from dbae_jax.config import Config, to_dict
 from dbae_jax.data import registry
@@ -76,9 +76,9 @@ def interpolate(
     model = _model(config, directory)
     splits = functools.partial(_splits, config)
     pictures = [picture_input.read_all(names, config.data, splits) for names in ends]
-    seed = noise_seed(config.sample, free=model.free)
-    z, x_T = model.way(*pictures, points, method, infer_endpoint=infer_endpoint)
-    decoded = model.decode_rows(z, x_T, rng=seed, **vars(config.sample))
+    seed = noise_seed(config.sample, free=model.gaussian_endpoint)
+    z, x_T = api_edits.latent_paths(model, *pictures, points, method, infer_endpoint=infer_endpoint)
+    decoded = api_edits.decode_rows(model, z, x_T, rng=seed, **vars(config.sample))
     shown = [np.asarray(to_float(some))[:, None] for some in pictures]
     settings = {"first": ends[0], "second": ends[1], "points": points, "method": method}
     settings |= {"infer_endpoint": infer_endpoint}
@@ -129,11 +129,11 @@ def edit(
     model, sample = context.model, config.sample
     pictures = picture_input.read_all(names, config.data, lambda: context.splits)
     step = directions.find(context, [attribute]).step(attribute)
-    seed = noise_seed(sample, free=model.free)
+    seed = noise_seed(sample, free=model.gaussian_endpoint)
     z = model.encode(pictures)
-    x_T = model.own_x_T(pictures, z) if fix_endpoint else None
+    x_T = api_edits.endpoint_before_edit(model, pictures, z) if fix_endpoint else None
     there = editing.moved(z, step, numbers)
-    edited = model.decode_rows(there, x_T, rng=seed, **vars(sample))
+    edited = api_edits.decode_rows(model, there, x_T, rng=seed, **vars(sample))
     shown = np.asarray(to_float(pictures))[:, None]
     settings = {"attribute": attribute, "image": names, "scales": numbers}
     settings |= {"fix_endpoint": fix_endpoint, "normalise_codes": config.eval.normalise_codes}

@@ -10,7 +10,7 @@ from tests import tiny
 class Model:
     """A model whose code is the first `latent_dim` pixels, and whose images are what went in."""
 
-    batch_size, step, free, fingerprint = 8, 7, False, "0123456789ab"
+    batch_size, step, gaussian_endpoint, fingerprint = 8, 7, False, "0123456789ab"
 
     def __init__(self, config, *, error=0.0, scale=None):
         self.config, self.error, self.scale = config, error, scale

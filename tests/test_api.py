@@ -1,12 +1,13 @@
 """`DBAE` in Python: shapes, ranges, batches, randomness, and what it refuses."""
 
+import logging
+
 import jax
 import numpy as np
 import pytest
 
 import dbae_jax
-from dbae_jax import DBAE, build, fingerprint
-from dbae_jax.compiled_model import make_programs
+from dbae_jax import DBAE, fingerprint
 from dbae_jax.errors import DBAEError
 from tests import tiny
 
@@ -21,6 +22,20 @@ def model():
 def stochastic():
     c = tiny.config(**{"model.stochastic": True})
     return DBAE(c, tiny.variables(c))
+
+
+def _messages_of_compiling(call) -> list[str]:
+    """Returns what jax logs of the programs that a call compiles."""
+    messages, handler = [], logging.Handler()
+    handler.emit = lambda record: messages.append(record.getMessage())
+    with jax.log_compiles(), pytest.MonkeyPatch.context() as patch:
+        logging.getLogger("jax").addHandler(handler)
+        patch.setattr(logging.getLogger("jax"), "propagate", False)
+        try:
+            call()
+        finally:
+            logging.getLogger("jax").removeHandler(handler)
+    return [line for line in messages if "Compiling jit(_encode)" in line]
 
 
 def test_the_whole_way(model):
@@ -47,20 +62,15 @@ def test_uint8_and_float_images_give_the_same_code(model):
 def test_any_batch_size_compiles_once_and_gives_the_same(model):
     images = tiny.images(21)  # batches of 8: split, and a short last one
     together = model.encode(images)
-    with jax.log_compiles(), pytest.MonkeyPatch.context() as patch:
-        compiled = []
-        import logging
+    found = []
 
-        handler = logging.Handler()
-        handler.emit = lambda record: compiled.append(record.getMessage())
-        logging.getLogger("jax").addHandler(handler)
-        patch.setattr(logging.getLogger("jax"), "propagate", False)
-        alone = np.concatenate([model.encode(images[i : i + 1]) for i in range(21)])
-        other = model.encode(images[:13])
-        logging.getLogger("jax").removeHandler(handler)
-    assert not [line for line in compiled if "Compiling" in line]
-    np.testing.assert_array_equal(alone, together)
-    np.testing.assert_array_equal(other, together[:13])
+    def encode_parts():
+        found.append(np.concatenate([model.encode(images[i : i + 1]) for i in range(21)]))
+        found.append(model.encode(images[:13]))
+
+    assert not _messages_of_compiling(encode_parts)
+    np.testing.assert_array_equal(found[0], together)
+    np.testing.assert_array_equal(found[1], together[:13])
 
 
 def test_denoise_is_unclipped_and_takes_one_time_or_many(model):
@@ -119,11 +129,13 @@ def test_other_weights_share_the_programs(model):
 
 
 def test_models_of_one_shape_share_the_programs():
-    def programs(**changes):
-        return make_programs(build.make_networks(tiny.config(**changes)), None)
-
-    assert programs() is programs(seed=1, **{"sample.steps": 4})
-    assert programs() is not programs(**{"model.latent_dim": 4})
+    c, images = tiny.config(), tiny.images(2)
+    compiled = _messages_of_compiling(lambda: DBAE(c, tiny.variables(c)).encode(images))
+    alike = tiny.config(seed=1, **{"sample.steps": 4})
+    again = _messages_of_compiling(lambda: DBAE(alike, tiny.variables(c)).encode(images))
+    wider = tiny.config(**{"model.latent_dim": 4})
+    other = _messages_of_compiling(lambda: DBAE(wider, tiny.variables(wider)).encode(images))
+    assert not again and other, compiled
 
 
 IMAGES = np.zeros((2, 16, 16, 1), np.uint8)

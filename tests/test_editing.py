@@ -7,7 +7,6 @@ import pytest
 from PIL import Image
 
 from dbae_jax import DBAE, editing, picture_input
-from dbae_jax.api_edits import Edits
 from dbae_jax.data import registry, transforms
 from dbae_jax.errors import DataError
 from dbae_jax.evaluators import directions
@@ -250,13 +249,13 @@ def test_data_without_attributes(tmp_path):
     assert "ffhq256.lmdb is an LMDB file" in suite.obstacle(lmdb)
 
 
-class _Model(stubs.Model, Edits):
+class _Model(stubs.Model):
     """Decodes a code to an image whose first pixels are it; x_T is a copy of the code.
 
     Of what an edit changes, half comes by x_T.
     """
 
-    free = False
+    gaussian_endpoint = False
 
     def encode(self, images, rng=None):
         return self.posterior(images)[0]

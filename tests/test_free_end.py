@@ -4,8 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from dbae_jax import DBAE, build, editing, free_end, sharding
-from dbae_jax.compiled_model import make_programs
+from dbae_jax import DBAE, editing, free_end, sharding
+from dbae_jax.compiled_model import jit_functions
 from dbae_jax.errors import DataError
 from dbae_jax.evaluators import editing as suite
 from dbae_jax.evaluators import information, pictures, reconstruction
@@ -40,7 +40,7 @@ def test_x_T_is_drawn_from_rng_an_example_a_key(model):
 def test_every_device_gets_all_of_what_they_draw_together(model):
     """Else a process, which holds some of the devices, could not fetch it."""
     mesh = sharding.make_mesh()
-    programs = make_programs(build.make_networks(model.config), mesh)
+    programs = jit_functions(mesh)
     places = sharding.spread(mesh, np.arange(8))
     scale = free_end.end_scale(model.bridge.schedule)
     drawn = programs.draw_x_T(jax.random.key(3), places, scale, image_shape=(16, 16, 1))
@@ -124,7 +124,7 @@ def test_interpolations_walk_between_inferred_ends(model):
     np.testing.assert_array_equal(way, model.interpolate(first, second, 3, "linear", 7, **how))
     last = model.decode(model.encode(second), ends[1], steps=4)
     np.testing.assert_allclose(way[:, 2], last, atol=1e-5)
-    with pytest.raises(DataError, match="decoded from z, not free"):
+    with pytest.raises(DataError, match="decoded from z, it is not Gaussian"):
         DBAE(tiny.config(), tiny.variables(tiny.config())).interpolate(
             first, second, 3, infer_endpoint=True
         )
@@ -138,13 +138,13 @@ def test_ve_draws_noise_of_its_own_size():
 
 X, Z = np.zeros((2, 16, 16, 1), np.float32), np.zeros((2, 8), np.float32)
 WRONG = {
-    "endpoint": (lambda m: m.endpoint(Z), "not decoded from z: draw it, with draw_x_T or rng"),
-    "no x_T": (lambda m: m.decode(Z), "x_T of this model is free"),
-    "no rng": (lambda m: m.draw_x_T(2, None), "x_T of this model is free"),
+    "endpoint": (lambda m: m.endpoint(Z), "not decoded from z: sample it, with draw_x_T or rng"),
+    "no x_T": (lambda m: m.decode(Z), "x_T of this model is Gaussian"),
+    "no rng": (lambda m: m.draw_x_T(2, None), "x_T of this model is Gaussian"),
     "boot": (lambda m: m.decode(Z, rng=0, boot=True), "boot=True: x_T is free"),
     "steps": (lambda m: m.invert(X, steps=1), "steps=1: inferring x_T takes at least 2"),
     "grid": (lambda m: m.invert(X, grid="cosine"), "one of karras, uniform, power, lambda"),
-    "codes": (lambda m: m.invert(X, Z[:1]), "a code an image, got 1 for 2"),
+    "codes": (lambda m: m.invert(X, Z[:1]), "one latent code per image, got 1 for 2"),
     "images": (lambda m: m.invert(X + 3), r"must lie in \[-1, 1\]"),
 }
 
@@ -160,5 +160,7 @@ def test_wrong_calls_get_a_sentence(model, name):
 def test_a_decoded_end_is_neither_drawn_nor_inferred():
     decoded = DBAE(tiny.config(), {})
     for call in (lambda: decoded.draw_x_T(2, 0), lambda: decoded.invert(X)):
-        with pytest.raises(DataError, match=r"decoded from z, not free: call endpoint\(z\)"):
+        with pytest.raises(
+            DataError, match=r"decoded from z, it is not Gaussian: call endpoint\(z\)"
+        ):
             call()

@@ -320,7 +320,7 @@ class _Walker(_Photos, stubs.Model):
     def __init__(self, config, free):
         _Photos.__init__(self, config.data.image_size)
         stubs.Model.__init__(self, config)
-        self.free = free
+        self.gaussian_endpoint = free
 
     def draw_x_T(self, num, rng):
         return self.images(num)

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from scipy.special import logsumexp
 
+from dbae_jax import api_edits
 from dbae_jax.editing import Directions, moved
 from dbae_jax.errors import DataError, TooFewError
 from dbae_jax.evaluators import directions, judge, label_net
@@ -58,7 +59,7 @@ def settings(context: Context) -> dict[str, Any]:
         "related": RELATED,
         "judge": judge.settings(context),
         "sample": vars(context.config.sample),
-    } | ({"inversion_steps": INVERSION_STEPS} if context.model.free else {})
+    } | ({"inversion_steps": INVERSION_STEPS} if context.model.gaussian_endpoint else {})
 
 
 def measure(context: Context) -> Measured:
@@ -163,14 +164,14 @@ def _edited(
 ) -> dict[str, EditScores]:
     """Returns the scores of each attribute's edits."""
     model, sample, by_name = context.model, context.config.sample, {}
-    how = {"rng": noise_seed(sample, free=model.free)} | vars(sample)
+    how = {"rng": noise_seed(sample, free=model.gaussian_endpoint)} | vars(sample)
     z = model.encode(images)
     # Of an image and its edits the same, so that a change of x_T does not count as one by the edit;
     # None: decoded from each code, and a free one drawn with the image's own key.
-    x_T = model.own_x_T(images, z) if fix_endpoint else None
+    x_T = api_edits.endpoint_before_edit(model, images, z) if fix_endpoint else None
     before = log_odds(net, to_uint8(model.decode(z, x_T, **how)))[:, kept]
     for target, (name, step) in enumerate(zip(found.names, found.steps, strict=True)):
-        edited = model.decode_rows(moved(z, step, SCALES), x_T, **how)
+        edited = api_edits.decode_rows(model, moved(z, step, SCALES), x_T, **how)
         pixels = to_uint8(np.moveaxis(edited, 1, 0))  # [S, N, ...]
         after = np.stack([log_odds(net, some)[:, kept] for some in pixels])
         left_out = [i for i in np.flatnonzero(related[target]).tolist() if i != target]

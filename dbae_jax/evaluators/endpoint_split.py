@@ -38,7 +38,7 @@ def plan_of(model: DBAE, steps: int) -> dict[str, Any]:
     DDIM on the grid even in lambda where x_T is free. Where it is decoded, dbim on that grid for 5
     evaluations or fewer, Euler on the uniform grid for more: docs/samplers.md.
     """
-    if model.free or steps <= 5:
+    if model.gaussian_endpoint or steps <= 5:
         return {"sampler": "dbim", "grid": "lambda", "steps": steps}
     return {"sampler": "euler", "grid": "uniform", "steps": steps}
 

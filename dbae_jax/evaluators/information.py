@@ -158,7 +158,9 @@ def measure(
     x_0 = LEVEL * (images + np.stack([rng.uniform(size=images.shape[1:]) for rng in draws])) - 1
     keys = rngs.per_example(rngs.stream(jax.random.key(seed), "code"), indices)
     z = model.encode(x_0, rng=keys if model.config.model.stochastic else None)
-    x_T = np.zeros_like(x_0) if model.free else model.endpoint(z)  # a free one: times A = 0
+    x_T = (
+        np.zeros_like(x_0) if model.gaussian_endpoint else model.endpoint(z)
+    )  # a free one: times A = 0
     return loss_over_time(model.denoise, x_0, x_T, z, model.bridge, draws, points=points)
 
 

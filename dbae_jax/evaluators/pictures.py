@@ -41,7 +41,7 @@ def interpolation(
     for first, second in different(labels, len(images), pairs):
         weights = np.linspace(0, 1, points, dtype=np.float32)[:, None]
         line = (1 - weights) * z[first] + weights * z[second]
-        seed = noise_seed(sample, free=model.free)
+        seed = noise_seed(sample, free=model.gaussian_endpoint)
         decoded = model.decode(line, rng=seed, **vars(sample))
         rows.append(np.concatenate([real[[first]], decoded, real[[second]]]))
     if rows:  # images of one class alone make no pair
@@ -59,7 +59,9 @@ def trajectories(
     z, grid = model.encode(images), {"steps": steps, "grid": "uniform"}
     walks = {
         "ODE": model.trajectory(z, rng=0, sampler="dbim", **grid),
-        "SDE": model.trajectory(z, rng=0, sampler="dbim", eta=1.0, boot=not model.free, **grid),
+        "SDE": model.trajectory(
+            z, rng=0, sampler="dbim", eta=1.0, boot=not model.gaussian_endpoint, **grid
+        ),
     }
     at = np.linspace(0, steps, columns).round().astype(int)
     figure = Figure(figsize=(columns + 1, 2 * len(images)), layout="compressed")

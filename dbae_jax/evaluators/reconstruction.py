@@ -44,7 +44,7 @@ def noise_seed(sample: SampleConfig, *, free: bool = False) -> int | None:
 
 def reconstruct(model: DBAE, images: np.ndarray, sample: SampleConfig) -> np.ndarray:
     """Returns reconstructions [N, H, W, C] in [-1, 1]."""
-    seed = noise_seed(sample, free=model.free)
+    seed = noise_seed(sample, free=model.gaussian_endpoint)
     return model.reconstruct(images, rng=seed, **vars(sample))
 
 
@@ -75,8 +75,8 @@ def _flat(images: np.ndarray) -> np.ndarray:
 
 def picture_rows(model: DBAE, images: np.ndarray, sample: SampleConfig) -> list[np.ndarray]:
     """Returns rows for `images.grid`: inputs, their endpoints x_T, reconstructions."""
-    z, seed = model.encode(images), noise_seed(sample, free=model.free)
-    x_T = model.draw_x_T(len(z), seed) if model.free else model.endpoint(z)
+    z, seed = model.encode(images), noise_seed(sample, free=model.gaussian_endpoint)
+    x_T = model.draw_x_T(len(z), seed) if model.gaussian_endpoint else model.endpoint(z)
     again = model.decode(z, x_T, rng=seed, **vars(sample))
     return [np.asarray(to_float(images)), x_T, again]
 
@@ -127,7 +127,7 @@ SUITE = Suite(always, settings, measure)
 
 def _num_seeds(context: Context) -> int:
     section = context.config.eval
-    seed = noise_seed(context.config.sample, free=context.model.free)
+    seed = noise_seed(context.config.sample, free=context.model.gaussian_endpoint)
     return section.seeds if seed is not None or section.sample_codes else 1
 
 

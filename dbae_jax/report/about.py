@@ -57,7 +57,7 @@ def lead(context: Context, *, seen: bool) -> str:
     shape = f"{size} {TIMES} {size} {TIMES} {channels}"
     return (
         f"A {kind} encoder keeps {model.latent_dim} numbers, the code z, of an image of {shape} = "
-        f"{size * size * channels:,} values. {ends.words(free=model.free).decoding} "
+        f"{size * size * channels:,} values. {ends.words(free=model.gaussian_endpoint).decoding} "
         f"{_shown(context, seen)} The weights are the averaged ones of step {model.step:,}."
     )
 
@@ -109,7 +109,11 @@ def figures(
         _information(scores["information"]),
         _probe(scores["probe"]),
         Figure("To decode", str(model.nfe(**vars(config.sample))), "network evaluations an image"),
-        Figure("Parameters", f"{parameters / 1e6:.3g} M", ends.words(free=model.free).networks),
+        Figure(
+            "Parameters",
+            f"{parameters / 1e6:.3g} M",
+            ends.words(free=model.gaussian_endpoint).networks,
+        ),
         Figure(
             "Training",
             duration(seconds[-1]) if seconds else NONE,

@@ -58,7 +58,7 @@ def interpolation(
       points: codes on a line, its ends among them.
     """
     ends = (images[[pair[i] for pair in pairs]] for i in range(2))
-    seed = noise_seed(sample, free=model.free)
+    seed = noise_seed(sample, free=model.gaussian_endpoint)
     decoded = model.interpolate(*ends, points, rng=seed, **vars(sample))
     groups = []
     for i, frames in enumerate(decoded):
@@ -92,7 +92,7 @@ def edits(
     """
     places = tuple(f"scale {scale:+.2g}" if scale else "scale 0" for scale in scales)
     start, how = int(np.argmin(np.abs(scales))), vars(sample)
-    seed = noise_seed(sample, free=model.free)
+    seed = noise_seed(sample, free=model.gaussian_endpoint)
     films = []
     for i, (name, step) in enumerate(zip(directions.names, directions.steps, strict=True)):
         decoded = model.edit(images, step, scales, rng=seed, **how)
@@ -119,7 +119,7 @@ def trajectories(model: DBAE, images: np.ndarray, *, steps: int, every: int) -> 
     z, grid = model.encode(images), {"steps": steps, "grid": "uniform", "sampler": "dbim"}
     walks = {
         "ODE": model.trajectory(z, rng=0, **grid),
-        "SDE": model.trajectory(z, rng=0, eta=1.0, boot=not model.free, **grid),
+        "SDE": model.trajectory(z, rng=0, eta=1.0, boot=not model.gaussian_endpoint, **grid),
     }
     groups = tuple(
         (

@@ -109,7 +109,7 @@ def make_page(
     config, model = context.config, context.model
     rows, entries = summaries.read(directory), about.current(measured, model)
     charts, uncharted = _charts(config, directory, rows, entries, command)
-    seen, words = context.overlap("train", "test"), ends.words(free=model.free)
+    seen, words = context.overlap("train", "test"), ends.words(free=model.gaussian_endpoint)
     edited, edits_note = _edits(context, amounts)
     samples, samples_note = _samples(config, model, amounts, command)
     return Page(
@@ -175,7 +175,7 @@ def _edits(context: Context, amounts: Amounts) -> tuple[list[Film] | Missing, st
         f"at scale s by s \N{SQUARE ROOT}D times the unit normal of a logistic probe that was "
         f"trained on {count:,} images, as in the paper; D = {model.latent_dim}. Mean codes with "
         f"and without an attribute lie {chosen.apart:.2g} apart on that scale (median). "
-        f"{ends.words(free=model.free).moving}"
+        f"{ends.words(free=model.gaussian_endpoint).moving}"
     )
 
 
@@ -197,7 +197,7 @@ def _samples(
     return drawn, (
         f"Images 0 to {len(drawn) - 1} of seed {stills.SEED}, none left out: z is drawn from the "
         f"prior (step {model.prior.step:,}, {config.prior.sampler}, {config.prior.sample_steps} "
-        f"evaluations), {ends.words(free=model.free).sampled}."
+        f"evaluations), {ends.words(free=model.gaussian_endpoint).sampled}."
     )
 
 

@@ -36,8 +36,8 @@ def reconstructions(
     model: DBAE, images: np.ndarray, sample: SampleConfig, *, first: int, worst: int
 ) -> Reconstructions:
     """Reconstructs images, uint8 [N, S, S, C]; errors are of pixels in [0, 1]."""
-    z, seed = model.encode(images), noise_seed(sample, free=model.free)
-    x_T = model.draw_x_T(len(z), seed) if model.free else model.endpoint(z)
+    z, seed = model.encode(images), noise_seed(sample, free=model.gaussian_endpoint)
+    x_T = model.draw_x_T(len(z), seed) if model.gaussian_endpoint else model.endpoint(z)
     again = model.decode(z, x_T, rng=seed, **vars(sample))
     real = np.asarray(to_float(images))
     errors = np.mean(((np.asarray(again, np.float64) - real) / 2) ** 2, axis=(1, 2, 3))
