@@ -1,17 +1,20 @@
 """Codes of a split: encoded once, a few batches of images in memory, and kept in a file."""
 
+import functools
+import itertools
 import json
 import logging
 import pathlib
 import types
 import zipfile
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple, Protocol
 
+import jax
 import numpy as np
 
-from dbae_jax import files, processes
-from dbae_jax.api import DBAE
+from dbae_jax import files, processes, sharding
+from dbae_jax.codes import Codes
 from dbae_jax.data import sources
 from dbae_jax.data.sources import Source
 from dbae_jax.errors import DataError
@@ -20,6 +23,15 @@ READ_BATCHES = 8  # of images, in memory at once
 KNOWN = ("label", "attributes", "factors", "id")  # entries of examples, where a source has them
 
 log = logging.getLogger(__name__)
+
+
+class Encoder(Protocol):
+    """What encodes images; `DBAE` does."""
+
+    @property
+    def batch_size(self) -> int: ...
+
+    def posterior(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]: ...
 
 
 class Codes(NamedTuple):
@@ -53,7 +65,7 @@ class Codes(NamedTuple):
 
 
 def encode(
-    model: DBAE,
+    model: Encoder,
     source: Source,
     *,
     count: int | None = None,
@@ -143,3 +155,25 @@ def _arrays(codes: Codes) -> dict[str, np.ndarray]:
 def _of_split(arrays: dict[str, np.ndarray], split: str) -> Codes:
     known = {k: arrays[f"{split}_{k}"] for k in KNOWN if f"{split}_{k}" in arrays}
     return Codes(arrays[f"{split}_mean"], arrays.get(f"{split}_sigma"), known)
+
+
+def batches(
+    codes: Codes, *, batch_size: int, seed: int, start_step: int, mesh: jax.sharding.Mesh
+) -> Iterator[dict[str, jax.Array]]:
+    """Yields the batches of steps start_step, start_step + 1, ... without end.
+
+    The order, a new permutation every epoch, is a pure function of seed and step; batches are the
+    global ones, {"mean"[, "sigma"]: [B, D]}, each process with its part.
+    """
+
+    @functools.lru_cache(maxsize=2)
+    def permutation(epoch: int) -> np.ndarray:
+        return np.random.default_rng([seed, epoch]).permutation(len(codes.mean))
+
+    local = batch_size // jax.process_count()
+    first = jax.process_index() * local
+    for step in itertools.count(start_step):
+        positions = step * batch_size + first + np.arange(local)
+        epochs, places = np.divmod(positions, len(codes.mean))
+        indices = [permutation(e)[p] for e, p in zip(epochs.tolist(), places, strict=True)]
+        yield sharding.to_global(mesh, codes.at(np.array(indices)))

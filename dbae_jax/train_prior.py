@@ -31,7 +31,6 @@ from dbae_jax import (
     loop,
     optim,
     prior,
-    prior_codes,
     rngs,
     sharding,
     summaries,
@@ -80,7 +79,7 @@ def train_prior(config: Config, directory: pathlib.Path) -> TrainState:
         log.info("The prior in %s is at step %d already; nothing to do.", folder, start)
         return run.state
     workdir.write_config(folder, config)
-    batches = prior_codes.batches(
+    batches = codes.batches(
         codes["train"],
         batch_size=config.prior.batch_size,
         seed=config.seed,
@@ -130,7 +129,7 @@ def _codes(
             for split, source in sources.items()
         }
 
-    path = directory / prior.FOLDER / prior_codes.FILE
+    path = directory / prior.FOLDER / CODES_FILE
     return codes_lib.kept(path, identity, encode), autoencoder
 
 
@@ -335,3 +334,6 @@ def _make_evaluate(
         )
 
     return evaluate
+
+
+CODES_FILE = "codes.npz"

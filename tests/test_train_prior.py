@@ -11,16 +11,7 @@ import numpy as np
 import pytest
 
 import dbae_jax
-from dbae_jax import (
-    build,
-    checkpoint,
-    prior,
-    prior_codes,
-    sharding,
-    summaries,
-    train_prior,
-    workdir,
-)
+from dbae_jax import build, checkpoint, prior, sharding, summaries, train_prior, workdir
 from dbae_jax import codes as codes_lib
 from dbae_jax.codes import Codes
 from dbae_jax.data import registry
@@ -78,7 +69,7 @@ def test_a_run_leaves_what_it_should(case):
 def test_codes_are_the_models_and_normalised_to_mean_0_std_1(case):
     overrides, directory = case
     model = dbae_jax.DBAE.load(directory)
-    with np.load(directory / "prior" / prior_codes.FILE) as file:
+    with np.load(directory / "prior" / train_prior.CODES_FILE) as file:
         mean = file["train_mean"]
         assert ("train_sigma" in file) == bool(overrides)
         assert len(file["test_mean"]) == 16
@@ -114,7 +105,7 @@ def test_an_interrupted_run_ends_as_the_uninterrupted_one(run_copy, monkeypatch)
 def test_torn_files_are_made_again(run_copy, caplog):
     overrides, directory = run_copy
     folder = directory / "prior"
-    codes = folder / prior_codes.FILE
+    codes = folder / train_prior.CODES_FILE
     codes.write_bytes(codes.read_bytes()[:1000])
     for path in (folder / "checkpoints" / "4" / "params").rglob("*"):
         if path.is_file():
@@ -197,7 +188,7 @@ def test_training_learns_what_a_gaussian_cannot_and_samples_it(tmp_path):
     codes, held_out = _codes(2000), _codes(500, seed=1)
     run = train_prior.set_up(config, tmp_path, codes, {}, mesh)
     state = run.state
-    batches = prior_codes.batches(codes, batch_size=128, seed=0, start_step=0, mesh=mesh)
+    batches = codes.batches(codes, batch_size=128, seed=0, start_step=0, mesh=mesh)
     for _ in range(config.prior.num_steps):
         state, _ = run.train_step(state, next(batches), run.key)
     values = train_prior.make_measure(config, held_out, mesh)(state.ema)
@@ -247,7 +238,7 @@ def test_batches_are_permutations_and_a_function_of_seed_and_step():
     mesh = sharding.make_mesh(jax.devices()[:2])
 
     def take(count, **others):
-        made = prior_codes.batches(
+        made = codes.batches(
             codes, **({"batch_size": 4, "seed": 0, "start_step": 0, "mesh": mesh} | others)
         )
         return [np.asarray(next(made)["mean"])[:, 0].tolist() for _ in range(count)]
