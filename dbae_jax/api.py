@@ -8,17 +8,18 @@ from typing import Any, Self
 import jax
 import numpy as np
 
-from dbae_jax import api_edits, build, fingerprint, free_end, prior, samplers, sharding, workdir
-from dbae_jax.arguments import Rng, check_codes, check_states, check_times, make_key, make_plan
+from dbae_jax import api_edits, build, fingerprint, free_end, integrate, prior, sharding, workdir
+from dbae_jax.arguments import Rng, check_codes, check_images, check_states, check_times, make_key
 from dbae_jax.compiled_model import Programs
 from dbae_jax.config import Config
 from dbae_jax.errors import CheckpointError, DataError
 from dbae_jax.free_end import INVERSION_STEPS
-from dbae_jax.images import check_images, to_float
+from dbae_jax.images import to_float
+from dbae_jax.integrate import Sample
 from dbae_jax.models.autoencoder import Networks
 from dbae_jax.prior import Prior
 from dbae_jax.sampler_tables import Table
-from dbae_jax.samplers import Plan, Sample
+from dbae_jax.samplers import Plan
 
 DECODED = "x_T of this model is decoded from z, it is not Gaussian: call endpoint(z)."
 GAUSSIAN = (
@@ -269,7 +270,7 @@ class DBAE:
           eta: dbim: in [0, 1], 0 deterministic, 1 a Markov bridge; needs `rng` above 0.
           boot: dbim and multistep: draws the noise of the first step, with `rng`; else it is 0.
         """
-        plan = make_plan(
+        plan = Plan.recommended(
             sampler=sampler, steps=steps, grid=grid, rho=rho, churn=churn, eta=eta, boot=boot
         )
         return self._sample(z, x_T, plan, rng, keep_path=False).x_0
@@ -283,7 +284,7 @@ class DBAE:
           x_0: [B, H, W, C]; path: [S, B, H, W, C], x_T first, then the state after every step
           (and every churn), clipped to [-1, 1]; times: [S]; nfe.
         """
-        return self._sample(z, x_T, make_plan(**plan), rng, keep_path=True)
+        return self._sample(z, x_T, Plan.recommended(**plan), rng, keep_path=True)
 
     def reconstruct(self, images: np.ndarray, **kwargs) -> np.ndarray:
         """Encodes and decodes images: [B, H, W, C]; `kwargs` as `decode` takes."""
@@ -392,7 +393,7 @@ class DBAE:
 
     def nfe(self, **plan) -> int:
         """Returns the number of network evaluations that `decode` makes an image."""
-        return self._table(make_plan(**plan)).nfe
+        return self._table(Plan.recommended(**plan)).nfe
 
     def _sample(self, z, x_T, plan: Plan, rng: Rng, *, keep_path: bool) -> Sample:
         z = check_codes(z, self.latent_dim)
@@ -407,7 +408,7 @@ class DBAE:
         if not keep_path:
             return Sample(decoded, None, table.path_times, table.nfe)
         x_0, states = decoded
-        path = samplers.path_states(x_T, np.moveaxis(states, 1, 0), table)
+        path = integrate.path_states(x_T, np.moveaxis(states, 1, 0), table)
         return Sample(x_0, np.asarray(path), table.path_times, table.nfe)
 
     def _table(self, plan: Plan) -> Table:

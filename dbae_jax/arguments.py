@@ -4,29 +4,9 @@ import jax
 import numpy as np
 
 from dbae_jax.errors import DataError
-from dbae_jax.samplers import Plan
 from dbae_jax.schedules import Schedule
 
 Rng = int | jax.Array | None  # a seed, a key of jax.random.key, keys [B], or nothing
-
-
-def make_plan(
-    *,
-    sampler: str | None = None,
-    steps: int | None = None,
-    grid: str | np.ndarray | None = None,
-    churn: float = 0.0,
-    **others,
-) -> Plan:
-    """Fills in what docs/samplers.md recommends: sampler, grid, and steps enough for them."""
-    if sampler is None:
-        sampler = "heun" if churn else "dbim"
-    drifts = sampler in ("euler", "heun")
-    if grid is None:
-        grid = "karras" if drifts else "lambda"
-    if steps is None:
-        steps = 50 if drifts else 5
-    return Plan(sampler, steps, grid, churn=churn, **others)
 
 
 def make_key(rng: Rng, count: int) -> jax.Array:
@@ -70,3 +50,35 @@ def _finite_float(array: np.ndarray, name: str) -> np.ndarray:
     if not real or not np.isfinite(array).all():
         raise DataError(f"{name} must hold real, finite numbers: no NaN or infinity.")
     return array.astype(np.float32)
+
+
+def check_images(images: np.ndarray | jax.Array, size: int, channels: int) -> np.ndarray:
+    """Returns images as a numpy array, uint8 or float32, if they fit the model.
+
+    Args:
+      images: [B, size, size, channels], uint8, or float in [-1, 1].
+
+    Raises:
+      DataError: for another rank, shape, dtype or range, or values that are not finite.
+    """
+    images = np.asarray(images)
+    want = f"[B, {size}, {size}, {channels}]"
+    if images.ndim != 4:
+        raise DataError(f"images must have 4 axes, {want}, got shape {list(images.shape)}.")
+    if images.shape[1:] != (size, size, channels):
+        raise DataError(f"images must be {want} for this model, got {list(images.shape)}.")
+    if images.shape[0] == 0:
+        raise DataError(f"images must hold at least one image, got shape {list(images.shape)}.")
+    if images.dtype == np.uint8:
+        return images
+    if not np.issubdtype(images.dtype, np.floating):
+        raise DataError(f"images must be uint8 or float in [-1, 1], got {images.dtype}.")
+    if not np.isfinite(images).all():
+        raise DataError("images hold values that are not finite (NaN or infinity).")
+    low, high = float(images.min()), float(images.max())
+    if low < -1 - 1e-6 or high > 1 + 1e-6:
+        raise DataError(
+            f"float images must lie in [-1, 1], got [{low:g}, {high:g}]; "
+            "pass uint8, or scale 0..255 by x / 127.5 - 1."
+        )
+    return images.astype(np.float32)

@@ -14,7 +14,6 @@ import jax
 import numpy as np
 
 from dbae_jax import files, processes, sharding
-from dbae_jax.codes import Codes
 from dbae_jax.data import sources
 from dbae_jax.data.sources import Source
 from dbae_jax.errors import DataError

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dbae_jax import batching, rngs, samplers, sharding
+from dbae_jax import batching, integrate, rngs, sharding
 from dbae_jax.images import to_float
 from dbae_jax.models.autoencoder import Networks
 from dbae_jax.precond import At, make_denoiser
@@ -162,7 +162,7 @@ def _encode(
     if not sample:
         return code.mean
     keys = rngs.per_example(key, indices)
-    return code.sample(samplers.example_noise_fn(keys, (networks.latent_dim,))(0))
+    return code.sample(integrate.example_noise_fn(keys, (networks.latent_dim,))(0))
 
 
 def _posterior(networks: Networks, variables: dict, images: jax.Array):
@@ -195,11 +195,11 @@ def _decode(
     keep_path: bool,
 ):
     keys = rngs.per_example(key, indices)
-    x_0, states = samplers.integrate(
+    x_0, states = integrate.integrate(
         lambda x_t, at, x_T: _denoise(networks, variables, x_t, at, x_T, z),
         x_T,
         table,
-        samplers.example_noise_fn(keys, x_T.shape[1:]),
+        integrate.example_noise_fn(keys, x_T.shape[1:]),
         keep_path=keep_path,
     )
     return (x_0, jnp.moveaxis(states, 0, 1)) if keep_path else x_0
@@ -209,7 +209,7 @@ def _invert(networks: Networks, variables: dict, x: jax.Array, z: jax.Array, tab
     def denoise_fn(x_t: jax.Array, at: At, x_T: jax.Array) -> jax.Array:
         return _denoise(networks, variables, x_t, at, x_T, z)
 
-    return samplers.integrate(denoise_fn, x, table, clip=False)[0]
+    return integrate.integrate(denoise_fn, x, table, clip=False)[0]
 
 
 def _draw_x_T(
@@ -217,4 +217,4 @@ def _draw_x_T(
 ) -> jax.Array:
     """Draws [n, H, W, C] from a stream of its own: samplers take other noises of these keys."""
     keys = jax.vmap(lambda k: rngs.stream(k, "x_T"))(rngs.per_example(key, indices))
-    return jnp.float32(scale) * samplers.example_noise_fn(keys, image_shape)(0)
+    return jnp.float32(scale) * integrate.example_noise_fn(keys, image_shape)(0)

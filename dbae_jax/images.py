@@ -10,7 +10,6 @@ import numpy as np
 from PIL import Image
 
 from dbae_jax import files
-from dbae_jax.errors import DataError
 
 
 def to_float(images: jax.Array) -> jax.Array:
@@ -24,38 +23,6 @@ def to_uint8(images: np.ndarray | jax.Array) -> np.ndarray:
     """Maps [-1, 1] to uint8 in [0, 255], clipped and rounded to nearest."""
     scaled = (np.asarray(images, np.float32) + 1) * 127.5
     return np.clip(np.round(scaled), 0, 255).astype(np.uint8)
-
-
-def check_images(images: np.ndarray | jax.Array, size: int, channels: int) -> np.ndarray:
-    """Returns images as a numpy array, uint8 or float32, if they fit the model.
-
-    Args:
-      images: [B, size, size, channels], uint8, or float in [-1, 1].
-
-    Raises:
-      DataError: for another rank, shape, dtype or range, or values that are not finite.
-    """
-    images = np.asarray(images)
-    want = f"[B, {size}, {size}, {channels}]"
-    if images.ndim != 4:
-        raise DataError(f"images must have 4 axes, {want}, got shape {list(images.shape)}.")
-    if images.shape[1:] != (size, size, channels):
-        raise DataError(f"images must be {want} for this model, got {list(images.shape)}.")
-    if images.shape[0] == 0:
-        raise DataError(f"images must hold at least one image, got shape {list(images.shape)}.")
-    if images.dtype == np.uint8:
-        return images
-    if not np.issubdtype(images.dtype, np.floating):
-        raise DataError(f"images must be uint8 or float in [-1, 1], got {images.dtype}.")
-    if not np.isfinite(images).all():
-        raise DataError("images hold values that are not finite (NaN or infinity).")
-    low, high = float(images.min()), float(images.max())
-    if low < -1 - 1e-6 or high > 1 + 1e-6:
-        raise DataError(
-            f"float images must lie in [-1, 1], got [{low:g}, {high:g}]; "
-            "pass uint8, or scale 0..255 by x / 127.5 - 1."
-        )
-    return images.astype(np.float32)
 
 
 def grid(rows: Sequence[np.ndarray], *, scale: int = 1, gap: int = 2) -> np.ndarray:

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dbae_jax import build, compiled_step, optim, rngs, samplers, sharding, train
+from dbae_jax import build, compiled_step, integrate, optim, rngs, samplers, sharding, train
 from dbae_jax.config import Config
 from dbae_jax.flops import count_flops
 from dbae_jax.images import to_float
@@ -143,11 +143,11 @@ def _reconstruct(config: Config, networks: Networks) -> Function:
         x_T = networks.endpoint(variables, z)
         denoise_fn = make_denoiser(lambda *args: networks.network(variables, *args))
         keys = rngs.per_example(jax.random.key(0), jnp.arange(len(z)))
-        return samplers.integrate(
+        return integrate.integrate(
             lambda x_t, at, x_T: denoise_fn(x_t, at, x_T, z),
             x_T,
             table,
-            samplers.example_noise_fn(keys, x_T.shape[1:]),
+            integrate.example_noise_fn(keys, x_T.shape[1:]),
         )[0]
 
     return function

@@ -17,9 +17,9 @@ from dbae_jax import (
     describe,
     free_end,
     images,
+    integrate,
     losses,
     sampler_tables,
-    samplers,
     state_dict,
     time_grids,
     train,
@@ -82,7 +82,7 @@ def test_scalings_are_edm_s(schedule):
 
 def _run(table, x, denoise_fn, *, clip=True):
     with jax.enable_x64(True):
-        out, _ = samplers.integrate(denoise_fn, jnp.asarray(x, jnp.float64), table, clip=clip)
+        out, _ = integrate.integrate(denoise_fn, jnp.asarray(x, jnp.float64), table, clip=clip)
         return np.asarray(out)
 
 
@@ -144,8 +144,8 @@ def test_the_markov_sampler_draws_the_data_s_distribution():
     x_T = np.random.default_rng(5).normal(size=(5_000, 1, 1, 3))
     keys = jax.random.split(jax.random.key(0), 5_000)
     with jax.enable_x64(True):
-        noise_fn = samplers.example_noise_fn(keys, (1, 1, 3))
-        drawn = samplers.integrate(denoise_fn, jnp.asarray(x_T), table, noise_fn)[0]
+        noise_fn = integrate.example_noise_fn(keys, (1, 1, 3))
+        drawn = integrate.integrate(denoise_fn, jnp.asarray(x_T), table, noise_fn)[0]
     posterior = world.posterior
     cov = posterior.vectors @ np.diag(posterior.values) @ posterior.vectors.T
     drawn = np.asarray(drawn)[:, 0, 0]

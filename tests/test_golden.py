@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dbae_jax import losses, samplers, state_dict, time_grids
+from dbae_jax import integrate, losses, samplers, state_dict, time_grids
 from dbae_jax.bridge import marginal_sample
 from dbae_jax.precond import make_denoiser
 from tests import golden
@@ -129,7 +129,7 @@ def test_samples(case):
         x_0, states = _integrate(case.networks)(case.variables, x_T, z, table, noises)
         assert case.distance(name, x_0) < 2e-4, name
         assert table.nfe == case.outputs[f"{name}/nfe"]
-        path = samplers.path_states(x_T, states, table)
+        path = integrate.path_states(x_T, states, table)
         for state, want in zip(path, case.outputs[f"{name}/path"], strict=True):
             assert golden.distance(golden.channels_first(state), want, "path") < 2e-4, name
 
@@ -139,7 +139,7 @@ def _integrate(networks):
     @jax.jit
     def integrate(variables, x_T, z, table, noises):
         denoiser = make_denoiser(functools.partial(networks.network, variables))
-        return samplers.integrate(
+        return integrate.integrate(
             lambda x_t, at, x_T: denoiser(x_t, at, x_T, z),
             x_T,
             table,

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dbae_jax import precond, samplers, time_grids
+from dbae_jax import integrate, precond, time_grids
 from dbae_jax.samplers import Plan
 from tests import gaussian_world
 from tests.gaussian_world import SCHEDULES, make_world
@@ -44,7 +44,7 @@ def _errors(name, schedule):
         times = time_grids.GRIDS[grid](schedule, steps, start=start)
         implicit = name not in ("euler", "heun")
         table = Plan(name, grid=times, boot=implicit).table(bridge)
-        _, states = samplers.integrate(
+        _, states = integrate.integrate(
             denoise_fn,
             jnp.asarray(x_T)[:, None, None],
             table,
@@ -98,7 +98,7 @@ def _moments(plan_of, schedule, steps):
     for i, j in itertools.product(range(count), range(3)):
         units[i, 1 + 3 * i + j, 0, 0, j] = 1
     codes = np.repeat(z, units.shape[1], axis=0)
-    _, states = samplers.integrate(
+    _, states = integrate.integrate(
         gaussian_world.make_denoise_fn(world, schedule, codes),
         jnp.asarray(world.decoder(codes))[:, None, None],
         table,

@@ -17,8 +17,8 @@ from dbae_jax.data.sources import ArraySource
 from dbae_jax.editing import Directions
 from dbae_jax.errors import CheckpointError, ConfigError, DataError
 from dbae_jax.evaluators.context import OF_CODES
+from dbae_jax.integrate import Sample
 from dbae_jax.report import about, charts, edits, films, frames, glossary, report, stills, tables
-from dbae_jax.samplers import Sample
 from tests import stubs, tiny
 from tests.report_workdirs import AMOUNTS, RESULTS, STEP, pixels, write_model
 

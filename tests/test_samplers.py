@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dbae_jax import bridge, sampler_tables, samplers, time_grids
+from dbae_jax import bridge, integrate, sampler_tables, samplers, time_grids
 from dbae_jax.precond import Bridge, Moments
 from dbae_jax.samplers import Plan
 from dbae_jax.schedules import VE, VP
@@ -211,7 +211,7 @@ def test_churn_is_a_step_of_the_reverse_sde_and_then_the_whole_ode_step(b):
         flow = bridge.probability_flow_drift(b.schedule, np.float64(middle), x, x_T, score)
         x = x + (end - middle) * flow
     with jax.enable_x64(True):
-        got, _ = samplers.integrate(
+        got, _ = integrate.integrate(
             lambda x, at, x_T: 0.1 * jnp.cos(x),
             jnp.asarray(x_T),
             sampler_tables.euler_table(b, times, churn=churn),
@@ -352,7 +352,7 @@ def test_a_second_grid_of_the_same_length_compiles_nothing_and_no_step_asks_the_
     @jax.jit
     def run(x_T, table):
         traces.append(1)
-        return samplers.integrate(lambda x, at, x_T: 0.5 * x, x_T, table)[0]
+        return integrate.integrate(lambda x, at, x_T: 0.5 * x, x_T, table)[0]
 
     x_T = jnp.ones((1, 4, 4, 1))
     tables = [
