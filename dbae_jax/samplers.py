@@ -7,13 +7,10 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, Self
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from dbae_jax import rngs, time_grids
+from dbae_jax import time_grids
 from dbae_jax.bridge import is_free
-from dbae_jax.integrate import BoundDenoiseFn, Sample, example_noise_fn, integrate, path_states
 from dbae_jax.precond import Bridge
 from dbae_jax.sampler_tables import (
     Table,
@@ -107,37 +104,3 @@ SAMPLERS: dict[str, Callable[[Bridge, np.ndarray, Plan], Table]] = {
 
 def _not_among(name: str, value: str, allowed) -> str:
     return f"{name}={value!r} is not allowed: it must be one of {', '.join(allowed)}."
-
-
-def sample(
-    denoise_fn: BoundDenoiseFn,
-    x_T: jax.Array,
-    plan: Plan,
-    key: jax.Array | None = None,
-    *,
-    bridge: Bridge,
-    keep_path: bool = False,
-) -> Sample:
-    """Samples x_0 from x_T as a plan says.
-
-    Args:
-      denoise_fn: (x_t, at, x_T) -> estimate of x_0, with z bound.
-      x_T: [B, H, W, C].
-      plan: sampler, grid and their settings.
-      key: of the noises of churn, eta and boot: one, or [B] of them. An image depends on its key
-        (from one key: on its place in the batch), not on the rest of the batch.
-      bridge: schedule and scalings.
-      keep_path: also returns x_T and the state after every step, clipped to [-1, 1].
-
-    Raises:
-      ValueError: for a plan that `Plan.table` refuses, or one that needs a key without a key.
-    """
-    if plan.needs_noise and key is None:
-        raise ValueError("churn, eta and boot draw noise: pass a key.")
-    table, noise_fn = plan.table(bridge), None
-    if table.w_noise is not None:
-        keys = rngs.per_example(key, jnp.arange(x_T.shape[0]))
-        noise_fn = example_noise_fn(keys, x_T.shape[1:])
-    x_0, states = integrate(denoise_fn, x_T, table, noise_fn, keep_path=keep_path)
-    path = path_states(x_T, states, table) if keep_path else None
-    return Sample(x_0, path, table.path_times, table.nfe)

@@ -7,6 +7,7 @@ import pytest
 
 from dbae_jax import bridge, precond
 from dbae_jax.schedules import VE, VP
+from tests import bridge_drifts
 
 SCHEDULES = [VP(), VE(), VP(t_max=2.0, beta_d=0.5, beta_min=1.0), VE(t_max=10.0)]
 schedules = pytest.mark.parametrize("schedule", SCHEDULES, ids=str)
@@ -51,10 +52,10 @@ def test_float32_drifts_are_accurate(schedule):
         for function in (
             lambda t, x, e, s: bridge.marginal_sample(schedule, t, s, e, x),
             lambda t, x, e, s: (
-                bridge.score_from_x_0(schedule, t, x, e, s)
+                bridge_drifts.score_from_x_0(schedule, t, x, e, s)
                 * bridge.expand(bridge.marginal_coefficients(schedule, t).C, x)
             ),
-            lambda t, x, e, s: bridge.reverse_sde_drift(schedule, t, x, e, s),
+            lambda t, x, e, s: bridge_drifts.reverse_sde_drift(schedule, t, x, e, s),
         ):
             single = function(jnp.asarray(t, jnp.float32), *map(jnp.asarray, (x_t, x_T, x_0)))
             double = function(t, *map(np.float64, (x_t, x_T, x_0)))
@@ -71,7 +72,7 @@ def test_h_is_regular_at_the_start_and_takes_plain_numbers(schedule):
     start = bridge.h_transform(schedule, np.array([0.0]), x_t, x_T)
     near = bridge.h_transform(schedule, 1e-9, x_t, x_T)
     np.testing.assert_allclose(start, near, rtol=1e-6)
-    assert np.isfinite(bridge.bridge_drift(schedule, 0.5 * schedule.t_max, x_t, x_T)).all()
+    assert np.isfinite(bridge_drifts.bridge_drift(schedule, 0.5 * schedule.t_max, x_t, x_T)).all()
 
 
 @schedules
@@ -86,7 +87,7 @@ def test_score_is_the_gradient_of_the_log_marginal_and_inverts(schedule):
     rng = np.random.default_rng(1)
     x_0, x_T, x_t = rng.normal(size=(3, 5, 2, 2, 1))
     t = np.linspace(0.05, 0.95, 5) * schedule.t_max
-    score = bridge.score_from_x_0(schedule, t, x_t, x_T, x_0)
+    score = bridge_drifts.score_from_x_0(schedule, t, x_t, x_T, x_0)
     with jax.enable_x64(True):
 
         def log_marginal(x_t):
@@ -95,7 +96,7 @@ def test_score_is_the_gradient_of_the_log_marginal_and_inverts(schedule):
             return -jnp.sum((x_t - mean) ** 2 / (2 * bridge.expand(C, x_t)))
 
         np.testing.assert_allclose(score, jax.grad(log_marginal)(jnp.asarray(x_t)), rtol=1e-9)
-    again = bridge.x_0_from_score(schedule, t, x_t, x_T, score)
+    again = bridge_drifts.x_0_from_score(schedule, t, x_t, x_T, score)
     np.testing.assert_allclose(again, x_0, rtol=1e-6, atol=1e-9)
 
 
@@ -111,10 +112,10 @@ def test_flow_of_known_ends_is_the_path_of_the_marginal(schedule):
             for s in (-step, 0, step)
         ]
         slope = (around[2] - around[0]) / (2 * step)
-        score = bridge.score_from_x_0(schedule, np.array([t]), around[1], x_T, x_0)
-        flow = bridge.probability_flow_drift(schedule, np.array([t]), around[1], x_T, score)
+        score = bridge_drifts.score_from_x_0(schedule, np.array([t]), around[1], x_T, x_0)
+        flow = bridge_drifts.probability_flow_drift(schedule, np.array([t]), around[1], x_T, score)
         np.testing.assert_allclose(flow, slope, rtol=1e-6)
-        reverse = bridge.reverse_sde_drift(schedule, np.array([t]), around[1], x_T, score)
+        reverse = bridge_drifts.reverse_sde_drift(schedule, np.array([t]), around[1], x_T, score)
         g2 = schedule.diffusion_squared(np.float64(t))
         np.testing.assert_allclose(flow - reverse, g2 * score / 2, rtol=1e-9)
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from dbae_jax import bridge, precond, samplers
-from tests import gaussian_world
+from tests import bridge_drifts, gaussian_world, sample_by_plan
 from tests.gaussian_world import (
     SCHEDULES,
     Gaussian,
@@ -40,11 +40,11 @@ def drift_fn_of(process, world, schedule):
     def drift_fn(t, x_t, z):
         x_T = world.decoder(z)
         if process == "forward":
-            return bridge.bridge_drift(schedule, t, x_t, x_T)
-        score = bridge.score_from_x_0(schedule, t, x_t, x_T, denoiser_fn(t, x_t, z))
+            return bridge_drifts.bridge_drift(schedule, t, x_t, x_T)
+        score = bridge_drifts.score_from_x_0(schedule, t, x_t, x_T, denoiser_fn(t, x_t, z))
         if process == "reverse":
-            return bridge.reverse_sde_drift(schedule, t, x_t, x_T, score)
-        return bridge.probability_flow_drift(schedule, t, x_t, x_T, score)
+            return bridge_drifts.reverse_sde_drift(schedule, t, x_t, x_T, score)
+        return bridge_drifts.probability_flow_drift(schedule, t, x_t, x_T, score)
 
     return drift_fn
 
@@ -172,9 +172,9 @@ def test_exact_denoiser_is_the_conditional_mean_and_gives_the_exact_score(
     denoised = world.denoiser(schedule)(t, x_t, z)
     expected = mean[:3] + (state - mean[3:]) @ np.linalg.solve(cov[3:, 3:], cov[3:, :3])
     np.testing.assert_allclose(denoised, expected, rtol=1e-6, atol=1e-9)
-    score = bridge.score_from_x_0(schedule, t, x_t, world.decoder(z), denoised)
+    score = bridge_drifts.score_from_x_0(schedule, t, x_t, world.decoder(z), denoised)
     np.testing.assert_allclose(score, world.score(schedule)(t, x_t, z), rtol=1e-9, atol=1e-12)
-    back = bridge.x_0_from_score(schedule, t, x_t, world.decoder(z), score)
+    back = bridge_drifts.x_0_from_score(schedule, t, x_t, world.decoder(z), score)
     np.testing.assert_allclose(back, denoised, rtol=1e-9, atol=1e-9)
 
 
@@ -212,7 +212,7 @@ def test_heun_sampler_follows_the_exact_flow(schedule, code_width):
     times = np.append(time_at(schedule, v)[0], 0.0)
     with jax.enable_x64(True):
         denoise_fn = gaussian_world.make_denoise_fn(world, schedule, codes)
-        sample = samplers.sample(
+        sample = sample_by_plan.sample(
             denoise_fn,
             jnp.asarray(x_T)[:, None, None],
             samplers.Plan("heun", grid=times),

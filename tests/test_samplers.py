@@ -12,6 +12,7 @@ from dbae_jax.precond import Bridge, Moments
 from dbae_jax.samplers import Plan
 from dbae_jax.schedules import VE, VP
 from dbae_jax.sections import SampleConfig
+from tests import bridge_drifts, sample_by_plan
 
 BRIDGES = {"vp": Bridge(VP()), "ve": Bridge(VE())}
 bridges = pytest.mark.parametrize("b", BRIDGES.values(), ids=BRIDGES)
@@ -157,7 +158,7 @@ def test_reported_evaluations_are_those_made(b, plan, nfe):
         return 0.5 * x
 
     x_T = jnp.full((2, 4, 4, 1), 0.2)
-    result = samplers.sample(denoise_fn, x_T, plan, jax.random.key(0), bridge=b)
+    result = sample_by_plan.sample(denoise_fn, x_T, plan, jax.random.key(0), bridge=b)
     jax.effects_barrier()
     assert result.nfe == len(calls) == nfe
     assert result.x_0.shape == x_T.shape and np.abs(result.x_0).max() <= 1
@@ -176,8 +177,8 @@ def test_steps_are_those_of_the_drifts(b, name):
 
     def drift(x, t):
         t = np.float64(t)
-        score = bridge.score_from_x_0(b.schedule, t, x, x_T, denoise(x))
-        return bridge.probability_flow_drift(b.schedule, t, x, x_T, score)
+        score = bridge_drifts.score_from_x_0(b.schedule, t, x, x_T, denoise(x))
+        return bridge_drifts.probability_flow_drift(b.schedule, t, x, x_T, score)
 
     x = x_T
     for start, end in itertools.pairwise(times):
@@ -186,7 +187,7 @@ def test_steps_are_those_of_the_drifts(b, name):
         heun = name == "heun" and end > 0
         x = x + (end - start) * (slope + drift(full, end)) / 2 if heun else full
     with jax.enable_x64(True):
-        got = samplers.sample(
+        got = sample_by_plan.sample(
             lambda x, at, x_T: 0.3 * jnp.tanh(x) + target,
             jnp.asarray(x_T),
             Plan(name, grid=times),
@@ -203,12 +204,14 @@ def test_churn_is_a_step_of_the_reverse_sde_and_then_the_whole_ode_step(b):
     x = x_T
     for i, (start, end) in enumerate(itertools.pairwise(times)):
         middle = start + churn * (end - start)
-        score = bridge.score_from_x_0(b.schedule, np.float64(start), x, x_T, 0.1 * np.cos(x))
-        drift = bridge.reverse_sde_drift(b.schedule, np.float64(start), x, x_T, score)
+        score = bridge_drifts.score_from_x_0(b.schedule, np.float64(start), x, x_T, 0.1 * np.cos(x))
+        drift = bridge_drifts.reverse_sde_drift(b.schedule, np.float64(start), x, x_T, score)
         scale = np.sqrt(b.schedule.diffusion_squared(start) * (start - middle))
         x = x + (middle - start) * drift + scale * noises[i]
-        score = bridge.score_from_x_0(b.schedule, np.float64(middle), x, x_T, 0.1 * np.cos(x))
-        flow = bridge.probability_flow_drift(b.schedule, np.float64(middle), x, x_T, score)
+        score = bridge_drifts.score_from_x_0(
+            b.schedule, np.float64(middle), x, x_T, 0.1 * np.cos(x)
+        )
+        flow = bridge_drifts.probability_flow_drift(b.schedule, np.float64(middle), x, x_T, score)
         x = x + (end - middle) * flow
     with jax.enable_x64(True):
         got, _ = integrate.integrate(
@@ -292,14 +295,14 @@ PLANS = [Plan(name, 20) for name in samplers.SAMPLERS]
 def test_a_perfect_denoiser_brings_the_image_back(b, plan):
     x_0 = jax.random.uniform(jax.random.key(0), (2, 8, 8, 3), minval=-1)
     x_T = jax.random.normal(jax.random.key(1), x_0.shape)
-    out = samplers.sample(lambda *_: x_0, x_T, plan, bridge=b).x_0
+    out = sample_by_plan.sample(lambda *_: x_0, x_T, plan, bridge=b).x_0
     np.testing.assert_allclose(out, x_0, atol=5e-3)
 
 
 @pytest.mark.parametrize("plan", PLANS, ids=lambda plan: plan.sampler)
 def test_paths_start_at_x_T_and_hold_a_state_a_step(plan):
     x_T = jnp.full((2, 4, 4, 1), 0.2)
-    result = samplers.sample(
+    result = sample_by_plan.sample(
         lambda x, at, x_T: 0.5 * x, x_T, plan, bridge=VP_BRIDGE, keep_path=True
     )
     assert result.path.shape == (21, *x_T.shape)
@@ -316,15 +319,15 @@ def test_an_image_depends_on_its_key_and_not_on_its_batch(plan):
 
     def run(x_T, seed=3):
         key = jax.random.key(seed)
-        return samplers.sample(lambda x, at, _: 0.5 * x, x_T, plan, key, bridge=VP_BRIDGE).x_0
+        return sample_by_plan.sample(lambda x, at, _: 0.5 * x, x_T, plan, key, bridge=VP_BRIDGE).x_0
 
     np.testing.assert_array_equal(run(x_T)[:2], run(x_T[:2]))
     np.testing.assert_array_equal(run(x_T), run(x_T))
     assert not np.allclose(run(x_T), run(x_T, seed=4))
     assert not np.allclose(run(x_T)[0], run(x_T[::-1])[4])  # one key: places have their own
     keys, order = jax.random.split(jax.random.key(8), 5), np.array([3, 0, 4])
-    whole = samplers.sample(lambda x, at, _: 0.5 * x, x_T, plan, keys, bridge=VP_BRIDGE).x_0
-    part = samplers.sample(
+    whole = sample_by_plan.sample(lambda x, at, _: 0.5 * x, x_T, plan, keys, bridge=VP_BRIDGE).x_0
+    part = sample_by_plan.sample(
         lambda x, at, _: 0.5 * x, x_T[order], plan, keys[order], bridge=VP_BRIDGE
     ).x_0
     np.testing.assert_array_equal(whole[order], part)
@@ -335,14 +338,14 @@ def test_implicit_samplers_without_a_key_draw_nothing():
     for name in ("dbim", "multistep2", "multistep3"):
         assert Plan(name, 6).table(VP_BRIDGE).w_noise is None
         assert Plan(name, 6, boot=True).table(VP_BRIDGE).w_noise[0] > 0
-        result = samplers.sample(lambda x, *_: 0.5 * x, x_T, Plan(name, 6), bridge=VP_BRIDGE)
+        result = sample_by_plan.sample(lambda x, *_: 0.5 * x, x_T, Plan(name, 6), bridge=VP_BRIDGE)
         assert np.isfinite(result.x_0).all()
 
 
 @pytest.mark.parametrize("plan", NOISY, ids=lambda plan: plan.sampler)
 def test_noise_without_a_key_is_refused(plan):
     with pytest.raises(ValueError, match="pass a key"):
-        samplers.sample(lambda x, *_: x, jnp.ones((1, 4, 4, 1)), plan, bridge=VP_BRIDGE)
+        sample_by_plan.sample(lambda x, *_: x, jnp.ones((1, 4, 4, 1)), plan, bridge=VP_BRIDGE)
 
 
 @pytest.mark.parametrize("name", samplers.SAMPLERS)

@@ -36,6 +36,7 @@ import numpy as np
 import pytest
 
 from dbae_jax import bridge
+from tests import bridge_drifts
 from tests.gaussian_world import (
     SCHEDULES,
     Affine,
@@ -88,7 +89,9 @@ def score_of(denoiser_fn, given, schedule):
     """s_theta of a denoiser."""
 
     def score_fn(t, x_t, z):
-        return bridge.score_from_x_0(schedule, t, x_t, given.decoder(z), denoiser_fn(t, x_t, z))
+        return bridge_drifts.score_from_x_0(
+            schedule, t, x_t, given.decoder(z), denoiser_fn(t, x_t, z)
+        )
 
     return score_fn
 
@@ -127,7 +130,7 @@ def denoising_score_matching(given, schedule, score_fn, span):
     """DSM in the form of scores."""
 
     def error_fn(t, x_0, x_t, z):
-        target = bridge.score_from_x_0(schedule, t, x_t, given.decoder(z), x_0)
+        target = bridge_drifts.score_from_x_0(schedule, t, x_t, given.decoder(z), x_0)
         return score_fn(t, x_t, z) - target
 
     return integral_of_error(given, schedule, error_fn, schedule.diffusion_squared, span)
@@ -175,7 +178,7 @@ def generated(given, schedule, denoiser_fn, prior, e):
 
     def drift_fn(t, x_t, z):
         x_T = given.decoder(z)
-        return bridge.reverse_sde_drift(schedule, t, x_t, x_T, score_fn(t, x_t, z))
+        return bridge_drifts.reverse_sde_drift(schedule, t, x_t, x_T, score_fn(t, x_t, z))
 
     W, b = given.decoder
     width = len(prior.mean)
@@ -218,7 +221,7 @@ def test_theorem_1_for_a_score_that_does_not_know_the_end(schedule, condition):
 
     def denoiser_fn(t, x_t, z):
         score = score_fn(t, x_t, z)
-        return bridge.x_0_from_score(schedule, t, x_t, given.decoder(z), score)
+        return bridge_drifts.x_0_from_score(schedule, t, x_t, given.decoder(z), score)
 
     sides = []
     for distance in (0.9, 1e-4, 1e-5):
@@ -248,13 +251,13 @@ def test_theorem_1_by_sampling(schedule, kind):
     x_T = given.decoder(z)
     x_t = bridge.marginal_sample(schedule, t, x_0, x_T, rng.standard_normal(x_0.shape))
     denoised = denoiser_fn(t, x_t, z)
-    score = bridge.score_from_x_0(schedule, t, x_t, x_T, denoised)
+    score = bridge_drifts.score_from_x_0(schedule, t, x_t, x_T, denoised)
 
     def terms(error, weight):
         return (high - low) * slope * weight / 2 * np.sum(error**2, axis=-1)
 
     g2 = schedule.diffusion_squared(t)
-    trained = terms(score - bridge.score_from_x_0(schedule, t, x_t, x_T, x_0), g2)
+    trained = terms(score - bridge_drifts.score_from_x_0(schedule, t, x_t, x_T, x_0), g2)
     by_image = terms(denoised - x_0, reconstruction_weight(schedule, t))
     np.testing.assert_allclose(by_image, trained, rtol=1e-6, atol=1e-9)
     matched = terms(score - given.score(schedule)(t, x_t, z), g2)
