@@ -1,4 +1,4 @@
-"""The short digest of an evaluation: summary.json, and what is said when it ends."""
+"""What an evaluation logs when it ends, and the record of training in results.json."""
 
 import logging
 import pathlib
@@ -6,18 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from dbae_jax import files, summaries
-
-FILE = "summary.json"
-
-# Keys of the digest -> (suite, score) that they are the values of.
-VALUES = {
-    "test_mse": ("reconstruction", "mse"),
-    "pca_mse": ("reconstruction", "pca_mse"),
-    "probe_accuracy": ("probe", "logistic_accuracy"),
-    "information_bound_nats": ("information", "information_bound_nats"),
-    "unexplained_bits_per_dim": ("information", "unexplained_bits_per_dim"),
-}
+from dbae_jax import summaries
 
 log = logging.getLogger(__name__)
 
@@ -31,43 +20,6 @@ def training_record(directory: pathlib.Path) -> dict[str, float | None]:
         "train_seconds": rows[-1]["train_seconds"],
         "images_per_second": float(np.median([row["images_per_second"] for row in rows])),
     }
-
-
-def summary(model: dict[str, Any], entries: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Returns the digest of what was measured on one data set.
-
-    Args:
-      model: the block "model" of results.json.
-      entries: suite -> its entry; those that were never measured are absent.
-
-    Returns:
-      latent_dim, num_steps, train_seconds, images_per_second; and of the suites that are there:
-      test_mse and pca_mse (pixels in [0, 1]; pca_mse is None where the splits share images),
-      test_images, nfe, sampler; probe_accuracy (None without labels); the information bound with
-      its standard errors.
-    """
-    found: dict[str, Any] = {
-        "latent_dim": model["latent_dim"],
-        "num_steps": model["step"],
-        **{key: model[key] for key in ("train_seconds", "images_per_second")},
-    }
-    if "reconstruction" in entries:
-        entry = entries["reconstruction"]
-        found["test_images"] = entry["counts"]["test"]
-        found |= {key: entry["settings"][key] for key in ("nfe", "sampler")}
-    found["probe_accuracy"] = None
-    for key, (suite, name) in VALUES.items():
-        if suite in entries and name in entries[suite]["scores"]:
-            found[key] = entries[suite]["scores"][name]["value"]
-            details = entries[suite]["scores"][name]["details"]
-            if "standard_error" in details:
-                found[f"{key}_se"] = details["standard_error"]
-    return found
-
-
-def write(directory: pathlib.Path, found: dict[str, Any]) -> None:
-    """Writes summary.json."""
-    files.write_json(directory / FILE, found)
 
 
 def report(entries: dict[str, dict[str, Any]]) -> None:

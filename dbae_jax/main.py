@@ -13,6 +13,7 @@ from dbae_jax import (
     edit,
     editing,
     evaluate,
+    interpolate,
     plan,
     processes,
     sample,
@@ -88,7 +89,7 @@ def _of_mode() -> Callable[[Config, pathlib.Path], Any]:
             overrides=command_line.overrides(),
         ),
         "interpolate": functools.partial(
-            edit.interpolate,
+            interpolate.interpolate,
             first=FIRST.value,
             second=SECOND.value,
             points=POINTS.value,

@@ -7,7 +7,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from dbae_jax import (
     batching,
@@ -23,7 +22,6 @@ from dbae_jax.config import Config, from_dict, upgrade
 from dbae_jax.errors import CheckpointError, DataError
 from dbae_jax.latent_diffusion import LatentDiffusion
 from dbae_jax.models.latent_net import LatentNetwork
-from dbae_jax.train_state import TrainState
 
 FOLDER = "prior"  # of a workdir: the prior's checkpoints, records and codes
 # In a checkpoint's meta: {"step", "weights", "fingerprint"} of the model whose codes it learned.
@@ -161,7 +159,7 @@ def load(
         check_same_codes(folder, meta, autoencoder)
         config = from_dict(upgrade(meta["config"]))
         network = build.make_latent_network(config)
-        abstract = jax.eval_shape(lambda key: _variables(network, key), jax.random.key(0))
+        abstract = jax.eval_shape(lambda key: first_variables(network, key), jax.random.key(0))
         abstract = workdir.placed(abstract, placed)
         variables = checkpoint.read_variables(folder, step, "ema", abstract)
         return Prior(config, network, variables, step=step, mesh=mesh)
@@ -191,19 +189,7 @@ def _whose(autoencoder: dict[str, Any]) -> str:
     return f"{weights} ({autoencoder.get('fingerprint', 'fingerprint unknown')})"
 
 
-def create(
-    network: LatentNetwork, optimizer: optax.GradientTransformation, key: jax.Array, stats: dict
-) -> TrainState:
-    """Draws the state that training a prior starts from; `stats`: mean and std of the codes."""
-    variables = _variables(network, rngs.stream(key, "prior_init")) | {"stats": stats}
-    return TrainState(
-        step=jnp.zeros((), jnp.int32),
-        variables=variables,
-        ema=jax.tree.map(jnp.copy, variables),
-        opt_state=optimizer.init(variables["params"]),
-    )
-
-
-def _variables(network: LatentNetwork, key: jax.Array) -> dict:
+def first_variables(network: LatentNetwork, key: jax.Array) -> dict:
+    """Draws weights; mean and std of the codes are placeholders, to be replaced."""
     nothing = jnp.zeros(network.latent_dim)
     return {"params": network.init(key), "stats": {"mean": nothing, "std": nothing}}

@@ -1,8 +1,6 @@
 """The programs that a benchmark times, compiled: each with random weights and random images."""
 
 import dataclasses
-import pathlib
-import tempfile
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -11,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dbae_jax import build, compiled_step, integrate, optim, rngs, samplers, sharding, train
+from dbae_jax import build, compiled_step, integrate, optim, rngs, samplers, sharding
 from dbae_jax.config import Config
 from dbae_jax.flops import count_flops
 from dbae_jax.images import to_float
@@ -95,16 +93,19 @@ def count(name: str, config: Config) -> float:
 
 def _train_step(config: Config) -> Program:
     """Returns the step that training runs: same program, same placing, state donated."""
-    with tempfile.TemporaryDirectory() as empty:
-        run = train.set_up(config, pathlib.Path(empty))
-    batch = {"image": sharding.spread(run.mesh, _images(config, config.train.batch_size))}
-    compiled, *cost = _compile(run.train_step, run.state, batch, run.key)
-    state = run.state
+    mesh = sharding.make_mesh()
+    everywhere = sharding.replicated(mesh)
+    key = sharding.replicate(jax.random.key(config.seed), everywhere)
+    options = compiled_step.run_once()
+    init = compiled_step.make_init(config)
+    state = jax.jit(init, out_shardings=everywhere, compiler_options=options)(key)
+    batch = {"image": sharding.spread(mesh, _images(config, config.train.batch_size))}
+    compiled, *cost = _compile(compiled_step.make_jitted_step(config, mesh), state, batch, key)
 
     def walk(calls: int) -> None:
         nonlocal state
         for _ in range(calls):
-            state, metrics = compiled(state, batch, run.key)
+            state, metrics = compiled(state, batch, key)
         jax.block_until_ready((state, metrics))
 
     return Program(walk, config.train.batch_size, count(TRAIN_STEP, config), *cost)

@@ -7,9 +7,8 @@ that was stopped goes on with the files that are missing.
 import logging
 import pathlib
 
-from dbae_jax import drawing, files, sharding, workdir
-from dbae_jax.api import DBAE
-from dbae_jax.config import Config, to_dict
+from dbae_jax import drawing, files, trained_model
+from dbae_jax.config import Config
 
 FOLDER = "samples"  # default, in the workdir
 
@@ -45,11 +44,9 @@ def sample(
       CheckpointError: if the workdir holds no model, or one without a prior.
       ConfigError: if it holds another model, or `out` other images or no place for files.
     """
-    mesh = sharding.make_mesh()
     out = directory / FOLDER if out is None else out
     files.check_folder(out, "--out")
-    model = DBAE.load(directory, batch_size=config.eval.batch_size, mesh=mesh)
-    workdir.check_same_model(directory, to_dict(model.config), config)
+    model, _ = trained_model.open_model(config, directory)
     how = drawing.how(config)
     drawing.draw(model, out, num=num, how=how, file_format=file_format, seed=seed)
     log.info("%d images of seed %d are in %s.", num, seed, out)

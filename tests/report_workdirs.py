@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from dbae_jax import build, checkpoint, fingerprint, optim, prior, workdir
+from dbae_jax import build, checkpoint, fingerprint, optim, prior, prior_step, workdir
 from dbae_jax.report import report
 from tests import tiny
 
@@ -101,7 +101,7 @@ def write_prior(directory, config):
     stats = {"mean": jnp.zeros(8), "std": jnp.ones(8)}
     optimizer = optim.make_prior_optimizer(config)
     network = build.make_latent_network(config)
-    state = prior.create(network, optimizer, jax.random.key(0), stats)
+    state = prior_step.create(network, optimizer, jax.random.key(0), stats)
     meta = workdir.meta(config, **{prior.AUTOENCODER: {"step": STEP, "weights": "ema"}})
     with checkpoint.Writer(directory / prior.FOLDER, keep_last=1, keep_every_steps=0) as writer:
         writer.save(state, 4, meta)

@@ -5,7 +5,7 @@ import types
 import numpy as np
 import pytest
 
-from dbae_jax import codes, sharding, train_prior, workdir
+from dbae_jax import codes, train_prior
 from dbae_jax.codes import Codes
 from dbae_jax.data import registry
 from dbae_jax.data.sources import ArraySource
@@ -29,14 +29,11 @@ def encoded(monkeypatch):
 
 
 @pytest.fixture
-def prior_codes(monkeypatch, tmp_path):
+def prior_codes(tmp_path):
     """The codes of a prior's training: a function of the config, for a model of no weights."""
     config = tiny.config()
-    loaded = workdir.Loaded(config, None, {"params": np.zeros(1)}, 1)
-    monkeypatch.setattr(train_prior.workdir, "load", lambda *a, **k: loaded)
-    monkeypatch.setattr(train_prior, "DBAE", lambda config, *a, **k: stubs.Model(config))
-    mesh = sharding.make_mesh()
-    return lambda config=config: train_prior._codes(config, tmp_path, mesh)[0]
+    whose, path = {"step": 1, "weights": "ema", "fingerprint": "x"}, tmp_path / "codes.npz"
+    return lambda config=config: train_prior._codes(stubs.Model(config), path, whose)
 
 
 def _alone(value):

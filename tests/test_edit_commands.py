@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dbae_jax import DBAE, edit
+from dbae_jax import DBAE, edit, edit_files, interpolate
 from dbae_jax.errors import CheckpointError, ConfigError, DataError
 from dbae_jax.images import to_uint8
 from tests import commands, tiny
@@ -30,7 +30,7 @@ def run_copy(trained, tmp_path):
 def test_interpolation_to_files(run_copy, tmp_path):
     Image.fromarray(tiny.images(3)[2, ..., 0]).save(tmp_path / "two.png")
     config = tiny.config()
-    path = edit.interpolate(
+    path = interpolate.interpolate(
         config, run_copy, first=f"test:3,{tmp_path / 'two.png'}", second="train:5, 1", points=4
     )
     assert path.parent == run_copy / "edits"
@@ -84,9 +84,9 @@ def test_other_models_and_data_write_other_files(run_copy, tmp_path):
     tiny.write_workdir(tiny.config(), tmp_path / "other", seed=1)
     both = {"first": "1", "second": "2", "points": 2, "out": tmp_path / "out"}
     config = tiny.config()
-    path = edit.interpolate(config, run_copy, **both)
-    made = {path, edit.interpolate(config, tmp_path / "other", **both)}
-    assert len(made) == 2 and edit.interpolate(config, run_copy, **both) == path
+    path = interpolate.interpolate(config, run_copy, **both)
+    made = {path, interpolate.interpolate(config, tmp_path / "other", **both)}
+    assert len(made) == 2 and interpolate.interpolate(config, run_copy, **both) == path
     settings = json.loads(path.with_suffix(".json").read_text())
     assert settings["fingerprint"] == DBAE.load(run_copy).fingerprint
     for key, value in (
@@ -97,7 +97,7 @@ def test_other_models_and_data_write_other_files(run_copy, tmp_path):
         ("data.lmdb", "some.lmdb"),
     ):
         model = DBAE(tiny.config(**{key: value}), tiny.variables(config), step=1)
-        about = edit._about(model.config, model, "interpolate")
+        about = edit_files._about(model.config, model, "interpolate")
         changed = {name for name, now in about.items() if now != settings[name]}
         assert changed == {key.partition(".")[2]}
 
@@ -107,7 +107,7 @@ def test_an_interpolation_encodes_each_picture_once(run_copy, monkeypatch):
     monkeypatch.setattr(
         DBAE, "encode", lambda self, images: counts.append(len(images)) or encode(self, images)
     )
-    edit.interpolate(tiny.config(), run_copy, first="1,2", second="3,4", points=2)
+    interpolate.interpolate(tiny.config(), run_copy, first="1,2", second="3,4", points=2)
     assert sum(counts) == 4
 
 
@@ -133,11 +133,11 @@ def test_modes_refuse_before_long_work(run_copy, tmp_path):
         ({"out": tmp_path / "run" / "config.json" / "x"}, "is a file"),
     ):
         with pytest.raises(ConfigError, match=words):
-            edit.interpolate(config, run_copy, **both | changed)
+            interpolate.interpolate(config, run_copy, **both | changed)
     with pytest.raises(CheckpointError):
-        edit.interpolate(config, tmp_path / "nothing", **both)
+        interpolate.interpolate(config, tmp_path / "nothing", **both)
     with pytest.raises(ConfigError, match=r"model\.latent_dim"):
-        edit.interpolate(tiny.config(**{"model.latent_dim": 4}), run_copy, **both)
+        interpolate.interpolate(tiny.config(**{"model.latent_dim": 4}), run_copy, **both)
 
 
 def test_command_lines(tmp_path):

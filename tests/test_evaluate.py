@@ -1,18 +1,16 @@
 """The runner: which suites, what is not measured again, other data, one sentence for what fails."""
 
-import json
 import pathlib
 import shutil
-import types
 
 import numpy as np
 import pytest
 
-from dbae_jax import evaluate, results, sharding, workdir
+from dbae_jax import evaluate, results, suite_registry, trained_model
 from dbae_jax.errors import CheckpointError, ConfigError, TooFewError
 from dbae_jax.evaluators.context import Suite
 from dbae_jax.results import Measured, score
-from tests import tiny
+from tests import stubs, tiny
 
 SHAPES = {
     "data.name": "shapes",
@@ -56,21 +54,22 @@ def counted(monkeypatch):
         return Suite(lambda context: obstacle, lambda context: {"of": name}, measure)
 
     suites = {"one": suite("one"), "two": suite("two"), "never": suite("never", "it is night")}
+    groups = {"default": ("one", "never"), "all": tuple(suites)}
+    monkeypatch.setattr(suite_registry, "SUITES", suites)
+    monkeypatch.setattr(suite_registry, "GROUPS", groups)
     monkeypatch.setattr(evaluate, "SUITES", suites)
-    monkeypatch.setattr(evaluate, "GROUPS", {"default": ("one", "never"), "all": tuple(suites)})
     return done
 
 
 def test_probe_of_shapes_end_to_end(run_copy):
     """Attributes and labels, with a split to choose on; codes are computed once."""
     config = _config(**{"eval.suite": "probe", "eval.validation_split": "val"})
-    summary = evaluate.evaluate(config, run_copy)
+    found = evaluate.evaluate(config, run_copy)
     entry = results.read(run_copy)["results"]["probe/shapes"]
     assert {"accuracy", "ridge_accuracy", "ap", "auroc", "ridge_ap"} <= entry["scores"].keys()
     assert entry["counts"] == {"train": 64, "validation": 5000, "test": 24}
     assert len(entry["scores"]["ap"]["values"]) == 2
-    assert summary["probe_accuracy"] == entry["scores"]["logistic_accuracy"]["value"]
-    assert "test_mse" not in summary and not (run_copy / "reconstructions.png").exists()
+    assert found == {"probe": entry} and not (run_copy / "reconstructions.png").exists()
     model = results.read(run_copy)["model"]
     assert model["step"] == 1 and model["parameters"] > 10_000 and not model["stochastic"]
 
@@ -101,12 +100,12 @@ def test_a_killed_evaluation_goes_on(run_copy, counted, monkeypatch):
     def killed(context):
         raise KeyboardInterrupt
 
-    whole = evaluate.SUITES["two"]
-    monkeypatch.setitem(evaluate.SUITES, "two", Suite(whole.obstacle, whole.settings, killed))
+    whole = suite_registry.SUITES["two"]
+    monkeypatch.setitem(suite_registry.SUITES, "two", Suite(whole.obstacle, whole.settings, killed))
     with pytest.raises(KeyboardInterrupt):
         evaluate.evaluate(_config(**{"eval.suite": "all"}), run_copy)
     assert set(results.read(run_copy)["results"]) == {"one/shapes"}
-    monkeypatch.setitem(evaluate.SUITES, "two", whole)
+    monkeypatch.setitem(suite_registry.SUITES, "two", whole)
     evaluate.evaluate(_config(**{"eval.suite": "all"}), run_copy)
     assert counted == ["one", "two"]
     assert set(results.read(run_copy)["results"]) == {"one/shapes", "two/shapes"}
@@ -119,7 +118,7 @@ def test_too_few_images_for_one_suite_of_a_group_leave_the_others(
         raise TooFewError("two are needed, here is 1.")
 
     monkeypatch.setitem(
-        evaluate.SUITES, "one", Suite(lambda context: None, lambda context: {}, scarce)
+        suite_registry.SUITES, "one", Suite(lambda context: None, lambda context: {}, scarce)
     )
     with caplog.at_level("WARNING", logger="dbae_jax"):
         evaluate.evaluate(_config(**{"eval.suite": "all"}), run_copy)
@@ -129,41 +128,44 @@ def test_too_few_images_for_one_suite_of_a_group_leave_the_others(
         evaluate.evaluate(_config(**{"eval.suite": "all,one"}), run_copy)
 
 
-def test_one_process_decides_for_all_which_pictures_are_missing(tmp_path, monkeypatch):
-    """This one finds them all; the one that writes finds none, or the other way round."""
+def test_one_process_decides_for_all_which_images_are_missing(tmp_path, monkeypatch):
+    """This process sees none of them; what counts is what the process that writes sees."""
     made = []
-    for name in ("loss_curve", "loss_by_time"):
-        monkeypatch.setattr(evaluate.pictures, name, lambda path, rows: made.append(path.stem))
-    details = {"scores": {"unexplained_bits_per_dim": {"details": {"curves": {}}}}}
-    context = types.SimpleNamespace(config=tiny.config(), model=None)
-    for there, expected in ((True, ["loss_curve"]), (False, ["loss_curve", "loss_by_time"])):
+    for name in ("reconstructions", "trajectories"):
+        monkeypatch.setattr(evaluate.pictures, name, lambda path, *_: made.append(path.stem))
+    context = stubs.context({"test": stubs.Data(tiny.images(4))})
+    both = ["reconstructions", "trajectory"]
+    for there, measured_now, expected in (
+        (True, False, []),
+        (True, True, both),
+        (False, False, both),
+    ):
         monkeypatch.setattr(evaluate.processes, "from_writer", lambda look, there=there: there)
         made.clear()
-        evaluate._paint(context, tmp_path, {"information": details}, [])
+        evaluate._paint(context, tmp_path, measured_now=measured_now)
         assert made == expected
-        (tmp_path / "loss_by_time.png").touch()
 
 
-def test_labelled_results_leave_digest_and_pictures(run_copy, counted, monkeypatch):
-    shown = []
-    monkeypatch.setattr(evaluate, "_paint", lambda *given: shown.append(given))
-    evaluate.evaluate(_config(**{"eval.label": "other"}), run_copy)
-    assert not (run_copy / "summary.json").exists() and not shown
+@pytest.mark.parametrize(
+    "changes", [{"eval.label": "other"}, {"data.name": "shapes_correlated"}, {}], ids=repr
+)
+def test_images_are_of_results_without_a_label_on_the_data_of_training(
+    run_copy, counted, monkeypatch, changes
+):
+    shown, suites = [], evaluate.SUITES
+    monkeypatch.setitem(suites, "reconstruction", suites["one"])
+    monkeypatch.setattr(evaluate, "_paint", lambda *given, **how: shown.append(given))
+    evaluate.evaluate(_config(**{"eval.suite": "one"} | changes), run_copy)
+    assert not shown
+    evaluate.evaluate(_config(**{"eval.suite": "reconstruction"} | changes), run_copy)
+    assert len(shown) == (not changes)
+
+
+def test_other_data_have_entries_of_their_own(run_copy, counted):
     evaluate.evaluate(_config(), run_copy)
-    digest = (run_copy / "summary.json").read_text()
-    evaluate.evaluate(_config(**{"eval.label": "other", "eval.num_images": 12}), run_copy)
-    assert (run_copy / "summary.json").read_text() == digest and len(shown) == 1
-    assert set(results.read(run_copy)["results"]) == {"one/shapes", "one/shapes:other"}
-
-
-def test_other_data_have_entries_of_their_own_and_leave_the_digest(run_copy, counted):
-    evaluate.evaluate(_config(), run_copy)
-    digest = (run_copy / "summary.json").read_text()
     other = {"data.name": "shapes_correlated", "train.batch_size": 32, "seed": 3}
     evaluate.evaluate(_config(**other), run_copy)
     assert set(results.read(run_copy)["results"]) == {"one/shapes", "one/shapes_correlated"}
-    assert (run_copy / "summary.json").read_text() == digest
-    assert json.loads(digest)["num_steps"] == 1
     for changed in ({"data.image_size": 64}, {"model.latent_dim": 4}, {"bridge.beta_d": 1.0}):
         key, value = next(iter(changed.items()))
         with pytest.raises(ConfigError, match=rf"{key} \(.* there, {value} now\)"):
@@ -187,11 +189,10 @@ def test_bad_suites_and_data_are_told_before_work(run_copy, counted, tmp_path):
 
 def test_codes_of_other_images_are_not_taken(run_copy):
     config = _config(**{"data.flip": True})
-    mesh = sharding.make_mesh()
-    loaded = workdir.load(run_copy, sharding=sharding.replicated(mesh))
 
     def make(config):
-        return evaluate.make_context(config, run_copy, loaded, mesh)
+        model, _ = trained_model.open_model(config, run_copy, trained_model.OF_MODEL)
+        return trained_model.make_context(model, run_copy)
 
     context = make(config)
     plain, mirrored = context.codes("train"), context.codes("train", flip=True)

@@ -56,9 +56,7 @@ def test_evaluation_and_pictures_draw_their_x_T(model, tmp_path):
     measured = information.measure(model, shown, points=2)
     assert np.isfinite(information.entropy_bound(measured)).all()
     pictures.trajectories(tmp_path / "walk.png", model, shown[:1], columns=3, steps=4)
-    labels = np.arange(3)
-    pictures.interpolation(tmp_path / "line.png", model, shown, labels, sample, pairs=1, points=2)
-    assert all((tmp_path / name).stat().st_size > 500 for name in ("walk.png", "line.png"))
+    assert (tmp_path / "walk.png").stat().st_size > 500
 
 
 def test_inferred_ends_lead_back(model):

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from dbae_jax import evaluate, files, results, sections
+from dbae_jax import files, results, sections, suite_registry
 from dbae_jax.data import sources
 from dbae_jax.errors import CheckpointError, ConfigError, DataError, TooFewError
 from dbae_jax.evaluators import generation, label_net_fit
@@ -359,7 +359,7 @@ def test_the_suite_says_what_it_lacks(context, tmp_path):
     with pytest.raises(ConfigError, match=r"fid_preset='adm'.*empty unless .*inception is True"):
         context(fid_preset="adm")
     assert set(sections.FID_PRESETS) == set(metric.PRESETS)
-    assert evaluate.SUITES["generation"] is SUITE
+    assert suite_registry.SUITES["generation"] is SUITE
 
 
 def test_inceptions_scores_are_of_training_images(context, monkeypatch):

@@ -104,6 +104,5 @@ def test_a_model_is_measured_and_shown(stochastic, tmp_path):
     np.testing.assert_array_equal(
         measured.error, information.measure(model, tiny.images(6), points=3).error
     )
-    pictures.loss_by_time(tmp_path / "loss.png", information.curves(measured))
     pictures.trajectories(tmp_path / "trajectory.png", model, tiny.images(2), columns=3, steps=4)
-    assert all((tmp_path / name).stat().st_size > 2000 for name in ("loss.png", "trajectory.png"))
+    assert (tmp_path / "trajectory.png").stat().st_size > 2000

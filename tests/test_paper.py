@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from configs import celeba, ffhq
-from dbae_jax import describe, evaluate, paper, workdir
+from dbae_jax import describe, paper, suite_registry, trained_model, workdir
 from dbae_jax.config import from_config_dict, to_dict
 from dbae_jax.results import score
 
@@ -39,8 +39,8 @@ def test_every_config_fits_the_model_it_is_for(name):
         if name == "disentanglement":  # of a model of its own
             trained.model.latent_dim = 32
         saved = to_dict(from_config_dict(trained))
-        assert not workdir.differing(saved, config, evaluate.OF_MODEL), name
-        assert set(evaluate.asked_for(config.eval.suite)) and config.eval.num_images == 0
+        assert not workdir.differing(saved, config, trained_model.OF_MODEL), name
+        assert set(suite_registry.asked_for(config.eval.suite)) and config.eval.num_images == 0
     assert f'"suite": "{config.eval.suite}"' in describe.describe(config)
 
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
-from dbae_jax import evaluate, sharding, workdir
+from dbae_jax import sharding, trained_model, workdir
 from dbae_jax.data import sources
 from dbae_jax.data.sources import ArraySource
 from dbae_jax.editing import Directions
@@ -65,7 +65,7 @@ def test_suites_without_results_are_named(directory):
     config = tiny.config()
     mesh = sharding.make_mesh()
     loaded = workdir.load(directory, sharding=sharding.replicated(mesh))
-    context = evaluate.make_context(config, directory, loaded, mesh)
+    context = trained_model.make_context(config, directory, loaded, mesh)
     command = about.Command("my.py", directory)
     some = {name: entry for name, entry in RESULTS.items() if entry["suite"] != "probe"}
     model = {"step": STEP, "fingerprint": context.model.fingerprint}

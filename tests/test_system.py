@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 import dbae_jax
-from dbae_jax import checkpoint, evaluate, summaries, train, workdir
+from dbae_jax import checkpoint, evaluate, results, summaries, train, workdir
 from dbae_jax.errors import CheckpointError, ConfigError, NonFiniteError
 from tests import tiny
 
@@ -82,17 +82,18 @@ def test_hooks_and_evaluation_write_what_they_should(tmp_path, caplog):
     assert "the code is hardly used" in caplog.text  # after two steps it is not
     assert "loss on test images" in caplog.text and "MSE of test images" in caplog.text
 
-    summary = evaluate.evaluate(config, tmp_path / "run")
-    assert json.loads((tmp_path / "run" / "summary.json").read_text()) == summary
-    wanted = {"test_mse", "pca_mse", "probe_accuracy", "nfe", "train_seconds"}
-    wanted |= {"images_per_second", "latent_dim", "num_steps", "information_bound_nats"}
-    assert wanted <= summary.keys()
-    assert summary["num_steps"] == 2 and summary["latent_dim"] == 8 and summary["nfe"] == 3
-    assert summary["test_mse"] == pytest.approx(
+    entries = evaluate.evaluate(config, tmp_path / "run")
+    found = results.read(tmp_path / "run")
+    assert found["results"] == {f"{suite}/digits": entry for suite, entry in entries.items()}
+    assert found["model"]["step"] == 2 and found["model"]["latent_dim"] == 8
+    assert {"train_seconds", "images_per_second"} <= found["model"].keys()
+    assert "logistic_accuracy" in entries["probe"]["scores"]
+    assert "information_bound_nats" in entries["information"]["scores"]
+    assert entries["reconstruction"]["settings"]["nfe"] == 3
+    assert entries["reconstruction"]["scores"]["mse"]["value"] == pytest.approx(
         next(r["test_mse"] for r in rows if "test_mse" in r), rel=1e-4
     )
-    pictures = ("reconstructions", "interpolation", "trajectory", "loss_curve", "loss_by_time")
-    for name in pictures:
+    for name in ("reconstructions", "trajectory"):
         assert Image.open(tmp_path / "run" / f"{name}.png").size[0] > 100
     with pytest.raises(ConfigError, match=r"model\.latent_dim"):
         evaluate.evaluate(tiny.config(**{"model.latent_dim": 4}), tmp_path / "run")

@@ -6,7 +6,7 @@ import pathlib
 
 import pytest
 
-from dbae_jax import DBAE, edit, evaluate, files, sample, train_prior, workdir
+from dbae_jax import DBAE, edit, evaluate, files, interpolate, sample, train_prior, workdir
 from dbae_jax.errors import ConfigError
 from dbae_jax.report import report
 from tests import tiny
@@ -14,7 +14,7 @@ from tests import tiny
 INTO_WORKDIR = (evaluate.evaluate, report.report, train_prior.train_prior)
 INTO_OUT = (
     functools.partial(sample.sample, num=1),
-    functools.partial(edit.interpolate, first="1", second="2"),
+    functools.partial(interpolate.interpolate, first="1", second="2"),
     functools.partial(edit.edit, attribute="7", image="1", scales=["0"]),
 )
 

@@ -2,7 +2,6 @@
 
 import io
 import pathlib
-from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -10,7 +9,6 @@ from matplotlib.figure import Figure
 from dbae_jax import files
 from dbae_jax.api import DBAE
 from dbae_jax.evaluators import reconstruction
-from dbae_jax.evaluators.reconstruction import noise_seed
 from dbae_jax.images import save_grid, to_float, to_uint8
 from dbae_jax.sections import SampleConfig
 
@@ -20,32 +18,6 @@ def reconstructions(
 ) -> None:
     """Writes three rows: inputs, endpoints x_T, reconstructions."""
     save_grid(path, reconstruction.picture_rows(model, images, sample))
-
-
-def interpolation(
-    path: pathlib.Path,
-    model: DBAE,
-    images: np.ndarray,
-    labels: np.ndarray | None,
-    sample: SampleConfig,
-    *,
-    pairs: int = 6,
-    points: int = 9,
-) -> None:
-    """Writes a row a pair: a real image, decodings of codes on the line between, a real image.
-
-    The ends of a pair are of different classes where labels are known.
-    """
-    z, rows = model.encode(images), []
-    real = np.asarray(to_float(images))
-    for first, second in different(labels, len(images), pairs):
-        weights = np.linspace(0, 1, points, dtype=np.float32)[:, None]
-        line = (1 - weights) * z[first] + weights * z[second]
-        seed = noise_seed(sample, free=model.gaussian_endpoint)
-        decoded = model.decode(line, rng=seed, **vars(sample))
-        rows.append(np.concatenate([real[[first]], decoded, real[[second]]]))
-    if rows:  # images of one class alone make no pair
-        save_grid(path, rows)
 
 
 def trajectories(
@@ -74,31 +46,6 @@ def trajectories(
                 _show(cell, walk.path[k, i], f"t = {walk.times[k]:.2g}" if i + j == 0 else "")
             _show(row[-1], np.asarray(to_float(image)), "image" if i + j == 0 else "")
     _save(figure, path, dpi=80)
-
-
-def loss_by_time(path: pathlib.Path, curves: Mapping[str, Sequence[float]]) -> None:
-    """Writes the training loss and the error of D at each time, as `information.curves` gives."""
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    axes = figure.add_subplot()
-    axes.plot(curves["t"], curves["training_loss"], label="training loss")
-    axes.plot(curves["t"], curves["error"], label="squared error of D, a dimension")
-    axes.set(xlabel="t", xscale="log", yscale="log")
-    axes.legend()
-    _save(figure, path, dpi=120)
-
-
-def loss_curve(path: pathlib.Path, rows: list[dict]) -> None:
-    """Writes loss (and that of test images) against steps, from the rows of metrics.jsonl."""
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    axes = figure.add_subplot()
-    for name, label in (("loss", "training"), ("eval_loss", "test images, averaged weights")):
-        points = [(row["step"], row[name]) for row in rows if name in row]
-        if points:
-            axes.plot(*zip(*points, strict=True), label=label)
-    axes.set(xlabel="step", ylabel="loss", yscale="log")
-    if axes.lines:  # a model that was not trained here has none
-        axes.legend()
-    _save(figure, path, dpi=120)
 
 
 def samplers(path: pathlib.Path, rows: list[dict]) -> None:

@@ -15,11 +15,11 @@ import dbae_jax
 from dbae_jax import checkpoint, results
 from dbae_jax.api import DBAE
 from dbae_jax.config import Config
-from dbae_jax.evaluate import SUITES
 from dbae_jax.evaluators.context import Context
 from dbae_jax.report import ends, tables
 from dbae_jax.report.page import Figure
 from dbae_jax.report.tables import NONE, Missing, figure
+from dbae_jax.suite_registry import SUITES
 
 TIMES = "\N{MULTIPLICATION SIGN}"
 Entries = dict[str, dict[str, Any]]  # of results.json

@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any, Self
 
-from dbae_jax import evaluate, files, prior, results, sharding, summaries, workdir
+from dbae_jax import files, prior, results, summaries, trained_model, workdir
 from dbae_jax.api import DBAE
 from dbae_jax.config import Config, to_dict
 from dbae_jax.errors import CheckpointError
@@ -76,11 +76,9 @@ def report(
       DataError: if the data are not there, or results.json is not one of ours.
     """
     files.check_folder(directory, "--workdir")
-    mesh = sharding.make_mesh()
-    loaded = workdir.load(directory, sharding=sharding.replicated(mesh))
-    workdir.check_same_model(directory, to_dict(loaded.config), config)
+    model, _ = trained_model.open_model(config, directory)
     measured = results.read(directory)
-    context = evaluate.make_context(config, directory, loaded, mesh)
+    context = trained_model.make_context(model, directory)
     command = about.Command(config_path, directory, overrides or {})
     path = directory / FILE
     amounts = amounts or Amounts.of_size(config.data.image_size)

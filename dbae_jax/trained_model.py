@@ -1,0 +1,74 @@
+"""Opens the trained model of a workdir, with its EMA weights, on all devices."""
+
+import dataclasses
+import functools
+import pathlib
+from typing import NamedTuple
+
+from dbae_jax import prior, sharding, workdir
+from dbae_jax.api import DBAE
+from dbae_jax.config import Config, to_dict
+from dbae_jax.data import registry
+from dbae_jax.data.sources import Source
+from dbae_jax.evaluators.context import Context
+
+CACHE = "evaluation"  # folder of the workdir for latent codes and what is derived from them
+
+# Keys that must agree with the training run where a model may see other data.
+OF_MODEL = ("model.", "bridge.", "data.image_size", "data.channels")
+
+
+class Opened(NamedTuple):
+    """A model that follows the config of the command, and the config of its training run."""
+
+    model: DBAE
+    trained: Config
+
+
+def open_model(
+    config: Config,
+    directory: pathlib.Path,
+    same_keys: tuple[str, ...] = workdir.FIXED_SECTIONS,
+) -> Opened:
+    """Reads the newest checkpoint of a workdir.
+
+    Args:
+      config: of the command; batch size and number formats are its own.
+      directory: the workdir.
+      same_keys: beginnings of the keys that must have the values of the training run.
+
+    Raises:
+      CheckpointError: if the workdir holds no model.
+      ConfigError: if one of `same_keys` differs.
+    """
+    mesh = sharding.make_mesh()
+    loaded = workdir.load(directory, sharding=sharding.replicated(mesh))
+    workdir.check_same_model(directory, to_dict(loaded.config), config, same_keys)
+    weights = {"step": loaded.step, "weights": "ema"}
+    model = DBAE(
+        config,
+        loaded.variables,
+        mesh=mesh,
+        step=loaded.step,
+        load_prior=functools.partial(prior.load, directory, weights, mesh=mesh),
+    )
+    return Opened(model, loaded.config)
+
+
+def make_context(model: DBAE, directory: pathlib.Path) -> Context:
+    """Returns a model with the splits of its config's data, and the workdir's cache.
+
+    Raises:
+      ConfigError, DataError: if the data are not there, or not of the model's size.
+    """
+    config = model.config
+    splits = open_splits(config)
+    if config.eval.validation_split:
+        named = dataclasses.replace(config.data, test_split=config.eval.validation_split)
+        splits["validation"] = registry.make_source(named, "test")
+    return Context(model, config, splits, cache=directory / CACHE)
+
+
+def open_splits(config: Config) -> dict[str, Source]:
+    """Returns the "train" and "test" splits of a config's data."""
+    return {split: registry.make_source(config.data, split) for split in ("train", "test")}
