@@ -9,7 +9,7 @@ import pytest
 import dbae_jax
 from dbae_jax import DBAE, fingerprint
 from dbae_jax.errors import DBAEError
-from tests import tiny
+from tests.helpers import tiny
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """The benchmark: what it counts, how it divides, what it refuses. No test looks at a real clock."""
 
 import json
-import pathlib
 
 import jax
 import numpy as np
@@ -10,9 +9,8 @@ import pytest
 from dbae_jax import benchmark, build, describe, programs, sharding, timing
 from dbae_jax.errors import ConfigError
 from dbae_jax.flops import count_flops
-from tests import commands, tiny
-
-ROOT = pathlib.Path(__file__).parent.parent
+from tests.helpers import commands, tiny
+from tests.helpers.paths import ROOT
 
 
 class Machine:

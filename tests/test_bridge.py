@@ -7,7 +7,7 @@ import pytest
 
 from dbae_jax import bridge, precond
 from dbae_jax.schedules import VE, VP
-from tests import bridge_drifts
+from tests.helpers import bridge_drifts
 
 SCHEDULES = [VP(), VE(), VP(t_max=2.0, beta_d=0.5, beta_min=1.0), VE(t_max=10.0)]
 schedules = pytest.mark.parametrize("schedule", SCHEDULES, ids=str)

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from dbae_jax import bridge, precond, samplers
-from tests import bridge_drifts, gaussian_world, sample_by_plan
-from tests.gaussian_world import (
+from tests.helpers import bridge_drifts, gaussian_world, sample_by_plan
+from tests.helpers.gaussian_world import (
     SCHEDULES,
     Gaussian,
     affine_of,

@@ -21,7 +21,7 @@ from dbae_jax.data.builders.lfw import Lfw
 from dbae_jax.data.builders.listing import Options
 from dbae_jax.data.builders.lsun import Bedroom, Horse
 from dbae_jax.errors import ConfigError, DataError
-from tests import datasets
+from tests.helpers import datasets
 
 BILINEAR, LANCZOS = Image.Resampling.BILINEAR, Image.Resampling.LANCZOS
 

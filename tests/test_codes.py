@@ -9,7 +9,7 @@ from dbae_jax import codes, train_prior
 from dbae_jax.codes import Codes
 from dbae_jax.data import registry
 from dbae_jax.data.sources import ArraySource
-from tests import stubs, tiny
+from tests.helpers import stubs, tiny
 
 IDENTITY = {"step": 1, "counts": {"train": 3}}
 

@@ -17,7 +17,7 @@ from dbae_jax.errors import ConfigError
 from dbae_jax.evaluators import endpoint_split
 from dbae_jax.evaluators.endpoint_split import Measured
 from dbae_jax.state import state_from_variables
-from tests import tiny
+from tests.helpers import tiny
 
 SETTINGS = comparison.Settings(num_images=4, draws=2, evaluations=(2,))
 

@@ -8,7 +8,7 @@ import safetensors.numpy
 import dbae_jax
 from dbae_jax import build, checkpoint, config, convert, state_dict
 from dbae_jax.errors import CheckpointError
-from tests import golden, tiny
+from tests.helpers import golden, tiny
 
 
 @pytest.fixture(scope="module")

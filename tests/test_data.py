@@ -3,7 +3,6 @@
 import itertools
 import json
 import os
-import pathlib
 import subprocess
 import sys
 import threading
@@ -20,6 +19,7 @@ from dbae_jax import images
 from dbae_jax.data import pipeline, sources
 from dbae_jax.errors import DataError
 from dbae_jax.evaluators import probe, reconstruction
+from tests.helpers.paths import ROOT
 
 
 def test_digits_are_split_by_index_and_resized_as_pil_does():
@@ -214,7 +214,7 @@ def test_forgotten_batches_are_silent_at_exit(tmp_path):
         "    ]\n"
         "    print([next(batches)['image'].shape for batches in kept])\n"
     )
-    root = pathlib.Path(__file__).parent.parent
+    root = ROOT
     ran = subprocess.run(
         [sys.executable, script],
         env=os.environ | {"PYTHONPATH": str(root)},
@@ -235,7 +235,7 @@ def test_batches_that_cannot_be_are_refused():
 
 def test_loader_speed_says_what_it_measured(tmp_path):
     command = [sys.executable, "-m", "dbae_jax.data.loader_speed", "--config=configs/digits.py"]
-    root = pathlib.Path(__file__).parent.parent
+    root = ROOT
     file = tmp_path / "speed.json"
     flags = ["--measure_seconds=0.1", f"--json={file}", "--config.data.num_threads=3"]
     ran = subprocess.run([*command, *flags], cwd=root, capture_output=True, text=True)

@@ -31,7 +31,7 @@ from dbae_jax.evaluators import information
 from dbae_jax.precond import Bridge
 from dbae_jax.samplers import Plan
 from dbae_jax.schedules import VE, VP, Free
-from tests import gaussian_world, tiny
+from tests.helpers import gaussian_world, tiny
 
 NOISE = VP(beta_d=19.9)
 FREE = Free(NOISE)

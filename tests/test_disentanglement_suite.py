@@ -15,7 +15,7 @@ from dbae_jax.evaluators.disentanglement import (
 )
 from dbae_jax.evaluators.disentanglement_suite import SUITE
 from dbae_jax.metrics.disentanglement import tad_over_folds
-from tests import stubs
+from tests.helpers import stubs
 
 SMALL = Settings(rows=2000, rotations=3, dci_rows=400, trees=3)
 

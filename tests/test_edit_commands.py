@@ -12,7 +12,7 @@ from PIL import Image
 from dbae_jax import DBAE, edit, edit_files, interpolate
 from dbae_jax.errors import CheckpointError, ConfigError, DataError
 from dbae_jax.images import to_uint8
-from tests import commands, tiny
+from tests.helpers import commands, tiny
 
 
 @pytest.fixture(scope="module")

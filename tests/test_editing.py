@@ -11,7 +11,7 @@ from dbae_jax.data import registry, transforms
 from dbae_jax.errors import DataError
 from dbae_jax.evaluators import directions
 from dbae_jax.evaluators import editing as suite
-from tests import stubs, tiny
+from tests.helpers import stubs, tiny
 
 
 def _codes(*shape, seed=0):

@@ -10,7 +10,7 @@ from dbae_jax import evaluate, results, suite_registry, trained_model
 from dbae_jax.errors import CheckpointError, ConfigError, TooFewError
 from dbae_jax.evaluators.context import Suite
 from dbae_jax.results import Measured, score
-from tests import stubs, tiny
+from tests.helpers import stubs, tiny
 
 SHAPES = {
     "data.name": "shapes",

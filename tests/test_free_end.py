@@ -9,7 +9,7 @@ from dbae_jax.compiled_model import jit_functions
 from dbae_jax.errors import DataError
 from dbae_jax.evaluators import editing as suite
 from dbae_jax.evaluators import information, pictures, reconstruction
-from tests import stubs, tiny
+from tests.helpers import stubs, tiny
 
 OVERRIDES = {"bridge.endpoint": "free", "bridge.beta_d": 19.9}
 

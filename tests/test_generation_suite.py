@@ -22,7 +22,7 @@ from dbae_jax.metrics.networks import published
 from dbae_jax.metrics.networks.inception import Outputs
 from dbae_jax.metrics.networks.published import INCEPTION, FeatureNet, Origin
 from dbae_jax.sample_files import batches
-from tests import metric_goldens, stubs, tiny
+from tests.helpers import metric_goldens, stubs, tiny
 
 PUBLISHED = Origin(INCEPTION, ("6726825d" + 56 * "0",))
 

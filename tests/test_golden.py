@@ -13,7 +13,7 @@ import pytest
 from dbae_jax import integrate, losses, samplers, state_dict, time_grids
 from dbae_jax.bridge import marginal_sample
 from dbae_jax.precond import make_denoiser
-from tests import golden
+from tests.helpers import golden
 
 CASES = ["celeba64_vp", "celeba64_ve", "celeba64_vp_stochastic", "ffhq128_vp"]
 

@@ -8,7 +8,7 @@ import pytest
 
 from dbae_jax import fingerprint
 from dbae_jax.evaluators import directions
-from tests import stubs
+from tests.helpers import stubs
 
 LABELS = np.arange(40) % 2
 

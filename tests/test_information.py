@@ -9,8 +9,8 @@ from dbae_jax import precond
 from dbae_jax.api import DBAE
 from dbae_jax.errors import DataError
 from dbae_jax.evaluators import information, pictures
-from tests import gaussian_world, tiny
-from tests.gaussian_world import SCHEDULES, make_world
+from tests.helpers import gaussian_world, tiny
+from tests.helpers.gaussian_world import SCHEDULES, make_world
 
 
 def _measured(schedule, *, points=60, images=4000, spoil=0.0, seed=0):

@@ -7,7 +7,7 @@ import pytest
 from dbae_jax import command_line, describe, train, workdir
 from dbae_jax.config import ADDED, from_config_dict, from_dict, to_dict, upgrade
 from dbae_jax.errors import CheckpointError, ConfigError
-from tests import commands, tiny
+from tests.helpers import commands, tiny
 
 PAPER = ("celeba", "ffhq", "celebahq", "horse", "bedroom")
 

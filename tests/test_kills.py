@@ -8,7 +8,7 @@ import numpy as np
 
 from dbae_jax import checkpoint, summaries, train, workdir
 from dbae_jax.train_state import TrainState
-from tests import commands, tiny
+from tests.helpers import commands, tiny
 
 MOMENTS = ("load", "step", "save", "evaluate")
 KILLS = 19  # and one before them

@@ -12,7 +12,7 @@ import dbae_jax
 from dbae_jax import accumulation, build, describe, images, losses, programs, sharding, train
 from dbae_jax.errors import ConfigError
 from dbae_jax.models.attention import LONG, attend
-from tests import tiny
+from tests.helpers import tiny
 
 ATTENTION = tiny.TWO_LEVELS | {"model.encoder.attention_resolutions": (8,)}
 

@@ -10,7 +10,7 @@ import pytest
 
 from dbae_jax import latent_diffusion
 from dbae_jax.latent_diffusion import LatentDiffusion
-from tests import golden
+from tests.helpers import golden
 
 MEAN = np.array([0.5, -1.0, 0.0])
 COVARIANCE = np.array([[1.0, 0.6, 0.0], [0.6, 0.8, -0.2], [0.0, -0.2, 0.3]])

@@ -10,7 +10,7 @@ import pytest
 from dbae_jax import state_dict
 from dbae_jax.errors import CheckpointError
 from dbae_jax.models.latent_net import LatentNet, LatentNetwork
-from tests import golden
+from tests.helpers import golden
 
 
 @pytest.fixture(scope="module")

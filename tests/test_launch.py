@@ -11,7 +11,9 @@ import tarfile
 
 import pytest
 
-LAUNCH = pathlib.Path(__file__).parent.parent / "launch"
+from tests.helpers.paths import ROOT
+
+LAUNCH = ROOT / "launch"
 SCRIPTS = {
     "local.sh": ["configs/digits.py", "runs/x"],
     "gpu.sh": ["configs/ffhq.py", "runs/x"],

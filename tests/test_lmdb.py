@@ -1,6 +1,5 @@
 """LMDB files of DiffAE and LSUN: keys, splits, processes, threads, damage, and packing anew."""
 
-import pathlib
 import pickle
 import subprocess
 import sys
@@ -16,9 +15,8 @@ from dbae_jax.data.builders.ffhq import Ffhq
 from dbae_jax.data.builders.lfw import Lfw
 from dbae_jax.data.builders.listing import Options
 from dbae_jax.errors import ConfigError, DataError
-from tests import datasets
-
-ROOT = pathlib.Path(__file__).parent.parent
+from tests.helpers import datasets
+from tests.helpers.paths import ROOT
 
 
 def _files(count, file_format="jpeg", size=40):

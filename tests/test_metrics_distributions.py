@@ -10,7 +10,7 @@ from dbae_jax.errors import DataError
 from dbae_jax.metrics import distributions
 from dbae_jax.metrics.distributions import classifier_score, kernel_distance, precision_recall
 from dbae_jax.metrics.frechet import Moments, MomentsOfBatches, frechet_distance, moments
-from tests import metric_goldens, peers
+from tests.helpers import metric_goldens, peers
 
 
 @pytest.fixture(scope="module")

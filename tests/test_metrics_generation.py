@@ -12,7 +12,7 @@ from dbae_jax.metrics.frechet import frechet_distance, moments
 from dbae_jax.metrics.generation import ImageStatistics
 from dbae_jax.metrics.networks.inception import Outputs
 from dbae_jax.metrics.networks.published import INCEPTION, FeatureNet, Origin
-from tests import metric_goldens
+from tests.helpers import metric_goldens
 
 PUBLISHED = Origin(INCEPTION, ("6726825d" + 56 * "0",))
 

@@ -13,7 +13,7 @@ from dbae_jax.errors import CheckpointError, DataError
 from dbae_jax.metrics import perceptual
 from dbae_jax.metrics.networks import alexnet_lpips, inception, published, resize
 from dbae_jax.metrics.networks.published import Origin, PerceptualNet, WeightFile
-from tests import metric_goldens, peers
+from tests.helpers import metric_goldens, peers
 
 
 @pytest.fixture(scope="module")

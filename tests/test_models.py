@@ -12,7 +12,7 @@ from dbae_jax import build, config
 from dbae_jax.models import decoder
 from dbae_jax.models.encoder import Code
 from dbae_jax.state import update_ema
-from tests import tiny
+from tests.helpers import tiny
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from dbae_jax.data.prepared import ImageSource, View
 from dbae_jax.data.shapes import ShapesSource
 from dbae_jax.evaluators import disentanglement_suite, editing, judge, probe
 from dbae_jax.evaluators.label_net_fit import FitSettings
-from tests import stubs
+from tests.helpers import stubs
 
 VIEW = View("center", 16, 1)
 LABELS = np.arange(300) % 3

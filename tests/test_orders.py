@@ -16,8 +16,8 @@ import pytest
 
 from dbae_jax import integrate, precond, time_grids
 from dbae_jax.samplers import Plan
-from tests import gaussian_world
-from tests.gaussian_world import SCHEDULES, make_world
+from tests.helpers import gaussian_world
+from tests.helpers.gaussian_world import SCHEDULES, make_world
 
 START = 0.99
 # Sampler -> (order, grid, numbers of steps at which the order shows)

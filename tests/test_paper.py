@@ -3,7 +3,6 @@
 import functools
 import importlib
 import os
-import pathlib
 import subprocess
 import sys
 
@@ -13,8 +12,8 @@ from configs import celeba, ffhq
 from dbae_jax import describe, paper, suite_registry, trained_model, workdir
 from dbae_jax.config import from_config_dict, to_dict
 from dbae_jax.results import score
+from tests.helpers.paths import ROOT
 
-ROOT = pathlib.Path(__file__).parent.parent
 FOLDER = ROOT / "configs" / "paper"
 NAMES = sorted(p.stem for p in FOLDER.glob("*.py") if p.stem not in ("__init__", "variants"))
 MODELS = {"celeba": celeba, "ffhq": ffhq}  # whose model a config's file name says

@@ -23,7 +23,7 @@ from dbae_jax import (
 from dbae_jax.chips import CHIPS
 from dbae_jax.errors import ConfigError
 from dbae_jax.state import create_state
-from tests import tiny
+from tests.helpers import tiny
 
 needs_libtpu = pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed (extra: tpu)"

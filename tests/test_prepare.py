@@ -22,9 +22,9 @@ from dbae_jax.data.builders.ffhq import Ffhq
 from dbae_jax.data.builders.listing import Options
 from dbae_jax.data.progress import Progress
 from dbae_jax.errors import DataError
-from tests import commands, datasets
+from tests.helpers import commands, datasets
+from tests.helpers.paths import ROOT
 
-ROOT = pathlib.Path(__file__).parent.parent
 NUMBERS = tuple(range(9990, 10010))  # 20 images, 10 of them "test"
 
 

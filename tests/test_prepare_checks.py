@@ -10,7 +10,7 @@ from dbae_jax.data.builders.ffhq import Ffhq
 from dbae_jax.data.builders.listing import Options
 from dbae_jax.data.builders.lsun import Bedroom
 from dbae_jax.errors import ConfigError, DataError
-from tests import datasets
+from tests.helpers import datasets
 
 NUMBERS = tuple(range(9990, 10010))  # 20 images: shards of 5
 

@@ -13,7 +13,7 @@ from dbae_jax.data.builders.lfw import Lfw
 from dbae_jax.errors import ConfigError, DataError
 from dbae_jax.evaluators import linear_probe, probe
 from dbae_jax.evaluators.linear_probe import Recipe
-from tests import datasets, stubs
+from tests.helpers import datasets, stubs
 
 RNG = np.random.default_rng(0)
 TARGETS = {

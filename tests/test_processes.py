@@ -18,7 +18,7 @@ from dbae_jax.errors import (
     DeviceMemoryError,
     LostProcessError,
 )
-from tests import commands
+from tests.helpers import commands
 
 PATIENCE_SECONDS = 300
 # How far scores may be apart that only sums in another order tell apart; and those of probes and

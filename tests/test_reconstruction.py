@@ -12,7 +12,7 @@ from dbae_jax.metrics import similarity
 from dbae_jax.metrics.networks import alexnet_lpips
 from dbae_jax.metrics.networks.published import Origin, PerceptualNet
 from dbae_jax.report import about
-from tests import stubs, tiny
+from tests.helpers import stubs, tiny
 
 COLOUR = {
     "data.channels": 3,

@@ -19,8 +19,8 @@ from dbae_jax.errors import CheckpointError, ConfigError, DataError
 from dbae_jax.evaluators.context import OF_CODES
 from dbae_jax.integrate import Sample
 from dbae_jax.report import about, charts, edits, films, frames, glossary, report, stills, tables
-from tests import stubs, tiny
-from tests.report_workdirs import AMOUNTS, RESULTS, STEP, pixels, write_model
+from tests.helpers import stubs, tiny
+from tests.helpers.report_workdirs import AMOUNTS, RESULTS, STEP, pixels, write_model
 
 
 def test_what_is_missing_is_said_with_the_command_that_makes_it(tmp_path):

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from dbae_jax.report import report
-from tests import tiny
-from tests.report_workdirs import AMOUNTS, pixels, write_model, write_prior, write_results
+from tests.helpers import tiny
+from tests.helpers.report_workdirs import AMOUNTS, pixels, write_model, write_prior, write_results
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import dbae_jax
 from dbae_jax import sample, sample_files, train, train_prior
 from dbae_jax.errors import CheckpointError, ConfigError, DataError
 from dbae_jax.prior import Prior
-from tests import commands, tiny
+from tests.helpers import commands, tiny
 
 NOISY = {"sampler": "dbim", "steps": 3, "eta": 1.0}
 

@@ -6,7 +6,7 @@ import pytest
 from dbae_jax import checkpoint, optim, sampler_study, workdir
 from dbae_jax.evaluators import pictures
 from dbae_jax.state import state_from_variables
-from tests import tiny
+from tests.helpers import tiny
 
 
 def _save(config, directory, seed):

@@ -12,7 +12,7 @@ from dbae_jax.precond import Bridge, Moments
 from dbae_jax.samplers import Plan
 from dbae_jax.schedules import VE, VP
 from dbae_jax.sections import SampleConfig
-from tests import bridge_drifts, sample_by_plan
+from tests.helpers import bridge_drifts, sample_by_plan
 
 BRIDGES = {"vp": Bridge(VP()), "ve": Bridge(VE())}
 bridges = pytest.mark.parametrize("b", BRIDGES.values(), ids=BRIDGES)

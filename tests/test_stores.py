@@ -12,7 +12,7 @@ from dbae_jax.data.builders import stores
 from dbae_jax.data.builders.folder import Folder
 from dbae_jax.data.builders.listing import Options
 from dbae_jax.errors import DataError
-from tests import datasets
+from tests.helpers import datasets
 
 PLAIN = ("rose/a.png", "rose/b.png", "aster/c.png")
 SPLIT = ("train/rose/a.png", "train/aster/b.png", "test/rose/c.png")

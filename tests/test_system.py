@@ -15,7 +15,7 @@ from PIL import Image
 import dbae_jax
 from dbae_jax import checkpoint, evaluate, results, summaries, train, workdir
 from dbae_jax.errors import CheckpointError, ConfigError, NonFiniteError
-from tests import tiny
+from tests.helpers import tiny
 
 
 def _params(directory, step=None, weights="raw"):

@@ -36,8 +36,8 @@ import numpy as np
 import pytest
 
 from dbae_jax import bridge
-from tests import bridge_drifts
-from tests.gaussian_world import (
+from tests.helpers import bridge_drifts
+from tests.helpers.gaussian_world import (
     SCHEDULES,
     Affine,
     Gaussian,

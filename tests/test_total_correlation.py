@@ -16,7 +16,7 @@ from dbae_jax.images import to_float
 from dbae_jax.optim import make_optimizer
 from dbae_jax.state import state_from_variables
 from dbae_jax.total_correlation import total_correlation
-from tests import tiny
+from tests.helpers import tiny
 
 COVARIANCE = np.array([[1.0, 0.7, 0.2], [0.7, 1.0, 0.0], [0.2, 0.0, 0.5]])
 estimate = jax.jit(total_correlation)

@@ -15,7 +15,7 @@ from dbae_jax import codes as codes_lib
 from dbae_jax.codes import Codes
 from dbae_jax.data import registry
 from dbae_jax.errors import CheckpointError, ConfigError, DataError, NonFiniteError, PreemptedError
-from tests import tiny
+from tests.helpers import tiny
 
 STOCHASTIC = {"model.stochastic": True, "prior.sample_codes": True}
 

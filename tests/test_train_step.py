@@ -10,7 +10,7 @@ import pytest
 from dbae_jax import build, compiled_step, images, losses, optim, sharding
 from dbae_jax.state import create_state
 from dbae_jax.train_step import make_diagnose, make_train_step
-from tests import tiny
+from tests.helpers import tiny
 
 DROPOUT = {"model.unet.dropout": 0.1, "model.stochastic": True}  # everything random at once
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from dbae_jax.data import transforms
 from dbae_jax.errors import ConfigError, DataError
-from tests import datasets
+from tests.helpers import datasets
 
 
 def _antialiased(pixels, height, width):

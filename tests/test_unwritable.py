@@ -9,7 +9,7 @@ import pytest
 from dbae_jax import DBAE, edit, evaluate, files, interpolate, sample, train_prior, workdir
 from dbae_jax.errors import ConfigError
 from dbae_jax.report import report
-from tests import tiny
+from tests.helpers import tiny
 
 INTO_WORKDIR = (evaluate.evaluate, report.report, train_prior.train_prior)
 INTO_OUT = (

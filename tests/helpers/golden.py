@@ -6,7 +6,6 @@ Arrays are channels-first, [B, C, H, W], as in PyTorch.
 
 import functools
 import json
-import pathlib
 import zlib
 
 import jax
@@ -14,8 +13,9 @@ import numpy as np
 
 from configs import celeba, ffhq
 from dbae_jax import build, config, state_dict
+from tests.helpers.paths import RECORDINGS
 
-FOLDER = pathlib.Path(__file__).parent / "data" / "golden"
+FOLDER = RECORDINGS / "golden"
 
 
 def draw(name: str, shape, seed: int = 0) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Golden numbers of metrics: what independent implementations give for inputs drawn by name.
 
-`python -m tests.metric_goldens` writes them again, with the extra `peers` of setup.py. The file
-holds results only; inputs and weights are drawn here.
+`python -m tests.helpers.metric_goldens` writes them again, with the extra `peers` of the package.
+The file holds results only; inputs and weights are drawn here.
 """
 
 import json
@@ -11,9 +11,10 @@ import tempfile
 import numpy as np
 
 from dbae_jax.metrics.networks import alexnet_lpips, inception, vgg16
-from tests.golden import draw
+from tests.helpers.golden import draw
+from tests.helpers.paths import RECORDINGS
 
-FILE = pathlib.Path(__file__).parent / "data" / "metrics" / "peers.json"
+FILE = RECORDINGS / "metrics" / "peers.json"
 PLACES = 16  # of 2048 features and 1008 logits, evenly spread, are kept
 
 
@@ -158,7 +159,7 @@ def of_vgg16(torch) -> dict:
 
 
 def main() -> None:
-    from tests import peers
+    from tests.helpers import peers
 
     torch = peers.torch_with_vision()
     found = of_distributions(torch) | of_inception(torch) | of_lpips(torch) | of_vgg16(torch)

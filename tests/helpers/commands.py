@@ -11,7 +11,8 @@ import subprocess
 import sys
 import tempfile
 
-ROOT = pathlib.Path(__file__).parent.parent
+from tests.helpers.paths import ROOT
+
 # Processes are copies of one that has imported what takes seconds, but has started nothing.
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["dbae_jax.edit", "dbae_jax.sample"])

@@ -11,7 +11,7 @@ from PIL import Image
 
 from dbae_jax import build, checkpoint, fingerprint, optim, prior, prior_step, workdir
 from dbae_jax.report import report
-from tests import tiny
+from tests.helpers import tiny
 
 STEP = 7
 AMOUNTS = report.Amounts(

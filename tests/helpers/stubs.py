@@ -4,7 +4,7 @@ import numpy as np
 
 from dbae_jax.evaluators.context import Context
 from dbae_jax.images import to_float
-from tests import tiny
+from tests.helpers import tiny
 
 
 class Model:
