@@ -8,7 +8,7 @@ from typing import Any, Self
 import jax
 import numpy as np
 
-from dbae_jax import api_edits, build, fingerprint, free_end, integrate, prior, sharding, workdir
+from dbae_jax import api_edits, build, free_end, integrate, prior, workdir
 from dbae_jax.arguments import Rng, check_codes, check_images, check_states, check_times, make_key
 from dbae_jax.compiled_model import Programs
 from dbae_jax.config import Config
@@ -18,6 +18,7 @@ from dbae_jax.images import to_float
 from dbae_jax.integrate import Sample
 from dbae_jax.models.autoencoder import Networks
 from dbae_jax.prior import Prior
+from dbae_jax.runtime import fingerprint, sharding
 from dbae_jax.sampler_tables import Table
 from dbae_jax.samplers import Plan
 

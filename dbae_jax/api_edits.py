@@ -5,8 +5,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from dbae_jax import editing, rngs
+from dbae_jax import editing
 from dbae_jax.arguments import Rng, make_key
+from dbae_jax.runtime import rngs
 
 
 class Model(Protocol):

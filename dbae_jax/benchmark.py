@@ -22,10 +22,11 @@ from typing import Any
 import jax
 from absl import flags
 
-from dbae_jax import command_line, files, programs, sharding, timing
+from dbae_jax import command_line, programs, timing
 from dbae_jax.config import Config, from_dict, to_dict
 from dbae_jax.errors import ConfigError
 from dbae_jax.programs import Program
+from dbae_jax.runtime import files, sharding
 from dbae_jax.timing import Matmul
 
 flags.adopt_module_key_flags(command_line)  # --help shows them

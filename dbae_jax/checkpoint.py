@@ -16,8 +16,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
-from dbae_jax import processes, sharding
 from dbae_jax.errors import CheckpointError
+from dbae_jax.runtime import processes, sharding
 from dbae_jax.train_state import TrainState
 
 FOLDER = "checkpoints"

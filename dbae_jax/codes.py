@@ -13,10 +13,10 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import numpy as np
 
-from dbae_jax import files, processes, sharding
 from dbae_jax.data import sources
 from dbae_jax.data.sources import Source
 from dbae_jax.errors import DataError
+from dbae_jax.runtime import files, processes, sharding
 
 READ_BATCHES = 8  # of images, in memory at once
 KNOWN = ("label", "attributes", "factors", "id")  # entries of examples, where a source has them

@@ -17,9 +17,9 @@ from absl import logging as absl_logging
 from ml_collections import ConfigDict, config_flags
 
 from dbae_jax import config as config_lib
-from dbae_jax import files, processes
 from dbae_jax.config import Config
 from dbae_jax.errors import ConfigError, DBAEError
+from dbae_jax.runtime import files, processes
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, such as configs/digits.py.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")

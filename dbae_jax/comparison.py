@@ -17,7 +17,7 @@ import jax
 import numpy as np
 from absl import flags
 
-from dbae_jax import command_line, files, processes, sharding, train
+from dbae_jax import command_line, train
 from dbae_jax.api import DBAE
 from dbae_jax.config import Config, from_dict, to_dict
 from dbae_jax.data import registry
@@ -25,6 +25,7 @@ from dbae_jax.data.sources import gather
 from dbae_jax.errors import ConfigError
 from dbae_jax.evaluators import endpoint_split, information, pictures
 from dbae_jax.images import to_float
+from dbae_jax.runtime import files, processes, sharding
 
 flags.adopt_module_key_flags(command_line)  # --help shows them
 SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Of the trainings: both models once for each.")

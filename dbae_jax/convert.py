@@ -15,8 +15,8 @@ from absl import flags
 from dbae_jax import build, checkpoint, command_line, optim, state_dict, workdir
 from dbae_jax.config import Config
 from dbae_jax.errors import CheckpointError, ConfigError
+from dbae_jax.runtime.tensor_files import check_suffix, read_state_dict, write_state_dict
 from dbae_jax.state import state_from_variables
-from dbae_jax.tensor_files import check_suffix, read_state_dict, write_state_dict
 
 CHECKPOINT = flags.DEFINE_string("checkpoint", None, "State dict: a .pt or .safetensors file.")
 REVERSE = flags.DEFINE_bool("reverse", False, "Write the workdir's averaged weights to the file.")

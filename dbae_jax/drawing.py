@@ -12,10 +12,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from dbae_jax import files, images, processes, rngs, sample_files
+from dbae_jax import images, sample_files
 from dbae_jax.api import DBAE
 from dbae_jax.config import Config
 from dbae_jax.errors import ConfigError
+from dbae_jax.runtime import files, processes, rngs
 from dbae_jax.sample_files import SETTINGS
 
 GRID = "grid.png"

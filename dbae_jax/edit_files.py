@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from dbae_jax import files
 from dbae_jax.api import DBAE
 from dbae_jax.config import Config
 from dbae_jax.images import save_grid
+from dbae_jax.runtime import files
 
 log = logging.getLogger(__name__)
 

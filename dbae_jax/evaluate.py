@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 
-from dbae_jax import digest, files, processes, results, trained_model, workdir
+from dbae_jax import digest, results, trained_model, workdir
 from dbae_jax.api import DBAE
 from dbae_jax.config import Config, to_dict
 from dbae_jax.errors import ConfigError, TooFewError
@@ -22,6 +22,7 @@ from dbae_jax.evaluators import (
 )
 from dbae_jax.evaluators.context import Context
 from dbae_jax.results import Book
+from dbae_jax.runtime import files, processes
 from dbae_jax.suite_registry import SUITES, asked_for
 from dbae_jax.trained_model import OF_MODEL
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from dbae_jax import files
+from dbae_jax.runtime import files
 
 
 def to_float(images: jax.Array) -> jax.Array:

@@ -8,17 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dbae_jax import (
-    batching,
-    build,
-    prior,
-    rngs,
-    sharding,
-)
+from dbae_jax import build, prior
 from dbae_jax.codes import Codes
 from dbae_jax.config import Config
 from dbae_jax.latent_diffusion import Bound, LatentDiffusion
 from dbae_jax.models.latent_net import LatentNetwork
+from dbae_jax.runtime import batching, rngs, sharding
 
 LOG_2_PI = math.log(2 * math.pi)
 

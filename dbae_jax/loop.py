@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 import jax
 
-from dbae_jax import checkpoint, compiled_step, hooks, rngs, sharding, workdir
+from dbae_jax import checkpoint, compiled_step, hooks, workdir
 from dbae_jax.errors import NonFiniteError, PreemptedError
+from dbae_jax.runtime import rngs, sharding
 from dbae_jax.train_state import TrainState
 from dbae_jax.train_step import StepFn
 

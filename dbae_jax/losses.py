@@ -8,9 +8,9 @@ from typing import NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 
-from dbae_jax import rngs
 from dbae_jax.bridge import marginal_sample
 from dbae_jax.precond import Bridge, make_denoiser
+from dbae_jax.runtime import rngs
 from dbae_jax.total_correlation import total_correlation
 
 

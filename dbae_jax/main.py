@@ -15,7 +15,6 @@ from dbae_jax import (
     evaluate,
     interpolate,
     plan,
-    processes,
     sample,
     sample_files,
     train,
@@ -23,6 +22,7 @@ from dbae_jax import (
 )
 from dbae_jax.config import Config
 from dbae_jax.report import report
+from dbae_jax.runtime import processes
 
 TRAINING = ("train", "train_prior")
 MODES = (*TRAINING, "evaluate", "sample", "interpolate", "edit", "report", "plan")

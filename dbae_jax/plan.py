@@ -7,10 +7,11 @@ import re
 import jax
 import jaxlib
 
-from dbae_jax import compiled_step, files, flops, hlo, hlo_traffic, programs, sharding, topology
+from dbae_jax import compiled_step, flops, hlo, hlo_traffic, programs, topology
 from dbae_jax.chips import Chip
 from dbae_jax.config import Config
 from dbae_jax.errors import ConfigError
+from dbae_jax.runtime import files, sharding
 
 # The least effort of XLA's backend finds the same fusions ten times faster; what it leaves out is
 # on-chip memory, so that everything is counted as read from main memory and written to it.

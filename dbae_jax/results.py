@@ -18,8 +18,8 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dbae_jax import files
 from dbae_jax.errors import DataError
+from dbae_jax.runtime import files
 
 FILE = "results.json"
 

@@ -7,8 +7,9 @@ that was stopped goes on with the files that are missing.
 import logging
 import pathlib
 
-from dbae_jax import drawing, files, trained_model
+from dbae_jax import drawing, trained_model
 from dbae_jax.config import Config
+from dbae_jax.runtime import files
 
 FOLDER = "samples"  # default, in the workdir
 

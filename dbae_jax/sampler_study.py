@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from absl import flags
 
-from dbae_jax import command_line, files, time_grids, workdir
+from dbae_jax import command_line, time_grids, workdir
 from dbae_jax.api import DBAE
 from dbae_jax.config import to_dict
 from dbae_jax.data import registry
@@ -24,6 +24,7 @@ from dbae_jax.errors import ConfigError
 from dbae_jax.evaluators import pictures
 from dbae_jax.images import to_float
 from dbae_jax.metrics.similarity import pixel_mse, ssim
+from dbae_jax.runtime import files
 from dbae_jax.samplers import Plan
 
 WORKDIRS = flags.DEFINE_list("workdirs", None, "Workdirs of one config, trained with other seeds.")

@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from dbae_jax import rngs
 from dbae_jax.models.autoencoder import Networks
 from dbae_jax.models.decoder import refresh_spectral_vectors
+from dbae_jax.runtime import rngs
 from dbae_jax.train_state import TrainState
 
 

@@ -7,7 +7,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any, Self
 
-from dbae_jax import files, processes
+from dbae_jax.runtime import files, processes
 from dbae_jax.workdir import METRICS
 
 

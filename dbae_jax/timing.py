@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dbae_jax import sharding
+from dbae_jax.runtime import sharding
 
 Clock = Callable[[], float]
 # Runs a program so many times, and waits for the last.

@@ -7,17 +7,7 @@ import pathlib
 import jax
 import numpy as np
 
-from dbae_jax import (
-    build,
-    checkpoint,
-    compiled_step,
-    images,
-    optim,
-    rngs,
-    sharding,
-    summaries,
-    workdir,
-)
+from dbae_jax import build, checkpoint, compiled_step, images, optim, summaries, workdir
 from dbae_jax.api import DBAE
 from dbae_jax.config import Config
 from dbae_jax.data import pipeline, registry
@@ -26,6 +16,7 @@ from dbae_jax.data.sources import Source, gather
 from dbae_jax.evaluators import reconstruction
 from dbae_jax.hooks import Clock, Hook, Hooks, Meter, make_logger
 from dbae_jax.loop import Run, run_loop, start_run
+from dbae_jax.runtime import rngs, sharding
 from dbae_jax.train_state import TrainState
 from dbae_jax.train_step import make_diagnose
 

@@ -20,13 +20,11 @@ from dbae_jax import (
     build,
     checkpoint,
     compiled_step,
-    files,
     hooks,
     loop,
     optim,
     prior,
     prior_step,
-    sharding,
     summaries,
     trained_model,
     workdir,
@@ -38,6 +36,7 @@ from dbae_jax.config import Config
 from dbae_jax.latent_diffusion import LatentDiffusion
 from dbae_jax.likelihood import make_measure
 from dbae_jax.prior_step import make_step
+from dbae_jax.runtime import files, sharding
 from dbae_jax.train_state import TrainState
 
 REMEDY = "Try a smaller config.prior.learning_rate."

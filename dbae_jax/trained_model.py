@@ -5,12 +5,13 @@ import functools
 import pathlib
 from typing import NamedTuple
 
-from dbae_jax import prior, sharding, workdir
+from dbae_jax import prior, workdir
 from dbae_jax.api import DBAE
 from dbae_jax.config import Config, to_dict
 from dbae_jax.data import registry
 from dbae_jax.data.sources import Source
 from dbae_jax.evaluators.context import Context
+from dbae_jax.runtime import sharding
 
 CACHE = "evaluation"  # folder of the workdir for latent codes and what is derived from them
 

@@ -6,10 +6,11 @@ from typing import Any, NamedTuple
 
 import jax
 
-from dbae_jax import build, checkpoint, files
+from dbae_jax import build, checkpoint
 from dbae_jax.config import Config, from_dict, to_dict, upgrade
 from dbae_jax.errors import CheckpointError, ConfigError
 from dbae_jax.models.autoencoder import Networks
+from dbae_jax.runtime import files
 from dbae_jax.train_state import TrainState
 
 METRICS = "metrics.jsonl"

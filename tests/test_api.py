@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 import dbae_jax
-from dbae_jax import DBAE, fingerprint
+from dbae_jax import DBAE
 from dbae_jax.errors import DBAEError
+from dbae_jax.runtime import fingerprint
 from tests.helpers import tiny
 
 

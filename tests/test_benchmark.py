@@ -6,9 +6,10 @@ import jax
 import numpy as np
 import pytest
 
-from dbae_jax import benchmark, build, describe, programs, sharding, timing
+from dbae_jax import benchmark, build, describe, programs, timing
 from dbae_jax.errors import ConfigError
 from dbae_jax.flops import count_flops
+from dbae_jax.runtime import sharding
 from tests.helpers import commands, tiny
 from tests.helpers.paths import ROOT
 

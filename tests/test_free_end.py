@@ -4,11 +4,12 @@ import jax
 import numpy as np
 import pytest
 
-from dbae_jax import DBAE, editing, free_end, sharding
+from dbae_jax import DBAE, editing, free_end
 from dbae_jax.compiled_model import jit_functions
 from dbae_jax.errors import DataError
 from dbae_jax.evaluators import editing as suite
 from dbae_jax.evaluators import information, pictures, reconstruction
+from dbae_jax.runtime import sharding
 from tests.helpers import stubs, tiny
 
 OVERRIDES = {"bridge.endpoint": "free", "bridge.beta_d": 19.9}

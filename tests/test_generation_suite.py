@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from dbae_jax import files, results, sections, suite_registry
+from dbae_jax import results, sections, suite_registry
 from dbae_jax.data import sources
 from dbae_jax.errors import CheckpointError, ConfigError, DataError, TooFewError
 from dbae_jax.evaluators import generation, label_net_fit
@@ -21,6 +21,7 @@ from dbae_jax.metrics.networks import label_net as network
 from dbae_jax.metrics.networks import published
 from dbae_jax.metrics.networks.inception import Outputs
 from dbae_jax.metrics.networks.published import INCEPTION, FeatureNet, Origin
+from dbae_jax.runtime import files
 from dbae_jax.sample_files import batches
 from tests.helpers import metric_goldens, stubs, tiny
 

@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dbae_jax import fingerprint
 from dbae_jax.evaluators import directions
+from dbae_jax.runtime import fingerprint
 from tests.helpers import stubs
 
 LABELS = np.arange(40) % 2

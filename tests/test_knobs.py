@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 import dbae_jax
-from dbae_jax import accumulation, build, describe, images, losses, programs, sharding, train
+from dbae_jax import accumulation, build, describe, images, losses, programs, train
 from dbae_jax.errors import ConfigError
 from dbae_jax.models.attention import LONG, attend
+from dbae_jax.runtime import sharding
 from tests.helpers import tiny
 
 ATTENTION = tiny.TWO_LEVELS | {"model.encoder.attention_resolutions": (8,)}

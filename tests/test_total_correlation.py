@@ -8,12 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dbae_jax import compiled_step, losses, sharding
+from dbae_jax import compiled_step, losses
 from dbae_jax.accumulation import accumulated_gradient
 from dbae_jax.build import make_bridge, make_networks
 from dbae_jax.errors import ConfigError
 from dbae_jax.images import to_float
 from dbae_jax.optim import make_optimizer
+from dbae_jax.runtime import sharding
 from dbae_jax.state import state_from_variables
 from dbae_jax.total_correlation import total_correlation
 from tests.helpers import tiny

@@ -6,9 +6,10 @@ import pathlib
 
 import pytest
 
-from dbae_jax import DBAE, edit, evaluate, files, interpolate, sample, train_prior, workdir
+from dbae_jax import DBAE, edit, evaluate, interpolate, sample, train_prior, workdir
 from dbae_jax.errors import ConfigError
 from dbae_jax.report import report
+from dbae_jax.runtime import files
 from tests.helpers import tiny
 
 INTO_WORKDIR = (evaluate.evaluate, report.report, train_prior.train_prior)

@@ -12,10 +12,11 @@ from typing import Any
 
 from absl import flags
 
-from dbae_jax import command_line, files
+from dbae_jax import command_line
 from dbae_jax.config import Config
 from dbae_jax.data import pipeline, registry
 from dbae_jax.errors import ConfigError
+from dbae_jax.runtime import files
 
 flags.adopt_module_key_flags(command_line)  # --help shows them
 SECONDS = flags.DEFINE_float("measure_seconds", 5.0, "How long to measure, after the first batch.")

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from dbae_jax import editing, files
+from dbae_jax import editing
 from dbae_jax.editing import Directions
 from dbae_jax.errors import DataError
 from dbae_jax.evaluators.context import OF_CODES, Context
+from dbae_jax.runtime import files
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from dbae_jax import drawing, processes, sample_files
+from dbae_jax import drawing, sample_files
 from dbae_jax.data import sources
 from dbae_jax.errors import CheckpointError
 from dbae_jax.evaluators import generation, judge
@@ -25,6 +25,7 @@ from dbae_jax.metrics.generation import PRESETS, preset_images
 from dbae_jax.metrics.networks.published import FeatureNet
 from dbae_jax.metrics.scores import provenance
 from dbae_jax.results import Measured, score
+from dbae_jax.runtime import processes
 
 PREPARATION = "tensorflow_1"  # of images for Inception, where no preset says otherwise
 

@@ -25,13 +25,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from dbae_jax import rngs
 from dbae_jax.api import DBAE
 from dbae_jax.bridge import is_free, marginal_sample
 from dbae_jax.errors import DataError
 from dbae_jax.evaluators.context import Context, Suite, always
 from dbae_jax.precond import Bridge
 from dbae_jax.results import Measured, score
+from dbae_jax.runtime import rngs
 from dbae_jax.schedules import Schedule
 from dbae_jax.time_grids import invert_falling
 

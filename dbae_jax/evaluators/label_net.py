@@ -17,13 +17,13 @@ import jax
 import numpy as np
 from scipy.special import expit, softmax
 
-from dbae_jax import files
 from dbae_jax.errors import CheckpointError, DataError
 from dbae_jax.metrics import checks
 from dbae_jax.metrics.attributes import auroc
 from dbae_jax.metrics.networks import label_net
 from dbae_jax.metrics.networks.inception import Outputs
 from dbae_jax.metrics.networks.published import FeatureNet, Origin, check_arrays
+from dbae_jax.runtime import files
 
 KINDS = ("classes", "attributes")
 BATCH = 256

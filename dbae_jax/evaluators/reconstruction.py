@@ -9,7 +9,6 @@ import jax
 import numpy as np
 from sklearn.decomposition import PCA
 
-from dbae_jax import rngs
 from dbae_jax.api import DBAE
 from dbae_jax.errors import ConfigError
 from dbae_jax.evaluators.context import Context, Suite, always
@@ -20,6 +19,7 @@ from dbae_jax.metrics.perceptual import perceptual_distances
 from dbae_jax.metrics.scores import provenance
 from dbae_jax.metrics.similarity import pixel_mse
 from dbae_jax.results import Measured, score
+from dbae_jax.runtime import rngs
 from dbae_jax.samplers import Plan
 from dbae_jax.sections import SampleConfig
 

@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any, Self
 
-from dbae_jax import files, prior, results, summaries, trained_model, workdir
+from dbae_jax import prior, results, summaries, trained_model, workdir
 from dbae_jax.api import DBAE
 from dbae_jax.config import Config, to_dict
 from dbae_jax.errors import CheckpointError
@@ -18,6 +18,7 @@ from dbae_jax.report.films import Film
 from dbae_jax.report.frames import Strip
 from dbae_jax.report.page import Page
 from dbae_jax.report.tables import Missing
+from dbae_jax.runtime import files
 
 FILE = "report.html"
 WALK_STEPS = 50

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from dbae_jax import build, checkpoint, fingerprint, optim, prior, prior_step, workdir
+from dbae_jax import build, checkpoint, optim, prior, prior_step, workdir
 from dbae_jax.report import report
+from dbae_jax.runtime import fingerprint
 from tests.helpers import tiny
 
 STEP = 7

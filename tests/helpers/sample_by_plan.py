@@ -3,9 +3,9 @@
 import jax
 import jax.numpy as jnp
 
-from dbae_jax import rngs
 from dbae_jax.integrate import BoundDenoiseFn, Sample, example_noise_fn, integrate, path_states
 from dbae_jax.precond import Bridge
+from dbae_jax.runtime import rngs
 from dbae_jax.samplers import Plan
 
 

@@ -20,7 +20,7 @@ from dbae_jax.data.builders.listing import Listing, Options
 from dbae_jax.data.builders.shards import ShardRecord, Staging
 from dbae_jax.data.progress import Progress
 from dbae_jax.errors import DataError
-from dbae_jax.files import write_json
+from dbae_jax.runtime.files import write_json
 
 PREPARATION = "preparation.json"
 SHARD_BYTES = 128 * 2**20  # small enough that an interruption costs little

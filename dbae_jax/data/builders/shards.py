@@ -20,7 +20,7 @@ from typing import Any
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 
 from dbae_jax.errors import DataError
-from dbae_jax.files import write_json
+from dbae_jax.runtime.files import write_json
 
 PLAN = "plan.json"
 READ_AT_ONCE = 64  # records

@@ -16,10 +16,10 @@ from collections.abc import Callable, Mapping
 import jax
 import numpy as np
 
-from dbae_jax import tensor_files
 from dbae_jax.errors import CheckpointError, DataError
 from dbae_jax.metrics.networks import alexnet_lpips, inception, resize, vgg16
 from dbae_jax.metrics.networks.layers import Params
+from dbae_jax.runtime import tensor_files
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dbae_jax import sharding
+from dbae_jax.runtime import sharding
 
 Tree = TypeVar("Tree")  # of arrays
 Array = jax.Array | np.ndarray

@@ -11,13 +11,14 @@ import jax
 import numpy as np
 import pytest
 
-from dbae_jax import checkpoint, processes, sample_files, summaries, workdir
+from dbae_jax import checkpoint, sample_files, summaries, workdir
 from dbae_jax.errors import (
     CheckpointError,
     ConfigError,
     DeviceMemoryError,
     LostProcessError,
 )
+from dbae_jax.runtime import processes
 from tests.helpers import commands
 
 PATIENCE_SECONDS = 300

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from dbae_jax import processes
 from dbae_jax.errors import ConfigError
+from dbae_jax.runtime import processes
 
 
 def obstacle(path: pathlib.Path) -> str | None:
