@@ -3,8 +3,8 @@
 import jax
 import numpy as np
 
+from dbae_jax.bridge.schedules import Schedule
 from dbae_jax.errors import DataError
-from dbae_jax.schedules import Schedule
 
 Rng = int | jax.Array | None  # a seed, a key of jax.random.key, keys [B], or nothing
 

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from dbae_jax import integrate
+from dbae_jax.bridge.preconditioning import At, make_denoiser
 from dbae_jax.images import to_float
 from dbae_jax.models.autoencoder import Networks
-from dbae_jax.precond import At, make_denoiser
 from dbae_jax.runtime import batching, rngs, sharding
 from dbae_jax.sampler_tables import Table
 

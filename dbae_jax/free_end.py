@@ -3,10 +3,10 @@
 import numpy as np
 
 from dbae_jax import time_grids
+from dbae_jax.bridge.preconditioning import Bridge
+from dbae_jax.bridge.schedules import Schedule
 from dbae_jax.errors import DataError
-from dbae_jax.precond import Bridge
 from dbae_jax.sampler_tables import Table, inversion_table
-from dbae_jax.schedules import Schedule
 
 INVERSION_STEPS = 100  # network evaluations, where nothing else is asked for
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from dbae_jax.precond import At
+from dbae_jax.bridge.preconditioning import At
 from dbae_jax.sampler_tables import (
     Table,
 )

@@ -8,8 +8,8 @@ from typing import NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 
-from dbae_jax.bridge import marginal_sample
-from dbae_jax.precond import Bridge, make_denoiser
+from dbae_jax.bridge.marginals import marginal_sample
+from dbae_jax.bridge.preconditioning import Bridge, make_denoiser
 from dbae_jax.runtime import rngs
 from dbae_jax.total_correlation import total_correlation
 

@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from dbae_jax import build, compiled_step, integrate, optim, samplers
+from dbae_jax.bridge.preconditioning import make_denoiser
 from dbae_jax.config import Config
 from dbae_jax.flops import count_flops
 from dbae_jax.images import to_float
 from dbae_jax.models.autoencoder import Networks
-from dbae_jax.precond import make_denoiser
 from dbae_jax.runtime import rngs, sharding
 from dbae_jax.state import create_state
 from dbae_jax.timing import Run

@@ -20,9 +20,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dbae_jax.bridge import is_free, lambda_of, marginal_coefficients
-from dbae_jax.precond import At, Bridge
-from dbae_jax.schedules import Schedule
+from dbae_jax.bridge.marginals import is_free, lambda_of, marginal_coefficients
+from dbae_jax.bridge.preconditioning import At, Bridge
+from dbae_jax.bridge.schedules import Schedule
 
 
 class Table(NamedTuple):

@@ -10,8 +10,8 @@ from typing import Any, Self
 import numpy as np
 
 from dbae_jax import time_grids
-from dbae_jax.bridge import is_free
-from dbae_jax.precond import Bridge
+from dbae_jax.bridge.marginals import is_free
+from dbae_jax.bridge.preconditioning import Bridge
 from dbae_jax.sampler_tables import (
     Table,
     dbim_table,

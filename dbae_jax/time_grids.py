@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from dbae_jax.bridge import is_free, lambda_of
-from dbae_jax.schedules import Schedule
+from dbae_jax.bridge.marginals import is_free, lambda_of
+from dbae_jax.bridge.schedules import Schedule
 
 # The authors start this far below T, whatever the schedule.
 DISTANCE_TO_END = 1e-4

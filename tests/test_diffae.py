@@ -11,7 +11,6 @@ import pytest
 from configs import diffae_celeba, diffae_digits, diffae_shapes, digits
 from dbae_jax import (
     benchmark,
-    bridge,
     build,
     checkpoint,
     describe,
@@ -25,12 +24,13 @@ from dbae_jax import (
     train,
     workdir,
 )
+from dbae_jax.bridge import marginals
+from dbae_jax.bridge.preconditioning import Bridge
+from dbae_jax.bridge.schedules import VE, VP, Free
 from dbae_jax.config import from_config_dict, from_dict, to_dict, upgrade
 from dbae_jax.errors import CheckpointError, ConfigError
 from dbae_jax.evaluators import information
-from dbae_jax.precond import Bridge
 from dbae_jax.samplers import Plan
-from dbae_jax.schedules import VE, VP, Free
 from tests.helpers import gaussian_world, tiny
 
 NOISE = VP(beta_d=19.9)
@@ -46,13 +46,13 @@ OVERRIDES = {"bridge.endpoint": "free", "bridge.beta_d": 19.9}
 @schedules
 def test_the_marginal_is_the_diffusion_s_and_nothing_pulls_at_the_end(schedule):
     t = np.geomspace(schedule.t_min, schedule.t_max, 9)
-    A, B, C = bridge.marginal_coefficients(schedule, t)
+    A, B, C = marginals.marginal_coefficients(schedule, t)
     np.testing.assert_array_equal(A, 0)
     np.testing.assert_array_equal(B, schedule.diffusion.alpha(t))
     np.testing.assert_array_equal(C, schedule.diffusion.variance(t))
     x_t, x_T = np.random.default_rng(0).normal(size=(2, 9, 2, 2, 1))
-    np.testing.assert_array_equal(bridge.h_transform(schedule, t, x_t, x_T), 0)
-    assert bridge.is_free(schedule) and not bridge.is_free(schedule.diffusion)
+    np.testing.assert_array_equal(marginals.h_transform(schedule, t, x_t, x_T), 0)
+    assert marginals.is_free(schedule) and not marginals.is_free(schedule.diffusion)
 
 
 def test_the_bridge_tends_to_it_as_its_end_loses_all_signal():
@@ -60,8 +60,8 @@ def test_the_bridge_tends_to_it_as_its_end_loses_all_signal():
     t, distances = np.array([0.01, 0.2, 0.5]), []
     for beta_d in (5.0, 19.9, 60.0):
         pinned = VP(beta_d=beta_d)
-        there = np.array(bridge.marginal_coefficients(pinned, t))
-        here = np.array(bridge.marginal_coefficients(Free(pinned), t))
+        there = np.array(marginals.marginal_coefficients(pinned, t))
+        here = np.array(marginals.marginal_coefficients(Free(pinned), t))
         distances.append(np.abs(there - here).max() / np.sqrt(pinned.snr_end()))
     assert distances[0] < 1 and distances[1] < 4 and distances[2] < 50  # while SNR_T falls by 1e12
 
@@ -190,7 +190,7 @@ def test_a_free_end_needs_no_boot_and_drifts_start_at_it():
     for sampler in ("euler", "heun"):
         assert Plan(sampler, 5).table(Bridge(FREE)).at.t[0] == FREE.t_max
     grid = time_grids.uniform_lambda(FREE, 6, start=1.0)
-    np.testing.assert_allclose(np.diff(bridge.lambda_of(FREE, grid[:-1]), 2), 0, atol=1e-9)
+    np.testing.assert_allclose(np.diff(marginals.lambda_of(FREE, grid[:-1]), 2), 0, atol=1e-9)
 
 
 # --- the loss and the bound -----------------------------------------------------------------
@@ -272,7 +272,7 @@ def test_configs_differ_from_dbae_s_in_the_end_alone():
     }
     for module in (diffae_shapes, diffae_celeba):
         config = from_config_dict(module.get_config())
-        assert bridge.is_free(build.make_bridge(config.bridge).schedule)
+        assert marginals.is_free(build.make_bridge(config.bridge).schedule)
 
 
 def test_only_the_endpoint_decoder_and_its_input_are_gone():

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from dbae_jax import integrate, losses, samplers, state_dict, time_grids
-from dbae_jax.bridge import marginal_sample
-from dbae_jax.precond import make_denoiser
+from dbae_jax.bridge.marginals import marginal_sample
+from dbae_jax.bridge.preconditioning import make_denoiser
 from tests.helpers import golden
 
 CASES = ["celeba64_vp", "celeba64_ve", "celeba64_vp_stochastic", "ffhq128_vp"]

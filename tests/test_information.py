@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dbae_jax import precond
 from dbae_jax.api import DBAE
+from dbae_jax.bridge import preconditioning
 from dbae_jax.errors import DataError
 from dbae_jax.evaluators import information, pictures
 from tests.helpers import gaussian_world, tiny
@@ -19,7 +19,7 @@ def _measured(schedule, *, points=60, images=4000, spoil=0.0, seed=0):
     x_0, z = world.sample(rng, images)[:2]
     x_T = world.decoder(z)
     exact = gaussian_world.make_denoise_fn(world, schedule, z)
-    bridge = precond.Bridge(schedule)
+    bridge = preconditioning.Bridge(schedule)
 
     def model_fn(x_t, t, x_T, z):
         with jax.enable_x64(True):

@@ -14,7 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dbae_jax import integrate, precond, time_grids
+from dbae_jax import integrate, time_grids
+from dbae_jax.bridge import preconditioning
 from dbae_jax.samplers import Plan
 from tests.helpers import gaussian_world
 from tests.helpers.gaussian_world import SCHEDULES, make_world
@@ -36,7 +37,7 @@ def _errors(name, schedule):
     z = world.sample(rng, 16)[1]
     x_T = world.decoder(z)
     noise = rng.standard_normal(x_T.shape)
-    bridge, errors = precond.Bridge(schedule), []
+    bridge, errors = preconditioning.Bridge(schedule), []
     denoise_fn = gaussian_world.make_denoise_fn(world, schedule, z)
     _, grid, numbers = ORDERS[name]
     for steps in numbers:
@@ -91,7 +92,7 @@ def _moments(plan_of, schedule, steps):
     world, rng = make_world(4), np.random.default_rng(0)
     z = world.sample(rng, 1)[1]
     times = time_grids.GRIDS["lambda"](schedule, steps, start=START * schedule.t_max)
-    bridge = precond.Bridge(schedule)
+    bridge = preconditioning.Bridge(schedule)
     table = plan_of(times).table(bridge)
     count = int(table.noise_index.max()) + 1
     units = np.zeros((count, 1 + 3 * count, 1, 1, 3))

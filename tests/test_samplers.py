@@ -7,10 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dbae_jax import bridge, integrate, sampler_tables, samplers, time_grids
-from dbae_jax.precond import Bridge, Moments
+from dbae_jax import integrate, sampler_tables, samplers, time_grids
+from dbae_jax.bridge import marginals
+from dbae_jax.bridge.preconditioning import Bridge, Moments
+from dbae_jax.bridge.schedules import VE, VP
 from dbae_jax.samplers import Plan
-from dbae_jax.schedules import VE, VP
 from dbae_jax.sections import SampleConfig
 from tests.helpers import bridge_drifts, sample_by_plan
 
@@ -53,7 +54,7 @@ def test_grids_are_even_in_their_own_measure():
     karras = _grid("karras", b, 9, start)[:-1] ** (1 / 3)
     uniform = _grid("uniform", b, 9, start)[:-1]
     power = (_grid("power", b, 9, start)[:-1] - b.schedule.t_min) ** (1 / 3)
-    by_lambda = bridge.lambda_of(b.schedule, _grid("lambda", b, 9, start)[:-1])
+    by_lambda = marginals.lambda_of(b.schedule, _grid("lambda", b, 9, start)[:-1])
     for values in (karras, uniform, power, by_lambda):
         np.testing.assert_allclose(steps_of(values), steps_of(values).mean(), rtol=1e-6)
 
@@ -235,7 +236,7 @@ def test_implicit_steps_keep_the_marginals(b, eta):
         w_x, w_xT, w_D, w = (c[i] for c in (table.w_x, table.w_xT, table.w_D, table.w_noise))
         mean = mean + w_x * (mean - x_T) + w_xT * x_T + w_D * x_0
         variance = (1 + w_x) ** 2 * variance + w**2
-        A, B, C = bridge.marginal_coefficients(b.schedule, t)
+        A, B, C = marginals.marginal_coefficients(b.schedule, t)
         assert mean == pytest.approx(A * x_T + B * x_0, rel=1e-9, abs=1e-12)
         assert variance == pytest.approx(C, rel=1e-9, abs=1e-15)
     assert table.w_noise[-1] == 0
@@ -266,13 +267,13 @@ def test_multistep_is_exact_where_D_is_a_polynomial_of_lambda(b, order):
     """D quadratic (linear) in lambda: order 3 (2) integrates it without error after its start."""
     times = _grid("lambda", b, 12, b.schedule.t_max)
     table = sampler_tables.multistep_table(b, times, order=order)
-    lam = bridge.lambda_of(b.schedule, times[1:-1])
+    lam = marginals.lambda_of(b.schedule, times[1:-1])
     poly = np.polynomial.Polynomial([0.3, -0.2, 0.05][:order])
     D = poly(lam)
     for i in range(order, len(times) - 2):  # row i: from times[i] to times[i + 1]
         s, t = times[i], times[i + 1]
-        A_s, _, C_s = bridge.marginal_coefficients(b.schedule, s)
-        A_t, _, C_t = bridge.marginal_coefficients(b.schedule, t)
+        A_s, _, C_s = marginals.marginal_coefficients(b.schedule, s)
+        A_t, _, C_t = marginals.marginal_coefficients(b.schedule, t)
         x_T, x = -0.3, 0.2
         nodes, weights = np.polynomial.legendre.leggauss(20)
         at = (lam[i] + lam[i - 1]) / 2 + nodes * (lam[i] - lam[i - 1]) / 2

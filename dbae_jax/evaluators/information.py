@@ -26,13 +26,13 @@ import jax
 import numpy as np
 
 from dbae_jax.api import DBAE
-from dbae_jax.bridge import is_free, marginal_sample
+from dbae_jax.bridge.marginals import is_free, marginal_sample
+from dbae_jax.bridge.preconditioning import Bridge
+from dbae_jax.bridge.schedules import Schedule
 from dbae_jax.errors import DataError
 from dbae_jax.evaluators.context import Context, Suite, always
-from dbae_jax.precond import Bridge
 from dbae_jax.results import Measured, score
 from dbae_jax.runtime import rngs
-from dbae_jax.schedules import Schedule
 from dbae_jax.time_grids import invert_falling
 
 LEVEL = 2 / 256  # width of a level of 8-bit pixels, in units of [-1, 1]

@@ -1,7 +1,7 @@
 """Oracles: scores and drifts of the bridge's SDEs and ODE, which samplers have as tables."""
 
-from dbae_jax.bridge import expand, h_transform, marginal_coefficients, marginal_mean
-from dbae_jax.schedules import Array, Schedule
+from dbae_jax.bridge.marginals import expand, h_transform, marginal_coefficients, marginal_mean
+from dbae_jax.bridge.schedules import Array, Schedule
 
 
 def score_from_x_0(schedule: Schedule, t: Array, x_t: Array, x_T: Array, x_0: Array) -> Array:

@@ -22,10 +22,10 @@ import jax
 import numpy as np
 from scipy.integrate import solve_ivp
 
-from dbae_jax import schedules
-from dbae_jax.bridge import expand, marginal_coefficients, marginal_mean
-from dbae_jax.precond import At
-from dbae_jax.schedules import Schedule, namespace
+from dbae_jax.bridge import schedules
+from dbae_jax.bridge.marginals import expand, marginal_coefficients, marginal_mean
+from dbae_jax.bridge.preconditioning import At
+from dbae_jax.bridge.schedules import Schedule, namespace
 
 SCHEDULES = {"vp": schedules.VP(), "ve": schedules.VE()}
 

@@ -3,8 +3,8 @@
 import jax
 import jax.numpy as jnp
 
+from dbae_jax.bridge.preconditioning import Bridge
 from dbae_jax.integrate import BoundDenoiseFn, Sample, example_noise_fn, integrate, path_states
-from dbae_jax.precond import Bridge
 from dbae_jax.runtime import rngs
 from dbae_jax.samplers import Plan
 

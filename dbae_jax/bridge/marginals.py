@@ -15,7 +15,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from dbae_jax.schedules import Array, Schedule, namespace
+from dbae_jax.bridge.schedules import Array, Schedule, namespace
 
 
 class Marginal(NamedTuple):

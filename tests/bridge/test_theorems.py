@@ -35,7 +35,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from dbae_jax import bridge
+from dbae_jax.bridge import marginals
 from tests.helpers import bridge_drifts
 from tests.helpers.gaussian_world import (
     SCHEDULES,
@@ -78,7 +78,7 @@ def denoiser_of(kind, condition, schedule, **options):
     twist = np.array([[0.0, 0.2, 0.1], [-0.2, 0.1, 0.0], [0.0, 0.3, -0.2]])
 
     def arbitrary_fn(t, x_t, z):
-        s2 = bridge.expand(schedule.variance(t), x_t)
+        s2 = marginals.expand(schedule.variance(t), x_t)
         error = (x_t / (1 + s2) ** 0.5) @ twist + 0.1 * z[:, :1] - 0.05
         return other_fn(t, x_t, z) + s2 / (0.02 + s2) * error
 
@@ -100,7 +100,7 @@ def unpinned_score_fn(schedule):
     """A score of no denoiser that is bounded at T: x_t = a x_0 + s eps, x_0 ~ N(linear in z, .)."""
 
     def score_fn(t, x_t, z):
-        a, s2 = (bridge.expand(c, x_t) for c in (schedule.alpha(t), schedule.variance(t)))
+        a, s2 = (marginals.expand(c, x_t) for c in (schedule.alpha(t), schedule.variance(t)))
         return (a * (0.05 + 0.1 * z[:, 1:2]) - x_t) / (0.02 * a * a + s2)
 
     return score_fn
@@ -138,7 +138,7 @@ def denoising_score_matching(given, schedule, score_fn, span):
 
 def reconstruction_weight(schedule, t):
     """lambda = g^2 B^2 / C^2."""
-    _, B, C = bridge.marginal_coefficients(schedule, t)
+    _, B, C = marginals.marginal_coefficients(schedule, t)
     return schedule.diffusion_squared(t) * (B / C) ** 2
 
 
@@ -249,7 +249,7 @@ def test_theorem_1_by_sampling(schedule, kind):
     t, slope = time_at(schedule, rng.uniform(low, high, count))
     x_0, z = given.sample(rng, count)
     x_T = given.decoder(z)
-    x_t = bridge.marginal_sample(schedule, t, x_0, x_T, rng.standard_normal(x_0.shape))
+    x_t = marginals.marginal_sample(schedule, t, x_0, x_T, rng.standard_normal(x_0.shape))
     denoised = denoiser_fn(t, x_t, z)
     score = bridge_drifts.score_from_x_0(schedule, t, x_t, x_T, denoised)
 
@@ -307,7 +307,7 @@ def test_a_lower_loss_is_more_information_in_the_code(schedule):
     1/2 log det(1 + (C/B^2) Cov[x_0 | c]^-1) and vanishes with e.
     """
     e, losses = schedule.t_min / 100, []
-    _, B, C = bridge.marginal_coefficients(schedule, np.float64(e))
+    _, B, C = marginals.marginal_coefficients(schedule, np.float64(e))
     for scale in (4.0, 1.0, 0.25):
         base = make_world(4)
         world = dataclasses.replace(base, encoder_cov=scale * base.encoder_cov)

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dbae_jax import bridge, precond, samplers
+from dbae_jax import samplers
+from dbae_jax.bridge import marginals, preconditioning
 from tests.helpers import bridge_drifts, gaussian_world, sample_by_plan
 from tests.helpers.gaussian_world import (
     SCHEDULES,
@@ -87,7 +88,7 @@ def test_marginal_is_the_reference_conditioned_on_its_end(schedule, share):
     s2_t, s2_T = schedule.variance(t), schedule.variance(T)
     slope = a_T / a_t * s2_t / s2_T
     expected = [slope, a_t - slope * a_T, s2_t - slope**2 * s2_T]
-    np.testing.assert_allclose(bridge.marginal_coefficients(schedule, t), expected, rtol=1e-9)
+    np.testing.assert_allclose(marginals.marginal_coefficients(schedule, t), expected, rtol=1e-9)
 
 
 @on_schedules
@@ -103,7 +104,7 @@ def test_h_is_the_gradient_of_the_log_transition_density(schedule, share):
     with jax.enable_x64(True):
         t, T = jnp.float64(share * schedule.t_max), jnp.float64(schedule.t_max)
         expected = jax.grad(log_density)(jnp.asarray(x_t), t, T)
-        h = bridge.h_transform(schedule, t, jnp.asarray(x_t), jnp.asarray(x_T))
+        h = marginals.h_transform(schedule, t, jnp.asarray(x_t), jnp.asarray(x_T))
         np.testing.assert_allclose(h, expected, rtol=1e-9)
 
 
@@ -118,7 +119,7 @@ def test_forward_bridge_paths_have_marginals_a_b_c(schedule):
     start, codes = np.repeat(x_0, count, 0), np.repeat(z, count, 0)
     paths = simulate(drift_fn, schedule, start, codes, times, rng, noise=1)
     for t, x_t in zip(times[1:], paths, strict=True):
-        A, B, C = bridge.marginal_coefficients(schedule, t)
+        A, B, C = marginals.marginal_coefficients(schedule, t)
         mean = A * world.decoder(z)[0] + B * x_0[0]
         assert_moments(x_t, Gaussian(mean, C * np.eye(3)))
 
@@ -216,7 +217,7 @@ def test_heun_sampler_follows_the_exact_flow(schedule, code_width):
             denoise_fn,
             jnp.asarray(x_T)[:, None, None],
             samplers.Plan("heun", grid=times),
-            bridge=precond.Bridge(schedule),
+            bridge=preconditioning.Bridge(schedule),
         )
         x_0 = np.asarray(sample.x_0)[:, 0, 0]
     given = world.with_endpoint_as_code() if codes is None else world

@@ -13,8 +13,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from dbae_jax.bridge import expand, marginal_coefficients
-from dbae_jax.schedules import Array, Schedule, namespace
+from dbae_jax.bridge.marginals import expand, marginal_coefficients
+from dbae_jax.bridge.schedules import Array, Schedule, namespace
 
 
 class At(NamedTuple):

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dbae_jax import bridge, precond
-from dbae_jax.schedules import VE, VP
+from dbae_jax.bridge import marginals, preconditioning
+from dbae_jax.bridge.schedules import VE, VP
 from tests.helpers import bridge_drifts
 
 SCHEDULES = [VP(), VE(), VP(t_max=2.0, beta_d=0.5, beta_min=1.0), VE(t_max=10.0)]
@@ -22,11 +22,11 @@ def _times(schedule):
 
 def _scalars(schedule, t):
     """Everything that depends on t alone."""
-    values = [*bridge.marginal_coefficients(schedule, t)]
+    values = [*marginals.marginal_coefficients(schedule, t)]
     values += [schedule.snr_ratio(t), schedule.snr_gap(t), schedule.alpha(t)]
     values += [schedule.variance(t), schedule.alpha_ratio(t)]
-    values += [*precond.Bridge(schedule).at(t)]
-    values += [*precond.Bridge(schedule, precond.Moments(0.3, 1.2, 0.2)).at(t)]
+    values += [*preconditioning.Bridge(schedule).at(t)]
+    values += [*preconditioning.Bridge(schedule, preconditioning.Moments(0.3, 1.2, 0.2)).at(t)]
     return values
 
 
@@ -48,12 +48,12 @@ def test_float32_drifts_are_accurate(schedule):
     for t, tolerance in zip(_times(schedule), (1e-5, 3e-4), strict=True):
         x_0, x_T, noise = rng.uniform(-1, 1, (3, len(t), 2, 2, 1)).astype(np.float32)
         doubles = [np.float64(a) for a in (x_0, x_T, noise)]
-        x_t = bridge.marginal_sample(schedule, t, *doubles).astype(np.float32)
+        x_t = marginals.marginal_sample(schedule, t, *doubles).astype(np.float32)
         for function in (
-            lambda t, x, e, s: bridge.marginal_sample(schedule, t, s, e, x),
+            lambda t, x, e, s: marginals.marginal_sample(schedule, t, s, e, x),
             lambda t, x, e, s: (
                 bridge_drifts.score_from_x_0(schedule, t, x, e, s)
-                * bridge.expand(bridge.marginal_coefficients(schedule, t).C, x)
+                * marginals.expand(marginals.marginal_coefficients(schedule, t).C, x)
             ),
             lambda t, x, e, s: bridge_drifts.reverse_sde_drift(schedule, t, x, e, s),
         ):
@@ -69,8 +69,8 @@ def test_float32_drifts_are_accurate(schedule):
 @schedules
 def test_h_is_regular_at_the_start_and_takes_plain_numbers(schedule):
     x_t, x_T = np.array([[0.2, -0.3]]), np.array([[0.5, 0.4]])
-    start = bridge.h_transform(schedule, np.array([0.0]), x_t, x_T)
-    near = bridge.h_transform(schedule, 1e-9, x_t, x_T)
+    start = marginals.h_transform(schedule, np.array([0.0]), x_t, x_T)
+    near = marginals.h_transform(schedule, 1e-9, x_t, x_T)
     np.testing.assert_allclose(start, near, rtol=1e-6)
     assert np.isfinite(bridge_drifts.bridge_drift(schedule, 0.5 * schedule.t_max, x_t, x_T)).all()
 
@@ -91,9 +91,9 @@ def test_score_is_the_gradient_of_the_log_marginal_and_inverts(schedule):
     with jax.enable_x64(True):
 
         def log_marginal(x_t):
-            C = bridge.marginal_coefficients(schedule, jnp.asarray(t)).C
-            mean = bridge.marginal_mean(schedule, jnp.asarray(t), x_0, x_T)
-            return -jnp.sum((x_t - mean) ** 2 / (2 * bridge.expand(C, x_t)))
+            C = marginals.marginal_coefficients(schedule, jnp.asarray(t)).C
+            mean = marginals.marginal_mean(schedule, jnp.asarray(t), x_0, x_T)
+            return -jnp.sum((x_t - mean) ** 2 / (2 * marginals.expand(C, x_t)))
 
         np.testing.assert_allclose(score, jax.grad(log_marginal)(jnp.asarray(x_t)), rtol=1e-9)
     again = bridge_drifts.x_0_from_score(schedule, t, x_t, x_T, score)
@@ -108,7 +108,7 @@ def test_flow_of_known_ends_is_the_path_of_the_marginal(schedule):
     for share in (0.1, 0.5, 0.9):
         t, step = share * schedule.t_max, 1e-6 * schedule.t_max
         around = [
-            bridge.marginal_sample(schedule, np.array([t + s]), x_0, x_T, noise)
+            marginals.marginal_sample(schedule, np.array([t + s]), x_0, x_T, noise)
             for s in (-step, 0, step)
         ]
         slope = (around[2] - around[0]) / (2 * step)
@@ -122,7 +122,7 @@ def test_flow_of_known_ends_is_the_path_of_the_marginal(schedule):
 
 @schedules
 def test_ends_are_pinned(schedule):
-    A, B, C = bridge.marginal_coefficients(schedule, np.array([0.0, schedule.t_max]))
+    A, B, C = marginals.marginal_coefficients(schedule, np.array([0.0, schedule.t_max]))
     np.testing.assert_allclose(A, [0, 1], atol=1e-12)
     np.testing.assert_allclose(B, [1, 0], atol=1e-12)
     np.testing.assert_allclose(C, [0, 0], atol=1e-9)
@@ -131,15 +131,15 @@ def test_ends_are_pinned(schedule):
 @schedules
 def test_preconditioning_gives_unit_variance(schedule):
     """c_in x_t and the network's target have unit variance under the assumed moments."""
-    moments = precond.Moments(data_std=0.4, endpoint_std=0.9, covariance=0.2)
+    moments = preconditioning.Moments(data_std=0.4, endpoint_std=0.9, covariance=0.2)
     rng = np.random.default_rng(3)
     cov = [[0.16, 0.2], [0.2, 0.81]]
     x_0, x_T = rng.multivariate_normal([0, 0], cov, size=400_000).T
     noise = rng.normal(size=x_0.shape)
     for share in (0.02, 0.4, 0.97):
         t = np.float64(share * schedule.t_max)
-        at = precond.Bridge(schedule, moments).at(t)
-        x_t = bridge.marginal_sample(schedule, t, x_0, x_T, noise)
+        at = preconditioning.Bridge(schedule, moments).at(t)
+        x_t = marginals.marginal_sample(schedule, t, x_0, x_T, noise)
         target = (x_0 - at.c_skip * x_t) / at.c_out
         # The standard error of a variance of 400,000 normal numbers is 0.0022.
         assert np.var(at.c_in * x_t) == pytest.approx(1, abs=0.011)
@@ -149,9 +149,9 @@ def test_preconditioning_gives_unit_variance(schedule):
 
 
 def test_without_preconditioning_the_network_is_the_denoiser():
-    plain = precond.Bridge(VP(), None)
+    plain = preconditioning.Bridge(VP(), None)
     x_t, x_T = jnp.ones((2, 4, 4, 1)), jnp.zeros((2, 4, 4, 1))
-    denoise_fn = precond.make_denoiser(lambda x, c_noise, z: 3 * x[..., :1] + x[..., 1:])
+    denoise_fn = preconditioning.make_denoiser(lambda x, c_noise, z: 3 * x[..., :1] + x[..., 1:])
     out = denoise_fn(x_t, plain.at(jnp.array([0.2, 0.4])), x_T, None)
     np.testing.assert_array_equal(out, 3 * x_t)
     np.testing.assert_array_equal(plain.at(jnp.array([0.2])).weight, [1])
@@ -160,4 +160,4 @@ def test_without_preconditioning_the_network_is_the_denoiser():
 def test_a_wrong_shape_of_t_is_refused():
     x = jnp.zeros((3, 4, 4, 1))
     with pytest.raises(ValueError, match=r"scalar or of shape \[B\] = \[3\]"):
-        bridge.marginal_mean(VP(), jnp.ones((3, 1)), x, x)
+        marginals.marginal_mean(VP(), jnp.ones((3, 1)), x, x)
