@@ -12,9 +12,10 @@ import pathlib
 import jax
 from absl import flags
 
-from dbae_jax import build, checkpoint, command_line, optim, state_dict, workdir
+from dbae_jax import build, checkpoint, command_line, optim, workdir
 from dbae_jax.config import Config
 from dbae_jax.errors import CheckpointError, ConfigError
+from dbae_jax.models import torch_state_dict
 from dbae_jax.runtime.tensor_files import check_suffix, read_state_dict, write_state_dict
 from dbae_jax.state import state_from_variables
 
@@ -44,10 +45,10 @@ def to_workdir(path: pathlib.Path, config: Config, directory: pathlib.Path) -> N
     read = read_state_dict(path)
     networks = build.make_networks(build.portable(config))
     shapes = jax.eval_shape(networks.init, jax.random.key(0))
-    variables = state_dict.from_state_dict(read, networks.module, shapes)
+    variables = torch_state_dict.from_state_dict(read, networks.module, shapes)
     variables = jax.tree.map(jax.numpy.asarray, variables)
     state = state_from_variables(variables, optim.make_optimizer(config))
-    meta = workdir.meta(config, **{COUNTERS: state_dict.read_counters(read)})
+    meta = workdir.meta(config, **{COUNTERS: torch_state_dict.read_counters(read)})
     with checkpoint.Writer(directory, keep_last=1, keep_every_steps=0) as writer:
         writer.save(state, 0, meta)
     workdir.write_config(directory, config)
@@ -69,7 +70,7 @@ def from_workdir(directory: pathlib.Path, path: pathlib.Path) -> None:
     check_suffix(path)
     loaded = workdir.load(directory)
     counters = checkpoint.read_meta(directory, loaded.step).get(COUNTERS)
-    written = state_dict.to_state_dict(loaded.variables, loaded.networks.module, counters)
+    written = torch_state_dict.to_state_dict(loaded.variables, loaded.networks.module, counters)
     write_state_dict(path, written)
     log.info("Wrote the averaged weights of step %d to %s.", loaded.step, path)
 

@@ -6,8 +6,9 @@ import pytest
 import safetensors.numpy
 
 import dbae_jax
-from dbae_jax import build, checkpoint, config, convert, state_dict
+from dbae_jax import build, checkpoint, config, convert
 from dbae_jax.errors import CheckpointError
+from dbae_jax.models import torch_state_dict
 from tests.helpers import golden, tiny
 
 
@@ -16,7 +17,7 @@ def small():
     """A small model with the authors' pooling, its state dict, and the unused block."""
     c = tiny.config(**{"model.encoder.pool": "mean", "model.stochastic": True})
     module = build.make_networks(c).module
-    made = state_dict.to_state_dict(tiny.variables(c), module)
+    made = torch_state_dict.to_state_dict(tiny.variables(c), module)
     made = {k: np.int64(41) if k.endswith("tracked") else v for k, v in made.items()}
     unused = {
         "decoder.feat_256.1.weight_orig": np.ones((4, 4, 3, 3), np.float32),
@@ -79,7 +80,7 @@ def test_every_released_key_is_known():
         case = golden.Case(name)
         shapes = {
             e.key: e.layout.torch_shape
-            for e in state_dict.entries(case.networks.module, case.shapes)
+            for e in torch_state_dict.entries(case.networks.module, case.shapes)
         }
         released = {k: tuple(v) for k, v in _without_unused(case.manifest).items()}
         assert shapes == {k: v for k, v in released.items() if not k.endswith("tracked")}
@@ -154,7 +155,7 @@ def test_flattened_pooling_has_no_counterpart(tmp_path):
     c = tiny.config()
     assert c.model.encoder.pool == "flatten"
     with pytest.raises(CheckpointError, match="pool='flatten'"):
-        state_dict.to_state_dict(tiny.variables(c), build.make_networks(c).module)
+        torch_state_dict.to_state_dict(tiny.variables(c), build.make_networks(c).module)
 
 
 def test_every_config_with_mean_pooling_converts():
@@ -167,6 +168,6 @@ def test_every_config_with_mean_pooling_converts():
     c.model.encoder.channel_mult = c.model.unet.channel_mult = (1, 1, 2, 2, 4)
     networks = build.make_networks(config.from_config_dict(c))
     shapes = jax.eval_shape(networks.init, jax.random.key(0))
-    keys = [entry.key for entry in state_dict.entries(networks.module, shapes)]
+    keys = [entry.key for entry in torch_state_dict.entries(networks.module, shapes)]
     assert len(keys) == len(set(keys)) == len(jax.tree.leaves(shapes))
     assert "decoder.se_256.main.3.weight_orig" in keys

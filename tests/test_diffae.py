@@ -19,7 +19,6 @@ from dbae_jax import (
     integrate,
     losses,
     sampler_tables,
-    state_dict,
     time_grids,
     train,
     workdir,
@@ -30,6 +29,7 @@ from dbae_jax.bridge.schedules import VE, VP, Free
 from dbae_jax.config import from_config_dict, from_dict, to_dict, upgrade
 from dbae_jax.errors import CheckpointError, ConfigError
 from dbae_jax.evaluators import information
+from dbae_jax.models import torch_state_dict
 from dbae_jax.samplers import Plan
 from tests.helpers import gaussian_world, tiny
 
@@ -309,7 +309,7 @@ def test_what_needs_an_endpoint_decoder_says_so():
     config = tiny.config(**OVERRIDES, **{"model.encoder.pool": "mean"})
     networks = build.make_networks(config)
     with pytest.raises(CheckpointError, match="no counterpart in the authors' state dicts"):
-        state_dict.entries(networks.module, jax.eval_shape(networks.init, jax.random.key(0)))
+        torch_state_dict.entries(networks.module, jax.eval_shape(networks.init, jax.random.key(0)))
     with pytest.raises(ConfigError, match="endpoint is not allowed: it must be among encode, den"):
         benchmark.benchmark(config, ["endpoint"], seconds=0.0)
     assert "decoder " not in describe.describe(config)

@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dbae_jax import integrate, losses, samplers, state_dict, time_grids
+from dbae_jax import integrate, losses, samplers, time_grids
 from dbae_jax.bridge.marginals import marginal_sample
 from dbae_jax.bridge.preconditioning import make_denoiser
+from dbae_jax.models import torch_state_dict
 from tests.helpers import golden
 
 CASES = ["celeba64_vp", "celeba64_ve", "celeba64_vp_stochastic", "ffhq128_vp"]
@@ -55,7 +56,7 @@ def test_training_pass_of_the_decoder(case):
     _, z, _ = _forward(case)
     x_T, stats = _program(case.networks, "endpoint_train")(case.variables, z)
     assert golden.distance(golden.channels_first(x_T), case.outputs["train/x_T"], "") < 1e-5
-    after = state_dict.to_state_dict(
+    after = torch_state_dict.to_state_dict(
         {"params": case.variables["params"], "stats": stats}, case.networks.module
     )
     entries = [name for name in case.outputs if name.startswith("train/decoder")]
@@ -102,11 +103,11 @@ def test_loss_and_gradients(case):
     np.testing.assert_allclose(terms.weighted, case.outputs["loss/weighted"], rtol=1e-5)
     np.testing.assert_allclose(terms.x_0_error, case.outputs["loss/x0_mse"], rtol=1e-5)
 
-    as_keys = state_dict.to_state_dict(
+    as_keys = torch_state_dict.to_state_dict(
         {"params": grads, "stats": case.variables["stats"]}, case.networks.module
     )
     wanted = [n for n in case.outputs if n.startswith("grad/") and "feat_256" not in n]
-    trained = [e for e in state_dict.entries(case.networks.module, case.shapes)]
+    trained = [e for e in torch_state_dict.entries(case.networks.module, case.shapes)]
     assert len(wanted) == sum(entry.path[0] == "params" for entry in trained)
     for name in wanted:
         key = name.removeprefix("grad/")

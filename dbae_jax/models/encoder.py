@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from dbae_jax.models import layout
+from dbae_jax.models import stages
 from dbae_jax.models.layers import AttentionBlock, ResBlock, conv, linear, rematerialised
 from dbae_jax.models.norms import GroupNorm
 
@@ -64,7 +64,7 @@ class Encoder(nn.Module):
         res_block, attention_block = rematerialised(self.remat, ResBlock, AttentionBlock)
         attention = {"implementation": self.attention, **dtypes}
         h = conv(x_0.astype(self.dtype), self.base_channels, name="conv_in", **dtypes)
-        for stage in self.stages(layout.down_path):
+        for stage in self.stages(stages.down_path):
             name = f"down_{stage.index}"
             h = res_block(stage.channels, resample=stage.resample, name=name, **dtypes)((h,))
             if stage.attention:
@@ -76,7 +76,7 @@ class Encoder(nn.Module):
         return self._project(nn.silu(h))
 
     @nn.nowrap
-    def stages(self, path: Callable[..., list[layout.Stage]]) -> list[layout.Stage]:
+    def stages(self, path: Callable[..., list[stages.Stage]]) -> list[stages.Stage]:
         """Returns the table of the tower."""
         return path(
             image_size=self.image_size,

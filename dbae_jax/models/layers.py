@@ -14,8 +14,8 @@ from jax import lax
 from jax.typing import DTypeLike
 
 from dbae_jax.models.attention import attend
+from dbae_jax.models.concatenated import of_parts
 from dbae_jax.models.norms import Affine, GroupNorm
-from dbae_jax.models.parts import of_parts
 
 kernel_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 zeros = nn.initializers.zeros_init()

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from dbae_jax.models import layout
+from dbae_jax.models import stages
 from dbae_jax.models.layers import (
     AttentionBlock,
     ResBlock,
@@ -60,13 +60,13 @@ class UNet(nn.Module):
         embedding = self._embed(c_noise, z)
         h = conv(x.astype(self.dtype), self.base_channels, name="conv_in", **dtypes)
         skips = [h]
-        for stage in self.stages(layout.down_path):
+        for stage in self.stages(stages.down_path):
             h = self._stage(f"down_{stage.index}", stage, (h,), embedding, train=train)
             skips.append(h)
         h = self._block("middle_0", h.shape[-1], (h,), embedding, train=train)
         h = self._attention("middle_attention", h)
         h = self._block("middle_1", h.shape[-1], (h,), embedding, train=train)
-        for stage in self.stages(layout.up_path):
+        for stage in self.stages(stages.up_path):
             parts = (h, skips.pop())
             h = self._stage(f"up_{stage.index}", stage, parts, embedding, train=train)
         h = GroupNorm(name="norm_out", param_dtype=self.param_dtype)((h,)).apply(h)
@@ -74,7 +74,7 @@ class UNet(nn.Module):
         return conv(h, self.out_channels, zero=True, name="conv_out", **dtypes).astype(jnp.float32)
 
     @nn.nowrap
-    def stages(self, path: Callable[..., list[layout.Stage]]) -> list[layout.Stage]:
+    def stages(self, path: Callable[..., list[stages.Stage]]) -> list[stages.Stage]:
         """Returns the table of the down path or the up path."""
         return path(
             image_size=self.image_size,

@@ -12,7 +12,8 @@ import jax
 import numpy as np
 
 from configs import celeba, ffhq
-from dbae_jax import build, config, state_dict
+from dbae_jax import build, config
+from dbae_jax.models import torch_state_dict
 from tests.helpers.paths import RECORDINGS
 
 FOLDER = RECORDINGS / "golden"
@@ -133,7 +134,7 @@ class Case:
 
     @functools.cached_property
     def variables(self) -> dict:
-        return state_dict.from_state_dict(self.state_dict, self.networks.module, self.shapes)
+        return torch_state_dict.from_state_dict(self.state_dict, self.networks.module, self.shapes)
 
     def distance(self, entry: str, got, name: str | None = None) -> float:
         """Distance of channels-last images (or other arrays) to a golden entry."""

@@ -13,7 +13,7 @@ import numpy as np
 from flax import traverse_util
 
 from dbae_jax.errors import CheckpointError
-from dbae_jax.models import layout
+from dbae_jax.models import stages
 from dbae_jax.models.autoencoder import AutoEncoder
 from dbae_jax.models.decoder import FIRST_GATED_SIZE
 
@@ -262,7 +262,7 @@ def _unet(module: AutoEncoder):
     ):
         yield key, (*unet, name), _linear
     yield from _tower("", unet, module.unet, two_halves=True)
-    for stage in module.unet.stages(layout.up_path):
+    for stage in module.unet.stages(stages.up_path):
         key, path = f"output_blocks.{stage.index}", f"up_{stage.index}"
         # The input [h, skip] always has more channels than h.
         yield from _block(f"{key}.0", (*unet, path), skip=True, two_halves=True)
@@ -288,7 +288,7 @@ def _tower(prefix: str, root: tuple[str, ...], network, *, two_halves: bool):
     attention_kind = _conv if two_halves else _conv_1d
     yield f"{prefix}input_blocks.0.0", (*root, "conv_in"), _conv
     channels = network.base_channels
-    for stage in network.stages(layout.down_path):
+    for stage in network.stages(stages.down_path):
         key, path = f"{prefix}input_blocks.{stage.index}", f"down_{stage.index}"
         skip = stage.channels != channels
         yield from _block(f"{key}.0", (*root, path), skip=skip, two_halves=two_halves)

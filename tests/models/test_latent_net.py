@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dbae_jax import state_dict
 from dbae_jax.errors import CheckpointError
+from dbae_jax.models import torch_state_dict
 from dbae_jax.models.latent_net import LatentNet, LatentNetwork
 from tests.helpers import golden
 
@@ -22,7 +22,7 @@ def case():
     network = LatentNetwork(module, "highest")
     shapes = jax.eval_shape(network.init, jax.random.key(0))
     drawn = golden.make_state_dict(manifest)
-    params = state_dict.prior_from_state_dict(drawn, shapes)
+    params = torch_state_dict.prior_from_state_dict(drawn, shapes)
     yield outputs, network, drawn, params, golden.draw("z_t", (meta["batch"], meta["latent_dim"]))
     jax.clear_caches()
 
@@ -38,7 +38,7 @@ def test_prediction_and_gradients(case):
     grads, prediction = jax.jit(jax.grad(loss_fn, has_aux=True))(params)
     assert golden.distance(np.asarray(prediction), outputs["prediction"], "prediction") < 1e-5
     names = {name.removeprefix("grad/") for name in outputs if name.startswith("grad/")}
-    entries = state_dict.prior_entries(grads)
+    entries = torch_state_dict.prior_entries(grads)
     assert {e.key.replace("cond_layers.1", "linear_emb") for e in entries} == names
     for entry in entries:
         module, kind = entry.path
@@ -51,9 +51,9 @@ def test_state_dicts_that_do_not_fit_are_refused(case):
     _, _, drawn, params, _ = case
     missing = {key: array for key, array in drawn.items() if key != "layers.3.norm.bias"}
     with pytest.raises(CheckpointError, match=r"1 missing: layers\.3\.norm\.bias"):
-        state_dict.prior_from_state_dict(missing, params)
+        torch_state_dict.prior_from_state_dict(missing, params)
     with pytest.raises(CheckpointError, match="1 unknown: surplus"):
-        state_dict.prior_from_state_dict(drawn | {"surplus": np.zeros(1)}, params)
+        torch_state_dict.prior_from_state_dict(drawn | {"surplus": np.zeros(1)}, params)
 
 
 def test_every_layer_but_the_first_sees_the_input():
