@@ -8,19 +8,20 @@ from typing import Any, Self
 import jax
 import numpy as np
 
-from dbae_jax import api_edits, build, free_end, integrate, prior, workdir
+from dbae_jax import api_edits, build, prior, workdir
 from dbae_jax.arguments import Rng, check_codes, check_images, check_states, check_times, make_key
 from dbae_jax.compiled_model import Programs
 from dbae_jax.config import Config
 from dbae_jax.errors import CheckpointError, DataError
-from dbae_jax.free_end import INVERSION_STEPS
 from dbae_jax.images import to_float
-from dbae_jax.integrate import Sample
 from dbae_jax.models.autoencoder import Networks
 from dbae_jax.prior import Prior
 from dbae_jax.runtime import fingerprint, sharding
-from dbae_jax.sampler_tables import Table
-from dbae_jax.samplers import Plan
+from dbae_jax.sampling import integrate, inversion
+from dbae_jax.sampling.integrate import Sample
+from dbae_jax.sampling.inversion import INVERSION_STEPS
+from dbae_jax.sampling.plan import Plan
+from dbae_jax.sampling.tables import Table
 
 DECODED = "x_T of this model is decoded from z, it is not Gaussian: call endpoint(z)."
 GAUSSIAN = (
@@ -182,7 +183,7 @@ class DBAE:
         """
         if rng is None or not self.gaussian_endpoint:
             raise DataError(GAUSSIAN if self.gaussian_endpoint else DECODED)
-        scale, data = free_end.end_scale(self.bridge.schedule), self.config.data
+        scale, data = inversion.end_scale(self.bridge.schedule), self.config.data
         shape = (data.image_size, data.image_size, data.channels)
         return self._programs.draw_x_T(num, make_key(rng, num), scale, shape)
 
@@ -216,8 +217,8 @@ class DBAE:
             raise DataError(
                 f"invert takes one latent code per image, got {len(z)} for {len(images)} images."
             )
-        table = free_end.inversion(self.bridge, steps, grid)
-        x = free_end.initial_state(np.asarray(to_float(images)), self.bridge.schedule)
+        table = inversion.inversion(self.bridge, steps, grid)
+        x = inversion.initial_state(np.asarray(to_float(images)), self.bridge.schedule)
         return self._programs.invert(self.variables, x, z, table)
 
     def denoise(

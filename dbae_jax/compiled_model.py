@@ -11,12 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dbae_jax import integrate
 from dbae_jax.bridge.preconditioning import At, make_denoiser
 from dbae_jax.images import to_float
 from dbae_jax.models.autoencoder import Networks
 from dbae_jax.runtime import batching, rngs, sharding
-from dbae_jax.sampler_tables import Table
+from dbae_jax.sampling import integrate
+from dbae_jax.sampling.tables import Table
 
 
 class Functions(NamedTuple):

@@ -9,13 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dbae_jax import build, compiled_step, integrate, optim, samplers
+from dbae_jax import build, compiled_step, optim
 from dbae_jax.bridge.preconditioning import make_denoiser
 from dbae_jax.config import Config
 from dbae_jax.flops import count_flops
 from dbae_jax.images import to_float
 from dbae_jax.models.autoencoder import Networks
 from dbae_jax.runtime import rngs, sharding
+from dbae_jax.sampling import integrate, plan
 from dbae_jax.state import create_state
 from dbae_jax.timing import Run
 from dbae_jax.train_step import make_train_step
@@ -138,7 +139,7 @@ def _denoise(config: Config, networks: Networks) -> Function:
 
 def _reconstruct(config: Config, networks: Networks) -> Function:
     """Images -> z -> x_T -> images, by the sampler of config.sample."""
-    table = samplers.Plan(**vars(config.sample)).table(build.make_bridge(config.bridge))
+    table = plan.Plan(**vars(config.sample)).table(build.make_bridge(config.bridge))
 
     def function(variables: dict, images: jax.Array, z: jax.Array) -> jax.Array:
         z = networks.encode(variables, to_float(images)).mean

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from absl import flags
 
-from dbae_jax import command_line, time_grids, workdir
+from dbae_jax import command_line, workdir
 from dbae_jax.api import DBAE
 from dbae_jax.config import to_dict
 from dbae_jax.data import registry
@@ -25,7 +25,8 @@ from dbae_jax.evaluators import pictures
 from dbae_jax.images import to_float
 from dbae_jax.metrics.similarity import pixel_mse, ssim
 from dbae_jax.runtime import files
-from dbae_jax.samplers import Plan
+from dbae_jax.sampling import grids
+from dbae_jax.sampling.plan import Plan
 
 WORKDIRS = flags.DEFINE_list("workdirs", None, "Workdirs of one config, trained with other seeds.")
 NUM_IMAGES = flags.DEFINE_integer("num_images", 0, "Held-out images to decode; 0: all.")
@@ -80,7 +81,7 @@ def plans() -> list[dict[str, Any]]:
     compared = [
         # Heun evaluates twice a step: 2 N - 1.
         {"sampler": sampler, "grid": grid, "steps": (nfe + 1) // 2 if sampler == "heun" else nfe}
-        for nfe, sampler, grid in itertools.product(EVALUATIONS, SAMPLERS, time_grids.GRIDS)
+        for nfe, sampler, grid in itertools.product(EVALUATIONS, SAMPLERS, grids.GRIDS)
     ]
     noisy = [
         # Churn doubles Euler's evaluations.

@@ -9,20 +9,7 @@ import numpy as np
 import pytest
 
 from configs import diffae_celeba, diffae_digits, diffae_shapes, digits
-from dbae_jax import (
-    benchmark,
-    build,
-    checkpoint,
-    describe,
-    free_end,
-    images,
-    integrate,
-    losses,
-    sampler_tables,
-    time_grids,
-    train,
-    workdir,
-)
+from dbae_jax import benchmark, build, checkpoint, describe, images, losses, train, workdir
 from dbae_jax.bridge import marginals
 from dbae_jax.bridge.preconditioning import Bridge
 from dbae_jax.bridge.schedules import VE, VP, Free
@@ -30,7 +17,8 @@ from dbae_jax.config import from_config_dict, from_dict, to_dict, upgrade
 from dbae_jax.errors import CheckpointError, ConfigError
 from dbae_jax.evaluators import information
 from dbae_jax.models import torch_state_dict
-from dbae_jax.samplers import Plan
+from dbae_jax.sampling import grids, integrate, inversion, tables
+from dbae_jax.sampling.plan import Plan
 from tests.helpers import gaussian_world, tiny
 
 NOISE = VP(beta_d=19.9)
@@ -90,7 +78,7 @@ def _run(table, x, denoise_fn, *, clip=True):
 @pytest.mark.parametrize("grid", ["uniform", "lambda"])
 def test_steps_are_ddim_s(schedule, grid):
     """x_t = a_t D + sqrt(s_t^2 - w^2) eps + w noise with eps = (x_s - a_s D) / s_s, DDIM's w."""
-    x = np.random.default_rng(0).normal(size=(1, 2, 2, 1)) * free_end.end_scale(schedule)
+    x = np.random.default_rng(0).normal(size=(1, 2, 2, 1)) * inversion.end_scale(schedule)
     D, noise = 0.3, np.random.default_rng(1).normal(size=x.shape)
     for eta in (0.0, 0.7):
         table = Plan("dbim", 6, grid, eta=eta).table(Bridge(schedule))
@@ -159,7 +147,7 @@ def test_inversion_finds_the_end_of_the_exact_flow(grid):
     exact = world.flow(FREE, np.float64(FREE.t_min), np.float64(FREE.t_max), x_0, z)[:, None, None]
     errors = []
     for steps in (100, 400):
-        table = free_end.inversion(Bridge(FREE), steps, grid)
+        table = inversion.inversion(Bridge(FREE), steps, grid)
         assert table.nfe == steps and table.at.t[0] == pytest.approx(FREE.t_min)
         errors.append(np.abs(_run(table, x_0[:, None, None], denoise_fn, clip=False) - exact).max())
     assert errors[1] < 0.1 and errors[1] < 0.35 * errors[0]  # first order
@@ -169,8 +157,10 @@ def test_round_trips_close_as_steps_grow():
     _, x_0, _, denoise_fn = _world(FREE)
     x, errors = x_0[:, None, None], []
     for steps in (10, 40, 160):
-        start = free_end.initial_state(x, FREE)
-        x_T = _run(free_end.inversion(Bridge(FREE), steps, "lambda"), start, denoise_fn, clip=False)
+        start = inversion.initial_state(x, FREE)
+        x_T = _run(
+            inversion.inversion(Bridge(FREE), steps, "lambda"), start, denoise_fn, clip=False
+        )
         again = _run(Plan("dbim", steps, "lambda").table(Bridge(FREE)), x_T, denoise_fn)
         errors.append(np.abs(again - x).max())
     assert errors[2] < 0.4 * errors[1] < 0.16 * errors[0] and errors[2] < 0.01
@@ -178,10 +168,10 @@ def test_round_trips_close_as_steps_grow():
 
 def test_times_of_an_inversion_are_checked():
     with pytest.raises(ValueError, match="pinned"):
-        sampler_tables.inversion_table(Bridge(VP()), np.array([0.1, 1.0]))
+        tables.inversion_table(Bridge(VP()), np.array([0.1, 1.0]))
     for times in ([0.0, 1.0], [0.1, 0.9], [0.5, 0.2, 1.0], [1.0], [0.1, np.nan, 1.0]):
         with pytest.raises(ValueError, match="must rise from above 0 to T = 1"):
-            sampler_tables.inversion_table(Bridge(FREE), np.array(times))
+            tables.inversion_table(Bridge(FREE), np.array(times))
 
 
 def test_a_free_end_needs_no_boot_and_drifts_start_at_it():
@@ -189,7 +179,7 @@ def test_a_free_end_needs_no_boot_and_drifts_start_at_it():
         Plan("dbim", 5, boot=True).table(Bridge(FREE))
     for sampler in ("euler", "heun"):
         assert Plan(sampler, 5).table(Bridge(FREE)).at.t[0] == FREE.t_max
-    grid = time_grids.uniform_lambda(FREE, 6, start=1.0)
+    grid = grids.uniform_lambda(FREE, 6, start=1.0)
     np.testing.assert_allclose(np.diff(marginals.lambda_of(FREE, grid[:-1]), 2), 0, atol=1e-9)
 
 

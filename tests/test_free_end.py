@@ -4,12 +4,13 @@ import jax
 import numpy as np
 import pytest
 
-from dbae_jax import DBAE, editing, free_end
+from dbae_jax import DBAE, editing
 from dbae_jax.compiled_model import jit_functions
 from dbae_jax.errors import DataError
 from dbae_jax.evaluators import editing as suite
 from dbae_jax.evaluators import information, pictures, reconstruction
 from dbae_jax.runtime import sharding
+from dbae_jax.sampling import inversion
 from tests.helpers import stubs, tiny
 
 OVERRIDES = {"bridge.endpoint": "free", "bridge.beta_d": 19.9}
@@ -43,7 +44,7 @@ def test_every_device_gets_all_of_what_they_draw_together(model):
     mesh = sharding.make_mesh()
     programs = jit_functions(mesh)
     places = sharding.spread(mesh, np.arange(8))
-    scale = free_end.end_scale(model.bridge.schedule)
+    scale = inversion.end_scale(model.bridge.schedule)
     drawn = programs.draw_x_T(jax.random.key(3), places, scale, image_shape=(16, 16, 1))
     assert not places.is_fully_replicated and drawn.is_fully_replicated
     np.testing.assert_array_equal(drawn, model.draw_x_T(8, 3))

@@ -10,10 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dbae_jax import integrate, losses, samplers, time_grids
+from dbae_jax import losses
 from dbae_jax.bridge.marginals import marginal_sample
 from dbae_jax.bridge.preconditioning import make_denoiser
 from dbae_jax.models import torch_state_dict
+from dbae_jax.sampling import grids, integrate, plan
 from tests.helpers import golden
 
 CASES = ["celeba64_vp", "celeba64_ve", "celeba64_vp_stochastic", "ffhq128_vp"]
@@ -122,10 +123,10 @@ def test_samples(case):
         sampler, steps, churn, rho = name.removeprefix("sample/").split("_")[:4]
         steps, churn = int(steps.removeprefix("steps")), float(churn.removeprefix("churn"))
         schedule = case.bridge.schedule
-        start = schedule.t_max - time_grids.DISTANCE_TO_END
-        times = time_grids.karras(schedule, steps, start=start, rho=float(rho[3:]))
+        start = schedule.t_max - grids.DISTANCE_TO_END
+        times = grids.karras(schedule, steps, start=start, rho=float(rho[3:]))
         np.testing.assert_allclose(times, case.outputs[f"grid/steps{steps}_{rho}"], rtol=1e-12)
-        table = samplers.Plan(sampler, steps, times, churn=churn).table(case.bridge)
+        table = plan.Plan(sampler, steps, times, churn=churn).table(case.bridge)
         noises = jnp.stack([golden.draw_last(f"churn{i}", case.shape) for i in range(steps)])
         x_0, states = _integrate(case.networks)(case.variables, x_T, z, table, noises)
         assert case.distance(name, x_0) < 2e-4, name

@@ -17,9 +17,9 @@ from dbae_jax.data.sources import ArraySource
 from dbae_jax.editing import Directions
 from dbae_jax.errors import CheckpointError, ConfigError, DataError
 from dbae_jax.evaluators.context import OF_CODES
-from dbae_jax.integrate import Sample
 from dbae_jax.report import about, charts, edits, films, frames, glossary, report, stills, tables
 from dbae_jax.runtime import sharding
+from dbae_jax.sampling.integrate import Sample
 from tests.helpers import stubs, tiny
 from tests.helpers.report_workdirs import AMOUNTS, RESULTS, STEP, pixels, write_model
 

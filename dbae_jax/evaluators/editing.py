@@ -19,9 +19,9 @@ from dbae_jax.evaluators import directions, judge, label_net
 from dbae_jax.evaluators.context import Context, Suite
 from dbae_jax.evaluators.edit_scores import EditScores, edit_scores
 from dbae_jax.evaluators.reconstruction import noise_seed
-from dbae_jax.free_end import INVERSION_STEPS
 from dbae_jax.images import to_uint8
 from dbae_jax.results import Measured, score
+from dbae_jax.sampling.inversion import INVERSION_STEPS
 
 IMAGES = 64  # of the test split that are edited
 SCALES = (-0.3, -0.15, 0.15, 0.3)  # the paper's

@@ -33,7 +33,7 @@ from dbae_jax.errors import DataError
 from dbae_jax.evaluators.context import Context, Suite, always
 from dbae_jax.results import Measured, score
 from dbae_jax.runtime import rngs
-from dbae_jax.time_grids import invert_falling
+from dbae_jax.sampling.grids import invert_falling
 
 LEVEL = 2 / 256  # width of a level of 8-bit pixels, in units of [-1, 1]
 

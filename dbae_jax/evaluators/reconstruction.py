@@ -20,7 +20,7 @@ from dbae_jax.metrics.scores import provenance
 from dbae_jax.metrics.similarity import pixel_mse
 from dbae_jax.results import Measured, score
 from dbae_jax.runtime import rngs
-from dbae_jax.samplers import Plan
+from dbae_jax.sampling.plan import Plan
 from dbae_jax.sections import SampleConfig
 
 # Of images and reconstructions in [-1, 1], [N, H, W, C]: the mean over the images.

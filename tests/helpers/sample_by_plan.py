@@ -4,9 +4,15 @@ import jax
 import jax.numpy as jnp
 
 from dbae_jax.bridge.preconditioning import Bridge
-from dbae_jax.integrate import BoundDenoiseFn, Sample, example_noise_fn, integrate, path_states
 from dbae_jax.runtime import rngs
-from dbae_jax.samplers import Plan
+from dbae_jax.sampling.integrate import (
+    BoundDenoiseFn,
+    Sample,
+    example_noise_fn,
+    integrate,
+    path_states,
+)
+from dbae_jax.sampling.plan import Plan
 
 
 def sample(

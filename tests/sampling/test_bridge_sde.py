@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dbae_jax import samplers
 from dbae_jax.bridge import marginals, preconditioning
+from dbae_jax.sampling import plan
 from tests.helpers import bridge_drifts, gaussian_world, sample_by_plan
 from tests.helpers.gaussian_world import (
     SCHEDULES,
@@ -216,7 +216,7 @@ def test_heun_sampler_follows_the_exact_flow(schedule, code_width):
         sample = sample_by_plan.sample(
             denoise_fn,
             jnp.asarray(x_T)[:, None, None],
-            samplers.Plan("heun", grid=times),
+            plan.Plan("heun", grid=times),
             bridge=preconditioning.Bridge(schedule),
         )
         x_0 = np.asarray(sample.x_0)[:, 0, 0]

@@ -9,16 +9,10 @@ from typing import Any, Self
 
 import numpy as np
 
-from dbae_jax import time_grids
 from dbae_jax.bridge.marginals import is_free
 from dbae_jax.bridge.preconditioning import Bridge
-from dbae_jax.sampler_tables import (
-    Table,
-    dbim_table,
-    euler_table,
-    heun_table,
-    multistep_table,
-)
+from dbae_jax.sampling import grids
+from dbae_jax.sampling.tables import Table, dbim_table, euler_table, heun_table, multistep_table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,10 +79,10 @@ class Plan:
     def _times(self, bridge: Bridge, *, from_end: bool) -> np.ndarray:
         if not isinstance(self.grid, str):
             return np.asarray(self.grid)
-        if self.grid not in time_grids.GRIDS:
-            raise ValueError(_not_among("grid", self.grid, time_grids.GRIDS))
-        start = bridge.schedule.t_max - (0 if from_end else time_grids.DISTANCE_TO_END)
-        make = time_grids.GRIDS[self.grid]
+        if self.grid not in grids.GRIDS:
+            raise ValueError(_not_among("grid", self.grid, grids.GRIDS))
+        start = bridge.schedule.t_max - (0 if from_end else grids.DISTANCE_TO_END)
+        make = grids.GRIDS[self.grid]
         return make(bridge.schedule, self.steps, start=start, rho=self.rho)
 
 

@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from dbae_jax import time_grids
 from dbae_jax.bridge.preconditioning import Bridge
 from dbae_jax.bridge.schedules import Schedule
 from dbae_jax.errors import DataError
-from dbae_jax.sampler_tables import Table, inversion_table
+from dbae_jax.sampling import grids
+from dbae_jax.sampling.tables import Table, inversion_table
 
 INVERSION_STEPS = 100  # network evaluations, where nothing else is asked for
 
@@ -27,10 +27,10 @@ def inversion(bridge: Bridge, steps: int, grid: str) -> Table:
     Raises:
       DataError: for an unknown grid or too few steps.
     """
-    if grid not in time_grids.GRIDS:
-        names = ", ".join(time_grids.GRIDS)
+    if grid not in grids.GRIDS:
+        names = ", ".join(grids.GRIDS)
         raise DataError(f"grid={grid!r} is not allowed: it must be one of {names}.")
     if steps < 2:
         raise DataError(f"steps={steps}: inferring x_T takes at least 2.")
-    times = time_grids.GRIDS[grid](bridge.schedule, steps + 1, start=bridge.schedule.t_max)
+    times = grids.GRIDS[grid](bridge.schedule, steps + 1, start=bridge.schedule.t_max)
     return inversion_table(bridge, times[-2::-1])  # all but 0, where there is no noise to infer

@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dbae_jax import integrate, time_grids
 from dbae_jax.bridge import preconditioning
-from dbae_jax.samplers import Plan
+from dbae_jax.sampling import grids, integrate
+from dbae_jax.sampling.plan import Plan
 from tests.helpers import gaussian_world
 from tests.helpers.gaussian_world import SCHEDULES, make_world
 
@@ -42,7 +42,7 @@ def _errors(name, schedule):
     _, grid, numbers = ORDERS[name]
     for steps in numbers:
         start = START * schedule.t_max
-        times = time_grids.GRIDS[grid](schedule, steps, start=start)
+        times = grids.GRIDS[grid](schedule, steps, start=start)
         implicit = name not in ("euler", "heun")
         table = Plan(name, grid=times, boot=implicit).table(bridge)
         _, states = integrate.integrate(
@@ -76,7 +76,7 @@ def test_the_grid_decides_whether_an_order_shows(schedule):
     """At 40 steps, order 3 on the grid even in lambda beats itself on the others."""
     with jax.enable_x64(True):
         errors = {}
-        for grid in time_grids.GRIDS:
+        for grid in grids.GRIDS:
             with pytest.MonkeyPatch.context() as patch:
                 patch.setitem(ORDERS, "multistep3", (3, grid, (40,)))
                 errors[grid] = _errors("multistep3", schedule)[0]
@@ -91,7 +91,7 @@ def _moments(plan_of, schedule, steps):
     """
     world, rng = make_world(4), np.random.default_rng(0)
     z = world.sample(rng, 1)[1]
-    times = time_grids.GRIDS["lambda"](schedule, steps, start=START * schedule.t_max)
+    times = grids.GRIDS["lambda"](schedule, steps, start=START * schedule.t_max)
     bridge = preconditioning.Bridge(schedule)
     table = plan_of(times).table(bridge)
     count = int(table.noise_index.max()) + 1

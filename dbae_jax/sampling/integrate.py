@@ -9,9 +9,7 @@ import numpy as np
 from jax import lax
 
 from dbae_jax.bridge.preconditioning import At
-from dbae_jax.sampler_tables import (
-    Table,
-)
+from dbae_jax.sampling.tables import Table
 
 # (x_t [B, H, W, C], at of scalars, x_T [B, H, W, C]) -> estimate of x_0, with z already bound
 BoundDenoiseFn = Callable[[jax.Array, At, jax.Array], jax.Array]

@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dbae_jax import integrate, sampler_tables, samplers, time_grids
 from dbae_jax.bridge import marginals
 from dbae_jax.bridge.preconditioning import Bridge, Moments
 from dbae_jax.bridge.schedules import VE, VP
-from dbae_jax.samplers import Plan
+from dbae_jax.sampling import grids, integrate, plan, tables
+from dbae_jax.sampling.plan import Plan
 from dbae_jax.sections import SampleConfig
 from tests.helpers import bridge_drifts, sample_by_plan
 
@@ -21,19 +21,19 @@ VP_BRIDGE = BRIDGES["vp"]
 
 
 def _times(b, steps, rho=7.0):
-    start = b.schedule.t_max - time_grids.DISTANCE_TO_END
-    return time_grids.karras(b.schedule, steps, start=start, rho=rho)
+    start = b.schedule.t_max - grids.DISTANCE_TO_END
+    return grids.karras(b.schedule, steps, start=start, rho=rho)
 
 
 def _grid(name, b, steps, start, rho=3.0):
-    return time_grids.GRIDS[name](b.schedule, steps, start=start, rho=rho)
+    return grids.GRIDS[name](b.schedule, steps, start=start, rho=rho)
 
 
 # --- time grids -----------------------------------------------------------------------------
 
 
 @bridges
-@pytest.mark.parametrize("name", time_grids.GRIDS)
+@pytest.mark.parametrize("name", grids.GRIDS)
 @pytest.mark.parametrize("gap", [0.0, 1e-4])
 def test_grids_fall_from_their_start_to_zero(b, name, gap):
     start = b.schedule.t_max - gap
@@ -59,7 +59,7 @@ def test_grids_are_even_in_their_own_measure():
         np.testing.assert_allclose(steps_of(values), steps_of(values).mean(), rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", time_grids.GRIDS)
+@pytest.mark.parametrize("name", grids.GRIDS)
 @pytest.mark.parametrize(
     ("change", "words"),
     [({"steps": 1}, "2 steps"), ({"rho": 0.0}, "positive"), ({"start": 1.1}, "must be in")],
@@ -67,7 +67,7 @@ def test_grids_are_even_in_their_own_measure():
 def test_bad_grids_cannot_be_made(name, change, words):
     wanted = {"steps": 5, "start": 1.0, "rho": 3.0} | change
     with pytest.raises(ValueError, match=words):
-        time_grids.GRIDS[name](VP(), wanted.pop("steps"), **wanted)
+        grids.GRIDS[name](VP(), wanted.pop("steps"), **wanted)
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_bad_grids_cannot_be_made(name, change, words):
         ([[0.5, 0.1, 0.0]], "at least 2 steps"),
     ],
 )
-@pytest.mark.parametrize("sampler", samplers.SAMPLERS)
+@pytest.mark.parametrize("sampler", plan.SAMPLERS)
 def test_bad_grids_are_refused_by_every_sampler(sampler, times, words):
     with pytest.raises(ValueError, match=words):
         Plan(sampler, grid=np.array(times)).table(VP_BRIDGE)
@@ -124,13 +124,13 @@ def test_a_bridge_without_width_at_its_end_needs_a_sampler_that_starts_below():
 
 def test_order_of_multistep_is_checked():
     with pytest.raises(ValueError, match="order=4"):
-        sampler_tables.multistep_table(VP_BRIDGE, _times(VP_BRIDGE, 5), order=4)
+        tables.multistep_table(VP_BRIDGE, _times(VP_BRIDGE, 5), order=4)
 
 
 def test_configs_name_the_samplers_and_grids_that_exist():
-    for name in samplers.SAMPLERS:
+    for name in plan.SAMPLERS:
         assert SampleConfig(**vars(Plan(name))).check("config.sample") is None
-    for name in time_grids.GRIDS:
+    for name in grids.GRIDS:
         assert SampleConfig(**vars(Plan("heun", grid=name))).check("config.sample") is None
 
 
@@ -218,7 +218,7 @@ def test_churn_is_a_step_of_the_reverse_sde_and_then_the_whole_ode_step(b):
         got, _ = integrate.integrate(
             lambda x, at, x_T: 0.1 * jnp.cos(x),
             jnp.asarray(x_T),
-            sampler_tables.euler_table(b, times, churn=churn),
+            tables.euler_table(b, times, churn=churn),
             lambda i: jnp.asarray(noises)[i],
         )
     np.testing.assert_allclose(got, np.clip(x, -1, 1), rtol=1e-7, atol=1e-9)
@@ -229,7 +229,7 @@ def test_churn_is_a_step_of_the_reverse_sde_and_then_the_whole_ode_step(b):
 def test_implicit_steps_keep_the_marginals(b, eta):
     """With the true x_0 as D, each step takes q(x_s | x_0, x_T) to q(x_t | x_0, x_T)."""
     times = _grid("karras", b, 8, b.schedule.t_max)
-    table = sampler_tables.dbim_table(b, times, eta=eta, boot=True)
+    table = tables.dbim_table(b, times, eta=eta, boot=True)
     x_0, x_T = 0.7, -0.4
     mean, variance = x_T, 0.0
     for i, t in enumerate(times[1:]):
@@ -245,18 +245,18 @@ def test_implicit_steps_keep_the_marginals(b, eta):
 @bridges
 def test_a_markov_bridge_forgets_its_end(b):
     """eta = 1: below T, what multiplies x_T in (k x + ... x_T) vanishes."""
-    table = sampler_tables.dbim_table(b, _grid("karras", b, 8, b.schedule.t_max), eta=1.0)
+    table = tables.dbim_table(b, _grid("karras", b, 8, b.schedule.t_max), eta=1.0)
     of_x_T = table.w_xT[1:-1] - table.w_x[1:-1]
     np.testing.assert_allclose(of_x_T, 0, atol=1e-9)
-    other = sampler_tables.dbim_table(b, _grid("karras", b, 8, b.schedule.t_max), eta=0.5)
+    other = tables.dbim_table(b, _grid("karras", b, 8, b.schedule.t_max), eta=0.5)
     assert np.abs(other.w_xT[1:-1] - other.w_x[1:-1]).max() > 0.01
 
 
 @bridges
 def test_multistep_of_order_one_is_the_deterministic_implicit_sampler(b):
     times = _grid("lambda", b, 9, b.schedule.t_max)
-    one = sampler_tables.multistep_table(b, times, order=1)
-    dbim = sampler_tables.dbim_table(b, times)
+    one = tables.multistep_table(b, times, order=1)
+    dbim = tables.dbim_table(b, times)
     for name in ("w_x", "w_xT", "w_D"):
         np.testing.assert_allclose(getattr(one, name), getattr(dbim, name), rtol=1e-9, atol=1e-12)
 
@@ -266,7 +266,7 @@ def test_multistep_of_order_one_is_the_deterministic_implicit_sampler(b):
 def test_multistep_is_exact_where_D_is_a_polynomial_of_lambda(b, order):
     """D quadratic (linear) in lambda: order 3 (2) integrates it without error after its start."""
     times = _grid("lambda", b, 12, b.schedule.t_max)
-    table = sampler_tables.multistep_table(b, times, order=order)
+    table = tables.multistep_table(b, times, order=order)
     lam = marginals.lambda_of(b.schedule, times[1:-1])
     poly = np.polynomial.Polynomial([0.3, -0.2, 0.05][:order])
     D = poly(lam)
@@ -288,7 +288,7 @@ def test_multistep_is_exact_where_D_is_a_polynomial_of_lambda(b, order):
 
 # --- whole runs -----------------------------------------------------------------------------
 
-PLANS = [Plan(name, 20) for name in samplers.SAMPLERS]
+PLANS = [Plan(name, 20) for name in plan.SAMPLERS]
 
 
 @bridges
@@ -349,7 +349,7 @@ def test_noise_without_a_key_is_refused(plan):
         sample_by_plan.sample(lambda x, *_: x, jnp.ones((1, 4, 4, 1)), plan, bridge=VP_BRIDGE)
 
 
-@pytest.mark.parametrize("name", samplers.SAMPLERS)
+@pytest.mark.parametrize("name", plan.SAMPLERS)
 def test_a_second_grid_of_the_same_length_compiles_nothing_and_no_step_asks_the_host(name):
     traces = []
 
