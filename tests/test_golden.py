@@ -139,7 +139,7 @@ def test_samples(case):
 @functools.lru_cache(maxsize=1)
 def _integrate(networks):
     @jax.jit
-    def integrate(variables, x_T, z, table, noises):
+    def run(variables, x_T, z, table, noises):
         denoiser = make_denoiser(functools.partial(networks.network, variables))
         return integrate.integrate(
             lambda x_t, at, x_T: denoiser(x_t, at, x_T, z),
@@ -149,7 +149,7 @@ def _integrate(networks):
             keep_path=True,
         )
 
-    return integrate
+    return run
 
 
 def test_scalings(case):

@@ -1,1 +1,1 @@
-"""The mathematics of the diffusion bridge: schedules, marginals, preconditioning; functions of arrays."""
+"""The mathematics of the diffusion bridge: schedules, marginals, preconditioning."""

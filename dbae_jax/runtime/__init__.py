@@ -1,1 +1,1 @@
-"""What any run stands on: processes, devices, files and random keys; knows no model, data or config."""
+"""What any run stands on: processes, devices, files, random keys; knows no model or config."""

@@ -10,8 +10,8 @@ import pytest
 from dbae_jax.bridge import marginals
 from dbae_jax.bridge.preconditioning import Bridge, Moments
 from dbae_jax.bridge.schedules import VE, VP
-from dbae_jax.sampling import grids, integrate, plan, tables
-from dbae_jax.sampling.plan import Plan
+from dbae_jax.sampling import grids, integrate, tables
+from dbae_jax.sampling.plan import SAMPLERS, Plan
 from dbae_jax.sections import SampleConfig
 from tests.helpers import bridge_drifts, sample_by_plan
 
@@ -82,7 +82,7 @@ def test_bad_grids_cannot_be_made(name, change, words):
         ([[0.5, 0.1, 0.0]], "at least 2 steps"),
     ],
 )
-@pytest.mark.parametrize("sampler", plan.SAMPLERS)
+@pytest.mark.parametrize("sampler", SAMPLERS)
 def test_bad_grids_are_refused_by_every_sampler(sampler, times, words):
     with pytest.raises(ValueError, match=words):
         Plan(sampler, grid=np.array(times)).table(VP_BRIDGE)
@@ -128,7 +128,7 @@ def test_order_of_multistep_is_checked():
 
 
 def test_configs_name_the_samplers_and_grids_that_exist():
-    for name in plan.SAMPLERS:
+    for name in SAMPLERS:
         assert SampleConfig(**vars(Plan(name))).check("config.sample") is None
     for name in grids.GRIDS:
         assert SampleConfig(**vars(Plan("heun", grid=name))).check("config.sample") is None
@@ -288,7 +288,7 @@ def test_multistep_is_exact_where_D_is_a_polynomial_of_lambda(b, order):
 
 # --- whole runs -----------------------------------------------------------------------------
 
-PLANS = [Plan(name, 20) for name in plan.SAMPLERS]
+PLANS = [Plan(name, 20) for name in SAMPLERS]
 
 
 @bridges
@@ -349,7 +349,7 @@ def test_noise_without_a_key_is_refused(plan):
         sample_by_plan.sample(lambda x, *_: x, jnp.ones((1, 4, 4, 1)), plan, bridge=VP_BRIDGE)
 
 
-@pytest.mark.parametrize("name", plan.SAMPLERS)
+@pytest.mark.parametrize("name", SAMPLERS)
 def test_a_second_grid_of_the_same_length_compiles_nothing_and_no_step_asks_the_host(name):
     traces = []
 
@@ -359,13 +359,13 @@ def test_a_second_grid_of_the_same_length_compiles_nothing_and_no_step_asks_the_
         return integrate.integrate(lambda x, at, x_T: 0.5 * x, x_T, table)[0]
 
     x_T = jnp.ones((1, 4, 4, 1))
-    tables = [
+    made = [
         Plan(name, 6, grid, rho).table(VP_BRIDGE)
         for grid, rho in (("karras", 7.0), ("karras", 2.0), ("uniform", 1.0))
     ]
-    outs = [run(x_T, table) for table in tables]
+    outs = [run(x_T, table) for table in made]
     assert len(traces) == 1
     assert not np.array_equal(outs[0], outs[1])
-    text = run.lower(x_T, tables[0]).as_text()
+    text = run.lower(x_T, made[0]).as_text()
     assert text.count("stablehlo.while") == 1
     assert "callback" not in text and "infeed" not in text
