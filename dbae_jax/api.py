@@ -8,10 +8,11 @@ from typing import Any, Self
 import jax
 import numpy as np
 
-from dbae_jax import api_edits, build, prior, workdir
+from dbae_jax import api_edits, prior, workdir
 from dbae_jax.arguments import Rng, check_codes, check_images, check_states, check_times, make_key
 from dbae_jax.compiled_model import Programs
-from dbae_jax.config import Config
+from dbae_jax.configuration import build
+from dbae_jax.configuration.config import Config
 from dbae_jax.errors import CheckpointError, DataError
 from dbae_jax.images import to_float
 from dbae_jax.models.autoencoder import Networks

@@ -22,8 +22,9 @@ from typing import Any
 import jax
 from absl import flags
 
-from dbae_jax import command_line, programs, timing
-from dbae_jax.config import Config, from_dict, to_dict
+from dbae_jax import programs, timing
+from dbae_jax.configuration import command_line
+from dbae_jax.configuration.config import Config, from_dict, to_dict
 from dbae_jax.errors import ConfigError
 from dbae_jax.programs import Program
 from dbae_jax.runtime import files, sharding

@@ -17,9 +17,10 @@ import jax
 import numpy as np
 from absl import flags
 
-from dbae_jax import command_line, train
+from dbae_jax import train
 from dbae_jax.api import DBAE
-from dbae_jax.config import Config, from_dict, to_dict
+from dbae_jax.configuration import command_line
+from dbae_jax.configuration.config import Config, from_dict, to_dict
 from dbae_jax.data import registry
 from dbae_jax.data.sources import gather
 from dbae_jax.errors import ConfigError

@@ -7,8 +7,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from dbae_jax import build, optim
-from dbae_jax.config import Config
+from dbae_jax import optim
+from dbae_jax.configuration import build
+from dbae_jax.configuration.config import Config
 from dbae_jax.runtime import sharding
 from dbae_jax.state import create_state
 from dbae_jax.train_state import TrainState

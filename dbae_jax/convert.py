@@ -12,8 +12,9 @@ import pathlib
 import jax
 from absl import flags
 
-from dbae_jax import build, checkpoint, command_line, optim, workdir
-from dbae_jax.config import Config
+from dbae_jax import checkpoint, optim, workdir
+from dbae_jax.configuration import build, command_line
+from dbae_jax.configuration.config import Config
 from dbae_jax.errors import CheckpointError, ConfigError
 from dbae_jax.models import torch_state_dict
 from dbae_jax.runtime.tensor_files import check_suffix, read_state_dict, write_state_dict

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from clu import parameter_overview
 
-from dbae_jax import build
-from dbae_jax.config import Config, to_dict
+from dbae_jax.configuration import build
+from dbae_jax.configuration.config import Config, to_dict
 from dbae_jax.flops import count_flops
 from dbae_jax.models.autoencoder import Networks
 

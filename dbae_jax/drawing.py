@@ -14,7 +14,7 @@ import numpy as np
 
 from dbae_jax import images, sample_files
 from dbae_jax.api import DBAE
-from dbae_jax.config import Config
+from dbae_jax.configuration.config import Config
 from dbae_jax.errors import ConfigError
 from dbae_jax.runtime import files, processes, rngs
 from dbae_jax.sample_files import SETTINGS

@@ -13,7 +13,7 @@ import pathlib
 import numpy as np
 
 from dbae_jax import api_edits, edit_files, editing, picture_input, trained_model
-from dbae_jax.config import Config
+from dbae_jax.configuration.config import Config
 from dbae_jax.errors import ConfigError
 from dbae_jax.evaluators import directions
 from dbae_jax.evaluators.reconstruction import noise_seed

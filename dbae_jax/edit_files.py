@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from dbae_jax.api import DBAE
-from dbae_jax.config import Config
+from dbae_jax.configuration.config import Config
 from dbae_jax.images import save_grid
 from dbae_jax.runtime import files
 

@@ -15,7 +15,7 @@ import jax
 
 from dbae_jax import digest, results, trained_model, workdir
 from dbae_jax.api import DBAE
-from dbae_jax.config import Config, to_dict
+from dbae_jax.configuration.config import Config, to_dict
 from dbae_jax.errors import ConfigError, TooFewError
 from dbae_jax.evaluators import (
     pictures,

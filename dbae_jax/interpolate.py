@@ -6,7 +6,7 @@ import pathlib
 import numpy as np
 
 from dbae_jax import api_edits, edit_files, picture_input, trained_model
-from dbae_jax.config import Config
+from dbae_jax.configuration.config import Config
 from dbae_jax.errors import ConfigError
 from dbae_jax.evaluators.reconstruction import noise_seed
 from dbae_jax.images import to_float, to_uint8

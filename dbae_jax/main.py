@@ -8,7 +8,6 @@ from typing import Any
 from absl import flags
 
 from dbae_jax import (
-    command_line,
     describe,
     edit,
     editing,
@@ -20,7 +19,8 @@ from dbae_jax import (
     train,
     train_prior,
 )
-from dbae_jax.config import Config
+from dbae_jax.configuration import command_line
+from dbae_jax.configuration.config import Config
 from dbae_jax.report import report
 from dbae_jax.runtime import processes
 

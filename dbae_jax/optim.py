@@ -4,8 +4,8 @@ import functools
 
 import optax
 
-from dbae_jax.config import Config
-from dbae_jax.sections import OptimConfig
+from dbae_jax.configuration.config import Config
+from dbae_jax.configuration.sections import OptimConfig
 
 
 def make_schedule(

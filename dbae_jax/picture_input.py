@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from dbae_jax.configuration.sections import DataConfig
 from dbae_jax.data import transforms
 from dbae_jax.data.sources import Source
 from dbae_jax.errors import DataError
-from dbae_jax.sections import DataConfig
 
 _ITEM = re.compile(r"(?:(train|test):)?(-?\d+)")
 

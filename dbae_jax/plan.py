@@ -9,7 +9,7 @@ import jaxlib
 
 from dbae_jax import compiled_step, flops, hlo, hlo_traffic, programs, topology
 from dbae_jax.chips import Chip
-from dbae_jax.config import Config
+from dbae_jax.configuration.config import Config
 from dbae_jax.errors import ConfigError
 from dbae_jax.runtime import files, sharding
 

@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dbae_jax import build, checkpoint, latent_diffusion, workdir
-from dbae_jax.config import Config, from_dict, upgrade
+from dbae_jax import checkpoint, latent_diffusion, workdir
+from dbae_jax.configuration import build
+from dbae_jax.configuration.config import Config, from_dict, upgrade
 from dbae_jax.errors import CheckpointError, DataError
 from dbae_jax.latent_diffusion import LatentDiffusion
 from dbae_jax.models.latent_net import LatentNetwork

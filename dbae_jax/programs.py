@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dbae_jax import build, compiled_step, optim
+from dbae_jax import compiled_step, optim
 from dbae_jax.bridge.preconditioning import make_denoiser
-from dbae_jax.config import Config
+from dbae_jax.configuration import build
+from dbae_jax.configuration.config import Config
 from dbae_jax.flops import count_flops
 from dbae_jax.images import to_float
 from dbae_jax.models.autoencoder import Networks

@@ -8,7 +8,7 @@ import logging
 import pathlib
 
 from dbae_jax import drawing, trained_model
-from dbae_jax.config import Config
+from dbae_jax.configuration.config import Config
 from dbae_jax.runtime import files
 
 FOLDER = "samples"  # default, in the workdir

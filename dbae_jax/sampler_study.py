@@ -15,9 +15,10 @@ import jax
 import numpy as np
 from absl import flags
 
-from dbae_jax import command_line, workdir
+from dbae_jax import workdir
 from dbae_jax.api import DBAE
-from dbae_jax.config import to_dict
+from dbae_jax.configuration import command_line
+from dbae_jax.configuration.config import to_dict
 from dbae_jax.data import registry
 from dbae_jax.data.sources import gather
 from dbae_jax.errors import ConfigError

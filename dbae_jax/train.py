@@ -7,9 +7,10 @@ import pathlib
 import jax
 import numpy as np
 
-from dbae_jax import build, checkpoint, compiled_step, images, optim, summaries, workdir
+from dbae_jax import checkpoint, compiled_step, images, optim, summaries, workdir
 from dbae_jax.api import DBAE
-from dbae_jax.config import Config
+from dbae_jax.configuration import build
+from dbae_jax.configuration.config import Config
 from dbae_jax.data import pipeline, registry
 from dbae_jax.data.pipeline import Batches
 from dbae_jax.data.sources import Source, gather

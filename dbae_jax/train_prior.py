@@ -17,7 +17,6 @@ from typing import Any
 import jax
 
 from dbae_jax import (
-    build,
     checkpoint,
     compiled_step,
     hooks,
@@ -32,7 +31,8 @@ from dbae_jax import (
 from dbae_jax import codes as codes_lib
 from dbae_jax.api import DBAE
 from dbae_jax.codes import Codes
-from dbae_jax.config import Config
+from dbae_jax.configuration import build
+from dbae_jax.configuration.config import Config
 from dbae_jax.latent_diffusion import LatentDiffusion
 from dbae_jax.likelihood import make_measure
 from dbae_jax.prior_step import make_step

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from dbae_jax import prior, workdir
 from dbae_jax.api import DBAE
-from dbae_jax.config import Config, to_dict
+from dbae_jax.configuration.config import Config, to_dict
 from dbae_jax.data import registry
 from dbae_jax.data.sources import Source
 from dbae_jax.evaluators.context import Context

@@ -6,7 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from dbae_jax import benchmark, build, describe, programs, timing
+from dbae_jax import benchmark, describe, programs, timing
+from dbae_jax.configuration import build
 from dbae_jax.errors import ConfigError
 from dbae_jax.flops import count_flops
 from dbae_jax.runtime import sharding

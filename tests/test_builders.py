@@ -10,7 +10,7 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from dbae_jax.config import from_config_dict
+from dbae_jax.configuration.config import from_config_dict
 from dbae_jax.data import prepare, prepared, transforms
 from dbae_jax.data.builders.base import Storage
 from dbae_jax.data.builders.celeba import Celeba

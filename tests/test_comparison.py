@@ -11,7 +11,7 @@ import pytest
 
 from configs import diffae_digits, digits
 from dbae_jax import checkpoint, comparison, optim, workdir
-from dbae_jax.config import from_config_dict
+from dbae_jax.configuration.config import from_config_dict
 from dbae_jax.data.sources import ArraySource
 from dbae_jax.errors import ConfigError
 from dbae_jax.evaluators import endpoint_split

@@ -6,7 +6,8 @@ import pytest
 import safetensors.numpy
 
 import dbae_jax
-from dbae_jax import build, checkpoint, config, convert
+from dbae_jax import checkpoint, convert
+from dbae_jax.configuration import build, config
 from dbae_jax.errors import CheckpointError
 from dbae_jax.models import torch_state_dict
 from tests.helpers import golden, tiny

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import pytest
 
 from configs import bedroom, celeba, celebahq, ffhq, horse
-from dbae_jax import build, optim
-from dbae_jax.config import from_config_dict
+from dbae_jax import optim
+from dbae_jax.configuration import build
+from dbae_jax.configuration.config import from_config_dict
 from dbae_jax.state import create_state
 from dbae_jax.train_step import make_train_step
 

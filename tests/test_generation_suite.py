@@ -8,7 +8,8 @@ import jax
 import numpy as np
 import pytest
 
-from dbae_jax import results, sections, suite_registry
+from dbae_jax import results, suite_registry
+from dbae_jax.configuration import sections
 from dbae_jax.data import sources
 from dbae_jax.errors import CheckpointError, ConfigError, DataError, TooFewError
 from dbae_jax.evaluators import generation, label_net_fit

@@ -10,7 +10,7 @@ import pytest
 
 from configs import celeba, ffhq
 from dbae_jax import describe, paper, suite_registry, trained_model, workdir
-from dbae_jax.config import from_config_dict, to_dict
+from dbae_jax.configuration.config import from_config_dict, to_dict
 from dbae_jax.results import score
 from tests.helpers.paths import ROOT
 

@@ -9,8 +9,9 @@ import jax
 import numpy as np
 import pytest
 
-from dbae_jax import build, compiled_step, hlo, hlo_traffic, optim, plan, programs, topology
+from dbae_jax import compiled_step, hlo, hlo_traffic, optim, plan, programs, topology
 from dbae_jax.chips import CHIPS
+from dbae_jax.configuration import build
 from dbae_jax.errors import ConfigError
 from dbae_jax.runtime import sharding
 from dbae_jax.state import create_state

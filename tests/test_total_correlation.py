@@ -10,7 +10,7 @@ import pytest
 
 from dbae_jax import compiled_step, losses
 from dbae_jax.accumulation import accumulated_gradient
-from dbae_jax.build import make_bridge, make_networks
+from dbae_jax.configuration.build import make_bridge, make_networks
 from dbae_jax.errors import ConfigError
 from dbae_jax.images import to_float
 from dbae_jax.optim import make_optimizer

@@ -12,8 +12,8 @@ from typing import Any
 
 from absl import flags
 
-from dbae_jax import command_line
-from dbae_jax.config import Config
+from dbae_jax.configuration import command_line
+from dbae_jax.configuration.config import Config
 from dbae_jax.data import pipeline, registry
 from dbae_jax.errors import ConfigError
 from dbae_jax.runtime import files

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from absl import flags
 from absl import logging as absl_logging
 
-from dbae_jax import command_line
+from dbae_jax.configuration import command_line
 from dbae_jax.data.builders.base import PREPARATION, ImageBuilder, Storage, read_preparation
 from dbae_jax.data.builders.celeba import Celeba
 from dbae_jax.data.builders.celebahq import Celebahq

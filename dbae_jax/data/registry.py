@@ -3,11 +3,11 @@
 import functools
 from collections.abc import Callable
 
+from dbae_jax.configuration.sections import DataConfig
 from dbae_jax.data import prepared, sources
 from dbae_jax.data.shapes import ShapesSource
 from dbae_jax.data.sources import Source
 from dbae_jax.errors import ConfigError
-from dbae_jax.sections import DataConfig
 
 # Data sets that are made in memory (`sources.IN_MEMORY`): (split, image_size) -> source.
 MADE: dict[str, Callable[[str, int], Source]] = {

@@ -7,10 +7,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from dbae_jax.api import DBAE
+from dbae_jax.configuration.sections import SampleConfig
 from dbae_jax.evaluators import reconstruction
 from dbae_jax.images import save_grid, to_float, to_uint8
 from dbae_jax.runtime import files
-from dbae_jax.sections import SampleConfig
 
 
 def reconstructions(

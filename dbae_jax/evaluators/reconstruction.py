@@ -10,6 +10,7 @@ import numpy as np
 from sklearn.decomposition import PCA
 
 from dbae_jax.api import DBAE
+from dbae_jax.configuration.sections import SampleConfig
 from dbae_jax.errors import ConfigError
 from dbae_jax.evaluators.context import Context, Suite, always
 from dbae_jax.images import to_float
@@ -21,7 +22,6 @@ from dbae_jax.metrics.similarity import pixel_mse
 from dbae_jax.results import Measured, score
 from dbae_jax.runtime import rngs
 from dbae_jax.sampling.plan import Plan
-from dbae_jax.sections import SampleConfig
 
 # Of images and reconstructions in [-1, 1], [N, H, W, C]: the mean over the images.
 MEASURES: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {

@@ -14,7 +14,7 @@ import jax
 import dbae_jax
 from dbae_jax import checkpoint, results
 from dbae_jax.api import DBAE
-from dbae_jax.config import Config
+from dbae_jax.configuration.config import Config
 from dbae_jax.evaluators.context import Context
 from dbae_jax.report import ends, tables
 from dbae_jax.report.page import Figure

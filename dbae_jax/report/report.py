@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from dbae_jax import prior, results, summaries, trained_model, workdir
 from dbae_jax.api import DBAE
-from dbae_jax.config import Config, to_dict
+from dbae_jax.configuration.config import Config, to_dict
 from dbae_jax.errors import CheckpointError
 from dbae_jax.evaluators import directions, pictures
 from dbae_jax.evaluators.context import Context

@@ -6,10 +6,10 @@ from typing import NamedTuple
 import numpy as np
 
 from dbae_jax.api import DBAE
+from dbae_jax.configuration.sections import SampleConfig
 from dbae_jax.evaluators.reconstruction import noise_seed
 from dbae_jax.images import to_float
 from dbae_jax.report.frames import Strip, strips
-from dbae_jax.sections import SampleConfig
 
 SEED = 0  # of samples
 

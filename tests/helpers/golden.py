@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from configs import celeba, ffhq
-from dbae_jax import build, config
+from dbae_jax.configuration import build, config
 from dbae_jax.models import torch_state_dict
 from tests.helpers.paths import RECORDINGS
 

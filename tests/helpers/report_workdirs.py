@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from dbae_jax import build, checkpoint, optim, prior, prior_step, workdir
+from dbae_jax import checkpoint, optim, prior, prior_step, workdir
+from dbae_jax.configuration import build
 from dbae_jax.report import report
 from dbae_jax.runtime import fingerprint
 from tests.helpers import tiny

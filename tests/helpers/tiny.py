@@ -7,8 +7,9 @@ import jax
 import numpy as np
 
 from configs import digits
-from dbae_jax import build, checkpoint, optim, workdir
-from dbae_jax.config import Config, from_config_dict
+from dbae_jax import checkpoint, optim, workdir
+from dbae_jax.configuration import build
+from dbae_jax.configuration.config import Config, from_config_dict
 from dbae_jax.data import registry
 from dbae_jax.state import state_from_variables
 

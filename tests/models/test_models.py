@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from configs import base, celeba
-from dbae_jax import build, config
+from dbae_jax.configuration import build, config
 from dbae_jax.models import decoder
 from dbae_jax.models.encoder import Code
 from dbae_jax.state import update_ema

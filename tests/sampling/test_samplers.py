@@ -10,9 +10,9 @@ import pytest
 from dbae_jax.bridge import marginals
 from dbae_jax.bridge.preconditioning import Bridge, Moments
 from dbae_jax.bridge.schedules import VE, VP
+from dbae_jax.configuration.sections import SampleConfig
 from dbae_jax.sampling import grids, integrate, tables
 from dbae_jax.sampling.plan import SAMPLERS, Plan
-from dbae_jax.sections import SampleConfig
 from tests.helpers import bridge_drifts, sample_by_plan
 
 BRIDGES = {"vp": Bridge(VP()), "ve": Bridge(VE())}

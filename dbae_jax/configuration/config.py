@@ -14,8 +14,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from dbae_jax.errors import ConfigError
-from dbae_jax.sections import (
+from dbae_jax.configuration.sections import (
     BridgeConfig,
     CheckpointConfig,
     DataConfig,
@@ -27,6 +26,7 @@ from dbae_jax.sections import (
     TrainConfig,
     require,
 )
+from dbae_jax.errors import ConfigError
 
 # Keys that configs saved by earlier versions lack, and what those versions did.
 ADDED = {

@@ -7,14 +7,14 @@ import jax.numpy as jnp
 
 from dbae_jax.bridge.preconditioning import Bridge, Moments
 from dbae_jax.bridge.schedules import VE, VP, Free
-from dbae_jax.config import Config
+from dbae_jax.configuration.config import Config
+from dbae_jax.configuration.sections import BridgeConfig
 from dbae_jax.errors import ConfigError
 from dbae_jax.models.autoencoder import AutoEncoder, Networks
 from dbae_jax.models.decoder import Decoder
 from dbae_jax.models.encoder import Encoder
 from dbae_jax.models.latent_net import LatentNet, LatentNetwork
 from dbae_jax.models.unet import UNet
-from dbae_jax.sections import BridgeConfig
 
 log = logging.getLogger(__name__)
 

@@ -16,8 +16,8 @@ from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import ConfigDict, config_flags
 
-from dbae_jax import config as config_lib
-from dbae_jax.config import Config
+from dbae_jax.configuration import config as config_lib
+from dbae_jax.configuration.config import Config
 from dbae_jax.errors import ConfigError, DBAEError
 from dbae_jax.runtime import files, processes
 

@@ -4,8 +4,9 @@ import importlib
 
 import pytest
 
-from dbae_jax import command_line, describe, train, workdir
-from dbae_jax.config import ADDED, from_config_dict, from_dict, to_dict, upgrade
+from dbae_jax import describe, train, workdir
+from dbae_jax.configuration import command_line
+from dbae_jax.configuration.config import ADDED, from_config_dict, from_dict, to_dict, upgrade
 from dbae_jax.errors import CheckpointError, ConfigError
 from tests.helpers import commands, tiny
 

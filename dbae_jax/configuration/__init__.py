@@ -1,0 +1,1 @@
+"""Configs: typed sections with their checks, and what is built from them."""
