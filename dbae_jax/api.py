@@ -13,8 +13,8 @@ from dbae_jax.arguments import Rng, check_codes, check_images, check_states, che
 from dbae_jax.compiled_model import Programs
 from dbae_jax.configuration import build
 from dbae_jax.configuration.config import Config
+from dbae_jax.data.images import to_float
 from dbae_jax.errors import CheckpointError, DataError
-from dbae_jax.images import to_float
 from dbae_jax.models.autoencoder import Networks
 from dbae_jax.prior import Prior
 from dbae_jax.runtime import fingerprint, sharding

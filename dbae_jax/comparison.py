@@ -22,10 +22,10 @@ from dbae_jax.api import DBAE
 from dbae_jax.configuration import command_line
 from dbae_jax.configuration.config import Config, from_dict, to_dict
 from dbae_jax.data import registry
+from dbae_jax.data.images import to_float
 from dbae_jax.data.sources import gather
 from dbae_jax.errors import ConfigError
 from dbae_jax.evaluators import endpoint_split, information, pictures
-from dbae_jax.images import to_float
 from dbae_jax.runtime import files, processes, sharding
 
 flags.adopt_module_key_flags(command_line)  # --help shows them

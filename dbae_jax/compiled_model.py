@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dbae_jax.bridge.preconditioning import At, make_denoiser
-from dbae_jax.images import to_float
+from dbae_jax.data.images import to_float
 from dbae_jax.models.autoencoder import Networks
 from dbae_jax.runtime import batching, rngs, sharding
 from dbae_jax.sampling import integrate

@@ -11,7 +11,7 @@ import numpy as np
 
 from dbae_jax.api import DBAE
 from dbae_jax.configuration.config import Config
-from dbae_jax.images import save_grid
+from dbae_jax.data.images import save_grid
 from dbae_jax.runtime import files
 
 log = logging.getLogger(__name__)

@@ -7,9 +7,9 @@ import numpy as np
 
 from dbae_jax import api_edits, edit_files, picture_input, trained_model
 from dbae_jax.configuration.config import Config
+from dbae_jax.data.images import to_float, to_uint8
 from dbae_jax.errors import ConfigError
 from dbae_jax.evaluators.reconstruction import noise_seed
-from dbae_jax.images import to_float, to_uint8
 from dbae_jax.trained_model import OF_MODEL
 
 

@@ -13,8 +13,8 @@ from dbae_jax import compiled_step, optim
 from dbae_jax.bridge.preconditioning import make_denoiser
 from dbae_jax.configuration import build
 from dbae_jax.configuration.config import Config
+from dbae_jax.data.images import to_float
 from dbae_jax.flops import count_flops
-from dbae_jax.images import to_float
 from dbae_jax.models.autoencoder import Networks
 from dbae_jax.runtime import rngs, sharding
 from dbae_jax.sampling import integrate, plan

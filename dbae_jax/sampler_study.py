@@ -20,10 +20,10 @@ from dbae_jax.api import DBAE
 from dbae_jax.configuration import command_line
 from dbae_jax.configuration.config import to_dict
 from dbae_jax.data import registry
+from dbae_jax.data.images import to_float
 from dbae_jax.data.sources import gather
 from dbae_jax.errors import ConfigError
 from dbae_jax.evaluators import pictures
-from dbae_jax.images import to_float
 from dbae_jax.metrics.similarity import pixel_mse, ssim
 from dbae_jax.runtime import files
 from dbae_jax.sampling import grids

@@ -7,11 +7,11 @@ import pathlib
 import jax
 import numpy as np
 
-from dbae_jax import checkpoint, compiled_step, images, optim, summaries, workdir
+from dbae_jax import checkpoint, compiled_step, optim, summaries, workdir
 from dbae_jax.api import DBAE
 from dbae_jax.configuration import build
 from dbae_jax.configuration.config import Config
-from dbae_jax.data import pipeline, registry
+from dbae_jax.data import images, pipeline, registry
 from dbae_jax.data.pipeline import Batches
 from dbae_jax.data.sources import Source, gather
 from dbae_jax.evaluators import reconstruction

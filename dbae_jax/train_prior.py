@@ -28,11 +28,11 @@ from dbae_jax import (
     trained_model,
     workdir,
 )
-from dbae_jax import codes as codes_lib
 from dbae_jax.api import DBAE
-from dbae_jax.codes import Codes
 from dbae_jax.configuration import build
 from dbae_jax.configuration.config import Config
+from dbae_jax.data import codes as codes_lib
+from dbae_jax.data.codes import Codes
 from dbae_jax.latent_diffusion import LatentDiffusion
 from dbae_jax.likelihood import make_measure
 from dbae_jax.prior_step import make_step

@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from dbae_jax import images, losses
+from dbae_jax import losses
 from dbae_jax.accumulation import accumulated_gradient
 from dbae_jax.bridge.preconditioning import Bridge
+from dbae_jax.data import images
 from dbae_jax.state import update_ema
 from dbae_jax.train_state import TrainState
 

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 from configs import diffae_celeba, diffae_digits, diffae_shapes, digits
-from dbae_jax import benchmark, checkpoint, describe, images, losses, train, workdir
+from dbae_jax import benchmark, checkpoint, describe, losses, train, workdir
 from dbae_jax.bridge import marginals
 from dbae_jax.bridge.preconditioning import Bridge
 from dbae_jax.bridge.schedules import VE, VP, Free
 from dbae_jax.configuration import build
 from dbae_jax.configuration.config import from_config_dict, from_dict, to_dict, upgrade
+from dbae_jax.data import images
 from dbae_jax.errors import CheckpointError, ConfigError
 from dbae_jax.evaluators import information
 from dbae_jax.models import torch_state_dict

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from dbae_jax import DBAE, edit, edit_files, interpolate
+from dbae_jax.data.images import to_uint8
 from dbae_jax.errors import CheckpointError, ConfigError, DataError
-from dbae_jax.images import to_uint8
 from tests.helpers import commands, tiny
 
 

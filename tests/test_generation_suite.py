@@ -11,12 +11,12 @@ import pytest
 from dbae_jax import results, suite_registry
 from dbae_jax.configuration import sections
 from dbae_jax.data import sources
+from dbae_jax.data.images import save_image
 from dbae_jax.errors import CheckpointError, ConfigError, DataError, TooFewError
 from dbae_jax.evaluators import generation, label_net_fit
 from dbae_jax.evaluators.generation_suite import SUITE, drawn, over_sets
 from dbae_jax.evaluators.label_net import LabelNet
 from dbae_jax.evaluators.label_net_fit import FitSettings
-from dbae_jax.images import save_image
 from dbae_jax.metrics import generation as metric
 from dbae_jax.metrics.networks import label_net as network
 from dbae_jax.metrics.networks import published

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 import dbae_jax
-from dbae_jax import accumulation, describe, images, losses, programs, train
+from dbae_jax import accumulation, describe, losses, programs, train
 from dbae_jax.configuration import build
+from dbae_jax.data import images
 from dbae_jax.errors import ConfigError
 from dbae_jax.models.attention import LONG, attend
 from dbae_jax.runtime import sharding

@@ -7,9 +7,9 @@ import optax
 import pytest
 from sklearn.linear_model import Ridge
 
-from dbae_jax.codes import Codes
 from dbae_jax.data.builders.celeba import Celeba
 from dbae_jax.data.builders.lfw import Lfw
+from dbae_jax.data.codes import Codes
 from dbae_jax.errors import ConfigError, DataError
 from dbae_jax.evaluators import linear_probe, probe
 from dbae_jax.evaluators.linear_probe import Recipe

@@ -11,8 +11,8 @@ import pytest
 from dbae_jax import compiled_step, losses
 from dbae_jax.accumulation import accumulated_gradient
 from dbae_jax.configuration.build import make_bridge, make_networks
+from dbae_jax.data.images import to_float
 from dbae_jax.errors import ConfigError
-from dbae_jax.images import to_float
 from dbae_jax.optim import make_optimizer
 from dbae_jax.runtime import sharding
 from dbae_jax.state import state_from_variables

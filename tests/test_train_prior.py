@@ -11,10 +11,10 @@ import pytest
 
 import dbae_jax
 from dbae_jax import checkpoint, likelihood, prior, summaries, train_prior, workdir
-from dbae_jax import codes as codes_lib
-from dbae_jax.codes import Codes
 from dbae_jax.configuration import build
+from dbae_jax.data import codes as codes_lib
 from dbae_jax.data import registry
+from dbae_jax.data.codes import Codes
 from dbae_jax.errors import CheckpointError, ConfigError, DataError, NonFiniteError, PreemptedError
 from dbae_jax.runtime import sharding
 from tests.helpers import tiny

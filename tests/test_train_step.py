@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dbae_jax import compiled_step, images, losses, optim
+from dbae_jax import compiled_step, losses, optim
 from dbae_jax.configuration import build
+from dbae_jax.data import images
 from dbae_jax.runtime import sharding
 from dbae_jax.state import create_state
 from dbae_jax.train_step import make_diagnose, make_train_step

@@ -13,11 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from dbae_jax import codes
 from dbae_jax.api import DBAE
-from dbae_jax.codes import Codes
 from dbae_jax.configuration.config import Config
-from dbae_jax.data import sources
+from dbae_jax.data import codes, sources
+from dbae_jax.data.codes import Codes
 from dbae_jax.data.sources import Source
 from dbae_jax.errors import DataError
 from dbae_jax.metrics.networks import published

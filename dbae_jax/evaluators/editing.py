@@ -13,13 +13,13 @@ import numpy as np
 from scipy.special import logsumexp
 
 from dbae_jax import api_edits
+from dbae_jax.data.images import to_uint8
 from dbae_jax.editing import Directions, moved
 from dbae_jax.errors import DataError, TooFewError
 from dbae_jax.evaluators import directions, judge, label_net
 from dbae_jax.evaluators.context import Context, Suite
 from dbae_jax.evaluators.edit_scores import EditScores, edit_scores
 from dbae_jax.evaluators.reconstruction import noise_seed
-from dbae_jax.images import to_uint8
 from dbae_jax.results import Measured, score
 from dbae_jax.sampling.inversion import INVERSION_STEPS
 

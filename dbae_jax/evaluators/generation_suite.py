@@ -16,11 +16,11 @@ import numpy as np
 
 from dbae_jax import drawing, sample_files
 from dbae_jax.data import sources
+from dbae_jax.data.images import to_uint8
 from dbae_jax.errors import CheckpointError
 from dbae_jax.evaluators import generation, judge
 from dbae_jax.evaluators.context import Context, Suite
 from dbae_jax.evaluators.generation import Entries, ImageSet
-from dbae_jax.images import to_uint8
 from dbae_jax.metrics.generation import PRESETS, preset_images
 from dbae_jax.metrics.networks.published import FeatureNet
 from dbae_jax.metrics.scores import provenance

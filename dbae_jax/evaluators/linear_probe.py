@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from dbae_jax.codes import Codes
+from dbae_jax.data.codes import Codes
 
 Params = dict[str, jax.Array]  # {"kernel": [D, K], "bias": [K]}
 

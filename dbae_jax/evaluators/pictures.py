@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 
 from dbae_jax.api import DBAE
 from dbae_jax.configuration.sections import SampleConfig
+from dbae_jax.data.images import save_grid, to_float, to_uint8
 from dbae_jax.evaluators import reconstruction
-from dbae_jax.images import save_grid, to_float, to_uint8
 from dbae_jax.runtime import files
 
 

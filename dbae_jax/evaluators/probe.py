@@ -15,7 +15,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from dbae_jax.codes import Codes
+from dbae_jax.data.codes import Codes
 from dbae_jax.errors import ConfigError, DataError
 from dbae_jax.evaluators import linear_probe
 from dbae_jax.evaluators.context import Context, Suite

@@ -11,9 +11,9 @@ from sklearn.decomposition import PCA
 
 from dbae_jax.api import DBAE
 from dbae_jax.configuration.sections import SampleConfig
+from dbae_jax.data.images import to_float
 from dbae_jax.errors import ConfigError
 from dbae_jax.evaluators.context import Context, Suite, always
-from dbae_jax.images import to_float
 from dbae_jax.metrics import similarity
 from dbae_jax.metrics.networks import alexnet_lpips
 from dbae_jax.metrics.perceptual import perceptual_distances

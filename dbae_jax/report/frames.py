@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from dbae_jax.images import to_uint8
+from dbae_jax.data.images import to_uint8
 
 # From this size on pictures are JPEG, which keeps a page of 128-pixel images in a few megabytes.
 JPEG_FROM, JPEG_QUALITY = 64, 92

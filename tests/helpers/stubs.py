@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from dbae_jax.data.images import to_float
 from dbae_jax.evaluators.context import Context
-from dbae_jax.images import to_float
 from tests.helpers import tiny
 
 

@@ -17,8 +17,8 @@ import tensorflow_datasets as tfds
 
 from dbae_jax.data import transforms
 from dbae_jax.data.builders.listing import Listing, Options
+from dbae_jax.data.builders.progress import Progress
 from dbae_jax.data.builders.shards import ShardRecord, Staging
-from dbae_jax.data.progress import Progress
 from dbae_jax.errors import DataError
 from dbae_jax.runtime.files import write_json
 

@@ -15,8 +15,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from dbae_jax import images
-from dbae_jax.data import pipeline, sources
+from dbae_jax.data import images, pipeline, sources
 from dbae_jax.errors import DataError
 from dbae_jax.evaluators import probe, reconstruction
 from tests.helpers.paths import ROOT

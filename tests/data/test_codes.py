@@ -5,9 +5,9 @@ import types
 import numpy as np
 import pytest
 
-from dbae_jax import codes, train_prior
-from dbae_jax.codes import Codes
-from dbae_jax.data import registry
+from dbae_jax import train_prior
+from dbae_jax.data import codes, registry
+from dbae_jax.data.codes import Codes
 from dbae_jax.data.sources import ArraySource
 from tests.helpers import stubs, tiny
 

@@ -20,7 +20,7 @@ from dbae_jax.data.builders import shards
 from dbae_jax.data.builders.celeba import Celeba
 from dbae_jax.data.builders.ffhq import Ffhq
 from dbae_jax.data.builders.listing import Options
-from dbae_jax.data.progress import Progress
+from dbae_jax.data.builders.progress import Progress
 from dbae_jax.errors import DataError
 from tests.helpers import commands, datasets
 from tests.helpers.paths import ROOT
