@@ -8,7 +8,7 @@ from typing import Any, Self
 import jax
 import numpy as np
 
-from dbae_jax import api_edits, prior, workdir
+from dbae_jax import api_edits, prior
 from dbae_jax.arguments import Rng, check_codes, check_images, check_states, check_times, make_key
 from dbae_jax.compiled_model import Programs
 from dbae_jax.configuration import build
@@ -23,6 +23,7 @@ from dbae_jax.sampling.integrate import Sample
 from dbae_jax.sampling.inversion import INVERSION_STEPS
 from dbae_jax.sampling.plan import Plan
 from dbae_jax.sampling.tables import Table
+from dbae_jax.workdirs import workdir
 
 DECODED = "x_T of this model is decoded from z, it is not Gaussian: call endpoint(z)."
 GAUSSIAN = (

@@ -12,8 +12,8 @@ from dbae_jax.configuration import build
 from dbae_jax.configuration.config import Config
 from dbae_jax.runtime import sharding
 from dbae_jax.state import create_state
-from dbae_jax.train_state import TrainState
 from dbae_jax.train_step import Batch, StepFn, make_train_step
+from dbae_jax.workdirs.train_state import TrainState
 
 KEPT = 4  # functions, with the programs compiled for them
 

@@ -12,13 +12,14 @@ import pathlib
 import jax
 from absl import flags
 
-from dbae_jax import checkpoint, optim, workdir
+from dbae_jax import optim
 from dbae_jax.configuration import build, command_line
 from dbae_jax.configuration.config import Config
 from dbae_jax.errors import CheckpointError, ConfigError
 from dbae_jax.models import torch_state_dict
 from dbae_jax.runtime.tensor_files import check_suffix, read_state_dict, write_state_dict
 from dbae_jax.state import state_from_variables
+from dbae_jax.workdirs import checkpoint, workdir
 
 CHECKPOINT = flags.DEFINE_string("checkpoint", None, "State dict: a .pt or .safetensors file.")
 REVERSE = flags.DEFINE_bool("reverse", False, "Write the workdir's averaged weights to the file.")

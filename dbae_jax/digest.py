@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from dbae_jax import summaries
+from dbae_jax.workdirs import records
 
 log = logging.getLogger(__name__)
 
 
 def training_record(directory: pathlib.Path) -> dict[str, float | None]:
     """Returns train_seconds and images_per_second (median); None for a model not trained here."""
-    rows = [row for row in summaries.read(directory) if "images_per_second" in row]
+    rows = [row for row in records.read(directory) if "images_per_second" in row]
     if not rows:
         return {"train_seconds": None, "images_per_second": None}
     return {

@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 
-from dbae_jax import digest, results, trained_model, workdir
+from dbae_jax import digest, results, trained_model
 from dbae_jax.api import DBAE
 from dbae_jax.configuration.config import Config, to_dict
 from dbae_jax.errors import ConfigError, TooFewError
@@ -25,6 +25,7 @@ from dbae_jax.results import Book
 from dbae_jax.runtime import files, processes
 from dbae_jax.suite_registry import SUITES, asked_for
 from dbae_jax.trained_model import OF_MODEL
+from dbae_jax.workdirs import workdir
 
 # Keys that tell the data of the run from others.
 OF_DATA = ("data.name", "data.crop", "data.train_split", "data.test_split")

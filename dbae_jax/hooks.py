@@ -9,8 +9,8 @@ from typing import NamedTuple, Self
 
 import jax
 
-from dbae_jax import summaries
-from dbae_jax.train_state import TrainState
+from dbae_jax.workdirs import records
+from dbae_jax.workdirs.train_state import TrainState
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ class Clock:
     @classmethod
     def going_on(cls, directory: pathlib.Path) -> Self:
         """Makes the clock of a run: it shows what the record in its folder shows last."""
-        rows = summaries.read(directory)
+        rows = records.read(directory)
         earlier = [row["train_seconds"] for row in rows if "train_seconds" in row]
         return cls(earlier[-1] if earlier else 0.0)
 
@@ -124,7 +124,7 @@ class Meter:
 def make_logger(
     meter: Meter,
     clock: Clock,
-    scalars: summaries.Writer,
+    scalars: records.Writer,
     *,
     rate_schedule: Callable[[int], jax.Array],
     batch_size: int,

@@ -8,11 +8,12 @@ from typing import NamedTuple
 
 import jax
 
-from dbae_jax import checkpoint, compiled_step, hooks, workdir
+from dbae_jax import compiled_step, hooks
 from dbae_jax.errors import NonFiniteError, PreemptedError
 from dbae_jax.runtime import rngs, sharding
-from dbae_jax.train_state import TrainState
 from dbae_jax.train_step import StepFn
+from dbae_jax.workdirs import checkpoint, workdir
+from dbae_jax.workdirs.train_state import TrainState
 
 log = logging.getLogger(__name__)
 

@@ -8,13 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dbae_jax import checkpoint, latent_diffusion, workdir
+from dbae_jax import latent_diffusion
 from dbae_jax.configuration import build
 from dbae_jax.configuration.config import Config, from_dict, upgrade
 from dbae_jax.errors import CheckpointError, DataError
 from dbae_jax.latent_diffusion import LatentDiffusion
 from dbae_jax.models.latent_net import LatentNetwork
 from dbae_jax.runtime import batching, fingerprint, rngs, sharding
+from dbae_jax.workdirs import checkpoint, workdir
 
 FOLDER = "prior"  # of a workdir: the prior's checkpoints, records and codes
 # In a checkpoint's meta: {"step", "weights", "fingerprint"} of the model whose codes it learned.

@@ -12,7 +12,7 @@ from dbae_jax.latent_diffusion import LatentDiffusion
 from dbae_jax.models.latent_net import LatentNetwork
 from dbae_jax.prior import first_variables
 from dbae_jax.runtime import rngs
-from dbae_jax.train_state import TrainState
+from dbae_jax.workdirs.train_state import TrainState
 
 
 def create(

@@ -15,7 +15,6 @@ import jax
 import numpy as np
 from absl import flags
 
-from dbae_jax import workdir
 from dbae_jax.api import DBAE
 from dbae_jax.configuration import command_line
 from dbae_jax.configuration.config import to_dict
@@ -28,6 +27,7 @@ from dbae_jax.metrics.similarity import pixel_mse, ssim
 from dbae_jax.runtime import files
 from dbae_jax.sampling import grids
 from dbae_jax.sampling.plan import Plan
+from dbae_jax.workdirs import workdir
 
 WORKDIRS = flags.DEFINE_list("workdirs", None, "Workdirs of one config, trained with other seeds.")
 NUM_IMAGES = flags.DEFINE_integer("num_images", 0, "Held-out images to decode; 0: all.")

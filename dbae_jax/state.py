@@ -7,7 +7,7 @@ import optax
 from dbae_jax.models.autoencoder import Networks
 from dbae_jax.models.decoder import refresh_spectral_vectors
 from dbae_jax.runtime import rngs
-from dbae_jax.train_state import TrainState
+from dbae_jax.workdirs.train_state import TrainState
 
 
 def create_state(

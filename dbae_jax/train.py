@@ -7,7 +7,7 @@ import pathlib
 import jax
 import numpy as np
 
-from dbae_jax import checkpoint, compiled_step, optim, summaries, workdir
+from dbae_jax import compiled_step, optim
 from dbae_jax.api import DBAE
 from dbae_jax.configuration import build
 from dbae_jax.configuration.config import Config
@@ -18,8 +18,9 @@ from dbae_jax.evaluators import reconstruction
 from dbae_jax.hooks import Clock, Hook, Hooks, Meter, make_logger
 from dbae_jax.loop import Run, run_loop, start_run
 from dbae_jax.runtime import rngs, sharding
-from dbae_jax.train_state import TrainState
 from dbae_jax.train_step import make_diagnose
+from dbae_jax.workdirs import checkpoint, records, workdir
+from dbae_jax.workdirs.train_state import TrainState
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +61,7 @@ def train(config: Config, directory: pathlib.Path) -> TrainState:
     workdir.write_config(directory, config)
     with (
         _checkpoints(config, directory) as checkpoints,
-        summaries.Writer(directory, start_step=start) as scalars,
+        records.Writer(directory, start_step=start) as scalars,
         _batches(config, source, run.mesh, start) as batches,
     ):
         actions = make_hooks(config, directory, run, held_out, checkpoints, scalars)
@@ -111,7 +112,7 @@ def make_hooks(
     run: Run,
     held_out: Source,
     checkpoints: checkpoint.Writer,
-    scalars: summaries.Writer,
+    scalars: records.Writer,
 ) -> Hooks:
     """Builds the hooks that a config asks for; see `configs/base.py` for their intervals."""
     meter, clock = Meter(), Clock.going_on(directory)
@@ -146,7 +147,7 @@ def make_hooks(
     )
 
 
-def _diagnoser(config: Config, run, held_out: Source, scalars: summaries.Writer):
+def _diagnoser(config: Config, run, held_out: Source, scalars: records.Writer):
     """Is the code used? On one fixed batch of test images, at fixed times and noises."""
     networks, bridge = build.make_networks(config), build.make_bridge(config.bridge)
     everywhere = sharding.replicated(run.mesh)
@@ -175,7 +176,7 @@ def _diagnoser(config: Config, run, held_out: Source, scalars: summaries.Writer)
     return action
 
 
-def _evaluator(config: Config, model: DBAE, held_out: Source, scalars: summaries.Writer):
+def _evaluator(config: Config, model: DBAE, held_out: Source, scalars: records.Writer):
     taken = functools.cache(lambda: gather(held_out, config.eval.num_images or None)[0])
 
     def action(step: int, state: TrainState) -> None:

@@ -16,18 +16,7 @@ from typing import Any
 
 import jax
 
-from dbae_jax import (
-    checkpoint,
-    compiled_step,
-    hooks,
-    loop,
-    optim,
-    prior,
-    prior_step,
-    summaries,
-    trained_model,
-    workdir,
-)
+from dbae_jax import compiled_step, hooks, loop, optim, prior, prior_step, trained_model
 from dbae_jax.api import DBAE
 from dbae_jax.configuration import build
 from dbae_jax.configuration.config import Config
@@ -37,7 +26,8 @@ from dbae_jax.latent_diffusion import LatentDiffusion
 from dbae_jax.likelihood import make_measure
 from dbae_jax.prior_step import make_step
 from dbae_jax.runtime import files, sharding
-from dbae_jax.train_state import TrainState
+from dbae_jax.workdirs import checkpoint, records, workdir
+from dbae_jax.workdirs.train_state import TrainState
 
 REMEDY = "Try a smaller config.prior.learning_rate."
 
@@ -83,7 +73,7 @@ def train_prior(config: Config, directory: pathlib.Path) -> TrainState:
         checkpoint.Writer(
             folder, keep_last=config.checkpoint.keep_last, keep_every_steps=0
         ) as checkpoints,
-        summaries.Writer(folder, start_step=start) as scalars,
+        records.Writer(folder, start_step=start) as scalars,
     ):
         meta = workdir.meta(config, **{prior.AUTOENCODER: autoencoder})
         measure = make_measure(config, codes["test"], mesh)
@@ -168,7 +158,7 @@ def _make_hooks(
     meta: dict[str, Any],
     measure: Callable[[dict], dict[str, float]],
     checkpoints: checkpoint.Writer,
-    scalars: summaries.Writer,
+    scalars: records.Writer,
 ) -> hooks.Hooks:
     meter, clock = hooks.Meter(), hooks.Clock.going_on(folder)
     section = config.prior
@@ -203,7 +193,7 @@ def _make_hooks(
 
 def _make_evaluate(
     measure: Callable[[dict], dict[str, float]],
-    scalars: summaries.Writer,
+    scalars: records.Writer,
 ) -> Callable[[int, TrainState], None]:
     def evaluate(step: int, state: TrainState) -> None:
         values = measure(state.ema)

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 
 from configs import diffae_digits, digits
-from dbae_jax import checkpoint, comparison, optim, workdir
+from dbae_jax import comparison, optim
 from dbae_jax.configuration.config import from_config_dict
 from dbae_jax.data.sources import ArraySource
 from dbae_jax.errors import ConfigError
 from dbae_jax.evaluators import endpoint_split
 from dbae_jax.evaluators.endpoint_split import Measured
 from dbae_jax.state import state_from_variables
+from dbae_jax.workdirs import checkpoint, workdir
 from tests.helpers import tiny
 
 SETTINGS = comparison.Settings(num_images=4, draws=2, evaluations=(2,))

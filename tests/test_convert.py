@@ -6,10 +6,11 @@ import pytest
 import safetensors.numpy
 
 import dbae_jax
-from dbae_jax import checkpoint, convert
+from dbae_jax import convert
 from dbae_jax.configuration import build, config
 from dbae_jax.errors import CheckpointError
 from dbae_jax.models import torch_state_dict
+from dbae_jax.workdirs import checkpoint
 from tests.helpers import golden, tiny
 
 

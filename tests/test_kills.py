@@ -6,8 +6,9 @@ import time
 import jax
 import numpy as np
 
-from dbae_jax import checkpoint, summaries, train, workdir
-from dbae_jax.train_state import TrainState
+from dbae_jax import train
+from dbae_jax.workdirs import checkpoint, records, workdir
+from dbae_jax.workdirs.train_state import TrainState
 from tests.helpers import commands, tiny
 
 MOMENTS = ("load", "step", "save", "evaluate")
@@ -48,7 +49,7 @@ def _newest(directory):
 
 
 def _logged(directory):
-    return {row["step"] for row in summaries.read(directory) if "loss" in row}
+    return {row["step"] for row in records.read(directory) if "loss" in row}
 
 
 def _reached(moment, directory, process, rng):
@@ -79,7 +80,7 @@ def _state(directory, step):
 def _records(directory):
     """Returns what a run recorded, without what depends on the clock."""
     clocked = {"images_per_second", "data_wait_share", "train_seconds"}
-    rows = summaries.read(directory)
+    rows = records.read(directory)
     return [{k: v for k, v in row.items() if k not in clocked} for row in rows]
 
 

@@ -9,9 +9,10 @@ import sys
 import pytest
 
 from configs import celeba, ffhq
-from dbae_jax import describe, paper, suite_registry, trained_model, workdir
+from dbae_jax import describe, paper, suite_registry, trained_model
 from dbae_jax.configuration.config import from_config_dict, to_dict
 from dbae_jax.results import score
+from dbae_jax.workdirs import workdir
 from tests.helpers.paths import ROOT
 
 FOLDER = ROOT / "configs" / "paper"

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
-from dbae_jax import trained_model, workdir
+from dbae_jax import trained_model
 from dbae_jax.data import sources
 from dbae_jax.data.sources import ArraySource
 from dbae_jax.editing import Directions
@@ -20,6 +20,7 @@ from dbae_jax.evaluators.context import OF_CODES
 from dbae_jax.report import about, charts, edits, films, frames, glossary, report, stills, tables
 from dbae_jax.runtime import sharding
 from dbae_jax.sampling.integrate import Sample
+from dbae_jax.workdirs import workdir
 from tests.helpers import stubs, tiny
 from tests.helpers.report_workdirs import AMOUNTS, RESULTS, STEP, pixels, write_model
 

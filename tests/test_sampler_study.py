@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from dbae_jax import checkpoint, optim, sampler_study, workdir
+from dbae_jax import optim, sampler_study
 from dbae_jax.evaluators import pictures
 from dbae_jax.state import state_from_variables
+from dbae_jax.workdirs import checkpoint, workdir
 from tests.helpers import tiny
 
 

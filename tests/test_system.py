@@ -13,8 +13,9 @@ import pytest
 from PIL import Image
 
 import dbae_jax
-from dbae_jax import checkpoint, evaluate, results, summaries, train, workdir
+from dbae_jax import evaluate, results, train
 from dbae_jax.errors import CheckpointError, ConfigError, NonFiniteError
+from dbae_jax.workdirs import checkpoint, records, workdir
 from tests.helpers import tiny
 
 
@@ -23,7 +24,7 @@ def _params(directory, step=None, weights="raw"):
 
 
 def _logged_steps(directory):
-    return [row["step"] for row in summaries.read(directory) if "loss" in row]
+    return [row["step"] for row in records.read(directory) if "loss" in row]
 
 
 def _assert_same(a, b):
@@ -46,7 +47,7 @@ def run_copy(finished, tmp_path):
 def test_a_run_leaves_what_it_should(finished):
     assert checkpoint.steps(finished) == [2, 4, 6]
     assert _logged_steps(finished) == [1, 2, 3, 4, 5, 6]
-    first = summaries.read(finished)[0]
+    first = records.read(finished)[0]
     assert {"images_per_second", "learning_rate", "grad_norm", "train_seconds"} <= first.keys()
     saved = json.loads((finished / "config.json").read_text())
     assert saved["model"]["latent_dim"] == 8
@@ -74,7 +75,7 @@ def test_hooks_and_evaluation_write_what_they_should(tmp_path, caplog):
     config = tiny.config(**overrides)
     with caplog.at_level("INFO", logger="dbae_jax"):
         train.train(config, tmp_path / "run")
-    rows = summaries.read(tmp_path / "run")
+    rows = records.read(tmp_path / "run")
     assert len([r for r in rows if {"z_variance", "code_gap", "eval_loss"} <= r.keys()]) == 2
     assert [r["step"] for r in rows if "test_mse" in r] == [2]
     assert (tmp_path / "run" / "pictures" / "reconstructions_00000002.png").exists()
@@ -188,7 +189,7 @@ def test_a_non_finite_loss_stops_the_run_and_keeps_the_last_checkpoint(tmp_path)
     for step in kept:
         leaves = jax.tree.leaves(_params(directory, step))
         assert all(np.isfinite(leaf).all() for leaf in leaves)
-    rows = [row for row in summaries.read(directory) if "param_norm" in row]
+    rows = [row for row in records.read(directory) if "param_norm" in row]
     assert all(np.isfinite(row["param_norm"]) for row in rows)
     _assert_same(before, _params(directory, 2))
 

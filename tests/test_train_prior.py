@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 
 import dbae_jax
-from dbae_jax import checkpoint, likelihood, prior, summaries, train_prior, workdir
+from dbae_jax import likelihood, prior, train_prior
 from dbae_jax.configuration import build
 from dbae_jax.data import codes as codes_lib
 from dbae_jax.data import registry
 from dbae_jax.data.codes import Codes
 from dbae_jax.errors import CheckpointError, ConfigError, DataError, NonFiniteError, PreemptedError
 from dbae_jax.runtime import sharding
+from dbae_jax.workdirs import checkpoint, records, workdir
 from tests.helpers import tiny
 
 STOCHASTIC = {"model.stochastic": True, "prior.sample_codes": True}
@@ -56,7 +57,7 @@ def test_a_run_leaves_what_it_should(case):
     overrides, directory = case
     folder = directory / "prior"
     assert checkpoint.steps(folder) == [2, 4]
-    rows = summaries.read(folder)
+    rows = records.read(folder)
     assert [row["step"] for row in rows if "loss" in row] == [1, 2, 3, 4]
     assert {"codes_per_second", "grad_norm", "train_seconds"} <= rows[0].keys()
     measured = [row for row in rows if "prior_nll_nats" in row]
@@ -100,7 +101,7 @@ def test_an_interrupted_run_ends_as_the_uninterrupted_one(run_copy, monkeypatch)
     monkeypatch.setattr(codes_lib, "encode", None)
     assert int(train_prior.train_prior(_config(overrides), directory).step) == 4
     _assert_same(_ema(folder, 4), whole)
-    assert [row["step"] for row in summaries.read(folder) if "loss" in row] == [1, 2, 3, 4]
+    assert [row["step"] for row in records.read(folder) if "loss" in row] == [1, 2, 3, 4]
     assert int(train_prior.train_prior(_config(overrides), directory).step) == 4  # nothing to do
 
 

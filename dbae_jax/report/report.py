@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any, Self
 
-from dbae_jax import prior, results, summaries, trained_model, workdir
+from dbae_jax import prior, results, trained_model
 from dbae_jax.api import DBAE
 from dbae_jax.configuration.config import Config, to_dict
 from dbae_jax.errors import CheckpointError
@@ -19,6 +19,7 @@ from dbae_jax.report.frames import Strip
 from dbae_jax.report.page import Page
 from dbae_jax.report.tables import Missing
 from dbae_jax.runtime import files
+from dbae_jax.workdirs import records, workdir
 
 FILE = "report.html"
 WALK_STEPS = 50
@@ -106,7 +107,7 @@ def make_page(
       amounts: of what is shown.
     """
     config, model = context.config, context.model
-    rows, entries = summaries.read(directory), about.current(measured, model)
+    rows, entries = records.read(directory), about.current(measured, model)
     charts, uncharted = _charts(config, directory, rows, entries, command)
     seen, words = context.overlap("train", "test"), ends.words(free=model.gaussian_endpoint)
     edited, edits_note = _edits(context, amounts)
@@ -212,7 +213,7 @@ def _charts(
         missing.append(Missing(f"This workdir holds no record of training ({workdir.METRICS})."))
     by_time = _loss_by_time(entries.get(results.name_of("information", config.data.name)), command)
     (missing if isinstance(by_time, Missing) else drawn).append(by_time)
-    return drawn + curves.prior(summaries.read(directory / prior.FOLDER)), missing
+    return drawn + curves.prior(records.read(directory / prior.FOLDER)), missing
 
 
 def _loss_by_time(entry: dict | None, command: about.Command) -> Drawn | Missing:

@@ -4,10 +4,11 @@ import importlib
 
 import pytest
 
-from dbae_jax import describe, train, workdir
+from dbae_jax import describe, train
 from dbae_jax.configuration import command_line
 from dbae_jax.configuration.config import ADDED, from_config_dict, from_dict, to_dict, upgrade
 from dbae_jax.errors import CheckpointError, ConfigError
+from dbae_jax.workdirs import workdir
 from tests.helpers import commands, tiny
 
 PAPER = ("celeba", "ffhq", "celebahq", "horse", "bedroom")

@@ -9,10 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from dbae_jax import checkpoint, optim, prior, prior_step, workdir
+from dbae_jax import optim, prior, prior_step
 from dbae_jax.configuration import build
 from dbae_jax.report import report
 from dbae_jax.runtime import fingerprint
+from dbae_jax.workdirs import checkpoint, workdir
 from tests.helpers import tiny
 
 STEP = 7

@@ -7,11 +7,12 @@ import jax
 import numpy as np
 
 from configs import digits
-from dbae_jax import checkpoint, optim, workdir
+from dbae_jax import optim
 from dbae_jax.configuration import build
 from dbae_jax.configuration.config import Config, from_config_dict
 from dbae_jax.data import registry
 from dbae_jax.state import state_from_variables
+from dbae_jax.workdirs import checkpoint, workdir
 
 # Twice the work for XLA: for what depends on the towers' levels or on attention.
 TWO_LEVELS = {

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 
-from dbae_jax import checkpoint, sample_files, summaries, workdir
+from dbae_jax import sample_files
 from dbae_jax.errors import (
     CheckpointError,
     ConfigError,
@@ -19,6 +19,7 @@ from dbae_jax.errors import (
     LostProcessError,
 )
 from dbae_jax.runtime import processes
+from dbae_jax.workdirs import checkpoint, records, workdir
 from tests.helpers import commands
 
 PATIENCE_SECONDS = 300
@@ -101,7 +102,7 @@ def _flags(devices):
 
 
 def _losses(directory):
-    return [row["loss"] for row in summaries.read(directory) if "loss" in row]
+    return [row["loss"] for row in records.read(directory) if "loss" in row]
 
 
 def _params(directory, step=None):

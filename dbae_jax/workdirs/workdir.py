@@ -6,13 +6,13 @@ from typing import Any, NamedTuple
 
 import jax
 
-from dbae_jax import checkpoint
 from dbae_jax.configuration import build
 from dbae_jax.configuration.config import Config, from_dict, to_dict, upgrade
 from dbae_jax.errors import CheckpointError, ConfigError
 from dbae_jax.models.autoencoder import Networks
 from dbae_jax.runtime import files
-from dbae_jax.train_state import TrainState
+from dbae_jax.workdirs import checkpoint
+from dbae_jax.workdirs.train_state import TrainState
 
 METRICS = "metrics.jsonl"
 CONFIG = "config.json"

@@ -18,7 +18,7 @@ from orbax.checkpoint import checkpoint_managers as policies
 
 from dbae_jax.errors import CheckpointError
 from dbae_jax.runtime import processes, sharding
-from dbae_jax.train_state import TrainState
+from dbae_jax.workdirs.train_state import TrainState
 
 FOLDER = "checkpoints"
 FORMAT = 1  # of "meta" and of the items' names

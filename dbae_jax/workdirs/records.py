@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 from dbae_jax.runtime import files, processes
-from dbae_jax.workdir import METRICS
+from dbae_jax.workdirs.workdir import METRICS
 
 
 def read(workdir: pathlib.Path) -> list[dict[str, Any]]:

@@ -1,0 +1,1 @@
+"""What lies in a workdir: its config, checkpoints and records."""
