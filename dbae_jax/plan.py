@@ -7,11 +7,12 @@ import re
 import jax
 import jaxlib
 
-from dbae_jax import compiled_step, flops, hlo, hlo_traffic, programs, topology
+from dbae_jax import flops, hlo, hlo_traffic, programs, topology
 from dbae_jax.chips import Chip
 from dbae_jax.configuration.config import Config
 from dbae_jax.errors import ConfigError
 from dbae_jax.runtime import files, sharding
+from dbae_jax.training import jitted_step
 
 # The least effort of XLA's backend finds the same fusions ten times faster; what it leaves out is
 # on-chip memory, so that everything is counted as read from main memory and written to it.
@@ -117,8 +118,8 @@ def measure(config: Config, name: str, *, quick: bool = True) -> Plan:
     """
     devices, chip = topology.devices(name)
     mesh = sharding.make_mesh(devices)
-    step = compiled_step.make_jitted_step(config, mesh)
-    traced = step.trace(*compiled_step.abstract_arguments(config, mesh))
+    step = jitted_step.make_jitted_step(config, mesh)
+    traced = step.trace(*jitted_step.abstract_arguments(config, mesh))
     try:
         compiled = traced.lower().compile(compiler_options=QUICK if quick else None)
     except jax.errors.JaxRuntimeError as error:

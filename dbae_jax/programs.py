@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dbae_jax import compiled_step, optim
 from dbae_jax.bridge.preconditioning import make_denoiser
 from dbae_jax.configuration import build
 from dbae_jax.configuration.config import Config
@@ -18,9 +17,10 @@ from dbae_jax.flops import count_flops
 from dbae_jax.models.autoencoder import Networks
 from dbae_jax.runtime import rngs, sharding
 from dbae_jax.sampling import integrate, plan
-from dbae_jax.state import create_state
 from dbae_jax.timing import Run
-from dbae_jax.train_step import make_train_step
+from dbae_jax.training import jitted_step, optimizer
+from dbae_jax.training.state import create_state
+from dbae_jax.training.step import make_train_step
 
 TRAIN_STEP = "train_step"
 
@@ -88,7 +88,7 @@ def count(name: str, config: Config) -> float:
         z = jax.ShapeDtypeStruct((batch_size, config.model.latent_dim), jnp.float32)
         variables = jax.eval_shape(networks.init, key)
         return count_flops(FUNCTIONS[name](config, networks), variables, images, z)
-    bridge, optimizer = build.make_bridge(config.bridge), optim.make_optimizer(config)
+    bridge, optimizer = build.make_bridge(config.bridge), optimizer.make_optimizer(config)
     step = make_train_step(networks, bridge, optimizer, ema_decay=config.optim.ema_decay)
     state = jax.eval_shape(lambda key: create_state(networks, optimizer, key), key)
     return count_flops(step, state, {"image": images}, key)
@@ -99,11 +99,11 @@ def _train_step(config: Config) -> Program:
     mesh = sharding.make_mesh()
     everywhere = sharding.replicated(mesh)
     key = sharding.replicate(jax.random.key(config.seed), everywhere)
-    options = compiled_step.run_once()
-    init = compiled_step.make_init(config)
+    options = jitted_step.run_once()
+    init = jitted_step.make_init(config)
     state = jax.jit(init, out_shardings=everywhere, compiler_options=options)(key)
     batch = {"image": sharding.spread(mesh, _images(config, config.train.batch_size))}
-    compiled, *cost = _compile(compiled_step.make_jitted_step(config, mesh), state, batch, key)
+    compiled, *cost = _compile(jitted_step.make_jitted_step(config, mesh), state, batch, key)
 
     def walk(calls: int) -> None:
         nonlocal state
@@ -179,7 +179,7 @@ def _function(name: str, config: Config) -> Program:
     networks = build.make_networks(config)
     key = jax.device_put(jax.random.key(config.seed), everywhere)
     # On a CPU, optimising a program that runs once takes longer than it does.
-    options = compiled_step.run_once()
+    options = jitted_step.run_once()
     draw = jax.jit(networks.init, out_shardings=everywhere, compiler_options=options)
     variables = draw(key)
     z = np.random.default_rng(1).normal(size=(size, config.model.latent_dim)).astype(np.float32)

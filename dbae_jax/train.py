@@ -7,7 +7,6 @@ import pathlib
 import jax
 import numpy as np
 
-from dbae_jax import compiled_step, optim
 from dbae_jax.api import DBAE
 from dbae_jax.configuration import build
 from dbae_jax.configuration.config import Config
@@ -15,10 +14,11 @@ from dbae_jax.data import images, pipeline, registry
 from dbae_jax.data.pipeline import Batches
 from dbae_jax.data.sources import Source, gather
 from dbae_jax.evaluators import reconstruction
-from dbae_jax.hooks import Clock, Hook, Hooks, Meter, make_logger
-from dbae_jax.loop import Run, run_loop, start_run
 from dbae_jax.runtime import rngs, sharding
-from dbae_jax.train_step import make_diagnose
+from dbae_jax.training import jitted_step, optimizer
+from dbae_jax.training.hooks import Clock, Hook, Hooks, Meter, make_logger
+from dbae_jax.training.loop import Run, run_loop, start_run
+from dbae_jax.training.step import make_diagnose
 from dbae_jax.workdirs import checkpoint, records, workdir
 from dbae_jax.workdirs.train_state import TrainState
 
@@ -79,8 +79,8 @@ def set_up(config: Config, directory: pathlib.Path) -> Run:
     """Builds the step and finds or draws the state; torn checkpoints are moved aside."""
     mesh = sharding.make_mesh()
     return start_run(
-        compiled_step.make_init(config),
-        compiled_step.make_jitted_step(config, mesh),
+        jitted_step.make_init(config),
+        jitted_step.make_jitted_step(config, mesh),
         directory,
         resume=functools.partial(workdir.resume, directory, config),
         seed=config.seed,
@@ -126,7 +126,7 @@ def make_hooks(
         meter,
         clock,
         scalars,
-        rate_schedule=optim.make_learning_rate(config),
+        rate_schedule=optimizer.make_learning_rate(config),
         batch_size=config.train.batch_size,
         num_steps=config.train.num_steps,
     )

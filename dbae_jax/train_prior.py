@@ -16,7 +16,7 @@ from typing import Any
 
 import jax
 
-from dbae_jax import compiled_step, hooks, loop, optim, prior, prior_step, trained_model
+from dbae_jax import prior, prior_step, trained_model
 from dbae_jax.api import DBAE
 from dbae_jax.configuration import build
 from dbae_jax.configuration.config import Config
@@ -26,6 +26,7 @@ from dbae_jax.latent_diffusion import LatentDiffusion
 from dbae_jax.likelihood import make_measure
 from dbae_jax.prior_step import make_step
 from dbae_jax.runtime import files, sharding
+from dbae_jax.training import hooks, jitted_step, loop, optimizer
 from dbae_jax.workdirs import checkpoint, records, workdir
 from dbae_jax.workdirs.train_state import TrainState
 
@@ -119,7 +120,7 @@ def set_up(
     mesh: jax.sharding.Mesh,
 ) -> loop.Run:
     """Builds the step and finds or draws the state."""
-    network, optimizer = build.make_latent_network(config), optim.make_prior_optimizer(config)
+    network, optimizer = build.make_latent_network(config), optimizer.make_prior_optimizer(config)
     stats = codes.statistics()
     step = make_step(
         network,
@@ -143,7 +144,7 @@ def set_up(
 
     return loop.start_run(
         lambda key: prior_step.create(network, optimizer, key, stats),
-        compiled_step.jitted(step, mesh),
+        jitted_step.jitted(step, mesh),
         folder,
         resume=resume,
         seed=config.seed,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from configs import diffae_celeba, diffae_digits, diffae_shapes, digits
-from dbae_jax import benchmark, describe, losses, train
+from dbae_jax import benchmark, describe, train
 from dbae_jax.bridge import marginals
 from dbae_jax.bridge.preconditioning import Bridge
 from dbae_jax.bridge.schedules import VE, VP, Free
@@ -21,6 +21,7 @@ from dbae_jax.evaluators import information
 from dbae_jax.models import torch_state_dict
 from dbae_jax.sampling import grids, integrate, inversion, tables
 from dbae_jax.sampling.plan import Plan
+from dbae_jax.training import losses
 from dbae_jax.workdirs import checkpoint, workdir
 from tests.helpers import gaussian_world, tiny
 

@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dbae_jax import losses
 from dbae_jax.bridge.marginals import marginal_sample
 from dbae_jax.bridge.preconditioning import make_denoiser
 from dbae_jax.models import torch_state_dict
 from dbae_jax.sampling import grids, integrate, plan
+from dbae_jax.training import losses
 from tests.helpers import golden
 
 CASES = ["celeba64_vp", "celeba64_ve", "celeba64_vp_stochastic", "ffhq128_vp"]

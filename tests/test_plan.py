@@ -9,12 +9,13 @@ import jax
 import numpy as np
 import pytest
 
-from dbae_jax import compiled_step, hlo, hlo_traffic, optim, plan, programs, topology
+from dbae_jax import hlo, hlo_traffic, plan, programs, topology
 from dbae_jax.chips import CHIPS
 from dbae_jax.configuration import build
 from dbae_jax.errors import ConfigError
 from dbae_jax.runtime import sharding
-from dbae_jax.state import create_state
+from dbae_jax.training import jitted_step, optimizer
+from dbae_jax.training.state import create_state
 from tests.helpers import tiny
 
 needs_libtpu = pytest.mark.skipif(
@@ -34,7 +35,7 @@ def made(tmp_path_factory):
 
 def _shapes(config):
     """The state's arrays, as shapes."""
-    networks, optimizer = build.make_networks(config), optim.make_optimizer(config)
+    networks, optimizer = build.make_networks(config), optimizer.make_optimizer(config)
     return jax.eval_shape(lambda key: create_state(networks, optimizer, key), jax.random.key(0))
 
 
@@ -302,12 +303,12 @@ def test_the_step_is_the_one_that_trains():
     """On devices that are there, the same function and the same shapes run."""
     config = tiny.config()
     mesh = sharding.make_mesh(jax.devices()[:2])
-    step = compiled_step.make_jitted_step(config, mesh)
-    arguments = compiled_step.abstract_arguments(config, mesh)
+    step = jitted_step.make_jitted_step(config, mesh)
+    arguments = jitted_step.abstract_arguments(config, mesh)
     compiled = step.lower(*arguments).compile()
     everywhere = sharding.replicated(mesh)
     key = jax.device_put(jax.random.key(0), everywhere)
-    networks, optimizer = build.make_networks(config), optim.make_optimizer(config)
+    networks, optimizer = build.make_networks(config), optimizer.make_optimizer(config)
     state = jax.jit(lambda key: create_state(networks, optimizer, key), out_shardings=everywhere)(
         key
     )

@@ -3,15 +3,16 @@
 import numpy as np
 import pytest
 
-from dbae_jax import optim, sampler_study
+from dbae_jax import sampler_study
 from dbae_jax.evaluators import pictures
-from dbae_jax.state import state_from_variables
+from dbae_jax.training import optimizer
+from dbae_jax.training.state import state_from_variables
 from dbae_jax.workdirs import checkpoint, workdir
 from tests.helpers import tiny
 
 
 def _save(config, directory, seed):
-    state = state_from_variables(tiny.variables(config, seed), optim.make_optimizer(config))
+    state = state_from_variables(tiny.variables(config, seed), optimizer.make_optimizer(config))
     with checkpoint.Writer(directory, keep_last=1, keep_every_steps=0) as writer:
         writer.save(state, 0, workdir.meta(config))
 

@@ -9,10 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from dbae_jax import optim, prior, prior_step
+from dbae_jax import prior, prior_step
 from dbae_jax.configuration import build
 from dbae_jax.report import report
 from dbae_jax.runtime import fingerprint
+from dbae_jax.training import optimizer
 from dbae_jax.workdirs import checkpoint, workdir
 from tests.helpers import tiny
 
@@ -102,7 +103,7 @@ def write_model(directory, config):
 
 def write_prior(directory, config):
     stats = {"mean": jnp.zeros(8), "std": jnp.ones(8)}
-    optimizer = optim.make_prior_optimizer(config)
+    optimizer = optimizer.make_prior_optimizer(config)
     network = build.make_latent_network(config)
     state = prior_step.create(network, optimizer, jax.random.key(0), stats)
     meta = workdir.meta(config, **{prior.AUTOENCODER: {"step": STEP, "weights": "ema"}})

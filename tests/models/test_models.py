@@ -11,7 +11,7 @@ from configs import base, celeba
 from dbae_jax.configuration import build, config
 from dbae_jax.models import decoder
 from dbae_jax.models.encoder import Code
-from dbae_jax.state import update_ema
+from dbae_jax.training.state import update_ema
 from tests.helpers import tiny
 
 

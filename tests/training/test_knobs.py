@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 import dbae_jax
-from dbae_jax import accumulation, describe, losses, programs, train
+from dbae_jax import describe, programs, train
 from dbae_jax.configuration import build
 from dbae_jax.data import images
 from dbae_jax.errors import ConfigError
 from dbae_jax.models.attention import LONG, attend
 from dbae_jax.runtime import sharding
+from dbae_jax.training import accumulation, losses
 from tests.helpers import tiny
 
 ATTENTION = tiny.TWO_LEVELS | {"model.encoder.attention_resolutions": (8,)}

@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 import jax
 
-from dbae_jax import compiled_step, hooks
 from dbae_jax.errors import NonFiniteError, PreemptedError
 from dbae_jax.runtime import rngs, sharding
-from dbae_jax.train_step import StepFn
+from dbae_jax.training import hooks, jitted_step
+from dbae_jax.training.step import StepFn
 from dbae_jax.workdirs import checkpoint, workdir
 from dbae_jax.workdirs.train_state import TrainState
 
@@ -55,7 +55,7 @@ def start_run(
     key = sharding.replicate(jax.random.key(seed), everywhere)
     state = resume(workdir.placed(jax.eval_shape(init, key), everywhere))
     if state is None:
-        options = compiled_step.run_once()
+        options = jitted_step.run_once()
         state = jax.jit(init, out_shardings=everywhere, compiler_options=options)(key)
     else:
         log.info("Going on from step %d of %s.", int(state.step), directory)

@@ -8,15 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dbae_jax import compiled_step, losses
-from dbae_jax.accumulation import accumulated_gradient
 from dbae_jax.configuration.build import make_bridge, make_networks
 from dbae_jax.data.images import to_float
 from dbae_jax.errors import ConfigError
-from dbae_jax.optim import make_optimizer
 from dbae_jax.runtime import sharding
-from dbae_jax.state import state_from_variables
-from dbae_jax.total_correlation import total_correlation
+from dbae_jax.training import jitted_step, losses
+from dbae_jax.training.accumulation import accumulated_gradient
+from dbae_jax.training.optimizer import make_optimizer
+from dbae_jax.training.state import state_from_variables
+from dbae_jax.training.total_correlation import total_correlation
 from tests.helpers import tiny
 
 COVARIANCE = np.array([[1.0, 0.7, 0.2], [0.7, 1.0, 0.0], [0.2, 0.0, 0.5]])
@@ -75,8 +75,8 @@ def _config(**overrides):
 def test_weight_0_leaves_the_step_as_it_was(monkeypatch):
     monkeypatch.setattr(losses, "total_correlation", None)  # it is not even called
     config, mesh = _config(), sharding.make_mesh(jax.devices()[:1])
-    arguments = compiled_step.abstract_arguments(config, mesh)
-    _, metrics = jax.eval_shape(compiled_step.make_jitted_step(config, mesh), *arguments)
+    arguments = jitted_step.abstract_arguments(config, mesh)
+    _, metrics = jax.eval_shape(jitted_step.make_jitted_step(config, mesh), *arguments)
     assert "loss" in metrics and "total_correlation" not in metrics
 
 
@@ -88,7 +88,7 @@ def test_the_loss_holds_the_weighted_estimate_and_training_lowers_it():
     mesh = sharding.make_mesh(jax.devices()[:1])
     variables = jax.tree.map(jnp.copy, tiny.variables(config))  # the step donates them
     state = state_from_variables(variables, make_optimizer(config))
-    step, rows = compiled_step.make_jitted_step(config, mesh), []
+    step, rows = jitted_step.make_jitted_step(config, mesh), []
     batch = {"image": jnp.asarray(tiny.images(config.train.batch_size))}
     for _ in range(30):
         state, metrics = step(state, batch, jax.random.key(0))

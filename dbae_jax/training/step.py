@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from dbae_jax import losses
-from dbae_jax.accumulation import accumulated_gradient
 from dbae_jax.bridge.preconditioning import Bridge
 from dbae_jax.data import images
-from dbae_jax.state import update_ema
+from dbae_jax.training import losses
+from dbae_jax.training.accumulation import accumulated_gradient
+from dbae_jax.training.state import update_ema
 from dbae_jax.workdirs.train_state import TrainState
 
 Batch = dict[str, jax.Array]  # {"image": [B, H, W, C], uint8 or float in [-1, 1]}

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from dbae_jax import losses
 from dbae_jax.bridge.preconditioning import Bridge
-from dbae_jax.total_correlation import total_correlation
+from dbae_jax.training import losses
+from dbae_jax.training.total_correlation import total_correlation
 
 Tree = TypeVar("Tree")  # of arrays
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from dbae_jax.bridge.marginals import marginal_sample
 from dbae_jax.bridge.preconditioning import Bridge, make_denoiser
 from dbae_jax.runtime import rngs
-from dbae_jax.total_correlation import total_correlation
+from dbae_jax.training.total_correlation import total_correlation
 
 
 class Code(Protocol):
