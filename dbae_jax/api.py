@@ -8,7 +8,7 @@ from typing import Any, Self
 import jax
 import numpy as np
 
-from dbae_jax import api_edits, prior
+from dbae_jax import api_edits
 from dbae_jax.arguments import Rng, check_codes, check_images, check_states, check_times, make_key
 from dbae_jax.compiled_model import Programs
 from dbae_jax.configuration import build
@@ -16,7 +16,8 @@ from dbae_jax.configuration.config import Config
 from dbae_jax.data.images import to_float
 from dbae_jax.errors import CheckpointError, DataError
 from dbae_jax.models.autoencoder import Networks
-from dbae_jax.prior import Prior
+from dbae_jax.prior import prior
+from dbae_jax.prior.prior import Prior
 from dbae_jax.runtime import fingerprint, sharding
 from dbae_jax.sampling import integrate, inversion
 from dbae_jax.sampling.integrate import Sample

@@ -16,15 +16,16 @@ from typing import Any
 
 import jax
 
-from dbae_jax import prior, prior_step, trained_model
+from dbae_jax import trained_model
 from dbae_jax.api import DBAE
 from dbae_jax.configuration import build
 from dbae_jax.configuration.config import Config
 from dbae_jax.data import codes as codes_lib
 from dbae_jax.data.codes import Codes
-from dbae_jax.latent_diffusion import LatentDiffusion
-from dbae_jax.likelihood import make_measure
-from dbae_jax.prior_step import make_step
+from dbae_jax.prior import prior
+from dbae_jax.prior.diffusion import LatentDiffusion
+from dbae_jax.prior.likelihood import make_measure
+from dbae_jax.prior.step import make_step
 from dbae_jax.runtime import files, sharding
 from dbae_jax.training import hooks, jitted_step, loop, optimizer
 from dbae_jax.workdirs import checkpoint, records, workdir
@@ -143,7 +144,7 @@ def set_up(
         return None if found is None else found[1]
 
     return loop.start_run(
-        lambda key: prior_step.create(network, optimizer, key, stats),
+        lambda key: step.create(network, optimizer, key, stats),
         jitted_step.jitted(step, mesh),
         folder,
         resume=resume,

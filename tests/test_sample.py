@@ -11,7 +11,7 @@ from PIL import Image
 import dbae_jax
 from dbae_jax import sample, sample_files, train, train_prior
 from dbae_jax.errors import CheckpointError, ConfigError, DataError
-from dbae_jax.prior import Prior
+from dbae_jax.prior.prior import Prior
 from tests.helpers import commands, tiny
 
 NOISY = {"sampler": "dbim", "steps": 3, "eta": 1.0}

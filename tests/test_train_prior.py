@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 
 import dbae_jax
-from dbae_jax import likelihood, prior, train_prior
+from dbae_jax import train_prior
 from dbae_jax.configuration import build
 from dbae_jax.data import codes as codes_lib
 from dbae_jax.data import registry
 from dbae_jax.data.codes import Codes
 from dbae_jax.errors import CheckpointError, ConfigError, DataError, NonFiniteError, PreemptedError
+from dbae_jax.prior import likelihood, prior
 from dbae_jax.runtime import sharding
 from dbae_jax.workdirs import checkpoint, records, workdir
 from tests.helpers import tiny

@@ -6,12 +6,13 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any, Self
 
-from dbae_jax import prior, results, trained_model
+from dbae_jax import results, trained_model
 from dbae_jax.api import DBAE
 from dbae_jax.configuration.config import Config, to_dict
 from dbae_jax.errors import CheckpointError
 from dbae_jax.evaluators import directions, pictures
 from dbae_jax.evaluators.context import Context
+from dbae_jax.prior import prior
 from dbae_jax.report import about, curves, edits, ends, films, page, stills, tables
 from dbae_jax.report.curves import Drawn
 from dbae_jax.report.films import Film

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from dbae_jax import prior, prior_step
 from dbae_jax.configuration import build
+from dbae_jax.prior import prior, step
 from dbae_jax.report import report
 from dbae_jax.runtime import fingerprint
 from dbae_jax.training import optimizer
@@ -105,7 +105,7 @@ def write_prior(directory, config):
     stats = {"mean": jnp.zeros(8), "std": jnp.ones(8)}
     optimizer = optimizer.make_prior_optimizer(config)
     network = build.make_latent_network(config)
-    state = prior_step.create(network, optimizer, jax.random.key(0), stats)
+    state = step.create(network, optimizer, jax.random.key(0), stats)
     meta = workdir.meta(config, **{prior.AUTOENCODER: {"step": STEP, "weights": "ema"}})
     with checkpoint.Writer(directory / prior.FOLDER, keep_last=1, keep_every_steps=0) as writer:
         writer.save(state, 4, meta)

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from dbae_jax import prior
-from dbae_jax.latent_diffusion import LatentDiffusion
 from dbae_jax.models.latent_net import LatentNetwork
-from dbae_jax.prior import first_variables
+from dbae_jax.prior import prior
+from dbae_jax.prior.diffusion import LatentDiffusion
+from dbae_jax.prior.prior import first_variables
 from dbae_jax.runtime import rngs
 from dbae_jax.workdirs.train_state import TrainState
 

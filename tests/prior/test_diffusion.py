@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dbae_jax import latent_diffusion
-from dbae_jax.latent_diffusion import LatentDiffusion
+from dbae_jax.prior import diffusion
+from dbae_jax.prior.diffusion import LatentDiffusion
 from tests.helpers import golden
 
 MEAN = np.array([0.5, -1.0, 0.0])
@@ -41,9 +41,7 @@ def _noise_fn(seed, shape):
 
 
 def _sample(process, table, z, seed=0):
-    run = jax.jit(
-        lambda z: latent_diffusion.sample(_eps_fn(process), z, table, _noise_fn(seed, z.shape))
-    )
+    run = jax.jit(lambda z: diffusion.sample(_eps_fn(process), z, table, _noise_fn(seed, z.shape)))
     return np.asarray(run(z), np.float64)
 
 

@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dbae_jax import latent_diffusion
 from dbae_jax.configuration import build
 from dbae_jax.configuration.config import Config, from_dict, upgrade
 from dbae_jax.errors import CheckpointError, DataError
-from dbae_jax.latent_diffusion import LatentDiffusion
 from dbae_jax.models.latent_net import LatentNetwork
+from dbae_jax.prior import diffusion
+from dbae_jax.prior.diffusion import LatentDiffusion
 from dbae_jax.runtime import batching, fingerprint, rngs, sharding
 from dbae_jax.workdirs import checkpoint, workdir
 
@@ -106,7 +106,7 @@ class Prior:
 
         eps_fn = functools.partial(self._network.predict, variables["params"])
         start = noise_fn(self._diffusion.timesteps)
-        z = latent_diffusion.sample(eps_fn, start, table, noise_fn)
+        z = diffusion.sample(eps_fn, start, table, noise_fn)
         return denormalised(variables["stats"], z)
 
 

@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dbae_jax import prior
 from dbae_jax.configuration import build
 from dbae_jax.configuration.config import Config
 from dbae_jax.data.codes import Codes
-from dbae_jax.latent_diffusion import Bound, LatentDiffusion
 from dbae_jax.models.latent_net import LatentNetwork
+from dbae_jax.prior import prior
+from dbae_jax.prior.diffusion import Bound, LatentDiffusion
 from dbae_jax.runtime import batching, rngs, sharding
 
 LOG_2_PI = math.log(2 * math.pi)

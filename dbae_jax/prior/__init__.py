@@ -1,0 +1,1 @@
+"""The latent prior: a diffusion model of z."""
