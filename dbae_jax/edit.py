@@ -12,7 +12,8 @@ import pathlib
 
 import numpy as np
 
-from dbae_jax import api_edits, edit_files, editing, picture_input, trained_model
+from dbae_jax import edit_files, editing, picture_input, trained_model
+from dbae_jax.api import edits
 from dbae_jax.configuration.config import Config
 from dbae_jax.data.images import to_float, to_uint8
 from dbae_jax.errors import ConfigError
@@ -64,9 +65,9 @@ def edit(
     step = directions.find(context, [attribute]).step(attribute)
     seed = noise_seed(sample, free=model.gaussian_endpoint)
     z = model.encode(pictures)
-    x_T = api_edits.endpoint_before_edit(model, pictures, z) if fix_endpoint else None
+    x_T = edits.endpoint_before_edit(model, pictures, z) if fix_endpoint else None
     there = editing.moved(z, step, numbers)
-    edited = api_edits.decode_rows(model, there, x_T, rng=seed, **vars(sample))
+    edited = edits.decode_rows(model, there, x_T, rng=seed, **vars(sample))
     shown = np.asarray(to_float(pictures))[:, None]
     settings = {"attribute": attribute, "image": names, "scales": numbers}
     settings |= {"fix_endpoint": fix_endpoint, "normalise_codes": config.eval.normalise_codes}

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from dbae_jax.api import DBAE
+from dbae_jax.api.dbae import DBAE
 from dbae_jax.configuration.config import Config
 from dbae_jax.data.images import save_grid
 from dbae_jax.runtime import files

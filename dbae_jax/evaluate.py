@@ -14,7 +14,7 @@ from typing import Any
 import jax
 
 from dbae_jax import digest, results, trained_model
-from dbae_jax.api import DBAE
+from dbae_jax.api.dbae import DBAE
 from dbae_jax.configuration.config import Config, to_dict
 from dbae_jax.errors import ConfigError, TooFewError
 from dbae_jax.evaluators import (

@@ -5,7 +5,8 @@ import pathlib
 
 import numpy as np
 
-from dbae_jax import api_edits, edit_files, picture_input, trained_model
+from dbae_jax import edit_files, picture_input, trained_model
+from dbae_jax.api import edits
 from dbae_jax.configuration.config import Config
 from dbae_jax.data.images import to_float, to_uint8
 from dbae_jax.errors import ConfigError
@@ -56,8 +57,8 @@ def interpolate(
     splits = functools.partial(trained_model.open_splits, config)
     pictures = [picture_input.read_all(names, config.data, splits) for names in ends]
     seed = noise_seed(config.sample, free=model.gaussian_endpoint)
-    z, x_T = api_edits.latent_paths(model, *pictures, points, method, infer_endpoint=infer_endpoint)
-    decoded = api_edits.decode_rows(model, z, x_T, rng=seed, **vars(config.sample))
+    z, x_T = edits.latent_paths(model, *pictures, points, method, infer_endpoint=infer_endpoint)
+    decoded = edits.decode_rows(model, z, x_T, rng=seed, **vars(config.sample))
     shown = [np.asarray(to_float(some))[:, None] for some in pictures]
     settings = {"first": ends[0], "second": ends[1], "points": points, "method": method}
     settings |= {"infer_endpoint": infer_endpoint}

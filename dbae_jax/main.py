@@ -15,10 +15,10 @@ from dbae_jax import (
     interpolate,
     plan,
     sample,
-    sample_files,
     train,
     train_prior,
 )
+from dbae_jax.api import sample_files
 from dbae_jax.configuration import command_line
 from dbae_jax.configuration.config import Config
 from dbae_jax.report import report

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from absl import flags
 
-from dbae_jax.api import DBAE
+from dbae_jax.api.dbae import DBAE
 from dbae_jax.configuration import command_line
 from dbae_jax.configuration.config import to_dict
 from dbae_jax.data import registry

@@ -7,7 +7,7 @@ import pathlib
 import jax
 import numpy as np
 
-from dbae_jax.api import DBAE
+from dbae_jax.api.dbae import DBAE
 from dbae_jax.configuration import build
 from dbae_jax.configuration.config import Config
 from dbae_jax.data import images, pipeline, registry

@@ -17,7 +17,7 @@ from typing import Any
 import jax
 
 from dbae_jax import trained_model
-from dbae_jax.api import DBAE
+from dbae_jax.api.dbae import DBAE
 from dbae_jax.configuration import build
 from dbae_jax.configuration.config import Config
 from dbae_jax.data import codes as codes_lib

@@ -5,7 +5,7 @@ import functools
 import pathlib
 from typing import NamedTuple
 
-from dbae_jax.api import DBAE
+from dbae_jax.api.dbae import DBAE
 from dbae_jax.configuration.config import Config, to_dict
 from dbae_jax.data import registry
 from dbae_jax.data.sources import Source

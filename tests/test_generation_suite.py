@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from dbae_jax import results, suite_registry
+from dbae_jax.api.sample_files import batches
 from dbae_jax.configuration import sections
 from dbae_jax.data import sources
 from dbae_jax.data.images import save_image
@@ -23,7 +24,6 @@ from dbae_jax.metrics.networks import published
 from dbae_jax.metrics.networks.inception import Outputs
 from dbae_jax.metrics.networks.published import INCEPTION, FeatureNet, Origin
 from dbae_jax.runtime import files
-from dbae_jax.sample_files import batches
 from tests.helpers import metric_goldens, stubs, tiny
 
 PUBLISHED = Origin(INCEPTION, ("6726825d" + 56 * "0",))
@@ -227,7 +227,7 @@ def test_the_floor_is_of_real_images_alone(images):
 
 @pytest.mark.parametrize("file_format", ["png", "npz"])
 def test_drawn_images_are_read_back_in_order(tmp_path, monkeypatch, file_format):
-    monkeypatch.setattr("dbae_jax.sample_files.SHARD", 4)
+    monkeypatch.setattr("dbae_jax.api.dbae.sample_files.SHARD", 4)
     drawn = sources.digits("test", 16).images[:11]
     with pytest.raises(DataError, match=r"holds no drawn images: samples.json there"):
         next(batches(tmp_path, 3))

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dbae_jax.api import DBAE
+from dbae_jax.api.dbae import DBAE
 from dbae_jax.bridge import preconditioning
 from dbae_jax.errors import DataError
 from dbae_jax.evaluators import information, pictures

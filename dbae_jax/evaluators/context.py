@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from dbae_jax.api import DBAE
+from dbae_jax.api.dbae import DBAE
 from dbae_jax.configuration.config import Config
 from dbae_jax.data import codes, sources
 from dbae_jax.data.codes import Codes

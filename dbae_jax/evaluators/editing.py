@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from scipy.special import logsumexp
 
-from dbae_jax import api_edits
+from dbae_jax.api import edits
 from dbae_jax.data.images import to_uint8
 from dbae_jax.editing import Directions, moved
 from dbae_jax.errors import DataError, TooFewError
@@ -168,10 +168,10 @@ def _edited(
     z = model.encode(images)
     # Of an image and its edits the same, so that a change of x_T does not count as one by the edit;
     # None: decoded from each code, and a free one drawn with the image's own key.
-    x_T = api_edits.endpoint_before_edit(model, images, z) if fix_endpoint else None
+    x_T = edits.endpoint_before_edit(model, images, z) if fix_endpoint else None
     before = log_odds(net, to_uint8(model.decode(z, x_T, **how)))[:, kept]
     for target, (name, step) in enumerate(zip(found.names, found.steps, strict=True)):
-        edited = api_edits.decode_rows(model, moved(z, step, SCALES), x_T, **how)
+        edited = edits.decode_rows(model, moved(z, step, SCALES), x_T, **how)
         pixels = to_uint8(np.moveaxis(edited, 1, 0))  # [S, N, ...]
         after = np.stack([log_odds(net, some)[:, kept] for some in pixels])
         left_out = [i for i in np.flatnonzero(related[target]).tolist() if i != target]

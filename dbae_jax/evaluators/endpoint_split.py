@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dbae_jax.api import DBAE
+from dbae_jax.api.dbae import DBAE
 from dbae_jax.data.images import to_float
 from dbae_jax.metrics.similarity import pixel_mse, ssim
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from dbae_jax import drawing, sample_files
+from dbae_jax.api import drawing, sample_files
 from dbae_jax.data import sources
 from dbae_jax.data.images import to_uint8
 from dbae_jax.errors import CheckpointError

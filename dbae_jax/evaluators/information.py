@@ -25,7 +25,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from dbae_jax.api import DBAE
+from dbae_jax.api.dbae import DBAE
 from dbae_jax.bridge.marginals import is_free, marginal_sample
 from dbae_jax.bridge.preconditioning import Bridge
 from dbae_jax.bridge.schedules import Schedule

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from sklearn.decomposition import PCA
 
-from dbae_jax.api import DBAE
+from dbae_jax.api.dbae import DBAE
 from dbae_jax.configuration.sections import SampleConfig
 from dbae_jax.data.images import to_float
 from dbae_jax.errors import ConfigError

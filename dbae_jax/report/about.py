@@ -13,7 +13,7 @@ import jax
 
 import dbae_jax
 from dbae_jax import results
-from dbae_jax.api import DBAE
+from dbae_jax.api.dbae import DBAE
 from dbae_jax.configuration.config import Config
 from dbae_jax.evaluators.context import Context
 from dbae_jax.report import ends, tables

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dbae_jax.api import DBAE
+from dbae_jax.api.dbae import DBAE
 from dbae_jax.configuration.sections import SampleConfig
 from dbae_jax.data.images import to_float
 from dbae_jax.editing import Directions

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 from dbae_jax import results, trained_model
-from dbae_jax.api import DBAE
+from dbae_jax.api.dbae import DBAE
 from dbae_jax.configuration.config import Config, to_dict
 from dbae_jax.errors import CheckpointError
 from dbae_jax.evaluators import directions, pictures

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 
-from dbae_jax import sample_files
+from dbae_jax.api import sample_files
 from dbae_jax.errors import (
     CheckpointError,
     ConfigError,

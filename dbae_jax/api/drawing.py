@@ -12,13 +12,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from dbae_jax import sample_files
-from dbae_jax.api import DBAE
+from dbae_jax.api import sample_files
+from dbae_jax.api.dbae import DBAE
+from dbae_jax.api.sample_files import SETTINGS
 from dbae_jax.configuration.config import Config
 from dbae_jax.data import images
 from dbae_jax.errors import ConfigError
 from dbae_jax.runtime import files, processes, rngs
-from dbae_jax.sample_files import SETTINGS
 
 GRID = "grid.png"
 GRID_SIDE = 8  # images

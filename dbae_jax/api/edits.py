@@ -6,7 +6,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from dbae_jax import editing
-from dbae_jax.arguments import Rng, make_key
+from dbae_jax.api.checks import Rng, make_key
 from dbae_jax.runtime import rngs
 
 

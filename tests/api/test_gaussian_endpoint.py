@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from dbae_jax import DBAE, editing
-from dbae_jax.compiled_model import jit_functions
+from dbae_jax.api.programs import jit_functions
 from dbae_jax.errors import DataError
 from dbae_jax.evaluators import editing as suite
 from dbae_jax.evaluators import information, pictures, reconstruction

@@ -8,9 +8,9 @@ from typing import Any, Self
 import jax
 import numpy as np
 
-from dbae_jax import api_edits
-from dbae_jax.arguments import Rng, check_codes, check_images, check_states, check_times, make_key
-from dbae_jax.compiled_model import Programs
+from dbae_jax.api import edits
+from dbae_jax.api.checks import Rng, check_codes, check_images, check_states, check_times, make_key
+from dbae_jax.api.programs import Programs
 from dbae_jax.configuration import build
 from dbae_jax.configuration.config import Config
 from dbae_jax.data.images import to_float
@@ -322,7 +322,7 @@ class DBAE:
         Raises:
           DataError: for `infer_endpoint` where x_T is decoded from z, and as `decode`.
         """
-        return api_edits.interpolate(
+        return edits.interpolate(
             self, first, second, points, method, rng, infer_endpoint=infer_endpoint, **plan
         )
 
@@ -347,7 +347,7 @@ class DBAE:
           rng: as for `decode`; the edits of an image share their noise and a sampled x_T.
           **plan: sampler options, as for `decode`.
         """
-        return api_edits.edit(self, images, direction, scales, fix_endpoint, rng, **plan)
+        return edits.edit(self, images, direction, scales, fix_endpoint, rng, **plan)
 
     @functools.cached_property
     def prior(self) -> Prior:
