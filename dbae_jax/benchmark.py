@@ -22,13 +22,13 @@ from typing import Any
 import jax
 from absl import flags
 
-from dbae_jax import programs, timing
 from dbae_jax.configuration import command_line
 from dbae_jax.configuration.config import Config, from_dict, to_dict
 from dbae_jax.errors import ConfigError
-from dbae_jax.programs import Program
+from dbae_jax.performance import timing, workloads
+from dbae_jax.performance.timing import Matmul
+from dbae_jax.performance.workloads import Program
 from dbae_jax.runtime import files, sharding
-from dbae_jax.timing import Matmul
 
 flags.adopt_module_key_flags(command_line)  # --help shows them
 BATCH_SIZE = flags.DEFINE_integer(
@@ -38,7 +38,7 @@ BATCH_SIZE = flags.DEFINE_integer(
     lower_bound=1,
 )
 PARTS = flags.DEFINE_list(
-    "parts", None, f"What to measure; default all of {','.join(programs.NAMES)} that there are."
+    "parts", None, f"What to measure; default all of {','.join(workloads.NAMES)} that there are."
 )
 SECONDS = flags.DEFINE_float(
     "seconds", 20.0, "To time each part for, about; at least five samples.", lower_bound=0.0
@@ -90,14 +90,14 @@ def benchmark(
         clock=clock,
     )
     rates, measured = [], {}
-    for name in [name for name in programs.NAMES if name in parts]:
+    for name in [name for name in workloads.NAMES if name in parts]:
         log.info("%s: compiling", name)
-        program = programs.make(name, config)
+        program = workloads.make(name, config)
         log.info("%s: timing", name)
         pairs = timing.interleave(program.run, matmul.run, seconds=seconds, clock=clock)
         rates += [matmul.flops / pair.reference for pair in pairs]
         measured[name] = _row(program, matmul, pairs)
-        if name == programs.TRAIN_STEP and profile is not None:
+        if name == workloads.TRAIN_STEP and profile is not None:
             _trace(program, profile)
         del program  # its arrays, before the next one's are made
     return {
@@ -109,15 +109,17 @@ def benchmark(
 
 
 def _check(config: Config, parts: list[str], profile: pathlib.Path | None) -> None:
-    allowed = ", ".join(programs.names(config))
+    allowed = ", ".join(workloads.names(config))
     for name in parts:
-        if name not in programs.names(config):
+        if name not in workloads.names(config):
             raise ConfigError(f"--parts={name} is not allowed: it must be among {allowed}.")
-        programs.check_batch_size(name, config)
+        workloads.check_batch_size(name, config)
     if not parts:
         raise ConfigError(f"--parts names nothing to measure; allowed are {allowed}.")
-    if profile is not None and programs.TRAIN_STEP not in parts:
-        raise ConfigError(f"--profile traces training steps: add {programs.TRAIN_STEP} to --parts.")
+    if profile is not None and workloads.TRAIN_STEP not in parts:
+        raise ConfigError(
+            f"--profile traces training steps: add {workloads.TRAIN_STEP} to --parts."
+        )
     if profile is not None and profile.exists() and not profile.is_dir():
         raise ConfigError(f"--profile={profile} is a file; name a folder.")
 
@@ -264,7 +266,7 @@ def main(argv: list[str]) -> None:
     if BATCH_SIZE.value is not None:
         config = with_batch_size(config, BATCH_SIZE.value)
     profile = PROFILE.value and pathlib.Path(PROFILE.value)
-    parts = list(programs.names(config)) if PARTS.value is None else PARTS.value
+    parts = list(workloads.names(config)) if PARTS.value is None else PARTS.value
     result = benchmark(config, parts, seconds=SECONDS.value, profile=profile)
     print(table(result))
     if output:

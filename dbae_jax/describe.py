@@ -8,8 +8,8 @@ from clu import parameter_overview
 
 from dbae_jax.configuration import build
 from dbae_jax.configuration.config import Config, to_dict
-from dbae_jax.flops import count_flops
 from dbae_jax.models.autoencoder import Networks
+from dbae_jax.performance.flops import count_flops
 
 
 def describe(config: Config) -> str:

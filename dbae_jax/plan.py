@@ -7,10 +7,10 @@ import re
 import jax
 import jaxlib
 
-from dbae_jax import flops, hlo, hlo_traffic, programs, topology
-from dbae_jax.chips import Chip
 from dbae_jax.configuration.config import Config
 from dbae_jax.errors import ConfigError
+from dbae_jax.performance import flops, hlo, memory_traffic, topology, workloads
+from dbae_jax.performance.chips import Chip
 from dbae_jax.runtime import files, sharding
 from dbae_jax.training import jitted_step
 
@@ -128,7 +128,7 @@ def measure(config: Config, name: str, *, quick: bool = True) -> Plan:
     if devices[0].platform == "tpu":
         operations = cost["flops"] + flops.repeated(traced.jaxpr.jaxpr) / len(devices)
     else:
-        operations = programs.count(programs.TRAIN_STEP, config) / len(devices)
+        operations = workloads.count(workloads.TRAIN_STEP, config) / len(devices)
     program = hlo.computations(compiled.as_text())
     return Plan(
         topology=name,
@@ -147,7 +147,7 @@ def measure(config: Config, name: str, *, quick: bool = True) -> Plan:
         peak_bytes=memory.peak_memory_in_bytes,
         flops=operations,
         bytes_accessed=cost["bytes accessed"],
-        memory_traffic_bytes=hlo_traffic.memory_bytes(program),
+        memory_traffic_bytes=memory_traffic.memory_bytes(program),
         collectives=tuple(hlo.collectives(program)),
         compiler=f"jaxlib {jaxlib.__version__}, {'least' if quick else 'full'} effort",
     )

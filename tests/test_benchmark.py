@@ -6,10 +6,11 @@ import jax
 import numpy as np
 import pytest
 
-from dbae_jax import benchmark, describe, programs, timing
+from dbae_jax import benchmark, describe
 from dbae_jax.configuration import build
 from dbae_jax.errors import ConfigError
-from dbae_jax.flops import count_flops
+from dbae_jax.performance import timing, workloads
+from dbae_jax.performance.flops import count_flops
 from dbae_jax.runtime import sharding
 from tests.helpers import commands, tiny
 from tests.helpers.paths import ROOT
@@ -66,7 +67,7 @@ def test_the_spread_is_that_of_the_quartiles():
 def test_shares_and_rates_are_ratios(monkeypatch):
     """A program of 6 GFLOP on 3 images in 2 s beside a product of 4 GFLOP in half a second."""
     machine = Machine()
-    fake = programs.Program(machine.program(2.0), 3, 6e9, 0.25, 7.0, None)
+    fake = workloads.Program(machine.program(2.0), 3, 6e9, 0.25, 7.0, None)
     monkeypatch.setattr(programs, "make", lambda name, config: fake)
     matmul = timing.Matmul(512, 4e9, machine.program(0.5))
     monkeypatch.setattr(timing, "make_matmul", lambda *args, **kwargs: matmul)
@@ -108,7 +109,7 @@ def test_flops_of_the_endpoint_decoder_are_those_of_the_textbook():
     sigmas = sum(2 * rows * columns + 2 * columns for rows, columns in matrices)
     for batch in (8, 16):
         sized = benchmark.with_batch_size(config, batch)
-        assert programs.count("endpoint", sized) == batch * products + sigmas
+        assert workloads.count("endpoint", sized) == batch * products + sigmas
 
 
 def test_flops_of_a_training_step_are_its_own():
@@ -132,7 +133,7 @@ def test_flops_of_a_training_step_are_its_own():
     unneeded = 2 * 9 * 16 * 16 * 1 * model.encoder.base_channels
     unneeded += 2 * model.unet.base_channels * 4 * model.unet.base_channels
     step = slope(
-        lambda batch: programs.count("train_step", benchmark.with_batch_size(config, batch))
+        lambda batch: workloads.count("train_step", benchmark.with_batch_size(config, batch))
     )
     assert step == 3 * slope(forward) - unneeded
     assert slope(forward) == pytest.approx(describe.forward_flops(config, networks), rel=0.1)
@@ -140,24 +141,24 @@ def test_flops_of_a_training_step_are_its_own():
 
 def test_a_reconstruction_is_an_encoding_an_endpoint_and_evaluations():
     config = tiny.config()
-    counts = {name: programs.count(name, config) for name in programs.FUNCTIONS}
+    counts = {name: workloads.count(name, config) for name in workloads.FUNCTIONS}
     assert counts["reconstruct"] == (
         counts["encode"] + counts["endpoint"] + config.sample.steps * counts["denoise"]
     )
 
 
-@pytest.mark.parametrize("name", programs.NAMES)
+@pytest.mark.parametrize("name", workloads.NAMES)
 def test_the_number_format_does_not_change_the_flops_of_the_model(name):
     """bfloat16 convolves an upsampled map another way, with zeros that no product needs."""
     wide = tiny.config(**tiny.TWO_LEVELS)
     narrow = tiny.config(**tiny.TWO_LEVELS, **{"model.dtype": "bfloat16"})
-    assert programs.count(name, narrow) == programs.count(name, wide)
+    assert workloads.count(name, narrow) == workloads.count(name, wide)
 
 
 def test_recomputing_adds_no_flops_of_the_model():
     config = tiny.config()
     again = tiny.config(**{"model.remat": "blocks", "train.accumulation_steps": 2})
-    assert programs.count("train_step", again) == programs.count("train_step", config)
+    assert workloads.count("train_step", again) == workloads.count("train_step", config)
 
 
 def test_a_benchmark_of_a_tiny_model_is_whole(tmp_path):

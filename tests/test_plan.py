@@ -9,10 +9,11 @@ import jax
 import numpy as np
 import pytest
 
-from dbae_jax import hlo, hlo_traffic, plan, programs, topology
-from dbae_jax.chips import CHIPS
+from dbae_jax import plan
 from dbae_jax.configuration import build
 from dbae_jax.errors import ConfigError
+from dbae_jax.performance import hlo, memory_traffic, topology, workloads
+from dbae_jax.performance.chips import CHIPS
 from dbae_jax.runtime import sharding
 from dbae_jax.training import jitted_step, optimizer
 from dbae_jax.training.state import create_state
@@ -126,7 +127,7 @@ def test_devices_that_are_no_tpus_are_planned_for_as_well(monkeypatch):
     monkeypatch.setattr(topology, "devices", lambda name: (devices, CHIPS["H100"]))
     config = tiny.config(**{"train.accumulation_steps": 2})
     found = plan.measure(config, "gpu:2")
-    assert found.flops == programs.count(programs.TRAIN_STEP, config) / 2
+    assert found.flops == workloads.count(workloads.TRAIN_STEP, config) / 2
     assert found.memory_traffic_bytes > found.argument_arrays_bytes
     assert [c.kind for c in found.collectives] == ["all-reduce"]
 
@@ -259,7 +260,7 @@ def test_traffic_of_a_program_that_was_written_by_hand(known, compared, turns, c
     add = 3 * 4 * 128
     text = PROGRAM.replace("TURNS", known).replace("COMPARED", compared)
     with caplog.at_level("WARNING", logger="dbae_jax"):
-        found = hlo_traffic.memory_bytes(hlo.computations(text))
+        found = memory_traffic.memory_bytes(hlo.computations(text))
     whole = 4 * 16 * 256  # of [9, 256], where no array was there to write the row into
     pairs, away = 4 * 4 * 8 * 256, 2 * 4 * 128
     once = a + b + far + 4 * 7 + part + (2 + 2 + 2) * row + index
@@ -279,7 +280,7 @@ def test_traffic_of_a_loop_is_that_of_its_turns():
         x = jax.ShapeDtypeStruct((1024, 1024), np.float32, sharding=on_chip)
         loop = jax.jit(lambda x, weights: jax.lax.scan(lambda x, w: (x @ w, None), x, weights)[0])
         compiled = loop.lower(x, weights).compile(compiler_options=plan.QUICK)
-        return hlo_traffic.memory_bytes(hlo.computations(compiled.as_text()))
+        return memory_traffic.memory_bytes(hlo.computations(compiled.as_text()))
 
     # x is copied, its copy and a part of the weights are read, and the product is written.
     turn = (2 + 2 + 1) * 4 * 1024**2

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 import dbae_jax
-from dbae_jax import describe, programs, train
+from dbae_jax import describe, train
 from dbae_jax.configuration import build
 from dbae_jax.data import images
 from dbae_jax.errors import ConfigError
 from dbae_jax.models.attention import LONG, attend
+from dbae_jax.performance import workloads
 from dbae_jax.runtime import sharding
 from dbae_jax.training import accumulation, losses
 from tests.helpers import tiny
@@ -114,7 +115,7 @@ def test_attention_that_devices_lack_is_refused_and_another_computes_a_model(tmp
     with pytest.raises(ConfigError, match=r"kernel of NVIDIA's GPUs, and the program is for a cpu"):
         train.train(config, tmp_path / "run")
     with pytest.raises(ConfigError, match="kernel of NVIDIA's GPUs"):
-        programs.make("denoise", config)
+        workloads.make("denoise", config)
     assert not (tmp_path / "run").exists()
     assert "config.model" not in caplog.text
     tiny.write_workdir(config, tmp_path / "run")

@@ -7,8 +7,8 @@ import re
 import jax
 from jax.experimental import topologies
 
-from dbae_jax.chips import CHIPS, GPU_NAMES, TPU_SHAPES, Chip
 from dbae_jax.errors import ConfigError
+from dbae_jax.performance.chips import CHIPS, GPU_NAMES, TPU_SHAPES, Chip
 
 # Without these libtpu asks a metadata server for a TPU that is not there, waits for other
 # processes that loaded it, and fills stderr.

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from dbae_jax.flops import count_flops, repeated
+from dbae_jax.performance.flops import count_flops, repeated
 
 A = jax.ShapeDtypeStruct((4, 4), jnp.float32)
 PRODUCT = 2 * 4**3

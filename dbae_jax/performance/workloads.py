@@ -13,11 +13,11 @@ from dbae_jax.bridge.preconditioning import make_denoiser
 from dbae_jax.configuration import build
 from dbae_jax.configuration.config import Config
 from dbae_jax.data.images import to_float
-from dbae_jax.flops import count_flops
 from dbae_jax.models.autoencoder import Networks
+from dbae_jax.performance.flops import count_flops
+from dbae_jax.performance.timing import Run
 from dbae_jax.runtime import rngs, sharding
 from dbae_jax.sampling import integrate, plan
-from dbae_jax.timing import Run
 from dbae_jax.training import jitted_step, optimizer
 from dbae_jax.training.state import create_state
 from dbae_jax.training.step import make_train_step

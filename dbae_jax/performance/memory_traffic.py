@@ -10,8 +10,8 @@ import math
 import re
 from collections.abc import Iterator
 
-from dbae_jax import hlo
-from dbae_jax.hlo import BITS, Instruction
+from dbae_jax.performance import hlo
+from dbae_jax.performance.hlo import BITS, Instruction
 
 ON_CHIP = "S(1)"  # the memory space of a layout that TPUs' compilers give to on-chip memory
 # Instructions that move nothing by themselves; what loops and calls run counts there.

@@ -1,0 +1,1 @@
+"""What programs cost: operations, memory traffic, time, on devices that are here or not."""
