@@ -17,7 +17,7 @@ from dbae_jax.configuration.config import Config
 from dbae_jax.errors import CheckpointError, ConfigError
 from dbae_jax.models import torch_state_dict
 from dbae_jax.runtime.tensor_files import check_suffix, read_state_dict, write_state_dict
-from dbae_jax.training import optimizer
+from dbae_jax.training.optimizer import make_optimizer
 from dbae_jax.training.state import state_from_variables
 from dbae_jax.workdirs import checkpoint, workdir
 
@@ -49,7 +49,7 @@ def to_workdir(path: pathlib.Path, config: Config, directory: pathlib.Path) -> N
     shapes = jax.eval_shape(networks.init, jax.random.key(0))
     variables = torch_state_dict.from_state_dict(read, networks.module, shapes)
     variables = jax.tree.map(jax.numpy.asarray, variables)
-    state = state_from_variables(variables, optimizer.make_optimizer(config))
+    state = state_from_variables(variables, make_optimizer(config))
     meta = workdir.meta(config, **{COUNTERS: torch_state_dict.read_counters(read)})
     with checkpoint.Writer(directory, keep_last=1, keep_every_steps=0) as writer:
         writer.save(state, 0, meta)

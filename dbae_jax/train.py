@@ -15,9 +15,10 @@ from dbae_jax.data.pipeline import Batches
 from dbae_jax.data.sources import Source, gather
 from dbae_jax.evaluators import reconstruction
 from dbae_jax.runtime import rngs, sharding
-from dbae_jax.training import jitted_step, optimizer
+from dbae_jax.training import jitted_step
 from dbae_jax.training.hooks import Clock, Hook, Hooks, Meter, make_logger
 from dbae_jax.training.loop import Run, run_loop, start_run
+from dbae_jax.training.optimizer import make_learning_rate
 from dbae_jax.training.step import make_diagnose
 from dbae_jax.workdirs import checkpoint, records, workdir
 from dbae_jax.workdirs.train_state import TrainState
@@ -126,7 +127,7 @@ def make_hooks(
         meter,
         clock,
         scalars,
-        rate_schedule=optimizer.make_learning_rate(config),
+        rate_schedule=make_learning_rate(config),
         batch_size=config.train.batch_size,
         num_steps=config.train.num_steps,
     )

@@ -25,9 +25,10 @@ from dbae_jax.data.codes import Codes
 from dbae_jax.prior import prior
 from dbae_jax.prior.diffusion import LatentDiffusion
 from dbae_jax.prior.likelihood import make_measure
-from dbae_jax.prior.step import make_step
+from dbae_jax.prior.step import create_state, make_step
 from dbae_jax.runtime import files, sharding
-from dbae_jax.training import hooks, jitted_step, loop, optimizer
+from dbae_jax.training import hooks, jitted_step, loop
+from dbae_jax.training.optimizer import make_prior_optimizer
 from dbae_jax.workdirs import checkpoint, records, workdir
 from dbae_jax.workdirs.train_state import TrainState
 
@@ -121,7 +122,7 @@ def set_up(
     mesh: jax.sharding.Mesh,
 ) -> loop.Run:
     """Builds the step and finds or draws the state."""
-    network, optimizer = build.make_latent_network(config), optimizer.make_prior_optimizer(config)
+    network, optimizer = build.make_latent_network(config), make_prior_optimizer(config)
     stats = codes.statistics()
     step = make_step(
         network,
@@ -144,7 +145,7 @@ def set_up(
         return None if found is None else found[1]
 
     return loop.start_run(
-        lambda key: step.create(network, optimizer, key, stats),
+        lambda key: create_state(network, optimizer, key, stats),
         jitted_step.jitted(step, mesh),
         folder,
         resume=resume,

@@ -68,7 +68,7 @@ def test_shares_and_rates_are_ratios(monkeypatch):
     """A program of 6 GFLOP on 3 images in 2 s beside a product of 4 GFLOP in half a second."""
     machine = Machine()
     fake = workloads.Program(machine.program(2.0), 3, 6e9, 0.25, 7.0, None)
-    monkeypatch.setattr(programs, "make", lambda name, config: fake)
+    monkeypatch.setattr(workloads, "make", lambda name, config: fake)
     matmul = timing.Matmul(512, 4e9, machine.program(0.5))
     monkeypatch.setattr(timing, "make_matmul", lambda *args, **kwargs: matmul)
     result = benchmark.benchmark(tiny.config(), ["encode"], seconds=0, clock=machine.clock)

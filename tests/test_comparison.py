@@ -16,7 +16,7 @@ from dbae_jax.data.sources import ArraySource
 from dbae_jax.errors import ConfigError
 from dbae_jax.evaluators import endpoint_split
 from dbae_jax.evaluators.endpoint_split import Measured
-from dbae_jax.training import optimizer
+from dbae_jax.training.optimizer import make_optimizer
 from dbae_jax.training.state import state_from_variables
 from dbae_jax.workdirs import checkpoint, workdir
 from tests.helpers import tiny
@@ -66,7 +66,7 @@ def test_the_derived_config_is_the_file_s():
 def _save(config, directory, shift=0.0):
     """In place of training, which test_system and test_diffae try: weights as they are drawn."""
     if not checkpoint.steps(directory):
-        drawn, optimizer = tiny.variables(config), optimizer.make_optimizer(config)
+        drawn, optimizer = tiny.variables(config), make_optimizer(config)
         variables = jax.tree.map(lambda leaf: leaf + shift, drawn)
         state = state_from_variables(variables, optimizer)
         with checkpoint.Writer(directory, keep_last=1, keep_every_steps=0) as writer:

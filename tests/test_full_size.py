@@ -11,7 +11,7 @@ import pytest
 from configs import bedroom, celeba, celebahq, ffhq, horse
 from dbae_jax.configuration import build
 from dbae_jax.configuration.config import from_config_dict
-from dbae_jax.training import optimizer
+from dbae_jax.training.optimizer import make_optimizer
 from dbae_jax.training.state import create_state
 from dbae_jax.training.step import make_train_step
 
@@ -28,7 +28,7 @@ def _compiled(config):
 @pytest.mark.parametrize("module", [celeba, ffhq], ids=["celeba", "ffhq"])
 def test_a_training_step_keeps_shapes_and_types(module):
     config = _config(module)
-    networks, optimizer = build.make_networks(config), optimizer.make_optimizer(config)
+    networks, optimizer = build.make_networks(config), make_optimizer(config)
     state = jax.eval_shape(lambda key: create_state(networks, optimizer, key), jax.random.key(0))
     step = make_train_step(networks, build.make_bridge(config.bridge), optimizer, ema_decay=0.9999)
     size = config.data.image_size

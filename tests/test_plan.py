@@ -15,7 +15,8 @@ from dbae_jax.errors import ConfigError
 from dbae_jax.performance import hlo, memory_traffic, topology, workloads
 from dbae_jax.performance.chips import CHIPS
 from dbae_jax.runtime import sharding
-from dbae_jax.training import jitted_step, optimizer
+from dbae_jax.training import jitted_step
+from dbae_jax.training.optimizer import make_optimizer
 from dbae_jax.training.state import create_state
 from tests.helpers import tiny
 
@@ -36,7 +37,7 @@ def made(tmp_path_factory):
 
 def _shapes(config):
     """The state's arrays, as shapes."""
-    networks, optimizer = build.make_networks(config), optimizer.make_optimizer(config)
+    networks, optimizer = build.make_networks(config), make_optimizer(config)
     return jax.eval_shape(lambda key: create_state(networks, optimizer, key), jax.random.key(0))
 
 
@@ -309,7 +310,7 @@ def test_the_step_is_the_one_that_trains():
     compiled = step.lower(*arguments).compile()
     everywhere = sharding.replicated(mesh)
     key = jax.device_put(jax.random.key(0), everywhere)
-    networks, optimizer = build.make_networks(config), optimizer.make_optimizer(config)
+    networks, optimizer = build.make_networks(config), make_optimizer(config)
     state = jax.jit(lambda key: create_state(networks, optimizer, key), out_shardings=everywhere)(
         key
     )

@@ -5,14 +5,14 @@ import pytest
 
 from dbae_jax import sampler_study
 from dbae_jax.evaluators import pictures
-from dbae_jax.training import optimizer
+from dbae_jax.training.optimizer import make_optimizer
 from dbae_jax.training.state import state_from_variables
 from dbae_jax.workdirs import checkpoint, workdir
 from tests.helpers import tiny
 
 
 def _save(config, directory, seed):
-    state = state_from_variables(tiny.variables(config, seed), optimizer.make_optimizer(config))
+    state = state_from_variables(tiny.variables(config, seed), make_optimizer(config))
     with checkpoint.Writer(directory, keep_last=1, keep_every_steps=0) as writer:
         writer.save(state, 0, workdir.meta(config))
 

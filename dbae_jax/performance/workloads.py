@@ -18,7 +18,8 @@ from dbae_jax.performance.flops import count_flops
 from dbae_jax.performance.timing import Run
 from dbae_jax.runtime import rngs, sharding
 from dbae_jax.sampling import integrate, plan
-from dbae_jax.training import jitted_step, optimizer
+from dbae_jax.training import jitted_step
+from dbae_jax.training.optimizer import make_optimizer
 from dbae_jax.training.state import create_state
 from dbae_jax.training.step import make_train_step
 
@@ -88,7 +89,7 @@ def count(name: str, config: Config) -> float:
         z = jax.ShapeDtypeStruct((batch_size, config.model.latent_dim), jnp.float32)
         variables = jax.eval_shape(networks.init, key)
         return count_flops(FUNCTIONS[name](config, networks), variables, images, z)
-    bridge, optimizer = build.make_bridge(config.bridge), optimizer.make_optimizer(config)
+    bridge, optimizer = build.make_bridge(config.bridge), make_optimizer(config)
     step = make_train_step(networks, bridge, optimizer, ema_decay=config.optim.ema_decay)
     state = jax.eval_shape(lambda key: create_state(networks, optimizer, key), key)
     return count_flops(step, state, {"image": images}, key)

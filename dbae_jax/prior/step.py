@@ -15,7 +15,7 @@ from dbae_jax.runtime import rngs
 from dbae_jax.workdirs.train_state import TrainState
 
 
-def create(
+def create_state(
     network: LatentNetwork, optimizer: optax.GradientTransformation, key: jax.Array, stats: dict
 ) -> TrainState:
     """Draws the state that training a prior starts from; `stats`: mean and std of the codes."""

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from dbae_jax.configuration import build
 from dbae_jax.configuration.config import Config
 from dbae_jax.runtime import sharding
-from dbae_jax.training import optimizer
+from dbae_jax.training.optimizer import make_optimizer
 from dbae_jax.training.state import create_state
 from dbae_jax.training.step import Batch, StepFn, make_train_step
 from dbae_jax.workdirs.train_state import TrainState
@@ -43,7 +43,7 @@ def make_jitted_step(config: Config, mesh: jax.sharding.Mesh) -> StepFn:
         mesh,
         build.make_networks(config),
         build.make_bridge(config.bridge),
-        optimizer.make_optimizer(config),
+        make_optimizer(config),
         ema_decay=config.optim.ema_decay,
         accumulation_steps=config.train.accumulation_steps,
         tc_weight=config.train.tc_weight,
@@ -57,7 +57,7 @@ def _jitted_step(mesh: jax.sharding.Mesh, *args, **kwargs) -> StepFn:
 
 def make_init(config: Config) -> Callable[[jax.Array], TrainState]:
     """Returns key -> a new state; for configs whose steps are the same, the same function."""
-    return _init(build.make_networks(config), optimizer.make_optimizer(config))
+    return _init(build.make_networks(config), make_optimizer(config))
 
 
 @functools.lru_cache(maxsize=KEPT)

@@ -10,10 +10,11 @@ import numpy as np
 from PIL import Image
 
 from dbae_jax.configuration import build
-from dbae_jax.prior import prior, step
+from dbae_jax.prior import prior
+from dbae_jax.prior.step import create_state
 from dbae_jax.report import report
 from dbae_jax.runtime import fingerprint
-from dbae_jax.training import optimizer
+from dbae_jax.training.optimizer import make_prior_optimizer
 from dbae_jax.workdirs import checkpoint, workdir
 from tests.helpers import tiny
 
@@ -103,9 +104,9 @@ def write_model(directory, config):
 
 def write_prior(directory, config):
     stats = {"mean": jnp.zeros(8), "std": jnp.ones(8)}
-    optimizer = optimizer.make_prior_optimizer(config)
+    optimizer = make_prior_optimizer(config)
     network = build.make_latent_network(config)
-    state = step.create(network, optimizer, jax.random.key(0), stats)
+    state = create_state(network, optimizer, jax.random.key(0), stats)
     meta = workdir.meta(config, **{prior.AUTOENCODER: {"step": STEP, "weights": "ema"}})
     with checkpoint.Writer(directory / prior.FOLDER, keep_last=1, keep_every_steps=0) as writer:
         writer.save(state, 4, meta)

@@ -10,7 +10,7 @@ from configs import digits
 from dbae_jax.configuration import build
 from dbae_jax.configuration.config import Config, from_config_dict
 from dbae_jax.data import registry
-from dbae_jax.training import optimizer
+from dbae_jax.training.optimizer import make_optimizer
 from dbae_jax.training.state import state_from_variables
 from dbae_jax.workdirs import checkpoint, workdir
 
@@ -82,7 +82,7 @@ def variables(c: Config, seed: int = 0) -> dict:
 
 def write_workdir(c: Config, directory: pathlib.Path, *, step: int = 1, seed: int = 0) -> None:
     """Writes what a training run leaves after `step`, with drawn weights, without training."""
-    state = state_from_variables(variables(c, seed), optimizer.make_optimizer(c))
+    state = state_from_variables(variables(c, seed), make_optimizer(c))
     with checkpoint.Writer(directory, keep_last=9, keep_every_steps=0) as writer:
         writer.save(state, step, workdir.meta(c))
     workdir.write_config(directory, c)

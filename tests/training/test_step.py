@@ -10,7 +10,8 @@ import pytest
 from dbae_jax.configuration import build
 from dbae_jax.data import images
 from dbae_jax.runtime import sharding
-from dbae_jax.training import jitted_step, losses, optimizer
+from dbae_jax.training import jitted_step, losses
+from dbae_jax.training.optimizer import make_chain, make_optimizer, make_schedule
 from dbae_jax.training.state import create_state
 from dbae_jax.training.step import make_diagnose, make_train_step
 from tests.helpers import tiny
@@ -183,7 +184,7 @@ def test_diagnostics_tell_a_code_that_is_used(walked):
 
 
 def test_learning_rate_schedules():
-    make = optimizer.make_schedule
+    make = make_schedule
     warm = make(2.0, schedule="constant", warmup_steps=4, num_steps=100)
     np.testing.assert_allclose([warm(i) for i in (0, 2, 4, 99)], [0.5, 1.25, 2, 2])
     cosine = make(2.0, schedule="cosine", warmup_steps=0, num_steps=100)
@@ -192,7 +193,7 @@ def test_learning_rate_schedules():
 
 def test_clipping_bounds_the_gradient_and_is_off_by_default():
     def first_moment(clip):
-        optimizer = optimizer.make_chain("adam", lambda _: 1.0, grad_clip_norm=clip)
+        optimizer = make_chain("adam", lambda _: 1.0, grad_clip_norm=clip)
         params = {"w": jnp.zeros(4)}
         _, state = optimizer.update({"w": jnp.full(4, 50.0)}, optimizer.init(params), params)
         return np.linalg.norm(state[1][0].mu["w"]) / 0.1
@@ -206,7 +207,7 @@ def test_the_precision_of_products_is_that_of_the_config_backward_too(parts):
     """Backward passes of our own are traced when the forward pass's settings are gone."""
     config = tiny.config(**tiny.TWO_LEVELS, **{"model.matmul_precision": "highest"})
     networks, bridge = build.make_networks(config), build.make_bridge(config.bridge)
-    optimizer = optimizer.make_optimizer(config)
+    optimizer = make_optimizer(config)
     step = make_train_step(networks, bridge, optimizer, ema_decay=0.9, accumulation_steps=parts)
     state = jax.eval_shape(lambda key: create_state(networks, optimizer, key), jax.random.key(0))
     batch = {"image": jax.ShapeDtypeStruct((4, 16, 16, 1), np.uint8)}
