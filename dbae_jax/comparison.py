@@ -25,7 +25,8 @@ from dbae_jax.data import registry
 from dbae_jax.data.images import to_float
 from dbae_jax.data.sources import gather
 from dbae_jax.errors import ConfigError
-from dbae_jax.evaluators import endpoint_split, information, pictures
+from dbae_jax.evaluation import endpoint_split, pictures
+from dbae_jax.evaluation.suites import information
 from dbae_jax.runtime import files, processes, sharding
 
 flags.adopt_module_key_flags(command_line)  # --help shows them

@@ -17,8 +17,8 @@ from dbae_jax.api import edits
 from dbae_jax.configuration.config import Config
 from dbae_jax.data.images import to_float, to_uint8
 from dbae_jax.errors import ConfigError
-from dbae_jax.evaluators import directions
-from dbae_jax.evaluators.reconstruction import noise_seed
+from dbae_jax.evaluation import attribute_directions
+from dbae_jax.evaluation.suites.reconstruction import noise_seed
 from dbae_jax.trained_model import OF_MODEL
 
 log = logging.getLogger(__name__)
@@ -59,10 +59,10 @@ def edit(
     folder = edit_files.check_folder(directory, out)
     opened, _ = trained_model.open_model(config, directory, OF_MODEL)
     context = trained_model.make_context(opened, directory)
-    directions.check(context, attribute)
+    attribute_directions.check(context, attribute)
     model, sample = context.model, config.sample
     pictures = picture_input.read_all(names, config.data, lambda: context.splits)
-    step = directions.find(context, [attribute]).step(attribute)
+    step = attribute_directions.find(context, [attribute]).step(attribute)
     seed = noise_seed(sample, free=model.gaussian_endpoint)
     z = model.encode(pictures)
     x_T = edits.endpoint_before_edit(model, pictures, z) if fix_endpoint else None

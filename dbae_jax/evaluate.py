@@ -13,17 +13,15 @@ from typing import Any
 
 import jax
 
-from dbae_jax import digest, results, trained_model
+from dbae_jax import trained_model
 from dbae_jax.api.dbae import DBAE
 from dbae_jax.configuration.config import Config, to_dict
 from dbae_jax.errors import ConfigError, TooFewError
-from dbae_jax.evaluators import (
-    pictures,
-)
-from dbae_jax.evaluators.context import Context
-from dbae_jax.results import Book
+from dbae_jax.evaluation import pictures, results, summary
+from dbae_jax.evaluation.context import Context
+from dbae_jax.evaluation.registry import SUITES, asked_for
+from dbae_jax.evaluation.results import Book
 from dbae_jax.runtime import files, processes
-from dbae_jax.suite_registry import SUITES, asked_for
 from dbae_jax.trained_model import OF_MODEL
 from dbae_jax.workdirs import workdir
 
@@ -72,7 +70,7 @@ def evaluate(config: Config, directory: pathlib.Path) -> dict[str, Any]:
     if "reconstruction" in plan and same_data and not config.eval.label:
         _paint(context, directory, measured_now="reconstruction" in pending)
     entries = _entries(book, context, plan)
-    digest.report(entries)
+    summary.report(entries)
     log.info("%s is in %s.", results.FILE, directory)
     return entries
 
@@ -112,7 +110,7 @@ def _about(directory: pathlib.Path, model: DBAE) -> dict[str, Any]:
         "stochastic": model.config.model.stochastic,
         "endpoint": model.config.bridge.endpoint,
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(model.variables["params"])),
-        **digest.training_record(directory),
+        **summary.training_record(directory),
     }
 
 

@@ -10,7 +10,7 @@ from dbae_jax.api import edits
 from dbae_jax.configuration.config import Config
 from dbae_jax.data.images import to_float, to_uint8
 from dbae_jax.errors import ConfigError
-from dbae_jax.evaluators.reconstruction import noise_seed
+from dbae_jax.evaluation.suites.reconstruction import noise_seed
 from dbae_jax.trained_model import OF_MODEL
 
 

@@ -13,7 +13,7 @@ from dbae_jax.configuration.config import Config
 from dbae_jax.data import images, pipeline, registry
 from dbae_jax.data.pipeline import Batches
 from dbae_jax.data.sources import Source, gather
-from dbae_jax.evaluators import reconstruction
+from dbae_jax.evaluation.suites import reconstruction
 from dbae_jax.runtime import rngs, sharding
 from dbae_jax.training import jitted_step
 from dbae_jax.training.hooks import Clock, Hook, Hooks, Meter, make_logger

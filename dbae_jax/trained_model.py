@@ -9,7 +9,7 @@ from dbae_jax.api.dbae import DBAE
 from dbae_jax.configuration.config import Config, to_dict
 from dbae_jax.data import registry
 from dbae_jax.data.sources import Source
-from dbae_jax.evaluators.context import Context
+from dbae_jax.evaluation.context import Context
 from dbae_jax.prior import prior
 from dbae_jax.runtime import sharding
 from dbae_jax.workdirs import workdir

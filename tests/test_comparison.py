@@ -14,8 +14,8 @@ from dbae_jax import comparison
 from dbae_jax.configuration.config import from_config_dict
 from dbae_jax.data.sources import ArraySource
 from dbae_jax.errors import ConfigError
-from dbae_jax.evaluators import endpoint_split
-from dbae_jax.evaluators.endpoint_split import Measured
+from dbae_jax.evaluation import endpoint_split
+from dbae_jax.evaluation.endpoint_split import Measured
 from dbae_jax.training.optimizer import make_optimizer
 from dbae_jax.training.state import state_from_variables
 from dbae_jax.workdirs import checkpoint, workdir

@@ -17,7 +17,7 @@ from dbae_jax.configuration import build
 from dbae_jax.configuration.config import from_config_dict, from_dict, to_dict, upgrade
 from dbae_jax.data import images
 from dbae_jax.errors import CheckpointError, ConfigError
-from dbae_jax.evaluators import information
+from dbae_jax.evaluation.suites import information
 from dbae_jax.models import torch_state_dict
 from dbae_jax.sampling import grids, integrate, inversion, tables
 from dbae_jax.sampling.plan import Plan

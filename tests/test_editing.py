@@ -9,8 +9,8 @@ from PIL import Image
 from dbae_jax import DBAE, editing, picture_input
 from dbae_jax.data import registry, transforms
 from dbae_jax.errors import DataError
-from dbae_jax.evaluators import directions
-from dbae_jax.evaluators import editing as suite
+from dbae_jax.evaluation import attribute_directions
+from dbae_jax.evaluation.suites import editing as suite
 from tests.helpers import stubs, tiny
 
 
@@ -241,7 +241,7 @@ def test_data_without_attributes(tmp_path):
     images = np.zeros((4, 16, 16, 1), np.uint8)
     context = stubs.context({split: stubs.Data(images) for split in ("train", "test")})
     with pytest.raises(DataError, match="its attribute files missing, or it has none"):
-        directions.check(context, "Male")
+        attribute_directions.check(context, "Male")
     assert "docs/data.md" in suite.obstacle(context)
     lmdb = stubs.context(
         {split: stubs.Data(images) for split in ("train", "test")}, **{"data.lmdb": "ffhq256.lmdb"}

@@ -6,10 +6,11 @@ import shutil
 import numpy as np
 import pytest
 
-from dbae_jax import evaluate, results, suite_registry, trained_model
+from dbae_jax import evaluate, trained_model
 from dbae_jax.errors import CheckpointError, ConfigError, TooFewError
-from dbae_jax.evaluators.context import Suite
-from dbae_jax.results import Measured, score
+from dbae_jax.evaluation import registry, results
+from dbae_jax.evaluation.context import Suite
+from dbae_jax.evaluation.results import Measured, score
 from tests.helpers import stubs, tiny
 
 SHAPES = {
@@ -100,12 +101,12 @@ def test_a_killed_evaluation_goes_on(run_copy, counted, monkeypatch):
     def killed(context):
         raise KeyboardInterrupt
 
-    whole = suite_registry.SUITES["two"]
-    monkeypatch.setitem(suite_registry.SUITES, "two", Suite(whole.obstacle, whole.settings, killed))
+    whole = registry.SUITES["two"]
+    monkeypatch.setitem(registry.SUITES, "two", Suite(whole.obstacle, whole.settings, killed))
     with pytest.raises(KeyboardInterrupt):
         evaluate.evaluate(_config(**{"eval.suite": "all"}), run_copy)
     assert set(results.read(run_copy)["results"]) == {"one/shapes"}
-    monkeypatch.setitem(suite_registry.SUITES, "two", whole)
+    monkeypatch.setitem(registry.SUITES, "two", whole)
     evaluate.evaluate(_config(**{"eval.suite": "all"}), run_copy)
     assert counted == ["one", "two"]
     assert set(results.read(run_copy)["results"]) == {"one/shapes", "two/shapes"}
@@ -118,7 +119,7 @@ def test_too_few_images_for_one_suite_of_a_group_leave_the_others(
         raise TooFewError("two are needed, here is 1.")
 
     monkeypatch.setitem(
-        suite_registry.SUITES, "one", Suite(lambda context: None, lambda context: {}, scarce)
+        registry.SUITES, "one", Suite(lambda context: None, lambda context: {}, scarce)
     )
     with caplog.at_level("WARNING", logger="dbae_jax"):
         evaluate.evaluate(_config(**{"eval.suite": "all"}), run_copy)

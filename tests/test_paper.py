@@ -9,9 +9,10 @@ import sys
 import pytest
 
 from configs import celeba, ffhq
-from dbae_jax import describe, paper, suite_registry, trained_model
+from dbae_jax import describe, paper, trained_model
 from dbae_jax.configuration.config import from_config_dict, to_dict
-from dbae_jax.results import score
+from dbae_jax.evaluation import registry
+from dbae_jax.evaluation.results import score
 from dbae_jax.workdirs import workdir
 from tests.helpers.paths import ROOT
 
@@ -40,7 +41,7 @@ def test_every_config_fits_the_model_it_is_for(name):
             trained.model.latent_dim = 32
         saved = to_dict(from_config_dict(trained))
         assert not workdir.differing(saved, config, trained_model.OF_MODEL), name
-        assert set(suite_registry.asked_for(config.eval.suite)) and config.eval.num_images == 0
+        assert set(registry.asked_for(config.eval.suite)) and config.eval.num_images == 0
     assert f'"suite": "{config.eval.suite}"' in describe.describe(config)
 
 

@@ -16,7 +16,7 @@ from dbae_jax.data import sources
 from dbae_jax.data.sources import ArraySource
 from dbae_jax.editing import Directions
 from dbae_jax.errors import CheckpointError, ConfigError, DataError
-from dbae_jax.evaluators.context import OF_CODES
+from dbae_jax.evaluation.context import OF_CODES
 from dbae_jax.report import about, charts, edits, films, frames, glossary, report, stills, tables
 from dbae_jax.runtime import sharding
 from dbae_jax.sampling.integrate import Sample

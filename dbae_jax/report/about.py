@@ -12,14 +12,14 @@ from typing import Any, NamedTuple
 import jax
 
 import dbae_jax
-from dbae_jax import results
 from dbae_jax.api.dbae import DBAE
 from dbae_jax.configuration.config import Config
-from dbae_jax.evaluators.context import Context
+from dbae_jax.evaluation import results
+from dbae_jax.evaluation.context import Context
+from dbae_jax.evaluation.registry import SUITES
 from dbae_jax.report import ends, tables
 from dbae_jax.report.page import Figure
 from dbae_jax.report.tables import NONE, Missing, figure
-from dbae_jax.suite_registry import SUITES
 from dbae_jax.workdirs import checkpoint
 
 TIMES = "\N{MULTIPLICATION SIGN}"

@@ -5,8 +5,8 @@ from typing import NamedTuple
 import numpy as np
 
 from dbae_jax.editing import Directions
-from dbae_jax.evaluators import directions
-from dbae_jax.evaluators.context import Context
+from dbae_jax.evaluation import attribute_directions
+from dbae_jax.evaluation.context import Context
 
 FARTHEST = 1.5  # of an edit, in distances between the mean codes with and without an attribute
 
@@ -35,7 +35,7 @@ def choose(context: Context, count: int) -> Chosen | None:
     codes along the line between them. Of attributes that are real numbers, those above the median
     count as with.
     """
-    names, values = directions.targets(context)
+    names, values = attribute_directions.targets(context)
     z = context.codes("train").mean.astype(np.float64)
     groups = [_there(column) for column in values.T]
     sharp = {
@@ -47,7 +47,7 @@ def choose(context: Context, count: int) -> Chosen | None:
     kept = [name for name in names if name in kept]  # in the data's order
     if not kept:
         return None
-    found = directions.find(context, kept)
+    found = attribute_directions.find(context, kept)
     apart = [
         np.abs(_difference(z, groups[names.index(name)]) @ step) / np.sum(step.astype(float) ** 2)
         for name, step in zip(kept, found.steps, strict=True)

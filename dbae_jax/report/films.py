@@ -10,7 +10,7 @@ from dbae_jax.api.dbae import DBAE
 from dbae_jax.configuration.sections import SampleConfig
 from dbae_jax.data.images import to_float
 from dbae_jax.editing import Directions
-from dbae_jax.evaluators.reconstruction import noise_seed
+from dbae_jax.evaluation.suites.reconstruction import noise_seed
 from dbae_jax.report.frames import Strip, strip
 
 

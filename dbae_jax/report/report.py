@@ -6,12 +6,12 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any, Self
 
-from dbae_jax import results, trained_model
+from dbae_jax import trained_model
 from dbae_jax.api.dbae import DBAE
 from dbae_jax.configuration.config import Config, to_dict
 from dbae_jax.errors import CheckpointError
-from dbae_jax.evaluators import directions, pictures
-from dbae_jax.evaluators.context import Context
+from dbae_jax.evaluation import attribute_directions, pictures, results
+from dbae_jax.evaluation.context import Context
 from dbae_jax.prior import prior
 from dbae_jax.report import about, curves, edits, ends, films, page, stills, tables
 from dbae_jax.report.curves import Drawn
@@ -159,7 +159,7 @@ def _interpolation(context: Context, amounts: Amounts) -> Film | Missing:
 
 
 def _edits(context: Context, amounts: Amounts) -> tuple[list[Film] | Missing, str]:
-    reason = directions.obstacle(context)
+    reason = attribute_directions.obstacle(context)
     if reason:
         return Missing(f"There is nothing to edit: {reason}."), ""
     chosen = edits.choose(context, amounts.directions)

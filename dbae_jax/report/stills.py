@@ -8,7 +8,7 @@ import numpy as np
 from dbae_jax.api.dbae import DBAE
 from dbae_jax.configuration.sections import SampleConfig
 from dbae_jax.data.images import to_float
-from dbae_jax.evaluators.reconstruction import noise_seed
+from dbae_jax.evaluation.suites.reconstruction import noise_seed
 from dbae_jax.report.frames import Strip, strips
 
 SEED = 0  # of samples

@@ -7,8 +7,9 @@ import pytest
 from dbae_jax import DBAE, editing
 from dbae_jax.api.programs import jit_functions
 from dbae_jax.errors import DataError
-from dbae_jax.evaluators import editing as suite
-from dbae_jax.evaluators import information, pictures, reconstruction
+from dbae_jax.evaluation import pictures
+from dbae_jax.evaluation.suites import editing as suite
+from dbae_jax.evaluation.suites import information, reconstruction
 from dbae_jax.runtime import sharding
 from dbae_jax.sampling import inversion
 from tests.helpers import stubs, tiny

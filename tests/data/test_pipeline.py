@@ -17,7 +17,7 @@ from sklearn.datasets import load_digits
 
 from dbae_jax.data import images, pipeline, sources
 from dbae_jax.errors import DataError
-from dbae_jax.evaluators import probe, reconstruction
+from dbae_jax.evaluation.suites import probe, reconstruction
 from tests.helpers.paths import ROOT
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from dbae_jax.data.images import to_float
-from dbae_jax.evaluators.context import Context
+from dbae_jax.evaluation.context import Context
 from tests.helpers import tiny
 
 

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 
 from dbae_jax.data import sources
-from dbae_jax.evaluators import label_net_fit
-from dbae_jax.evaluators.context import Context
-from dbae_jax.evaluators.label_net import LabelNet
-from dbae_jax.evaluators.label_net_fit import FitSettings
+from dbae_jax.evaluation.context import Context
+from dbae_jax.evaluation.label_network import fit
+from dbae_jax.evaluation.label_network.fit import FitSettings
+from dbae_jax.evaluation.label_network.network import LabelNet
 
 
 def obstacle(context: Context) -> str | None:
@@ -46,9 +46,9 @@ def make(context: Context) -> LabelNet:
     names = context.attribute_names if labels.ndim == 2 else ()
     names = names if labels.ndim == 2 and len(names) == labels.shape[1] else None
     if context.cache is None:
-        return label_net_fit.fit(images, labels, name=name, label_names=names)
+        return fit.fit(images, labels, name=name, label_names=names)
     path = context.cache / f"{name}_judge.npz"
-    return label_net_fit.load_or_fit(path, images, labels, name=name, label_names=names)
+    return fit.load_or_fit(path, images, labels, name=name, label_names=names)
 
 
 def labelled(context: Context, split: str, count: int) -> tuple[np.ndarray, np.ndarray]:

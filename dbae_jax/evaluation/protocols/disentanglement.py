@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from dbae_jax.errors import DataError, TooFewError
+from dbae_jax.evaluation.results import score
 from dbae_jax.metrics import checks
 from dbae_jax.metrics import disentanglement as metric
 from dbae_jax.metrics.disentanglement import TAD
-from dbae_jax.results import score
 
 Entries = dict[str, dict[str, Any]]
 

@@ -3,17 +3,17 @@
 import numpy as np
 import pytest
 
-from dbae_jax import suite_registry
 from dbae_jax.data import shapes
 from dbae_jax.errors import DataError, TooFewError
-from dbae_jax.evaluators.disentanglement import (
+from dbae_jax.evaluation import registry
+from dbae_jax.evaluation.protocols.disentanglement import (
     Settings,
     attribute_scores,
     factor_scores,
     standardised,
     turn,
 )
-from dbae_jax.evaluators.disentanglement_suite import SUITE
+from dbae_jax.evaluation.suites.disentanglement import SUITE
 from dbae_jax.metrics.disentanglement import tad_over_folds
 from tests.helpers import stubs
 
@@ -118,7 +118,7 @@ def test_the_suite_measures_codes_where_it_can(known):
         for split, rows in parts.items()
     }
     context = stubs.context(splits)
-    assert SUITE.obstacle(context) is None and suite_registry.SUITES["disentanglement"] is SUITE
+    assert SUITE.obstacle(context) is None and registry.SUITES["disentanglement"] is SUITE
     assert SUITE.settings(context)["images"] == [300, 200]
     measured = SUITE.measure(context)
     assert measured.counts == {"train": 300, "test": 200}

@@ -19,9 +19,9 @@ from dbae_jax.data import codes, sources
 from dbae_jax.data.codes import Codes
 from dbae_jax.data.sources import Source
 from dbae_jax.errors import DataError
+from dbae_jax.evaluation.results import Measured
 from dbae_jax.metrics.networks import published
 from dbae_jax.metrics.networks.published import FeatureNet, PerceptualNet
-from dbae_jax.results import Measured
 
 # Keys of `Context.settings` that codes depend on beside the images.
 OF_CODES = ("step", "weights", "fingerprint", "dtype", "matmul_precision")

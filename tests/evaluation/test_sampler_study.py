@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from dbae_jax import sampler_study
-from dbae_jax.evaluators import pictures
+from dbae_jax.evaluation import pictures, sampler_study
 from dbae_jax.training.optimizer import make_optimizer
 from dbae_jax.training.state import state_from_variables
 from dbae_jax.workdirs import checkpoint, workdir

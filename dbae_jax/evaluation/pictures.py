@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from dbae_jax.api.dbae import DBAE
 from dbae_jax.configuration.sections import SampleConfig
 from dbae_jax.data.images import save_grid, to_float, to_uint8
-from dbae_jax.evaluators import reconstruction
+from dbae_jax.evaluation.suites import reconstruction
 from dbae_jax.runtime import files
 
 

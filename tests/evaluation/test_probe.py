@@ -11,8 +11,9 @@ from dbae_jax.data.builders.celeba import Celeba
 from dbae_jax.data.builders.lfw import Lfw
 from dbae_jax.data.codes import Codes
 from dbae_jax.errors import ConfigError, DataError
-from dbae_jax.evaluators import linear_probe, probe
-from dbae_jax.evaluators.linear_probe import Recipe
+from dbae_jax.evaluation.protocols import linear_probe
+from dbae_jax.evaluation.protocols.linear_probe import Recipe
+from dbae_jax.evaluation.suites import probe
 from tests.helpers import datasets, stubs
 
 RNG = np.random.default_rng(0)

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from dbae_jax.evaluators.context import Context, Suite
-from dbae_jax.evaluators.disentanglement import Settings, attribute_scores, factor_scores
-from dbae_jax.results import Measured
+from dbae_jax.evaluation.context import Context, Suite
+from dbae_jax.evaluation.protocols.disentanglement import Settings, attribute_scores, factor_scores
+from dbae_jax.evaluation.results import Measured
 
 LOOK = 64  # images that are read to tell what cannot be measured
 

@@ -30,8 +30,8 @@ from dbae_jax.bridge.marginals import is_free, marginal_sample
 from dbae_jax.bridge.preconditioning import Bridge
 from dbae_jax.bridge.schedules import Schedule
 from dbae_jax.errors import DataError
-from dbae_jax.evaluators.context import Context, Suite, always
-from dbae_jax.results import Measured, score
+from dbae_jax.evaluation.context import Context, Suite, always
+from dbae_jax.evaluation.results import Measured, score
 from dbae_jax.runtime import rngs
 from dbae_jax.sampling.grids import invert_falling
 

@@ -6,9 +6,9 @@ import math
 import numpy as np
 import pytest
 
-from dbae_jax import results
 from dbae_jax.errors import DataError
-from dbae_jax.results import Book, Measured, score
+from dbae_jax.evaluation import results
+from dbae_jax.evaluation.results import Book, Measured, score
 
 MODEL = {"step": 3, "weights": "ema"}
 SETTINGS = {"seeds": 2, "sampler": {"grid": "lambda", "sizes": (1, 2)}}

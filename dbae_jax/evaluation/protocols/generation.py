@@ -13,13 +13,13 @@ import numpy as np
 from scipy.stats import chi2_contingency
 
 from dbae_jax.errors import DataError, TooFewError
-from dbae_jax.evaluators.label_net import LabelNet, held_out
+from dbae_jax.evaluation.label_network.network import LabelNet, held_out
+from dbae_jax.evaluation.results import score
 from dbae_jax.metrics import generation as metric
 from dbae_jax.metrics.frechet import frechet_distance
 from dbae_jax.metrics.generation import PRESETS, ImageStatistics
 from dbae_jax.metrics.networks.published import FeatureNet
 from dbae_jax.metrics.scores import Score
-from dbae_jax.results import score
 
 Entries = dict[str, dict[str, Any]]
 

@@ -13,13 +13,13 @@ from dbae_jax.api.dbae import DBAE
 from dbae_jax.configuration.sections import SampleConfig
 from dbae_jax.data.images import to_float
 from dbae_jax.errors import ConfigError
-from dbae_jax.evaluators.context import Context, Suite, always
+from dbae_jax.evaluation.context import Context, Suite, always
+from dbae_jax.evaluation.results import Measured, score
 from dbae_jax.metrics import similarity
 from dbae_jax.metrics.networks import alexnet_lpips
 from dbae_jax.metrics.perceptual import perceptual_distances
 from dbae_jax.metrics.scores import provenance
 from dbae_jax.metrics.similarity import pixel_mse
-from dbae_jax.results import Measured, score
 from dbae_jax.runtime import rngs
 from dbae_jax.sampling.plan import Plan
 

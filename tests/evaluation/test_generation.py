@@ -8,16 +8,17 @@ import jax
 import numpy as np
 import pytest
 
-from dbae_jax import results, suite_registry
 from dbae_jax.api.sample_files import batches
 from dbae_jax.configuration import sections
 from dbae_jax.data import sources
 from dbae_jax.data.images import save_image
 from dbae_jax.errors import CheckpointError, ConfigError, DataError, TooFewError
-from dbae_jax.evaluators import generation, label_net_fit
-from dbae_jax.evaluators.generation_suite import SUITE, drawn, over_sets
-from dbae_jax.evaluators.label_net import LabelNet
-from dbae_jax.evaluators.label_net_fit import FitSettings
+from dbae_jax.evaluation import registry, results
+from dbae_jax.evaluation.label_network import fit
+from dbae_jax.evaluation.label_network.fit import FitSettings
+from dbae_jax.evaluation.label_network.network import LabelNet
+from dbae_jax.evaluation.protocols import generation
+from dbae_jax.evaluation.suites.generation import SUITE, drawn, over_sets
 from dbae_jax.metrics import generation as metric
 from dbae_jax.metrics.networks import label_net as network
 from dbae_jax.metrics.networks import published
@@ -275,7 +276,7 @@ class Generator(stubs.Model):
 def context(tmp_path, monkeypatch):
     """Digits, a model that draws, and a judge of one epoch."""
     quick = FitSettings(epochs=1)
-    load_or_fit = label_net_fit.load_or_fit
+    load_or_fit = fit.load_or_fit
     monkeypatch.setattr(
         label_net_fit, "load_or_fit", lambda *a, **k: load_or_fit(*a, **k, settings=quick)
     )
@@ -361,7 +362,7 @@ def test_the_suite_says_what_it_lacks(context, tmp_path):
     with pytest.raises(ConfigError, match=r"fid_preset='adm'.*empty unless .*inception is True"):
         context(fid_preset="adm")
     assert set(sections.FID_PRESETS) == set(metric.PRESETS)
-    assert suite_registry.SUITES["generation"] is SUITE
+    assert registry.SUITES["generation"] is SUITE
 
 
 def test_inceptions_scores_are_of_training_images(context, monkeypatch):

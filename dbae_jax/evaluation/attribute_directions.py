@@ -12,7 +12,7 @@ import numpy as np
 from dbae_jax import editing
 from dbae_jax.editing import Directions
 from dbae_jax.errors import DataError
-from dbae_jax.evaluators.context import OF_CODES, Context
+from dbae_jax.evaluation.context import OF_CODES, Context
 from dbae_jax.runtime import files
 
 log = logging.getLogger(__name__)

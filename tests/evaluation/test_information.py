@@ -8,7 +8,8 @@ import pytest
 from dbae_jax.api.dbae import DBAE
 from dbae_jax.bridge import preconditioning
 from dbae_jax.errors import DataError
-from dbae_jax.evaluators import information, pictures
+from dbae_jax.evaluation import pictures
+from dbae_jax.evaluation.suites import information
 from tests.helpers import gaussian_world, tiny
 from tests.helpers.gaussian_world import SCHEDULES, make_world
 

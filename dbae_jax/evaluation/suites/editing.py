@@ -16,11 +16,12 @@ from dbae_jax.api import edits
 from dbae_jax.data.images import to_uint8
 from dbae_jax.editing import Directions, moved
 from dbae_jax.errors import DataError, TooFewError
-from dbae_jax.evaluators import directions, judge, label_net
-from dbae_jax.evaluators.context import Context, Suite
-from dbae_jax.evaluators.edit_scores import EditScores, edit_scores
-from dbae_jax.evaluators.reconstruction import noise_seed
-from dbae_jax.results import Measured, score
+from dbae_jax.evaluation import attribute_directions, label_judge
+from dbae_jax.evaluation.context import Context, Suite
+from dbae_jax.evaluation.label_network import network
+from dbae_jax.evaluation.protocols.edits import EditScores, edit_scores
+from dbae_jax.evaluation.results import Measured, score
+from dbae_jax.evaluation.suites.reconstruction import noise_seed
 from dbae_jax.sampling.inversion import INVERSION_STEPS
 
 IMAGES = 64  # of the test split that are edited
@@ -44,7 +45,7 @@ class Judge(Protocol):
 
 def obstacle(context: Context) -> str | None:
     """Returns why there is nothing to edit or to judge, or None."""
-    return directions.obstacle(context) or judge.obstacle(context)
+    return attribute_directions.obstacle(context) or label_judge.obstacle(context)
 
 
 def settings(context: Context) -> dict[str, Any]:
@@ -57,17 +58,17 @@ def settings(context: Context) -> dict[str, Any]:
         "probe": PROBE,
         "normalise_codes": context.config.eval.normalise_codes,
         "related": RELATED,
-        "judge": judge.settings(context),
+        "judge": label_judge.settings(context),
         "sample": vars(context.config.sample),
     } | ({"inversion_steps": INVERSION_STEPS} if context.model.gaussian_endpoint else {})
 
 
 def measure(context: Context) -> Measured:
     """Trains the judge, or reads it from the cache, and scores edits of all that can be edited."""
-    net = judge.make(context)
+    net = label_judge.make(context)
     known = context.codes("test").known
     what = known["attributes" if net.kind == "attributes" else "label"]
-    held_out = label_net.held_out(net, context.images("test"), what)
+    held_out = network.held_out(net, context.images("test"), what)
     about = {"judge": net.origin.net, "judge_accuracy": held_out["accuracy"]}
     measured = measure_with(net, context, about)
     if "auroc" in held_out:
@@ -96,7 +97,7 @@ def measure_with(net: Judge, context: Context, about: Mapping[str, Any]) -> Meas
         raise TooFewError(
             "Fewer than two attributes differ between images: edits cannot be scored."
         )
-    found = directions.find(context, [names[i] for i in kept], probe=PROBE)
+    found = attribute_directions.find(context, [names[i] for i in kept], probe=PROBE)
     related = np.abs(correlation[np.ix_(kept, kept)]) >= RELATED
     if net.kind == "classes":
         related[:] = False  # they exclude each other, all of them
@@ -131,7 +132,7 @@ def _judged(net: Judge, context: Context) -> tuple[tuple[str, ...], np.ndarray]:
     Raises:
       DataError: if it tells other things than the data hold.
     """
-    names, values = directions.targets(context)
+    names, values = attribute_directions.targets(context)
     width = context.codes("train").known.get("attributes", np.zeros((0, 0))).shape[1]
     if net.kind == "attributes":
         names, values = names[:width], values[:, :width]

@@ -12,8 +12,8 @@ import numpy as np
 import optax
 
 from dbae_jax.errors import DataError, TooFewError
-from dbae_jax.evaluators import label_net
-from dbae_jax.evaluators.label_net import LabelNet
+from dbae_jax.evaluation.label_network import network
+from dbae_jax.evaluation.label_network.network import LabelNet
 from dbae_jax.metrics import checks
 from dbae_jax.metrics.networks import label_net as network
 
@@ -109,12 +109,12 @@ def load_or_fit(
       CheckpointError: if the file holds no label network.
     """
     if path.exists():
-        net = label_net.load(path)
+        net = network.load(path)
         if net.trained.get("fingerprint") == _fingerprint(images, labels, settings):
             return net
         log.info("%s was trained on other images or with other settings; it is made anew.", path)
     net = fit(images, labels, name=name, label_names=label_names, settings=settings)
-    label_net.save(path, net)
+    network.save(path, net)
     return net
 
 

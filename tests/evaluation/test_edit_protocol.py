@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import spearmanr
 
 from dbae_jax.errors import DataError
-from dbae_jax.evaluators.edit_scores import edit_scores
+from dbae_jax.evaluation.protocols.edits import edit_scores
 
 SCALES = (-2.0, -1.0, 1.0, 2.0)
 

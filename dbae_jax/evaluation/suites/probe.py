@@ -17,12 +17,12 @@ from sklearn.preprocessing import StandardScaler
 
 from dbae_jax.data.codes import Codes
 from dbae_jax.errors import ConfigError, DataError
-from dbae_jax.evaluators import linear_probe
-from dbae_jax.evaluators.context import Context, Suite
-from dbae_jax.evaluators.linear_probe import Params, Recipe
+from dbae_jax.evaluation.context import Context, Suite
+from dbae_jax.evaluation.protocols import linear_probe
+from dbae_jax.evaluation.protocols.linear_probe import Params, Recipe
+from dbae_jax.evaluation.results import Measured, score
 from dbae_jax.metrics.attributes import AttributeScores, auroc, average_precision, pearson
 from dbae_jax.metrics.attributes import squared_error as attribute_errors
-from dbae_jax.results import Measured, score
 
 # Data sets whose images are of named persons: those are not split between parts.
 PERSONS: dict[str, Callable[[str], str]] = {"lfw": lambda name: name.rpartition("_")[0]}

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from sklearn.decomposition import PCA
 
-from dbae_jax import digest
 from dbae_jax.errors import CheckpointError, ConfigError
-from dbae_jax.evaluators import reconstruction
+from dbae_jax.evaluation import summary
+from dbae_jax.evaluation.suites import reconstruction
 from dbae_jax.metrics import similarity
 from dbae_jax.metrics.networks import alexnet_lpips
 from dbae_jax.metrics.networks.published import Origin, PerceptualNet
@@ -72,12 +72,12 @@ def test_pca_is_not_scored_on_images_that_it_learned(caplog):
     entry = {"data": "digits", "settings": {"nfe": 3, "sampler": {}}}
     entry |= {"counts": measured.counts, "scores": measured.scores}
     with caplog.at_level("INFO", logger="dbae_jax"):
-        digest.report({"reconstruction": entry})
+        summary.report({"reconstruction": entry})
     assert "pca_mse undefined (config.data.train_split" in caplog.text
     assert "of PCA's" not in caplog.text
     apart = _measure(0.1)[0]
     with caplog.at_level("INFO", logger="dbae_jax"):
-        digest.report({"reconstruction": entry | {"scores": apart.scores}})
+        summary.report({"reconstruction": entry | {"scores": apart.scores}})
     ratio = apart.scores["mse"]["value"] / apart.scores["pca_mse"]["value"]
     assert f"error is {ratio:.2f} of PCA's" in caplog.text
     figure = about._reconstruction(measured.scores, 8, seen=True)

@@ -7,8 +7,8 @@ import pytest
 
 from dbae_jax.data import shapes, sources
 from dbae_jax.errors import CheckpointError, DataError
-from dbae_jax.evaluators import label_net
-from dbae_jax.evaluators.label_net_fit import FitSettings, fit, load_or_fit
+from dbae_jax.evaluation.label_network import network
+from dbae_jax.evaluation.label_network.fit import FitSettings, fit, load_or_fit
 from dbae_jax.metrics import generation
 from dbae_jax.metrics.generation import ImageStatistics
 
@@ -27,14 +27,14 @@ def net(digits):
 
 def test_it_reads_digits_it_has_not_seen(net, digits):
     _, test = digits
-    found = label_net.held_out(net, test.images, test.labels)
+    found = network.held_out(net, test.images, test.labels)
     assert found["accuracy"] > 0.93 and found["images"] == 360  # 0.98 with the usual settings
     assert 0.85 < found["confidence"] < 1
     logits = net.logits(test.images)
     p = net.probabilities(logits)
     np.testing.assert_allclose(p.sum(axis=1), 1)
     np.testing.assert_allclose(net.confidence(logits), p.max(axis=1))
-    mixed = label_net.held_out(net, test.images, np.roll(test.labels, 5))
+    mixed = network.held_out(net, test.images, np.roll(test.labels, 5))
     assert mixed["accuracy"] < 0.3
     noise = np.random.default_rng(0).integers(0, 256, test.images.shape).astype(np.uint8)
     assert net.confidence(net.logits(noise)).mean() < found["confidence"] - 0.1
@@ -84,14 +84,14 @@ def test_it_learns_attributes_by_name():
     names, labels = ("bright", "green_floor", "warm_wall"), known["attributes"][:, chosen]
     settings = FitSettings(epochs=6, batch_size=50)
     net = fit(known["image"][:800], labels[:800], name="s", label_names=names, settings=settings)
-    found = label_net.held_out(net, known["image"][800:], labels[800:])
+    found = network.held_out(net, known["image"][800:], labels[800:])
     assert found["accuracy"] > 0.9 and set(found["accuracies"]) == set(names)
     assert all(area > 0.9 for area in found["auroc"].values())
     assert 0.5 <= found["confidence"] <= 1
-    still = label_net.held_out(net, known["image"][800:820], np.ones_like(labels[800:820]))
+    still = network.held_out(net, known["image"][800:820], np.ones_like(labels[800:820]))
     assert set(still["auroc"].values()) == {None}
     with pytest.raises(DataError, match=r"3 attributes: labels of 20 images must be \[20, 3\]"):
-        label_net.held_out(net, known["image"][:20], labels[:20, 0])
+        network.held_out(net, known["image"][:20], labels[:20, 0])
 
 
 def test_images_and_labels_that_will_not_do_are_refused(digits):

@@ -1,6 +1,6 @@
 """Compares samplers and time grids on trained models: error, similarity and time against NFE.
 
-python -m dbae_jax.sampler_study --workdirs=runs/digits,runs/digits-1 --output=docs
+python -m dbae_jax.evaluation.sampler_study --workdirs=runs/digits,runs/digits-1 --output=docs
 
 writes samplers.json, samplers_table.md and images/samplers.png into the output folder.
 """
@@ -22,7 +22,7 @@ from dbae_jax.data import registry
 from dbae_jax.data.images import to_float
 from dbae_jax.data.sources import gather
 from dbae_jax.errors import ConfigError
-from dbae_jax.evaluators import pictures
+from dbae_jax.evaluation import pictures
 from dbae_jax.metrics.similarity import pixel_mse, ssim
 from dbae_jax.runtime import files
 from dbae_jax.sampling import grids
@@ -44,7 +44,9 @@ NOISY = (
     {"sampler": "multistep2", "boot": True},
 )
 
-log = logging.getLogger("dbae_jax.sampler_study")  # run as a command, __name__ is "__main__"
+log = logging.getLogger(
+    "dbae_jax.evaluation.sampler_study"
+)  # run as a command, __name__ is "__main__"
 
 
 class Codes(NamedTuple):

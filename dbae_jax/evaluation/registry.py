@@ -1,23 +1,23 @@
 """The suites of measurements, by name."""
 
 from dbae_jax.errors import ConfigError
-from dbae_jax.evaluators import (
-    disentanglement_suite,
+from dbae_jax.evaluation.context import Suite
+from dbae_jax.evaluation.suites import (
+    disentanglement,
     editing,
-    generation_suite,
+    generation,
     information,
     probe,
     reconstruction,
 )
-from dbae_jax.evaluators.context import Suite
 
 # What --config.eval.suite may name, in the order in which they are measured.
 SUITES: dict[str, Suite] = {
     "reconstruction": reconstruction.SUITE,
     "information": information.SUITE,
     "probe": probe.SUITE,
-    "disentanglement": disentanglement_suite.SUITE,
-    "generation": generation_suite.SUITE,
+    "disentanglement": disentanglement.SUITE,
+    "generation": generation.SUITE,
     "editing": editing.SUITE,
 }
 

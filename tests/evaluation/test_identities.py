@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dbae_jax.evaluators import directions
+from dbae_jax.evaluation import attribute_directions
 from dbae_jax.runtime import fingerprint
 from tests.helpers import stubs
 
@@ -55,10 +55,10 @@ def test_codes_and_directions_of_other_models_are_not_taken(change, tmp_path):
             return json.loads(str(file["record"]))["identity"]
 
     first, again, other = make(), make(), make(change)
-    directions.find(first, ["1"])
+    attribute_directions.find(first, ["1"])
     before = identity()
-    directions.find(again, ["1"])
+    attribute_directions.find(again, ["1"])
     assert (first.model.calls > 0, again.model.calls) == (True, 0) and identity() == before
     assert other.settings() != first.settings()
-    directions.find(other, ["1"])
+    attribute_directions.find(other, ["1"])
     assert other.model.calls > 0 and identity() != before

@@ -8,8 +8,9 @@ import pytest
 from dbae_jax.data import sources
 from dbae_jax.data.prepared import ImageSource, View
 from dbae_jax.data.shapes import ShapesSource
-from dbae_jax.evaluators import disentanglement_suite, editing, judge, probe
-from dbae_jax.evaluators.label_net_fit import FitSettings
+from dbae_jax.evaluation import label_judge
+from dbae_jax.evaluation.label_network.fit import FitSettings
+from dbae_jax.evaluation.suites import disentanglement, editing, probe
 from tests.helpers import stubs
 
 VIEW = View("center", 16, 1)
@@ -70,7 +71,7 @@ def test_too_few_images_are_told_early():
     few = _context(stubs.Data(images[:199], label=LABELS))
     for suite in (judge, editing):
         assert "trained on 200 images or more, and of the training images" in suite.obstacle(few)
-    assert "celebahq 199 are used" in judge.obstacle(few)
+    assert "celebahq 199 are used" in label_judge.obstacle(few)
 
     def told(train, test=300, attributes=None, factors=None):
         known = {"attributes": attributes, "factors": factors}
@@ -80,7 +81,7 @@ def test_too_few_images_are_told_early():
             )
             for split, count in (("train", train), ("test", test))
         }
-        return disentanglement_suite.obstacle(stubs.context(splits))
+        return disentanglement.obstacle(stubs.context(splits))
 
     attributes, factors = np.eye(300, 4, dtype=np.int8), np.eye(300, 9, dtype=np.int32)
     assert told(4, attributes=attributes) == "TAD is of 5 folds, and 4 training images are used"
@@ -96,7 +97,7 @@ def test_all_that_changes_scores_of_edits_is_recorded():
     context = _context()
     settings = editing.settings(context)
     assert settings["real_images"] == 300
-    assert settings["judge"] == judge.settings(context)
+    assert settings["judge"] == label_judge.settings(context)
     assert settings["judge"].items() >= dataclasses.asdict(FitSettings()).items()
     assert settings["judge"]["images"] == 300
 
@@ -110,11 +111,11 @@ def test_nothing_is_scored_on_what_it_learned():
         found = suite.obstacle(_context(data, data))
         assert "data.train_split='train' and config.data.test_split='test' of celebahq" in found
         assert found.endswith("'train[:90%]' --config.data.test_split='train[90%:]'")
-    assert "such as --config.data.train_split='train' " in judge.obstacle(
+    assert "such as --config.data.train_split='train' " in label_judge.obstacle(
         _context(data, data, name="digits")
     )
-    assert "share images" in disentanglement_suite.obstacle(_context(factors, factors, factors))
+    assert "share images" in disentanglement.obstacle(_context(factors, factors, factors))
     for other in ({"train": data}, {"test": data}):
         context = _context(validation=data, **other)
         assert "config.eval.validation_split='val' of celebahq" in probe.obstacle(context)
-        assert judge.obstacle(context) is None
+        assert label_judge.obstacle(context) is None

@@ -1,0 +1,1 @@
+"""Measurements of a trained model: suites, the protocols behind them, and results.json."""

@@ -1,0 +1,1 @@
+"""How papers measure: folds, seeds and model selection, on latent codes and features."""

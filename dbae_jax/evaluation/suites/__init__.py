@@ -1,0 +1,1 @@
+"""The suites of measurements, one suite a file."""

@@ -1,1 +1,0 @@
-"""Measurements and pictures of a model: functions of (model, data); they know no training loop."""
