@@ -56,8 +56,8 @@ def counted(monkeypatch):
 
     suites = {"one": suite("one"), "two": suite("two"), "never": suite("never", "it is night")}
     groups = {"default": ("one", "never"), "all": tuple(suites)}
-    monkeypatch.setattr(suite_registry, "SUITES", suites)
-    monkeypatch.setattr(suite_registry, "GROUPS", groups)
+    monkeypatch.setattr(registry, "SUITES", suites)
+    monkeypatch.setattr(registry, "GROUPS", groups)
     monkeypatch.setattr(evaluate, "SUITES", suites)
     return done
 

@@ -14,13 +14,13 @@ from dbae_jax.data import sources
 from dbae_jax.data.images import save_image
 from dbae_jax.errors import CheckpointError, ConfigError, DataError, TooFewError
 from dbae_jax.evaluation import registry, results
-from dbae_jax.evaluation.label_network import fit
-from dbae_jax.evaluation.label_network.fit import FitSettings
-from dbae_jax.evaluation.label_network.network import LabelNet
+from dbae_jax.evaluation.classifier import fit
+from dbae_jax.evaluation.classifier.fit import FitSettings
+from dbae_jax.evaluation.classifier.network import Classifier
 from dbae_jax.evaluation.protocols import generation
 from dbae_jax.evaluation.suites.generation import SUITE, drawn, over_sets
 from dbae_jax.metrics import generation as metric
-from dbae_jax.metrics.networks import label_net as network
+from dbae_jax.metrics.networks import classifier as network
 from dbae_jax.metrics.networks import published
 from dbae_jax.metrics.networks.inception import Outputs
 from dbae_jax.metrics.networks.published import INCEPTION, FeatureNet, Origin
@@ -59,7 +59,7 @@ def judge():
     params["hidden.weight"][0, 0] = 4
     params["labels.weight"][0, 1] = 1
     params["labels.bias"][0] = 4
-    return LabelNet("labelnet-first", "classes", ("0", "1"), (16, 16, 1), params, {})
+    return Classifier("labelnet-first", "classes", ("0", "1"), (16, 16, 1), params, {})
 
 
 def _pixels(bright, count):
@@ -277,9 +277,7 @@ def context(tmp_path, monkeypatch):
     """Digits, a model that draws, and a judge of one epoch."""
     quick = FitSettings(epochs=1)
     load_or_fit = fit.load_or_fit
-    monkeypatch.setattr(
-        label_net_fit, "load_or_fit", lambda *a, **k: load_or_fit(*a, **k, settings=quick)
-    )
+    monkeypatch.setattr(fit, "load_or_fit", lambda *a, **k: load_or_fit(*a, **k, settings=quick))
     splits = {split: sources.digits(split, 16) for split in ("train", "test")}
 
     def make(model=Generator, **overrides):

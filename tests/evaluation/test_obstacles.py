@@ -8,8 +8,8 @@ import pytest
 from dbae_jax.data import sources
 from dbae_jax.data.prepared import ImageSource, View
 from dbae_jax.data.shapes import ShapesSource
-from dbae_jax.evaluation import label_judge
-from dbae_jax.evaluation.label_network.fit import FitSettings
+from dbae_jax.evaluation import dataset_classifier
+from dbae_jax.evaluation.classifier.fit import FitSettings
 from dbae_jax.evaluation.suites import disentanglement, editing, probe
 from tests.helpers import stubs
 
@@ -69,9 +69,9 @@ def _context(train=None, test=None, validation=None, name="celebahq"):
 def test_too_few_images_are_told_early():
     images = stubs.images(np.zeros((300, 8)))
     few = _context(stubs.Data(images[:199], label=LABELS))
-    for suite in (judge, editing):
+    for suite in (dataset_classifier, editing):
         assert "trained on 200 images or more, and of the training images" in suite.obstacle(few)
-    assert "celebahq 199 are used" in label_judge.obstacle(few)
+    assert "celebahq 199 are used" in dataset_classifier.obstacle(few)
 
     def told(train, test=300, attributes=None, factors=None):
         known = {"attributes": attributes, "factors": factors}
@@ -97,7 +97,7 @@ def test_all_that_changes_scores_of_edits_is_recorded():
     context = _context()
     settings = editing.settings(context)
     assert settings["real_images"] == 300
-    assert settings["judge"] == label_judge.settings(context)
+    assert settings["judge"] == dataset_classifier.settings(context)
     assert settings["judge"].items() >= dataclasses.asdict(FitSettings()).items()
     assert settings["judge"]["images"] == 300
 
@@ -105,17 +105,17 @@ def test_all_that_changes_scores_of_edits_is_recorded():
 def test_nothing_is_scored_on_what_it_learned():
     data = stubs.Data(stubs.images(np.zeros((300, 8))), label=LABELS)
     factors = stubs.Data(data.images, factors=np.eye(300, 9, dtype=np.int32))
-    suites = (probe, judge, editing)
+    suites = (probe, dataset_classifier, editing)
     assert [s.obstacle(_context()) for s in suites] == [None] * 3
     for suite in suites:
         found = suite.obstacle(_context(data, data))
         assert "data.train_split='train' and config.data.test_split='test' of celebahq" in found
         assert found.endswith("'train[:90%]' --config.data.test_split='train[90%:]'")
-    assert "such as --config.data.train_split='train' " in label_judge.obstacle(
+    assert "such as --config.data.train_split='train' " in dataset_classifier.obstacle(
         _context(data, data, name="digits")
     )
     assert "share images" in disentanglement.obstacle(_context(factors, factors, factors))
     for other in ({"train": data}, {"test": data}):
         context = _context(validation=data, **other)
         assert "config.eval.validation_split='val' of celebahq" in probe.obstacle(context)
-        assert label_judge.obstacle(context) is None
+        assert dataset_classifier.obstacle(context) is None

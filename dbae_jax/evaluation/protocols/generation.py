@@ -13,7 +13,7 @@ import numpy as np
 from scipy.stats import chi2_contingency
 
 from dbae_jax.errors import DataError, TooFewError
-from dbae_jax.evaluation.label_network.network import LabelNet, held_out
+from dbae_jax.evaluation.classifier.network import Classifier, held_out
 from dbae_jax.evaluation.results import score
 from dbae_jax.metrics import generation as metric
 from dbae_jax.metrics.frechet import frechet_distance
@@ -111,7 +111,7 @@ def precision_recall(generated: ImageSet, real: ImageSet) -> Entries:
 
 
 def label_net_scores(
-    generated: ImageSet, real: ImageSet, net: LabelNet, images: np.ndarray, labels: np.ndarray
+    generated: ImageSet, real: ImageSet, net: Classifier, images: np.ndarray, labels: np.ndarray
 ) -> Entries:
     """Returns the scores that a label network can give.
 
@@ -237,7 +237,7 @@ def _entry(found: Score, better: str | None = "lower") -> dict[str, Any]:
     return score(found.value, better, **found.details)
 
 
-def _class_frequencies(net: LabelNet, made: np.ndarray, held: np.ndarray) -> dict[str, Any]:
+def _class_frequencies(net: Classifier, made: np.ndarray, held: np.ndarray) -> dict[str, Any]:
     counts = np.stack(
         [np.bincount(some.argmax(axis=1), minlength=len(net.labels)) for some in (made, held)]
     )
@@ -256,7 +256,7 @@ def _class_frequencies(net: LabelNet, made: np.ndarray, held: np.ndarray) -> dic
     )
 
 
-def _attribute_rates(net: LabelNet, made: np.ndarray, held: np.ndarray) -> dict[str, Any]:
+def _attribute_rates(net: Classifier, made: np.ndarray, held: np.ndarray) -> dict[str, Any]:
     rates = [(some > 0).mean(axis=0) for some in (made, held)]
     return score(
         float(np.abs(rates[0] - rates[1]).mean()),

@@ -16,9 +16,9 @@ from dbae_jax.api import edits
 from dbae_jax.data.images import to_uint8
 from dbae_jax.editing import Directions, moved
 from dbae_jax.errors import DataError, TooFewError
-from dbae_jax.evaluation import attribute_directions, label_judge
+from dbae_jax.evaluation import attribute_directions, dataset_classifier
+from dbae_jax.evaluation.classifier import network
 from dbae_jax.evaluation.context import Context, Suite
-from dbae_jax.evaluation.label_network import network
 from dbae_jax.evaluation.protocols.edits import EditScores, edit_scores
 from dbae_jax.evaluation.results import Measured, score
 from dbae_jax.evaluation.suites.reconstruction import noise_seed
@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 
 class Judge(Protocol):
-    """What tells attributes in pictures: `label_net.LabelNet` does."""
+    """What tells attributes in pictures: `label_net.Classifier` does."""
 
     kind: str
     labels: tuple[str, ...]
@@ -45,7 +45,7 @@ class Judge(Protocol):
 
 def obstacle(context: Context) -> str | None:
     """Returns why there is nothing to edit or to judge, or None."""
-    return attribute_directions.obstacle(context) or label_judge.obstacle(context)
+    return attribute_directions.obstacle(context) or dataset_classifier.obstacle(context)
 
 
 def settings(context: Context) -> dict[str, Any]:
@@ -58,14 +58,14 @@ def settings(context: Context) -> dict[str, Any]:
         "probe": PROBE,
         "normalise_codes": context.config.eval.normalise_codes,
         "related": RELATED,
-        "judge": label_judge.settings(context),
+        "judge": dataset_classifier.settings(context),
         "sample": vars(context.config.sample),
     } | ({"inversion_steps": INVERSION_STEPS} if context.model.gaussian_endpoint else {})
 
 
 def measure(context: Context) -> Measured:
     """Trains the judge, or reads it from the cache, and scores edits of all that can be edited."""
-    net = label_judge.make(context)
+    net = dataset_classifier.make(context)
     known = context.codes("test").known
     what = known["attributes" if net.kind == "attributes" else "label"]
     held_out = network.held_out(net, context.images("test"), what)

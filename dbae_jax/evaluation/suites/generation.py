@@ -18,7 +18,7 @@ from dbae_jax.api import drawing, sample_files
 from dbae_jax.data import sources
 from dbae_jax.data.images import to_uint8
 from dbae_jax.errors import CheckpointError
-from dbae_jax.evaluation import label_judge
+from dbae_jax.evaluation import dataset_classifier
 from dbae_jax.evaluation.context import Context, Suite
 from dbae_jax.evaluation.protocols import generation
 from dbae_jax.evaluation.protocols.generation import Entries, ImageSet
@@ -40,7 +40,7 @@ def obstacle(context: Context) -> str | None:
     except CheckpointError as error:
         return str(error).rstrip(".")
     section = context.config.eval
-    return None if section.inception or section.vgg16 else label_judge.obstacle(context)
+    return None if section.inception or section.vgg16 else dataset_classifier.obstacle(context)
 
 
 def settings(context: Context) -> dict[str, Any]:
@@ -59,8 +59,8 @@ def settings(context: Context) -> dict[str, Any]:
         "prior_fingerprint": context.model.prior.fingerprint,
         "real": [len(context.splits["train"]), context.limit("test")],
     }
-    if label_judge.obstacle(context) is None:
-        found["label_net"] = label_judge.settings(context)
+    if dataset_classifier.obstacle(context) is None:
+        found["label_net"] = dataset_classifier.settings(context)
     if section.inception:
         count = len(context.splits["train"])
         generation.check_preset(section.fid_preset, section.num_generated, count)
@@ -78,10 +78,10 @@ def measure(context: Context) -> Measured:
     sets: list[Entries] = [{} for _ in range(section.generated_sets)]
     once: Entries = {}
     counts = {"generated": section.num_generated}
-    if label_judge.obstacle(context) is None:
+    if dataset_classifier.obstacle(context) is None:
         counts["test"] = _by_judge(context, sets, once)
     else:
-        log.info("No scores of a label network: %s.", label_judge.obstacle(context))
+        log.info("No scores of a label network: %s.", dataset_classifier.obstacle(context))
     if section.inception:
         net = context.inception_net(_preparation(context))
         real = _training_images(context, net, section.fid_preset, keep_halves=True)
@@ -152,8 +152,8 @@ def _by_judge(context: Context, sets: Sequence[Entries], once: Entries) -> int:
     Returns:
       How many held-out images the sets are compared with.
     """
-    net = label_judge.make(context)
-    images, labels = label_judge.labelled(context, "test", context.limit("test"))
+    net = dataset_classifier.make(context)
+    images, labels = dataset_classifier.labelled(context, "test", context.limit("test"))
     real = _look("real", [images], net.features, context, keep_halves=True)
     for made, part in zip(_generated(context, net.features), sets, strict=True):
         part |= generation.label_net_scores(made, real, net, images, labels)

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 
 from dbae_jax.data import sources
+from dbae_jax.evaluation.classifier import fit
+from dbae_jax.evaluation.classifier.fit import FitSettings
+from dbae_jax.evaluation.classifier.network import Classifier
 from dbae_jax.evaluation.context import Context
-from dbae_jax.evaluation.label_network import fit
-from dbae_jax.evaluation.label_network.fit import FitSettings
-from dbae_jax.evaluation.label_network.network import LabelNet
 
 
 def obstacle(context: Context) -> str | None:
@@ -35,7 +35,7 @@ def settings(context: Context) -> dict[str, Any]:
     return dataclasses.asdict(FitSettings()) | {"images": _count(context)}
 
 
-def make(context: Context) -> LabelNet:
+def make(context: Context) -> Classifier:
     """Returns the network: of attributes, or of labels where there are none.
 
     Raises:

@@ -7,8 +7,8 @@ import pytest
 
 from dbae_jax.data import shapes, sources
 from dbae_jax.errors import CheckpointError, DataError
-from dbae_jax.evaluation.label_network import network
-from dbae_jax.evaluation.label_network.fit import FitSettings, fit, load_or_fit
+from dbae_jax.evaluation.classifier import network
+from dbae_jax.evaluation.classifier.fit import FitSettings, fit, load_or_fit
 from dbae_jax.metrics import generation
 from dbae_jax.metrics.generation import ImageStatistics
 

@@ -12,10 +12,10 @@ import numpy as np
 import optax
 
 from dbae_jax.errors import DataError, TooFewError
-from dbae_jax.evaluation.label_network import network
-from dbae_jax.evaluation.label_network.network import LabelNet
+from dbae_jax.evaluation.classifier import network
+from dbae_jax.evaluation.classifier.network import Classifier
 from dbae_jax.metrics import checks
-from dbae_jax.metrics.networks import label_net as network
+from dbae_jax.metrics.networks import classifier as layers
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ def fit(
     name: str,
     label_names: Sequence[str] | None = None,
     settings: FitSettings = FitSettings(),
-) -> LabelNet:
+) -> Classifier:
     """Trains a network on real training images.
 
     Args:
@@ -72,8 +72,8 @@ def fit(
     order = rng.permutation(len(images))
     held = max(1, round(settings.validation * len(images)))
     chosen, kept = order[:held], order[held:]
-    wanted = network.shapes(images.shape[1], images.shape[3], len(names))
-    params = network.draw(jax.random.key(settings.seed), wanted)
+    wanted = layers.shapes(images.shape[1], images.shape[3], len(names))
+    params = layers.draw(jax.random.key(settings.seed), wanted)
     step, loss = _programs(kind, settings, len(kept))
     state, best, since = (params, _optimizer(settings, len(kept)).init(params)), (np.inf, {}), 0
     for epoch in range(settings.epochs):
@@ -90,7 +90,7 @@ def fit(
     trained |= {"validation_loss": best[0], "fingerprint": _fingerprint(images, labels, settings)}
     if not np.isfinite(best[0]):
         raise DataError(f"the label network of {name} did not learn: its loss is not finite.")
-    return LabelNet(f"labelnet-{name}", kind, names, images.shape[1:], best[1], trained)
+    return Classifier(f"labelnet-{name}", kind, names, images.shape[1:], best[1], trained)
 
 
 def load_or_fit(
@@ -101,7 +101,7 @@ def load_or_fit(
     name: str,
     label_names: Sequence[str] | None = None,
     settings: FitSettings = FitSettings(),
-) -> LabelNet:
+) -> Classifier:
     """Returns the network in a file if `fit` of these arguments wrote it, else trains and keeps it.
 
     Raises:
@@ -168,7 +168,7 @@ def _programs(kind: str, settings: FitSettings, count: int):
     optimizer = _optimizer(settings, count)
 
     def loss(params: Params, images: jax.Array, targets: jax.Array) -> jax.Array:
-        logits = network.apply(params, images).logits
+        logits = layers.apply(params, images).logits
         if kind == "classes":
             return optax.softmax_cross_entropy_with_integer_labels(logits, targets).mean()
         return optax.sigmoid_binary_cross_entropy(logits, targets).mean()

@@ -20,7 +20,7 @@ from scipy.special import expit, softmax
 from dbae_jax.errors import CheckpointError, DataError
 from dbae_jax.metrics import checks
 from dbae_jax.metrics.attributes import auroc
-from dbae_jax.metrics.networks import label_net
+from dbae_jax.metrics.networks import classifier
 from dbae_jax.metrics.networks.inception import Outputs
 from dbae_jax.metrics.networks.published import FeatureNet, Origin, check_arrays
 from dbae_jax.runtime import files
@@ -30,7 +30,7 @@ BATCH = 256
 
 
 @dataclasses.dataclass(frozen=True)
-class LabelNet:
+class Classifier:
     """A trained network.
 
     name: without the hash, "labelnet-digits". kind: "classes", one of which an image has, or
@@ -57,7 +57,7 @@ class LabelNet:
     def features(self) -> FeatureNet:
         """The network as the metrics want it."""
         run = functools.partial(_apply, jax.device_put(dict(self.params)))
-        return FeatureNet(self.origin, label_net.WIDTH, run, image=self.image)
+        return FeatureNet(self.origin, classifier.WIDTH, run, image=self.image)
 
     def logits(self, images: np.ndarray) -> np.ndarray:
         """Returns logits [N, K] of images: uint8 [N, H, W, C].
@@ -84,11 +84,11 @@ class LabelNet:
         return p.max(axis=1) if self.kind == "classes" else np.maximum(p, 1 - p).mean(axis=1)
 
 
-def held_out(net: LabelNet, images: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+def held_out(net: Classifier, images: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
     """Returns what the network can do on images it has not been trained on.
 
     accuracy: share of right answers; of attributes the mean, with `auroc` (None where the attribute
-    is constant here) and `accuracies` by name. confidence: mean, see `LabelNet.confidence`.
+    is constant here) and `accuracies` by name. confidence: mean, see `Classifier.confidence`.
 
     Args:
       net: the network.
@@ -119,7 +119,7 @@ def held_out(net: LabelNet, images: np.ndarray, labels: np.ndarray) -> dict[str,
     return {"accuracy": float(right.mean())} | found
 
 
-def save(path: pathlib.Path, net: LabelNet) -> None:
+def save(path: pathlib.Path, net: Classifier) -> None:
     """Writes a network into one .npz file."""
     record = {
         "name": net.name,
@@ -132,7 +132,7 @@ def save(path: pathlib.Path, net: LabelNet) -> None:
     files.write_npz(path, {"record": np.array(json.dumps(record)), **arrays})
 
 
-def load(path: pathlib.Path) -> LabelNet:
+def load(path: pathlib.Path) -> Classifier:
     """Reads what `save` wrote; nothing in it is executed.
 
     Raises:
@@ -144,15 +144,15 @@ def load(path: pathlib.Path) -> LabelNet:
             keys = [key for key in file.files if key.startswith("params/")]
             params = {key.removeprefix("params/"): file[key] for key in keys}
         image, labels = tuple(record["image"]), tuple(record["labels"])
-        net = LabelNet(record["name"], record["kind"], labels, image, params, record["trained"])
+        net = Classifier(record["name"], record["kind"], labels, image, params, record["trained"])
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise CheckpointError(
             f"{path} holds no label network ({type(error).__name__}); delete it to train another."
         ) from error
-    check_arrays(params, label_net.shapes(image[0], image[2], len(labels)), str(path))
+    check_arrays(params, classifier.shapes(image[0], image[2], len(labels)), str(path))
     return net
 
 
 @jax.jit
 def _apply(params: Mapping[str, jax.Array], images: jax.Array) -> Outputs:
-    return label_net.apply(params, images)
+    return classifier.apply(params, images)
