@@ -19,9 +19,9 @@ from dbae_jax import (
     train_prior,
 )
 from dbae_jax.api import sample_files
+from dbae_jax.commands import report
 from dbae_jax.configuration import command_line
 from dbae_jax.configuration.config import Config
-from dbae_jax.report import report
 from dbae_jax.runtime import processes
 
 TRAINING = ("train", "train_prior")

@@ -91,20 +91,6 @@ def _save(figure: Figure, path: pathlib.Path, *, dpi: int) -> None:
     files.write_bytes(path, content.getvalue())
 
 
-def different(labels: np.ndarray | None, count: int, pairs: int) -> list[tuple[int, int]]:
-    """Returns up to `pairs` pairs of indices below `count`, of different labels where known."""
-    if labels is None:
-        return [(i, i + 1) for i in range(0, min(2 * pairs, count - 1), 2)]
-    chosen, used = [], set()
-    for first in range(count):
-        for second in range(first + 1, count):
-            if labels[first] != labels[second] and not used & {first, second}:
-                chosen.append((first, second))
-                used |= {first, second}
-                break
-    return chosen[:pairs]
-
-
 def _show(cell, image: np.ndarray, title: str) -> None:
     pixels = to_uint8(image)
     cell.imshow(pixels if pixels.shape[-1] == 3 else pixels[..., 0], cmap="gray", vmin=0, vmax=255)

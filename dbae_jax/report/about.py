@@ -17,7 +17,7 @@ from dbae_jax.configuration.config import Config
 from dbae_jax.evaluation import results
 from dbae_jax.evaluation.context import Context
 from dbae_jax.evaluation.registry import SUITES
-from dbae_jax.report import ends, tables
+from dbae_jax.report import tables, wording
 from dbae_jax.report.page import Figure
 from dbae_jax.report.tables import NONE, Missing, figure
 from dbae_jax.workdirs import checkpoint
@@ -58,7 +58,7 @@ def lead(context: Context, *, seen: bool) -> str:
     shape = f"{size} {TIMES} {size} {TIMES} {channels}"
     return (
         f"A {kind} encoder keeps {model.latent_dim} numbers, the code z, of an image of {shape} = "
-        f"{size * size * channels:,} values. {ends.words(free=model.gaussian_endpoint).decoding} "
+        f"{size * size * channels:,} values. {wording.words(free=model.gaussian_endpoint).decoding} "
         f"{_shown(context, seen)} The weights are the averaged ones of step {model.step:,}."
     )
 
@@ -113,7 +113,7 @@ def figures(
         Figure(
             "Parameters",
             f"{parameters / 1e6:.3g} M",
-            ends.words(free=model.gaussian_endpoint).networks,
+            wording.words(free=model.gaussian_endpoint).networks,
         ),
         Figure(
             "Training",

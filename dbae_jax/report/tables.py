@@ -2,11 +2,10 @@
 
 from typing import Any, NamedTuple
 
-from dbae_jax import paper
 from dbae_jax.evaluation.registry import SUITES
-from dbae_jax.paper import Comparison
-from dbae_jax.report import glossary
+from dbae_jax.report import glossary, paper
 from dbae_jax.report.glossary import Term
+from dbae_jax.report.paper import Comparison
 
 NONE = "\N{EN DASH}"
 ARROWS = {"higher": "↑ higher", "lower": "↓ lower", None: NONE}

@@ -12,14 +12,14 @@ from PIL import Image
 from dbae_jax.configuration import build
 from dbae_jax.prior import prior
 from dbae_jax.prior.step import create_state
-from dbae_jax.report import report
+from dbae_jax.report import contents
 from dbae_jax.runtime import fingerprint
 from dbae_jax.training.optimizer import make_prior_optimizer
 from dbae_jax.workdirs import checkpoint, workdir
 from tests.helpers import tiny
 
 STEP = 7
-AMOUNTS = report.Amounts(
+AMOUNTS = contents.Amounts(
     among=5,
     worst=2,
     pairs=2,

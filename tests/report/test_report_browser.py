@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dbae_jax.report import report
+from dbae_jax.commands import report
 from tests.helpers import tiny
 from tests.helpers.report_workdirs import AMOUNTS, pixels, write_model, write_prior, write_results
 

@@ -12,12 +12,22 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 
 from dbae_jax import trained_model
+from dbae_jax.commands import report
 from dbae_jax.data import sources
 from dbae_jax.data.sources import ArraySource
 from dbae_jax.editing import Directions
 from dbae_jax.errors import CheckpointError, ConfigError, DataError
 from dbae_jax.evaluation.context import OF_CODES
-from dbae_jax.report import about, charts, edits, films, frames, glossary, report, stills, tables
+from dbae_jax.report import (
+    about,
+    charts,
+    contents,
+    edited_attributes,
+    frames,
+    glossary,
+    sliders,
+    tables,
+)
 from dbae_jax.runtime import sharding
 from dbae_jax.sampling.integrate import Sample
 from dbae_jax.workdirs import workdir
@@ -56,11 +66,11 @@ def test_a_loss_at_one_time_is_no_curve():
     details = entry["scores"]["unexplained_bits_per_dim"]["details"]
     details["curves"] = {"t": [0.5], "training_loss": [1.0], "error": [0.1]}
     command = about.Command("my.py", pathlib.Path("run"))
-    missing = report._loss_by_time(entry, command)
+    missing = contents._loss_by_time(entry, command)
     assert "one time an image" in missing.sentence
     assert missing.command.endswith("information --config.eval.information_points=32")
     details["curves"] = {"t": [0.5, 0.1], "training_loss": [1.0, 2.0], "error": [0.1, 0.2]}
-    assert report._loss_by_time(entry, command).caption.startswith("Of 3 images")
+    assert contents._loss_by_time(entry, command).caption.startswith("Of 3 images")
 
 
 def test_suites_without_results_are_named(directory):
@@ -88,7 +98,7 @@ def test_suites_without_results_are_named(directory):
     context.splits = {name: ArraySource(tiny.images(4)) for name in ("train", "test")}
     sentences = [part.sentence for part in about.unmeasured(context, measured, command)]
     assert any(re.match("The suite probe does not apply: .* neither labels", s) for s in sentences)
-    made, note = report._edits(context, AMOUNTS)
+    made, note = contents._edits(context, AMOUNTS)
     assert re.match("There is nothing to edit: .* labels", made.sentence) and note == ""
 
 
@@ -246,14 +256,14 @@ def test_attributes_to_edit_are_those_that_codes_tell_best(tmp_path):
         limit = staticmethod(lambda split: 400)
         splits = {"train": None}  # noqa: RUF012
 
-    chosen = edits.choose(Context, 2)
+    chosen = edited_attributes.choose(Context, 2)
     assert chosen.directions.names == ("clear", "visible") and chosen.known == 4
     # At scale 1 a code moves by the square root of its width; the means are 6 and 2 apart.
     assert chosen.apart == pytest.approx(4 / np.sqrt(5), rel=0.1)
     scales = chosen.scales(5)
     assert scales[2] == 0 and scales[-1] == -scales[0] == pytest.approx(3, abs=0.5)
     attributes[:] = 1
-    assert edits.choose(Context, 2) is None
+    assert edited_attributes.choose(Context, 2) is None
 
 
 class _Photos:
@@ -296,20 +306,20 @@ class _Photos:
 
 @pytest.mark.parametrize("size", [64, 128, 256])
 def test_pages_of_large_photographs_stay_below_15_mb(size):
-    model, sample, amounts = _Photos(size), tiny.config().sample, report.Amounts.of_size(size)
+    model, sample, amounts = _Photos(size), tiny.config().sample, contents.Amounts.of_size(size)
     names = tuple(map(str, range(amounts.directions)))
     steps, scales = np.zeros((len(names), 4)), range(amounts.scales)
     images, pairs = model.images(amounts.among), [(0, 1)] * amounts.pairs
-    every = {"steps": report.WALK_STEPS, "every": amounts.every}
+    every = {"steps": contents.WALK_STEPS, "every": amounts.every}
     shown = [
-        films.interpolation(model, images, pairs, sample, points=amounts.points),
-        *films.edits(model, images[: amounts.edited], Directions(names, steps), scales, sample),
-        films.trajectories(model, images[: amounts.walks], **every),
+        sliders.interpolation(model, images, pairs, sample, points=amounts.points),
+        *sliders.edits(model, images[: amounts.edited], Directions(names, steps), scales, sample),
+        sliders.trajectories(model, images[: amounts.walks], **every),
     ]
     pictures = [picture.strip for film in shown for group in film.groups for picture in group]
-    made = stills.reconstructions(model, images, sample, first=8, worst=amounts.worst)
+    made = pictures.reconstructions(model, images, sample, first=8, worst=amounts.worst)
     pictures += [strip for one in made.first + made.worst for strip in one[:3]]
-    pictures += stills.samples(model, amounts.samples)
+    pictures += pictures.samples(model, amounts.samples)
     assert sum(len(strip.uri) for strip in pictures) < 14e6
     assert all(strip.count * size < 16_384 for strip in pictures)  # what browsers decode
 
@@ -359,7 +369,7 @@ def test_the_page_says_of_x_T_what_is_true(tmp_path, monkeypatch, free):
     model = _Walker(tiny.config(), free)
     context = stubs.context({"train": data, "test": data}, model=model)
     command = about.Command("my.py", tmp_path)
-    text = report.page.render(report.make_page(context, tmp_path, None, command, AMOUNTS))
+    text = contents.page.render(contents.make_page(context, tmp_path, None, command, AMOUNTS))
     text = " ".join(text.replace("x<sub>T</sub>", "x_T").split())
     said, unsaid = (OF_FREE, OF_DECODED) if free else (OF_DECODED, OF_FREE)
     assert [words for words in said if words not in text] == []

@@ -138,3 +138,17 @@ def trajectories(model: DBAE, images: np.ndarray, *, steps: int, every: int) -> 
 
 def _real(images: np.ndarray) -> np.ndarray:
     return np.asarray(to_float(images))
+
+
+def different(labels: np.ndarray | None, count: int, pairs: int) -> list[tuple[int, int]]:
+    """Returns up to `pairs` pairs of indices below `count`, of different labels where known."""
+    if labels is None:
+        return [(i, i + 1) for i in range(0, min(2 * pairs, count - 1), 2)]
+    chosen, used = [], set()
+    for first in range(count):
+        for second in range(first + 1, count):
+            if labels[first] != labels[second] and not used & {first, second}:
+                chosen.append((first, second))
+                used |= {first, second}
+                break
+    return chosen[:pairs]

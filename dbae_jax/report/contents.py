@@ -3,26 +3,22 @@
 import dataclasses
 import logging
 import pathlib
-from collections.abc import Mapping
-from typing import Any, Self
+from typing import Self
 
-from dbae_jax import trained_model
 from dbae_jax.api.dbae import DBAE
 from dbae_jax.configuration.config import Config, to_dict
 from dbae_jax.errors import CheckpointError
-from dbae_jax.evaluation import attribute_directions, pictures, results
+from dbae_jax.evaluation import attribute_directions, results
 from dbae_jax.evaluation.context import Context
 from dbae_jax.prior import prior
-from dbae_jax.report import about, curves, edits, ends, films, page, stills, tables
+from dbae_jax.report import about, curves, edited_attributes, pictures, sliders, tables, wording
 from dbae_jax.report.curves import Drawn
-from dbae_jax.report.films import Film
 from dbae_jax.report.frames import Strip
 from dbae_jax.report.page import Page
+from dbae_jax.report.sliders import Film
 from dbae_jax.report.tables import Missing
-from dbae_jax.runtime import files
 from dbae_jax.workdirs import records, workdir
 
-FILE = "report.html"
 WALK_STEPS = 50
 
 log = logging.getLogger(__name__)
@@ -53,44 +49,6 @@ class Amounts:
         return cls(16, 2, 2, 9, 2, 7, directions=6, walks=2, every=10, samples=16)
 
 
-def report(
-    config: Config,
-    directory: pathlib.Path,
-    *,
-    config_path: str = "CONFIG",
-    overrides: Mapping[str, Any] | None = None,
-    amounts: Amounts | None = None,
-) -> pathlib.Path:
-    """Shows the model of a workdir, with its averaged weights, on one page.
-
-    Args:
-      config: must fit the run's, its data too; `sample`, `prior` and `eval` are followed.
-      directory: the workdir.
-      config_path: name of the config's file, for the commands that the page names.
-      overrides: keys of `config` that differ from that file, and their values, likewise.
-      amounts: of what is shown; default by the size of images.
-
-    Returns:
-      The file.
-
-    Raises:
-      CheckpointError, ConfigError: if the workdir holds no model, or another one, or cannot be
-        written.
-      DataError: if the data are not there, or results.json is not one of ours.
-    """
-    files.check_folder(directory, "--workdir")
-    model, _ = trained_model.open_model(config, directory)
-    measured = results.read(directory)
-    context = trained_model.make_context(model, directory)
-    command = about.Command(config_path, directory, overrides or {})
-    path = directory / FILE
-    amounts = amounts or Amounts.of_size(config.data.image_size)
-    content = page.render(make_page(context, directory, measured, command, amounts))
-    files.write_text(path, content)
-    log.info("The report, %.1f MB, is %s.", len(content) / 1e6, path)
-    return path
-
-
 def make_page(
     context: Context,
     directory: pathlib.Path,
@@ -110,7 +68,7 @@ def make_page(
     config, model = context.config, context.model
     rows, entries = records.read(directory), about.current(measured, model)
     charts, uncharted = _charts(config, directory, rows, entries, command)
-    seen, words = context.overlap("train", "test"), ends.words(free=model.gaussian_endpoint)
+    seen, words = context.overlap("train", "test"), wording.words(free=model.gaussian_endpoint)
     edited, edits_note = _edits(context, amounts)
     samples, samples_note = _samples(config, model, amounts, command)
     return Page(
@@ -141,28 +99,28 @@ def make_page(
     )
 
 
-def _reconstructions(context: Context, amounts: Amounts) -> stills.Reconstructions:
+def _reconstructions(context: Context, amounts: Amounts) -> pictures.Reconstructions:
     images = context.images("test", amounts.among)
     log.info("Reconstructing %d test images.", len(images))
     first, sample = context.config.eval.num_pictures, context.config.sample
-    return stills.reconstructions(context.model, images, sample, first=first, worst=amounts.worst)
+    return pictures.reconstructions(context.model, images, sample, first=first, worst=amounts.worst)
 
 
 def _interpolation(context: Context, amounts: Amounts) -> Film | Missing:
     images, labels = context.some("test", amounts.among)
-    pairs = pictures.different(labels, len(images), amounts.pairs)
+    pairs = sliders.different(labels, len(images), amounts.pairs)
     if not pairs:
         return Missing("There are no two test images of different classes to walk between.")
     log.info("Walking between the codes of %d pairs of images.", len(pairs))
     sample = context.config.sample
-    return films.interpolation(context.model, images, pairs, sample, points=amounts.points)
+    return sliders.interpolation(context.model, images, pairs, sample, points=amounts.points)
 
 
 def _edits(context: Context, amounts: Amounts) -> tuple[list[Film] | Missing, str]:
     reason = attribute_directions.obstacle(context)
     if reason:
         return Missing(f"There is nothing to edit: {reason}."), ""
-    chosen = edits.choose(context, amounts.directions)
+    chosen = edited_attributes.choose(context, amounts.directions)
     if chosen is None:
         return Missing("There is nothing to edit: all training images are alike."), ""
     images, model = context.images("test", amounts.edited), context.model
@@ -171,19 +129,19 @@ def _edits(context: Context, amounts: Amounts) -> tuple[list[Film] | Missing, st
     scales, sample = chosen.scales(amounts.scales), context.config.sample
     fewer = len(names) < chosen.known
     which = f"the {len(names)} of {chosen.known} that codes tell best" if fewer else "all there are"
-    return films.edits(model, images, chosen.directions, scales, sample), (
+    return sliders.edits(model, images, chosen.directions, scales, sample), (
         f"Each slider moves the codes of test images along one attribute or class ({which}): "
         f"at scale s by s \N{SQUARE ROOT}D times the unit normal of a logistic probe that was "
         f"trained on {count:,} images, as in the paper; D = {model.latent_dim}. Mean codes with "
         f"and without an attribute lie {chosen.apart:.2g} apart on that scale (median). "
-        f"{ends.words(free=model.gaussian_endpoint).moving}"
+        f"{wording.words(free=model.gaussian_endpoint).moving}"
     )
 
 
 def _trajectories(context: Context, amounts: Amounts) -> Film:
     log.info("Walking from x_T to the image.")
     images = context.images("test", amounts.walks)
-    return films.trajectories(context.model, images, steps=WALK_STEPS, every=amounts.every)
+    return sliders.trajectories(context.model, images, steps=WALK_STEPS, every=amounts.every)
 
 
 def _samples(
@@ -192,13 +150,13 @@ def _samples(
     how = {"prior_sampler": config.prior.sampler, "prior_steps": config.prior.sample_steps}
     try:
         log.info("Sampling %d images.", amounts.samples)
-        drawn = stills.samples(model, amounts.samples, **how, **vars(config.sample))
+        drawn = pictures.samples(model, amounts.samples, **how, **vars(config.sample))
     except CheckpointError as error:
         return Missing(str(error), command("train_prior")), ""
     return drawn, (
-        f"Images 0 to {len(drawn) - 1} of seed {stills.SEED}, none left out: z is drawn from the "
+        f"Images 0 to {len(drawn) - 1} of seed {pictures.SEED}, none left out: z is drawn from the "
         f"prior (step {model.prior.step:,}, {config.prior.sampler}, {config.prior.sample_steps} "
-        f"evaluations), {ends.words(free=model.gaussian_endpoint).sampled}."
+        f"evaluations), {wording.words(free=model.gaussian_endpoint).sampled}."
     )
 
 

@@ -9,10 +9,11 @@ import sys
 import pytest
 
 from configs import celeba, ffhq
-from dbae_jax import describe, paper, trained_model
+from dbae_jax import describe, trained_model
 from dbae_jax.configuration.config import from_config_dict, to_dict
 from dbae_jax.evaluation import registry
 from dbae_jax.evaluation.results import score
+from dbae_jax.report import paper
 from dbae_jax.workdirs import workdir
 from tests.helpers.paths import ROOT
 
