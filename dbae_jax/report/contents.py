@@ -13,8 +13,8 @@ from dbae_jax.evaluation.context import Context
 from dbae_jax.prior import prior
 from dbae_jax.report import about, curves, edited_attributes, pictures, sliders, tables, wording
 from dbae_jax.report.curves import Drawn
-from dbae_jax.report.frames import Strip
 from dbae_jax.report.page import Page
+from dbae_jax.report.pictures import Strip
 from dbae_jax.report.sliders import Film
 from dbae_jax.report.tables import Missing
 from dbae_jax.workdirs import records, workdir

@@ -7,8 +7,7 @@ import jinja2
 from markupsafe import Markup
 
 from dbae_jax.report.curves import Drawn
-from dbae_jax.report.frames import LARGE, SMALL, Strip, is_lossless, shown_size
-from dbae_jax.report.pictures import Reconstructions
+from dbae_jax.report.pictures import LARGE, SMALL, Reconstructions, Strip, is_lossless, shown_size
 from dbae_jax.report.sliders import Film
 from dbae_jax.report.tables import Missing, Pairs, Table
 from dbae_jax.report.wording import Words

@@ -11,7 +11,7 @@ from dbae_jax.configuration.sections import SampleConfig
 from dbae_jax.data.images import to_float
 from dbae_jax.editing import Directions
 from dbae_jax.evaluation.suites.reconstruction import noise_seed
-from dbae_jax.report.frames import Strip, strip
+from dbae_jax.report.pictures import Strip, strip
 
 
 class Picture(NamedTuple):

@@ -23,8 +23,8 @@ from dbae_jax.report import (
     charts,
     contents,
     edited_attributes,
-    frames,
     glossary,
+    pictures,
     sliders,
     tables,
 )
@@ -148,10 +148,10 @@ def test_a_strip_holds_its_frames_side_by_side(size, channels):
     rng = np.random.default_rng(0)
     shades = rng.uniform(-1, 1, (3, 1, 1, channels)).astype(np.float32)
     images = np.broadcast_to(shades, (3, size, size, channels))
-    strip = frames.strip(images)
+    strip = pictures.strip(images)
     shown = pixels(strip.uri).reshape(size, 3 * size, -1)
     assert (strip.count, strip.size) == (3, size)
-    exact = frames.is_lossless(size)
+    exact = pictures.is_lossless(size)
     assert strip.uri.startswith(f"data:image/{'png' if exact else 'jpeg'};base64,")
     want = np.round((shades + 1) * 127.5)
     for i in range(3):  # no frame bleeds into another
@@ -160,7 +160,7 @@ def test_a_strip_holds_its_frames_side_by_side(size, channels):
 
 
 def test_images_are_shown_at_whole_multiples_of_their_size():
-    assert [frames.shown_size(size, 96) for size in (16, 32, 64, 128, 256)] == [
+    assert [pictures.shown_size(size, 96) for size in (16, 32, 64, 128, 256)] == [
         *(96, 96, 128, 128, 256)
     ]
 
