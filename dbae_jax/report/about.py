@@ -58,7 +58,8 @@ def lead(context: Context, *, seen: bool) -> str:
     shape = f"{size} {TIMES} {size} {TIMES} {channels}"
     return (
         f"A {kind} encoder keeps {model.latent_dim} numbers, the code z, of an image of {shape} = "
-        f"{size * size * channels:,} values. {wording.words(free=model.gaussian_endpoint).decoding} "
+        f"{size * size * channels:,} values. "
+        f"{wording.words(free=model.gaussian_endpoint).decoding} "
         f"{_shown(context, seen)} The weights are the averaged ones of step {model.step:,}."
     )
 
