@@ -17,8 +17,8 @@ import jax
 import numpy as np
 from absl import flags
 
-from dbae_jax import train
 from dbae_jax.api.dbae import DBAE
+from dbae_jax.commands import train
 from dbae_jax.configuration import command_line
 from dbae_jax.configuration.config import Config, from_dict, to_dict
 from dbae_jax.data import registry

@@ -7,19 +7,19 @@ from typing import Any
 
 from absl import flags
 
-from dbae_jax import (
+from dbae_jax import editing
+from dbae_jax.api import sample_files
+from dbae_jax.commands import (
     describe,
     edit,
-    editing,
     evaluate,
     interpolate,
     plan,
+    report,
     sample,
     train,
     train_prior,
 )
-from dbae_jax.api import sample_files
-from dbae_jax.commands import report
 from dbae_jax.configuration import command_line
 from dbae_jax.configuration.config import Config
 from dbae_jax.runtime import processes

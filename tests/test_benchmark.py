@@ -6,7 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from dbae_jax import benchmark, describe
+from dbae_jax import benchmark
+from dbae_jax.commands import describe
 from dbae_jax.configuration import build
 from dbae_jax.errors import ConfigError
 from dbae_jax.performance import timing, workloads

@@ -59,7 +59,7 @@ def test_a_converted_model_computes_the_same_and_trains_on(small, tmp_path):
     for weights in ("ema", "raw"):
         model = dbae_jax.DBAE.load(tmp_path / "run", weights=weights)
         np.testing.assert_array_equal(model.encode(tiny.images(3)), want)
-    from dbae_jax import train
+    from dbae_jax.commands import train
 
     train.train(c, tmp_path / "run")
     assert checkpoint.steps(tmp_path / "run")[-1] == 4

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from configs import diffae_celeba, diffae_digits, diffae_shapes, digits
-from dbae_jax import benchmark, describe, train
+from dbae_jax import benchmark
 from dbae_jax.bridge import marginals
 from dbae_jax.bridge.preconditioning import Bridge
 from dbae_jax.bridge.schedules import VE, VP, Free
+from dbae_jax.commands import describe, train
 from dbae_jax.configuration import build
 from dbae_jax.configuration.config import from_config_dict, from_dict, to_dict, upgrade
 from dbae_jax.data import images

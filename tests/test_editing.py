@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dbae_jax import DBAE, editing, picture_input
+from dbae_jax import DBAE, editing
+from dbae_jax.commands import named_pictures
 from dbae_jax.data import registry, transforms
 from dbae_jax.errors import DataError
 from dbae_jax.evaluation import attribute_directions
@@ -199,7 +200,7 @@ def test_pictures_are_read_by_item_and_by_file(splits, tmp_path):
     data = tiny.config().data
     for name, split, index in (("test:17", "test", 17), ("4", "test", 4), ("train:3", "train", 3)):
         np.testing.assert_array_equal(
-            picture_input.read(name, data, splits), splits[split][index]["image"]
+            named_pictures.read(name, data, splits), splits[split][index]["image"]
         )
     pixels = np.random.default_rng(0).integers(0, 256, (40, 60), np.uint8)
     for ending in ("png", "jpg", "webp", "bmp"):
@@ -208,11 +209,13 @@ def test_pictures_are_read_by_item_and_by_file(splits, tmp_path):
         gray = path
         if ending == "webp":  # which knows colour alone
             with pytest.raises(DataError, match="in colour"):
-                picture_input.read(str(gray), data, {})
+                named_pictures.read(str(gray), data, {})
             continue
         wanted = transforms.load(path.read_bytes(), crop="center", size=16, channels=1)
-        np.testing.assert_array_equal(picture_input.read(str(path), data, {}), wanted)
-    both = picture_input.read_all([str(tmp_path / "a picture.png"), "test:1"], data, lambda: splits)
+        np.testing.assert_array_equal(named_pictures.read(str(path), data, {}), wanted)
+    both = named_pictures.read_all(
+        [str(tmp_path / "a picture.png"), "test:1"], data, lambda: splits
+    )
     assert both.shape == (2, 16, 16, 1) and both.dtype == np.uint8
 
 
@@ -232,9 +235,9 @@ def test_pictures_that_will_not_do(splits, tmp_path):
         ("val:3", "There is no image file val:3"),
     ):
         with pytest.raises(DataError, match=words.replace("(", r"\(")):
-            picture_input.read(name, data, splits)
+            named_pictures.read(name, data, splits)
     with pytest.raises(DataError, match="no picture is named"):
-        picture_input.read_all([], data, lambda: splits)
+        named_pictures.read_all([], data, lambda: splits)
 
 
 def test_data_without_attributes(tmp_path):

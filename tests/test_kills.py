@@ -6,7 +6,7 @@ import time
 import jax
 import numpy as np
 
-from dbae_jax import train
+from dbae_jax.commands import train
 from dbae_jax.workdirs import checkpoint, records, workdir
 from dbae_jax.workdirs.train_state import TrainState
 from tests.helpers import commands, tiny

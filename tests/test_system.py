@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 import dbae_jax
-from dbae_jax import evaluate, train
+from dbae_jax.commands import evaluate, train
 from dbae_jax.errors import CheckpointError, ConfigError, NonFiniteError
 from dbae_jax.evaluation import results
 from dbae_jax.workdirs import checkpoint, records, workdir

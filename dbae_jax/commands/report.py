@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from dbae_jax import trained_model
+from dbae_jax.commands import trained_model
 from dbae_jax.configuration.config import Config
 from dbae_jax.evaluation import results
 from dbae_jax.report import about, page

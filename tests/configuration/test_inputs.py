@@ -4,7 +4,7 @@ import importlib
 
 import pytest
 
-from dbae_jax import describe, train
+from dbae_jax.commands import describe, train
 from dbae_jax.configuration import command_line
 from dbae_jax.configuration.config import ADDED, from_config_dict, from_dict, to_dict, upgrade
 from dbae_jax.errors import CheckpointError, ConfigError

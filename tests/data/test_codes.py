@@ -5,7 +5,7 @@ import types
 import numpy as np
 import pytest
 
-from dbae_jax import train_prior
+from dbae_jax.commands import train_prior
 from dbae_jax.data import codes, registry
 from dbae_jax.data.codes import Codes
 from dbae_jax.data.sources import ArraySource

@@ -15,7 +15,7 @@ from tests.helpers.paths import ROOT
 
 # Processes are copies of one that has imported what takes seconds, but has started nothing.
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["dbae_jax.edit", "dbae_jax.sample"])
+CONTEXT.set_forkserver_preload(["dbae_jax.commands.edit", "dbae_jax.commands.sample"])
 Process = multiprocessing.process.BaseProcess | subprocess.Popen
 
 

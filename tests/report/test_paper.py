@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from configs import celeba, ffhq
-from dbae_jax import describe, trained_model
+from dbae_jax.commands import describe, trained_model
 from dbae_jax.configuration.config import from_config_dict, to_dict
 from dbae_jax.evaluation import registry
 from dbae_jax.evaluation.results import score

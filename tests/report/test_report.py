@@ -11,8 +11,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
-from dbae_jax import trained_model
-from dbae_jax.commands import report
+from dbae_jax.commands import report, trained_model
 from dbae_jax.data import sources
 from dbae_jax.data.sources import ArraySource
 from dbae_jax.editing import Directions

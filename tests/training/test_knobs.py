@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import dbae_jax
-from dbae_jax import describe, train
+from dbae_jax.commands import describe, train
 from dbae_jax.configuration import build
 from dbae_jax.data import images
 from dbae_jax.errors import ConfigError

@@ -6,8 +6,8 @@ import pathlib
 
 import pytest
 
-from dbae_jax import DBAE, edit, evaluate, interpolate, sample, train_prior
-from dbae_jax.commands import report
+from dbae_jax import DBAE
+from dbae_jax.commands import edit, evaluate, interpolate, report, sample, train_prior
 from dbae_jax.errors import ConfigError
 from dbae_jax.runtime import files
 from dbae_jax.workdirs import workdir

@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
-from dbae_jax import evaluate, trained_model
+from dbae_jax.commands import evaluate, trained_model
 from dbae_jax.errors import CheckpointError, ConfigError, TooFewError
 from dbae_jax.evaluation import registry, results
 from dbae_jax.evaluation.context import Suite

@@ -12,14 +12,15 @@ import pathlib
 
 import numpy as np
 
-from dbae_jax import edit_files, editing, picture_input, trained_model
+from dbae_jax import editing
 from dbae_jax.api import edits
+from dbae_jax.commands import edit_files, named_pictures, trained_model
+from dbae_jax.commands.trained_model import OF_MODEL
 from dbae_jax.configuration.config import Config
 from dbae_jax.data.images import to_float, to_uint8
 from dbae_jax.errors import ConfigError
 from dbae_jax.evaluation import attribute_directions
 from dbae_jax.evaluation.suites.reconstruction import noise_seed
-from dbae_jax.trained_model import OF_MODEL
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +62,7 @@ def edit(
     context = trained_model.make_context(opened, directory)
     attribute_directions.check(context, attribute)
     model, sample = context.model, config.sample
-    pictures = picture_input.read_all(names, config.data, lambda: context.splits)
+    pictures = named_pictures.read_all(names, config.data, lambda: context.splits)
     step = attribute_directions.find(context, [attribute]).step(attribute)
     seed = noise_seed(sample, free=model.gaussian_endpoint)
     z = model.encode(pictures)

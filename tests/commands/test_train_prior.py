@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import dbae_jax
-from dbae_jax import train_prior
+from dbae_jax.commands import train_prior
 from dbae_jax.configuration import build
 from dbae_jax.data import codes as codes_lib
 from dbae_jax.data import registry

@@ -7,8 +7,8 @@ that was stopped goes on with the files that are missing.
 import logging
 import pathlib
 
-from dbae_jax import trained_model
 from dbae_jax.api import drawing
+from dbae_jax.commands import trained_model
 from dbae_jax.configuration.config import Config
 from dbae_jax.runtime import files
 

@@ -5,13 +5,13 @@ import pathlib
 
 import numpy as np
 
-from dbae_jax import edit_files, picture_input, trained_model
 from dbae_jax.api import edits
+from dbae_jax.commands import edit_files, named_pictures, trained_model
+from dbae_jax.commands.trained_model import OF_MODEL
 from dbae_jax.configuration.config import Config
 from dbae_jax.data.images import to_float, to_uint8
 from dbae_jax.errors import ConfigError
 from dbae_jax.evaluation.suites.reconstruction import noise_seed
-from dbae_jax.trained_model import OF_MODEL
 
 
 def interpolate(
@@ -55,7 +55,7 @@ def interpolate(
     folder = edit_files.check_folder(directory, out)
     model, _ = trained_model.open_model(config, directory, OF_MODEL)
     splits = functools.partial(trained_model.open_splits, config)
-    pictures = [picture_input.read_all(names, config.data, splits) for names in ends]
+    pictures = [named_pictures.read_all(names, config.data, splits) for names in ends]
     seed = noise_seed(config.sample, free=model.gaussian_endpoint)
     z, x_T = edits.latent_paths(model, *pictures, points, method, infer_endpoint=infer_endpoint)
     decoded = edits.decode_rows(model, z, x_T, rng=seed, **vars(config.sample))

@@ -13,8 +13,9 @@ from typing import Any
 
 import jax
 
-from dbae_jax import trained_model
 from dbae_jax.api.dbae import DBAE
+from dbae_jax.commands import trained_model
+from dbae_jax.commands.trained_model import OF_MODEL
 from dbae_jax.configuration.config import Config, to_dict
 from dbae_jax.errors import ConfigError, TooFewError
 from dbae_jax.evaluation import pictures, results, summary
@@ -22,7 +23,6 @@ from dbae_jax.evaluation.context import Context
 from dbae_jax.evaluation.registry import SUITES, asked_for
 from dbae_jax.evaluation.results import Book
 from dbae_jax.runtime import files, processes
-from dbae_jax.trained_model import OF_MODEL
 from dbae_jax.workdirs import workdir
 
 # Keys that tell the data of the run from others.

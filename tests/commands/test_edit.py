@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dbae_jax import DBAE, edit, edit_files, interpolate
+from dbae_jax import DBAE
+from dbae_jax.commands import edit, edit_files, interpolate
 from dbae_jax.data.images import to_uint8
 from dbae_jax.errors import CheckpointError, ConfigError, DataError
 from tests.helpers import commands, tiny

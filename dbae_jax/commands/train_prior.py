@@ -16,8 +16,8 @@ from typing import Any
 
 import jax
 
-from dbae_jax import trained_model
 from dbae_jax.api.dbae import DBAE
+from dbae_jax.commands import trained_model
 from dbae_jax.configuration import build
 from dbae_jax.configuration.config import Config
 from dbae_jax.data import codes as codes_lib

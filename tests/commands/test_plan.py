@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from dbae_jax import plan
+from dbae_jax.commands import plan
 from dbae_jax.configuration import build
 from dbae_jax.errors import ConfigError
 from dbae_jax.performance import hlo, memory_traffic, topology, workloads
