@@ -7,7 +7,7 @@ that was stopped goes on with the files that are missing.
 import logging
 import pathlib
 
-from dbae_jax.api import drawing
+from dbae_jax.api import sample_files
 from dbae_jax.commands import trained_model
 from dbae_jax.configuration.config import Config
 from dbae_jax.runtime import files
@@ -49,7 +49,7 @@ def sample(
     out = directory / FOLDER if out is None else out
     files.check_folder(out, "--out")
     model, _ = trained_model.open_model(config, directory)
-    how = drawing.how(config)
-    drawing.draw(model, out, num=num, how=how, file_format=file_format, seed=seed)
+    how = sample_files.how(config)
+    sample_files.draw(model, out, num=num, how=how, file_format=file_format, seed=seed)
     log.info("%d images of seed %d are in %s.", num, seed, out)
     return out

@@ -228,7 +228,7 @@ def test_the_floor_is_of_real_images_alone(images):
 
 @pytest.mark.parametrize("file_format", ["png", "npz"])
 def test_drawn_images_are_read_back_in_order(tmp_path, monkeypatch, file_format):
-    monkeypatch.setattr("dbae_jax.api.dbae.sample_files.SHARD", 4)
+    monkeypatch.setattr("dbae_jax.api.sample_files.SHARD", 4)
     drawn = sources.digits("test", 16).images[:11]
     with pytest.raises(DataError, match=r"holds no drawn images: samples.json there"):
         next(batches(tmp_path, 3))

@@ -315,12 +315,12 @@ def test_pages_of_large_photographs_stay_below_15_mb(size):
         *sliders.edits(model, images[: amounts.edited], Directions(names, steps), scales, sample),
         sliders.trajectories(model, images[: amounts.walks], **every),
     ]
-    pictures = [picture.strip for film in shown for group in film.groups for picture in group]
+    strips = [picture.strip for film in shown for group in film.groups for picture in group]
     made = pictures.reconstructions(model, images, sample, first=8, worst=amounts.worst)
-    pictures += [strip for one in made.first + made.worst for strip in one[:3]]
-    pictures += pictures.samples(model, amounts.samples)
-    assert sum(len(strip.uri) for strip in pictures) < 14e6
-    assert all(strip.count * size < 16_384 for strip in pictures)  # what browsers decode
+    strips += [strip for one in made.first + made.worst for strip in one[:3]]
+    strips += pictures.samples(model, amounts.samples)
+    assert sum(len(strip.uri) for strip in strips) < 14e6
+    assert all(strip.count * size < 16_384 for strip in strips)  # what browsers decode
 
 
 class _Walker(_Photos, stubs.Model):

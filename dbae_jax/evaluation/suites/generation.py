@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from dbae_jax.api import drawing, sample_files
+from dbae_jax.api import sample_files
 from dbae_jax.data import sources
 from dbae_jax.data.images import to_uint8
 from dbae_jax.errors import CheckpointError
@@ -54,7 +54,7 @@ def settings(context: Context) -> dict[str, Any]:
     found = {
         "generated": section.num_generated,
         "seeds": list(range(section.generated_sets)),
-        "how": drawing.how(context.config),
+        "how": sample_files.how(context.config),
         "prior_step": context.model.prior.step,
         "prior_fingerprint": context.model.prior.fingerprint,
         "real": [len(context.splits["train"]), context.limit("test")],
@@ -103,15 +103,15 @@ SUITE = Suite(obstacle, settings, measure)
 
 def drawn(context: Context, seed: int) -> Iterator[np.ndarray]:
     """Yields images drawn from the prior, uint8 [n, H, W, C]: kept in the cache if there is one."""
-    num, how = context.config.eval.num_generated, drawing.how(context.config)
+    num, how = context.config.eval.num_generated, sample_files.how(context.config)
     if context.cache is None:
         yield to_uint8(context.model.sample(num, seed, **how))
         return
     # A folder holds images drawn in one way; others have another name.
-    drawn_by = [how, drawing.drawn_by(context.model)]
+    drawn_by = [how, sample_files.drawn_by(context.model)]
     digest = hashlib.sha256(json.dumps(drawn_by, sort_keys=True).encode()).hexdigest()
     folder = pathlib.Path(context.cache) / f"generated_{digest[:8]}_{seed}"
-    drawing.draw(context.model, folder, num=num, how=how, seed=seed)
+    sample_files.draw(context.model, folder, num=num, how=how, seed=seed)
     processes.wait_for_all(f"drawn {folder.name}")
     size, channels = context.config.data.image_size, context.config.data.channels
     yield from sample_files.batches(folder, num, shape=(size, size, channels))
