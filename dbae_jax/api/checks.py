@@ -4,7 +4,19 @@ import jax
 import numpy as np
 
 from dbae_jax.bridge.schedules import Schedule
+from dbae_jax.configuration.sections import DataConfig
 from dbae_jax.errors import DataError
+
+DECODED = "x_T of this model is decoded from z, it is not Gaussian: call endpoint(z)."
+GAUSSIAN = (
+    "x_T of this model is Gaussian, it is not decoded from z: sample it, with draw_x_T or rng, or "
+    "infer it, with invert(images)."
+)
+
+NO_PRIOR = (
+    "This model has no latent prior to sample from: train one in its workdir with "
+    "--mode=train_prior, and load the model from there."
+)
 
 Rng = int | jax.Array | None  # a seed, a key of jax.random.key, keys [B], or nothing
 
@@ -26,9 +38,9 @@ def check_codes(z: np.ndarray, latent_dim: int) -> np.ndarray:
     return _finite_float(z, "z")
 
 
-def check_states(x: np.ndarray, name: str, want: tuple[int, ...]) -> np.ndarray:
-    """Returns states of the bridge as float32 of the shape `want`, or raises DataError."""
-    x = np.asarray(x)
+def check_states(x: np.ndarray, name: str, count: int, data: DataConfig) -> np.ndarray:
+    """Returns `count` states of the bridge as float32 [count, H, W, C], or raises DataError."""
+    x, want = np.asarray(x), (count, data.image_size, data.image_size, data.channels)
     if x.shape != want:
         raise DataError(f"{name} must be {list(want)}, got shape {list(x.shape)}.")
     return _finite_float(x, name)
@@ -52,16 +64,17 @@ def _finite_float(array: np.ndarray, name: str) -> np.ndarray:
     return array.astype(np.float32)
 
 
-def check_images(images: np.ndarray | jax.Array, size: int, channels: int) -> np.ndarray:
+def check_images(images: np.ndarray | jax.Array, data: DataConfig) -> np.ndarray:
     """Returns images as a numpy array, uint8 or float32, if they fit the model.
 
     Args:
-      images: [B, size, size, channels], uint8, or float in [-1, 1].
+      images: [B, H, W, C], uint8, or float in [-1, 1].
+      data: of the model, with the size and channels of its images.
 
     Raises:
       DataError: for another rank, shape, dtype or range, or values that are not finite.
     """
-    images = np.asarray(images)
+    images, size, channels = np.asarray(images), data.image_size, data.channels
     want = f"[B, {size}, {size}, {channels}]"
     if images.ndim != 4:
         raise DataError(f"images must have 4 axes, {want}, got shape {list(images.shape)}.")

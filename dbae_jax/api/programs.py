@@ -5,17 +5,19 @@ length.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from dbae_jax.bridge.preconditioning import At, make_denoiser
+from dbae_jax.bridge.schedules import Schedule
 from dbae_jax.data.images import to_float
 from dbae_jax.models.autoencoder import Networks
 from dbae_jax.runtime import batching, rngs, sharding
-from dbae_jax.sampling import integrate
+from dbae_jax.sampling import integrate, inversion
+from dbae_jax.sampling.integrate import Sample
 from dbae_jax.sampling.tables import Table
 
 
@@ -66,7 +68,7 @@ class Programs:
     once; answers are numpy arrays. `variables` are the model's weights and running statistics.
     """
 
-    def __init__(self, networks: Networks, *, batch_size: int, mesh: jax.sharding.Mesh | None):
+    def __init__(self, networks: Networks, batch_size: int, mesh: jax.sharding.Mesh | None):
         """Jits the functions.
 
         Args:
@@ -115,25 +117,29 @@ class Programs:
         table: Table,
         *,
         keep_path: bool = False,
-    ):
-        """Runs a sampler from x_T: [B, H, W, C].
+    ) -> Sample:
+        """Runs a sampler's table from x_T: [B, H, W, C]; `keep_path` keeps the states."""
 
-        Returns:
-          x_0: [B, H, W, C]; with `keep_path` also the states after each row of the table,
-          [B, N, H, W, C].
-        """
-
-        def decode(x_T: jax.Array, z: jax.Array, indices: jax.Array):
+        def decode(x_T: jax.Array, z: jax.Array, indices: jax.Array) -> Any:
             return self._jitted.decode(
                 self._networks, variables, x_T, z, key, indices, table, keep_path=keep_path
             )
 
-        return self._run(decode, x_T, z, np.arange(len(z)))
+        decoded = self._run(decode, x_T, z, np.arange(len(z)))
+        if not keep_path:
+            return Sample(decoded, None, table.path_times, table.nfe)
+        x_0, states = decoded
+        path = np.asarray(integrate.path_states(x_T, np.moveaxis(states, 1, 0), table))
+        return Sample(x_0, path, table.path_times, table.nfe)
 
-    def invert(self, variables: dict, x: np.ndarray, z: np.ndarray, table: Table) -> np.ndarray:
-        """Runs a sampler's table up in time, from states at t_min to x_T: [B, H, W, C]."""
+    def invert(
+        self, variables: dict, images: np.ndarray, z: np.ndarray, table: Table, schedule: Schedule
+    ) -> np.ndarray:
+        """Runs a table up in time, from images at t_min to x_T: [B, H, W, C]."""
         return self._run(
-            lambda x, z: self._jitted.invert(self._networks, variables, x, z, table), x, z
+            lambda x, z: self._jitted.invert(self._networks, variables, x, z, table),
+            inversion.initial_state(np.asarray(to_float(images)), schedule),
+            z,
         )
 
     def draw_x_T(
