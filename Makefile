@@ -2,13 +2,13 @@
 # checks its form. Each makes its own virtual environment, .venv, where there is none.
 PYTHON ?= python3
 VENV ?= .venv
-# Extras of setup.py to install for tests; add torch to test reading .pt files: EXTRAS=test,torch
+# Extras of pyproject.toml to install for tests; add torch to test reading .pt files: EXTRAS=test,torch
 EXTRAS ?= test
 # Test processes; each takes a core and up to 10 GB
 JOBS ?= 2
 WORKDIR ?= runs/digits
 BIN := $(VENV)/bin
-# Pinned versions for the Pythons that are tested; others take the newest that setup.py allows.
+# Pinned versions for the Pythons that are tested; others take the newest that pyproject.toml allows.
 SERIES = $(shell $(PYTHON) -c 'import sys; print(*sys.version_info[:2], sep="")')
 CONSTRAINTS = $(addprefix -c ,$(wildcard constraints/py$(SERIES).txt))
 
@@ -31,8 +31,8 @@ lint: $(VENV)/installed-$(EXTRAS)
 	$(BIN)/ruff format --check .
 	$(BIN)/shellcheck launch/*.sh .ci/run
 
-# One stamp a set of extras; a change of setup.py or of the pinned versions installs anew.
-$(VENV)/installed-%: setup.py $(wildcard constraints/*.txt)
+# One stamp a set of extras; a change of pyproject.toml or of the pinned versions installs anew.
+$(VENV)/installed-%: pyproject.toml setup.py $(wildcard constraints/*.txt)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet $(CONSTRAINTS) -e '$(if $(filter demo,$*),.,.[$*])'
 	touch $@

@@ -3,7 +3,7 @@
 python -m dbae_jax.main --config=configs/bedroom.py --workdir=runs/bedroom
 """
 
-from configs import ffhq
+from dbae_jax.configs import ffhq
 
 
 def get_config():

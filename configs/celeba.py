@@ -8,7 +8,7 @@ The paper's probes on its codes after about 1M steps: AP .650 deterministic, .65
 --config.model.stochastic=True.
 """
 
-from configs import base
+from dbae_jax.configs import base
 
 
 def get_config():

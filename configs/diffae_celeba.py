@@ -6,7 +6,7 @@ docs/data.md says how to prepare the data. The published DiffAE, of other networ
 in the paper's probes.
 """
 
-from configs import celeba
+from dbae_jax.configs import celeba
 
 
 def get_config():

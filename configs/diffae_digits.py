@@ -6,7 +6,7 @@ python -m dbae_jax.comparison --config=configs/digits.py --workdir=runs/comparis
 The second trains this and configs/digits.py and compares them: docs/comparison.md.
 """
 
-from configs import digits
+from dbae_jax.configs import digits
 
 
 def get_config():

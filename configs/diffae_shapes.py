@@ -6,7 +6,7 @@ python -m dbae_jax.comparison --config=configs/shapes.py --workdir=runs/comparis
 The second trains this and configs/shapes.py and compares them, see docs/comparison.md.
 """
 
-from configs import shapes
+from dbae_jax.configs import shapes
 
 
 def get_config():

@@ -8,7 +8,7 @@ The paper's probes on its codes after about 1M steps: AP .656 deterministic, .66
 --config.model.stochastic=True; reconstruction of CelebA-HQ: MSE 2.49e-3 and 4.81e-3.
 """
 
-from configs import base
+from dbae_jax.configs import base
 
 
 def get_config():

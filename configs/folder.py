@@ -6,7 +6,7 @@ python -m dbae_jax.main --config=configs/folder.py --config.data.name=flowers --
 docs/data.md says how the folder is split; gray images want --config.data.channels=1.
 """
 
-from configs import base
+from dbae_jax.configs import base
 
 
 def get_config():

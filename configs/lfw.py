@@ -3,7 +3,7 @@
 Prepare the data first: docs/data.md. Its 9,525 training images are few for training a model on.
 """
 
-from configs import base
+from dbae_jax.configs import base
 
 
 def get_config():

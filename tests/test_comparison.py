@@ -8,8 +8,8 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from dbae_jax.configs import diffae_digits, digits
 
-from configs import diffae_digits, digits
 from dbae_jax import comparison
 from dbae_jax.configuration.config import from_config_dict
 from dbae_jax.data.sources import ArraySource

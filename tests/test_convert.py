@@ -162,7 +162,7 @@ def test_flattened_pooling_has_no_counterpart(tmp_path):
 
 def test_every_config_with_mean_pooling_converts():
     """Sizes and widths that were never released have state dicts of the same scheme."""
-    from configs import base
+    from dbae_jax.configs import base
 
     c = base.get_config()
     c.data.image_size = 256

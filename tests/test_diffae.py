@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from dbae_jax.configs import diffae_celeba, diffae_digits, diffae_shapes, digits
 
-from configs import diffae_celeba, diffae_digits, diffae_shapes, digits
 from dbae_jax import benchmark
 from dbae_jax.bridge import marginals
 from dbae_jax.bridge.preconditioning import Bridge

@@ -11,8 +11,8 @@ authors' repository holds neither code nor figures of it. Variants: deterministi
 sampled.
 """
 
-from configs import celeba
-from configs.paper import variants
+from dbae_jax.configs import celeba
+from dbae_jax.configs.paper import variants
 
 
 def get_config(variant=""):

@@ -9,8 +9,8 @@ paper's own protocol and samplers; the authors' repository holds neither prior n
 Needs Inception's published weights in eval.weights_dir. Variants: deterministic, stochastic.
 """
 
-from configs import ffhq
-from configs.paper import variants
+from dbae_jax.configs import ffhq
+from dbae_jax.configs.paper import variants
 
 
 def get_config(variant=""):

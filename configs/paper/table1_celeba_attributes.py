@@ -9,8 +9,8 @@ Official splits, mirrored training images, Adam 1e-3, 15 epochs of batches of 12
 best on validation images.
 """
 
-from configs import celeba
-from configs.paper import variants
+from dbae_jax.configs import celeba
+from dbae_jax.configs.paper import variants
 
 
 def get_config(variant=""):

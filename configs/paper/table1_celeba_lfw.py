@@ -9,8 +9,8 @@ Published: r .635, MSE .413 (DBAE-d); .643, .369 (DBAE). They were chosen on tes
 training persons. Variants: deterministic, stochastic, sampled.
 """
 
-from configs import lfw
-from configs.paper import variants
+from dbae_jax.configs import lfw
+from dbae_jax.configs.paper import variants
 
 
 def get_config(variant=""):

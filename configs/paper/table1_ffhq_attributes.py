@@ -9,8 +9,8 @@ The model's size is 128, so CelebA's crop of 128x128 pixels is not resized; else
 table1_celeba_attributes.py.
 """
 
-from configs import ffhq
-from configs.paper import variants
+from dbae_jax.configs import ffhq
+from dbae_jax.configs.paper import variants
 
 
 def get_config(variant=""):

@@ -8,8 +8,8 @@ Published: r .638, MSE .404 (DBAE-d); .675, .332 (DBAE); how they were chosen: s
 table1_celeba_lfw.py. Variants: deterministic, stochastic, sampled.
 """
 
-from configs import ffhq
-from configs.paper import variants
+from dbae_jax.configs import ffhq
+from dbae_jax.configs.paper import variants
 
 
 def get_config(variant=""):

@@ -11,8 +11,8 @@ Published: SSIM .953 (see dbae_jax/paper.py), LPIPS .072, MSE 2.49e-3 (DBAE-d); 
 sampled. LPIPS needs its published weights in eval.weights_dir.
 """
 
-from configs import celebahq
-from configs.paper import variants
+from dbae_jax.configs import celebahq
+from dbae_jax.configs.paper import variants
 
 SAMPLERS = {
     "ode": {"sample.sampler": "euler", "sample.steps": 100, "eval.label": "ode"},

@@ -13,7 +13,7 @@ from dbae_jax.api.checks import Rng, make_key
 from dbae_jax.api.programs import Programs
 from dbae_jax.configuration import build
 from dbae_jax.configuration.config import Config
-from dbae_jax.errors import CheckpointError, DataError
+from dbae_jax.errors import CheckpointError, ConfigError, DataError
 from dbae_jax.models.autoencoder import Networks
 from dbae_jax.prior import prior
 from dbae_jax.prior.prior import Prior
@@ -56,8 +56,7 @@ class DBAE:
           config: of the model.
           variables: {"params", "stats"}, its weights and running statistics.
           networks: of the config, if they are built already.
-          batch_size: images per batch, rounded up to a multiple of the mesh's devices. Default:
-            config.eval.batch_size.
+          batch_size: images per batch, rounded up to the devices (config.eval.batch_size).
           mesh: devices that share every batch (`sharding.make_mesh`) and hold the variables. Of
             several processes, each makes the same calls and gets the whole result.
           step: number of training steps that the weights have taken.
@@ -242,6 +241,7 @@ class DBAE:
         grid: str | np.ndarray | None = None,
         eta: float = 0.0,
         boot: bool = False,
+        plan: Plan | None = None,
     ) -> np.ndarray:
         """Decodes latent codes z: [B, D] to images: [B, H, W, C], float32 in [-1, 1].
 
@@ -261,10 +261,10 @@ class DBAE:
             0. Default: karras for euler and heun, lambda for the others.
           eta: dbim: from 0, deterministic, to 1, a Markov bridge.
           boot: dbim and multistep: whether the first step adds noise.
+          plan: all sampler options at once, such as `config.sample`, instead of the above.
         """
-        plan = Plan.recommended(
-            sampler=sampler, steps=steps, grid=grid, rho=rho, churn=churn, eta=eta, boot=boot
-        )
+        more = {"grid": grid, "rho": rho, "churn": churn, "eta": eta, "boot": boot}
+        plan = Plan.recommended(plan, sampler=sampler, steps=steps, **more)
         return self._sample(z, x_T, plan, rng, keep_path=False).x_0
 
     def trajectory(
@@ -359,7 +359,7 @@ class DBAE:
 
         Args:
           num: number of images.
-          rng: a seed, a key, or keys [num]; image i depends on its own key, or on i.
+          rng: a seed, a key, or keys [num].
           prior_sampler: "ancestral" or "ddim". Default: config.prior.sampler.
           prior_steps: network evaluations per latent code. Default: config.prior.sample_steps.
           prior_eta: ddim: from 0, deterministic, to 1.
@@ -396,5 +396,5 @@ class DBAE:
     def _table(self, plan: Plan) -> Table:
         try:
             return plan.table(self.bridge)
-        except ValueError as error:
+        except (ConfigError, ValueError) as error:
             raise DataError(str(error)) from error

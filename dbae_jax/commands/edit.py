@@ -68,7 +68,7 @@ def edit(
     z = model.encode(pictures)
     x_T = edits.endpoint_before_edit(model, pictures, z) if fix_endpoint else None
     there = editing.moved(z, step, numbers)
-    edited = edits.decode_rows(model, there, x_T, rng=seed, **vars(sample))
+    edited = edits.decode_rows(model, there, x_T, rng=seed, plan=sample)
     shown = np.asarray(to_float(pictures))[:, None]
     settings = {"attribute": attribute, "image": names, "scales": numbers}
     settings |= {"fix_endpoint": fix_endpoint, "normalise_codes": config.eval.normalise_codes}

@@ -33,7 +33,6 @@ def split_names(text: str) -> list[str]:
 
 def about(config: Config, model: DBAE, mode: str) -> dict[str, Any]:
     """Returns what determines the pictures beside the arguments: model, data, sampler."""
-    sample = vars(config.sample)
     return {
         "mode": mode,
         "step": model.step,
@@ -42,8 +41,8 @@ def about(config: Config, model: DBAE, mode: str) -> dict[str, Any]:
         **{key: getattr(config.model, key) for key in ("dtype", "matmul_precision")},
         "data": config.data.name,
         **{key: getattr(config.data, key) for key in OF_PICTURES},
-        "sample": sample,
-        "nfe": model.nfe(**sample),
+        "sample": vars(config.sample),
+        "nfe": model.nfe(plan=config.sample),
     }
 
 

@@ -58,7 +58,7 @@ def interpolate(
     pictures = [named_pictures.read_all(names, config.data, splits) for names in ends]
     seed = noise_seed(config.sample, free=model.gaussian_endpoint)
     z, x_T = edits.latent_paths(model, *pictures, points, method, infer_endpoint=infer_endpoint)
-    decoded = edits.decode_rows(model, z, x_T, rng=seed, **vars(config.sample))
+    decoded = edits.decode_rows(model, z, x_T, rng=seed, plan=config.sample)
     shown = [np.asarray(to_float(some))[:, None] for some in pictures]
     settings = {"first": ends[0], "second": ends[1], "points": points, "method": method}
     settings |= {"infer_endpoint": infer_endpoint}

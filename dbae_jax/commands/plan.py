@@ -87,21 +87,21 @@ class Plan:
 
 
 def plan(
-    config: Config, name: str, json_path: pathlib.Path | None = None, *, quick: bool = True
+    config: Config, json_path: pathlib.Path | None, *, topology: str, effort: str = "least"
 ) -> str:
     """Compiles the training step for a topology and returns what it needs, as text.
 
     Args:
       config: checked config; its data need not be there.
-      name: of the topology, see `topology.devices`.
-      json_path: a file to write the same figures to.
-      quick: compile with the least effort: minutes instead of tens of minutes, see `QUICK`.
+      json_path: a file to write the same figures to, or None.
+      topology: devices, see `topology.devices`.
+      effort: of XLA, "least", which takes minutes, or "full", which takes tens of minutes.
 
     Raises:
       ConfigError: for an unknown topology, a compiler that is not installed, a batch that the
         chips cannot share, or a step that does not fit into a chip's memory by far.
     """
-    measured = measure(config, name, quick=quick)
+    measured = measure(config, topology, quick=effort == "least")
     if json_path is not None:
         files.write_json(json_path, to_json(measured))
     return describe(measured)

@@ -2,11 +2,11 @@
 
 import ast
 import difflib
+import inspect
 import itertools
 import logging
 import pathlib
 import re
-import runpy
 import sys
 import traceback
 from collections.abc import Callable
@@ -17,11 +17,14 @@ from absl import logging as absl_logging
 from ml_collections import ConfigDict, config_flags
 
 from dbae_jax.configuration import config as config_lib
+from dbae_jax.configuration import config_files
 from dbae_jax.configuration.config import Config
 from dbae_jax.errors import ConfigError, DBAEError
 from dbae_jax.runtime import files, processes
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, such as configs/digits.py.")
+CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "Config: a file, or the name of an installed one, such as digits."
+)
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
 COORDINATOR = flags.DEFINE_string("coordinator", None, "host:port of process 0 of several.")
 NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Of the run.", lower_bound=1)
@@ -29,11 +32,18 @@ PROCESS_ID = flags.DEFINE_integer("process_id", None, "This process, from 0.", l
 JSON = flags.DEFINE_string("json", None, "File to write the figures into as well.")
 
 
-def run(main: Callable[[list[str]], None]) -> None:
+def run(main: Callable[[list[str]], None], more_help: Callable[[], str] | None = None) -> None:
     """Parses flags, runs `main(argv)`, and exits with 0, or after a sentence on stderr.
 
-    The exit code after an error is the error's own: 2 for what the user has to mend.
+    The exit code after an error is the error's own: 2 for what the user has to fix.
+
+    Args:
+      main: of a command, defined in the command's module beside its flags.
+      more_help: returns what --help prints after the flags that every use of the command has.
     """
+    if {"--help", "-help", "-h", "--helpshort"} & set(sys.argv[1:]):
+        print(_help(main, more_help))
+        return
 
     def guarded(argv: list[str]) -> None:
         _log_to_stderr()
@@ -52,6 +62,18 @@ def run(main: Callable[[list[str]], None]) -> None:
     app.run(guarded, flags_parser=_parse)
 
 
+def _help(main: Callable, more_help: Callable[[], str] | None) -> str:
+    """Returns the docstring of a command's module, its flags, and what the command adds."""
+    name = sys.argv[0] if main.__module__ == "__main__" else main.__module__
+    extra, lines = more_help() if more_help else "", []
+    for flag in sorted(flags.FLAGS.get_key_flags_for_module(name), key=lambda flag: flag.name):
+        if f"--{flag.name}:" not in extra:
+            default = "" if flag.default is None else f" Default: {flag.default_as_str}."
+            lines.append(f"  --{flag.name}: {' '.join(flag.help.split())}{default}")
+    about = inspect.getdoc(sys.modules[main.__module__]) or ""
+    return "\n\n".join(part for part in (about, "Flags:", "\n".join(lines), extra) if part)
+
+
 def read_config() -> Config:
     """Returns the config that --config and its overrides name.
 
@@ -59,13 +81,16 @@ def read_config() -> Config:
       ConfigError: if it is missing, cannot be loaded, or fails its checks.
     """
     if CONFIG.value is None:
-        raise ConfigError("--config is missing; name a file such as configs/digits.py.")
+        raise ConfigError(
+            "--config is missing; name a file such as configs/digits.py, or an installed config "
+            "such as digits."
+        )
     return config_lib.from_config_dict(CONFIG.value)
 
 
 def config_path() -> str:
-    """Returns the value of --config: the file, and its argument if there is one."""
-    return config_flags.get_config_filename(flags.FLAGS["config"])
+    """Returns the value of --config: the file or name, and its argument if there is one."""
+    return config_files.display(config_flags.get_config_filename(flags.FLAGS["config"]))
 
 
 def overrides() -> dict[str, Any]:
@@ -148,34 +173,37 @@ def _boolean(value: str | None) -> bool:
 
 
 def _parse(arguments: list[str]) -> list[str]:
-    """Parses flags; whatever ml_collections raises for a wrong override becomes one sentence."""
-    named = [a.partition("=")[2] for a in arguments if re.match(r"--?config=", a)]
-    named += [b for a, b in itertools.pairwise(arguments) if a in ("-config", "--config")]
-    for path in named:
-        if not pathlib.Path(path.partition(":")[0]).is_file():
-            _stop(ConfigError(f"--config={path} does not exist; see configs/ for examples."))
-        # Config files import their base as `configs.base`, from wherever the command is run; those
-        # of configs/paper too.
-        folders = pathlib.Path(path.partition(":")[0]).resolve().parents
-        beside = (folder.parent for folder in folders if folder.name == "configs")
-        sys.path.append(str(next(beside, folders[1])))
-        _load(path)
+    """Parses flags; reports a wrong flag or a wrong --config.KEY in one sentence."""
+    try:
+        arguments, named = _resolve_configs(arguments)
+    except ConfigError as error:
+        _stop(error)
     try:
         return flags.FLAGS(arguments)
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
-        reason = explain_overrides(arguments, _load(named[-1])) if named else None
+        reason = explain_overrides(arguments, config_files.load(named)) if named else None
         _stop(ConfigError(reason or " ".join(str(error).split())))
 
 
-def _load(path: str) -> ConfigDict:
-    """Runs a config file, `FILE` or `FILE:ARGUMENT`, and returns its config."""
-    name, _, argument = path.partition(":")
-    try:
-        get_config = runpy.run_path(name)["get_config"]
-        return get_config(argument) if argument else get_config()
-    except Exception as error:  # whatever a file that is no config may do
-        reason = " ".join(str(error).split())
-        _stop(ConfigError(f"--config={path} cannot be loaded: {type(error).__name__}: {reason}."))
+def _resolve_configs(arguments: list[str]) -> tuple[list[str], str | None]:
+    """Returns the arguments with paths for the names of configs, and the last config's path.
+
+    Each config is loaded once, so that an error in its file is reported as one.
+    """
+    resolved, last = [], None
+    for before, argument in itertools.pairwise(["", *arguments]):
+        flag, equals, value = argument.partition("=")
+        if before in ("-config", "--config"):
+            argument = last = config_files.resolve(argument)
+        elif flag in ("-config", "--config") and equals:
+            last = config_files.resolve(value)
+            argument = f"{flag}={last}"
+        else:
+            resolved.append(argument)
+            continue
+        config_files.load(last)
+        resolved.append(argument)
+    return resolved, last
 
 
 def _log_to_stderr() -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from dbae_jax.configs import base
 from dbae_jax.configuration.sections import (
     BridgeConfig,
     CheckpointConfig,
@@ -22,64 +23,11 @@ from dbae_jax.configuration.sections import (
     ModelConfig,
     OptimConfig,
     PriorConfig,
-    SampleConfig,
     TrainConfig,
     require,
 )
 from dbae_jax.errors import ConfigError
-
-# Keys that configs saved by earlier versions lack, and what those versions did.
-ADDED = {
-    "data.data_dir": "",
-    "data.lmdb": "",
-    "data.train_split": "train",
-    "data.test_split": "test",
-    "data.crop": "center",
-    "data.num_threads": 2,
-    "data.num_workers": 0,
-    "data.prefetch_batches": 2,
-    "model.attention": "auto",
-    "model.remat": "none",
-    "train.accumulation_steps": 1,
-    "train.tc_weight": 0.0,
-    "eval.num_train_images": 0,
-    "prior.num_layers": 10,
-    "prior.width": 2048,
-    "prior.timesteps": 1000,
-    "prior.beta": 0.008,
-    "prior.sample_codes": False,
-    "prior.optimizer": "radam",
-    "prior.learning_rate": 1e-4,
-    "prior.ema_decay": 0.9999,
-    "prior.batch_size": 128,
-    "prior.num_steps": 750_000,
-    "prior.log_every_steps": 1_000,
-    "prior.evaluate_every_steps": 50_000,
-    "prior.checkpoint_every_steps": 10_000,
-    "prior.bound_points": 50,
-    "prior.sampler": "ancestral",
-    "prior.sample_steps": 250,
-    "eval.suite": "default",
-    "eval.label": "",
-    "eval.seeds": 5,
-    "eval.sample_codes": False,
-    "eval.lpips": False,
-    "eval.weights_dir": "weights",
-    "eval.download_weights": False,
-    "eval.validation_split": "",
-    "eval.validation_share": 0.1,
-    "eval.num_probe_images": 0,
-    "eval.normalise_codes": False,
-    "eval.probe_epochs": 15,
-    "eval.probe_batch_size": 128,
-    "eval.probe_learning_rate": 1e-3,
-    "eval.num_generated": 10_000,
-    "eval.generated_sets": 1,
-    "eval.inception": False,
-    "eval.vgg16": False,
-    "eval.fid_preset": "",
-    "bridge.endpoint": "decoded",
-}
+from dbae_jax.sampling.plan import Plan
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +42,7 @@ class Config:
     train: TrainConfig
     checkpoint: CheckpointConfig
     prior: PriorConfig
-    sample: SampleConfig
+    sample: Plan
     eval: EvalConfig
 
     def check(self, path: str) -> None:
@@ -178,12 +126,22 @@ def from_dict(values: Mapping[str, Any]) -> Config:
 
 
 def upgrade(saved: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a saved config with the keys that were added after it was written."""
-    upgraded = {key: dict(v) if isinstance(v, Mapping) else v for key, v in saved.items()}
-    for path, value in ADDED.items():
-        section, _, key = path.partition(".")
-        upgraded.setdefault(section, {}).setdefault(key, value)
-    return upgraded
+    """Returns a saved config with the keys that it lacks, as configs/base.py has them.
+
+    Versions that are newer than a saved config may have added keys.
+    """
+    return _with_missing(saved, base.get_config().to_dict())
+
+
+def _with_missing(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns nested values, with the defaults of keys that are missing."""
+    filled = dict(values)
+    for key, default in defaults.items():
+        if isinstance(default, dict):
+            filled[key] = _with_missing(values.get(key, {}), default)
+        else:
+            filled.setdefault(key, default)
+    return filled
 
 
 def to_dict(config: Config) -> dict[str, Any]:
@@ -220,7 +178,7 @@ def _typed(value: Any, hint: Any, path: str) -> Any:
     if isinstance(hint, types.UnionType):
         if value is None:
             return None
-        (hint,) = (option for option in typing.get_args(hint) if option is not types.NoneType)
+        hint = next(option for option in typing.get_args(hint) if option is not types.NoneType)
     if typing.get_origin(hint) is tuple:
         if isinstance(value, (list, tuple)):
             item = typing.get_args(hint)[0]

@@ -220,33 +220,6 @@ class CheckpointConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class SampleConfig:
-    """The sampler of evaluation and of pictures; see `samplers.Plan`."""
-
-    sampler: str
-    steps: int
-    grid: str
-    rho: float
-    churn: float
-    eta: float
-    boot: bool
-
-    def check(self, path: str) -> None:
-        names = ("euler", "heun", "dbim", "multistep2", "multistep3")
-        one_of(self.sampler, f"{path}.sampler", names)
-        one_of(self.grid, f"{path}.grid", ("karras", "uniform", "power", "lambda"))
-        require(self.steps >= 2, f"{path}.steps={self.steps}", "at least 2")
-        require(0 <= self.churn < 1, f"{path}.churn={self.churn}", "in [0, 1)")
-        require(0 <= self.eta <= 1, f"{path}.eta={self.eta}", "in [0, 1]")
-        drifts = self.sampler in ("euler", "heun")
-        require(drifts or not self.churn, f"{path}.churn={self.churn}", "0 but for euler and heun")
-        require(not (drifts and self.boot), f"{path}.boot={self.boot}", "False for euler and heun")
-        dbim = self.sampler == "dbim"
-        require(dbim or not self.eta, f"{path}.eta={self.eta}", "0 but for dbim")
-        require(self.rho > 0, f"{path}.rho={self.rho}", "positive")
-
-
-@dataclasses.dataclass(frozen=True)
 class PriorConfig:
     """The latent prior: its network and diffusion, how it is trained and how it draws codes."""
 

@@ -7,15 +7,13 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from dbae_jax.api.dbae import DBAE
-from dbae_jax.configuration.sections import SampleConfig
 from dbae_jax.data.images import save_grid, to_float, to_uint8
 from dbae_jax.evaluation.suites import reconstruction
 from dbae_jax.runtime import files
+from dbae_jax.sampling.plan import Plan
 
 
-def reconstructions(
-    path: pathlib.Path, model: DBAE, images: np.ndarray, sample: SampleConfig
-) -> None:
+def reconstructions(path: pathlib.Path, model: DBAE, images: np.ndarray, sample: Plan) -> None:
     """Writes three rows: inputs, endpoints x_T, reconstructions."""
     save_grid(path, reconstruction.picture_rows(model, images, sample))
 

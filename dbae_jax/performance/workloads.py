@@ -17,7 +17,7 @@ from dbae_jax.models.autoencoder import Networks
 from dbae_jax.performance.flops import count_flops
 from dbae_jax.performance.timing import Run
 from dbae_jax.runtime import rngs, sharding
-from dbae_jax.sampling import integrate, plan
+from dbae_jax.sampling import integrate
 from dbae_jax.training import jitted_step
 from dbae_jax.training.optimizer import make_optimizer
 from dbae_jax.training.state import create_state
@@ -141,7 +141,7 @@ def _denoise(config: Config, networks: Networks) -> Function:
 
 def _reconstruct(config: Config, networks: Networks) -> Function:
     """Images -> z -> x_T -> images, by the sampler of config.sample."""
-    table = plan.Plan(**vars(config.sample)).table(build.make_bridge(config.bridge))
+    table = config.sample.table(build.make_bridge(config.bridge))
 
     def function(variables: dict, images: jax.Array, z: jax.Array) -> jax.Array:
         z = networks.encode(variables, to_float(images)).mean

@@ -83,7 +83,7 @@ def sampler(config: Config, model: DBAE) -> str:
         [
             f"{sample.sampler} with {sample.steps} steps on the {sample.grid} grid",
             *extras,
-            f"{model.nfe(**vars(sample))} network evaluations an image",
+            f"{model.nfe(plan=sample)} network evaluations an image",
         ]
     )
 
@@ -110,7 +110,7 @@ def figures(
         _reconstruction(scores["reconstruction"], model.latent_dim, seen),
         _information(scores["information"]),
         _probe(scores["probe"]),
-        Figure("To decode", str(model.nfe(**vars(config.sample))), "network evaluations an image"),
+        Figure("To decode", str(model.nfe(plan=config.sample)), "network evaluations an image"),
         Figure(
             "Parameters",
             f"{parameters / 1e6:.3g} M",

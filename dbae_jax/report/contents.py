@@ -150,7 +150,7 @@ def _samples(
     how = {"prior_sampler": config.prior.sampler, "prior_steps": config.prior.sample_steps}
     try:
         log.info("Sampling %d images.", amounts.samples)
-        drawn = pictures.samples(model, amounts.samples, **how, **vars(config.sample))
+        drawn = pictures.samples(model, amounts.samples, **how, plan=config.sample)
     except CheckpointError as error:
         return Missing(str(error), command("train_prior")), ""
     return drawn, (

@@ -9,9 +9,9 @@ import numpy as np
 from PIL import Image
 
 from dbae_jax.api.dbae import DBAE
-from dbae_jax.configuration.sections import SampleConfig
 from dbae_jax.data.images import to_float, to_uint8
 from dbae_jax.evaluation.suites.reconstruction import noise_seed
+from dbae_jax.sampling.plan import Plan
 
 # From this size on pictures are JPEG, which keeps a page of 128-pixel images in a few megabytes.
 JPEG_FROM, JPEG_QUALITY = 64, 92
@@ -85,12 +85,12 @@ class Reconstructions:
 
 
 def reconstructions(
-    model: DBAE, images: np.ndarray, sample: SampleConfig, *, first: int, worst: int
+    model: DBAE, images: np.ndarray, sample: Plan, *, first: int, worst: int
 ) -> Reconstructions:
     """Reconstructs images, uint8 [N, S, S, C]; errors are of pixels in [0, 1]."""
     z, seed = model.encode(images), noise_seed(sample, free=model.gaussian_endpoint)
     x_T = model.draw_x_T(len(z), seed) if model.gaussian_endpoint else model.endpoint(z)
-    again = model.decode(z, x_T, rng=seed, **vars(sample))
+    again = model.decode(z, x_T, rng=seed, plan=sample)
     real = np.asarray(to_float(images))
     errors = np.mean(((np.asarray(again, np.float64) - real) / 2) ** 2, axis=(1, 2, 3))
     last = np.argsort(-errors, kind="stable")[:worst]

@@ -7,11 +7,11 @@ from typing import NamedTuple
 import numpy as np
 
 from dbae_jax.api.dbae import DBAE
-from dbae_jax.configuration.sections import SampleConfig
 from dbae_jax.data.images import to_float
 from dbae_jax.editing import Directions
 from dbae_jax.evaluation.suites.reconstruction import noise_seed
 from dbae_jax.report.pictures import Strip, strip
+from dbae_jax.sampling.plan import Plan
 
 
 class Picture(NamedTuple):
@@ -44,7 +44,7 @@ def interpolation(
     model: DBAE,
     images: np.ndarray,
     pairs: Sequence[tuple[int, int]],
-    sample: SampleConfig,
+    sample: Plan,
     *,
     points: int,
 ) -> Film:
@@ -59,7 +59,7 @@ def interpolation(
     """
     ends = (images[[pair[i] for pair in pairs]] for i in range(2))
     seed = noise_seed(sample, free=model.gaussian_endpoint)
-    decoded = model.interpolate(*ends, points, rng=seed, **vars(sample))
+    decoded = model.interpolate(*ends, points, rng=seed, plan=sample)
     groups = []
     for i, frames in enumerate(decoded):
         first, second = (strip(_real(images[[j]])) for j in pairs[i])
@@ -79,7 +79,7 @@ def edits(
     images: np.ndarray,
     directions: Directions,
     scales: Sequence[float],
-    sample: SampleConfig,
+    sample: Plan,
 ) -> list[Film]:
     """Moves codes along directions, a film each; x_T follows, and a free one stays as drawn.
 
@@ -91,11 +91,11 @@ def edits(
       sample: the sampler.
     """
     places = tuple(f"scale {scale:+.2g}" if scale else "scale 0" for scale in scales)
-    start, how = int(np.argmin(np.abs(scales))), vars(sample)
+    start = int(np.argmin(np.abs(scales)))
     seed = noise_seed(sample, free=model.gaussian_endpoint)
     films = []
     for i, (name, step) in enumerate(zip(directions.names, directions.steps, strict=True)):
-        decoded = model.edit(images, step, scales, rng=seed, **how)
+        decoded = model.edit(images, step, scales, rng=seed, plan=sample)
         moved = tuple(
             Picture(strip(frames), f"Test image {j + 1}, edited towards {name}")
             for j, frames in enumerate(decoded)

@@ -40,7 +40,7 @@ def test_interpolation_to_files(run_copy, tmp_path):
         z, images = file["z"], file["images"]
     model = DBAE.load(run_copy, batch_size=8)
     np.testing.assert_allclose(z[1, 0], model.encode(tiny.images(3)[2:])[0], atol=1e-5)
-    again = to_uint8(model.decode(z[0], **vars(config.sample)))
+    again = to_uint8(model.decode(z[0], plan=config.sample))
     assert np.abs(images[0].astype(int) - again).max() <= 1
     settings = json.loads(path.with_suffix(".json").read_text())
     assert settings["points"] == 4 and settings["nfe"] == 3 and settings["step"] == model.step

@@ -31,7 +31,7 @@ SMALL = {"model.unet.attention_resolutions": (16,)}
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     config, path = tiny.config(**SMALL), tmp_path_factory.mktemp("plan") / "plan.json"
-    text = plan.plan(config, "v5e:2x2", path)
+    text = plan.plan(config, path, topology="v5e:2x2")
     return config, text, json.loads(path.read_text())
 
 
@@ -97,7 +97,7 @@ def test_the_roofline_adds_up(made):
 )
 def test_what_cannot_be_compiled_is_said_in_a_sentence(name, batch_size, sentence):
     with pytest.raises(ConfigError, match=sentence):
-        plan.plan(tiny.config(**{"train.batch_size": batch_size}), name)
+        plan.plan(tiny.config(**{"train.batch_size": batch_size}), None, topology=name)
 
 
 @pytest.mark.parametrize("name", ["v9:2x2", "v5e", "v5e:4", "gpu", "gpu:0", "v5e:2x2x2x2"])

@@ -134,7 +134,7 @@ def test_pictures_are_drawn_once_and_the_same_in_parts(directory, tmp_path, mode
         assert (parts / name).read_bytes() == (whole / name).read_bytes(), name
     assert (parts / names[1]).read_bytes() == b"kept"
     shown = np.asarray(Image.open(whole / names[10]))
-    drawn = model.sample(11, 3, **vars(_config().sample))
+    drawn = model.sample(11, 3, plan=_config().sample)
     assert np.abs(shown - dbae_jax.to_uint8(drawn)[10, ..., 0].astype(int)).max() <= 1
     assert Image.open(whole / "grid.png").size == (8 * (64 + 2) + 2, 2 * (64 + 2) + 2)
     record = json.loads((whole / "samples.json").read_text())

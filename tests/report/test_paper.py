@@ -7,8 +7,8 @@ import subprocess
 import sys
 
 import pytest
+from dbae_jax.configs import celeba, ffhq
 
-from configs import celeba, ffhq
 from dbae_jax.commands import describe, trained_model
 from dbae_jax.configuration.config import from_config_dict, to_dict
 from dbae_jax.evaluation import registry

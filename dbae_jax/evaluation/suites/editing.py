@@ -165,7 +165,7 @@ def _edited(
 ) -> dict[str, EditScores]:
     """Returns the scores of each attribute's edits."""
     model, sample, by_name = context.model, context.config.sample, {}
-    how = {"rng": noise_seed(sample, free=model.gaussian_endpoint)} | vars(sample)
+    how = {"rng": noise_seed(sample, free=model.gaussian_endpoint), "plan": sample}
     z = model.encode(images)
     # Of an image and its edits the same, so that a change of x_T does not count as one by the edit;
     # None: decoded from each code, and a free one drawn with the image's own key.

@@ -10,7 +10,6 @@ import numpy as np
 from sklearn.decomposition import PCA
 
 from dbae_jax.api.dbae import DBAE
-from dbae_jax.configuration.sections import SampleConfig
 from dbae_jax.data.images import to_float
 from dbae_jax.errors import ConfigError
 from dbae_jax.evaluation.context import Context, Suite, always
@@ -37,18 +36,18 @@ LOWER_IS_BETTER = ("mse", "mse_8bit", "lpips")
 log = logging.getLogger(__name__)
 
 
-def noise_seed(sample: SampleConfig, *, free: bool = False) -> int | None:
+def noise_seed(sample: Plan, *, free: bool = False) -> int | None:
     """Returns the seed of evaluations that draw noise, in the sampler or a free x_T; or None."""
-    return 0 if free or Plan(**vars(sample)).needs_noise else None
+    return 0 if free or sample.needs_noise else None
 
 
-def reconstruct(model: DBAE, images: np.ndarray, sample: SampleConfig) -> np.ndarray:
+def reconstruct(model: DBAE, images: np.ndarray, sample: Plan) -> np.ndarray:
     """Returns reconstructions [N, H, W, C] in [-1, 1]."""
     seed = noise_seed(sample, free=model.gaussian_endpoint)
-    return model.reconstruct(images, rng=seed, **vars(sample))
+    return model.reconstruct(images, rng=seed, plan=sample)
 
 
-def mse(model: DBAE, images: np.ndarray, sample: SampleConfig) -> float:
+def mse(model: DBAE, images: np.ndarray, sample: Plan) -> float:
     """Returns the mean squared error of reconstructions of uint8 images, pixels in [0, 1]."""
     return pixel_mse(reconstruct(model, images, sample), np.asarray(to_float(images)))
 
@@ -73,11 +72,11 @@ def _flat(images: np.ndarray) -> np.ndarray:
     return images.reshape(len(images), -1) / np.float32(255)
 
 
-def picture_rows(model: DBAE, images: np.ndarray, sample: SampleConfig) -> list[np.ndarray]:
+def picture_rows(model: DBAE, images: np.ndarray, sample: Plan) -> list[np.ndarray]:
     """Returns rows for `images.grid`: inputs, their endpoints x_T, reconstructions."""
     z, seed = model.encode(images), noise_seed(sample, free=model.gaussian_endpoint)
     x_T = model.draw_x_T(len(z), seed) if model.gaussian_endpoint else model.endpoint(z)
-    again = model.decode(z, x_T, rng=seed, **vars(sample))
+    again = model.decode(z, x_T, rng=seed, plan=sample)
     return [np.asarray(to_float(images)), x_T, again]
 
 
@@ -91,7 +90,7 @@ def settings(context: Context) -> dict[str, Any]:
     config = context.config
     found = {
         "sampler": vars(config.sample),
-        "nfe": context.model.nfe(**vars(config.sample)),
+        "nfe": context.model.nfe(plan=config.sample),
         "seeds": _num_seeds(context),
         "sample_codes": config.eval.sample_codes,
         "train_images": _num_train_images(context),
@@ -161,7 +160,7 @@ def _of_seed(context: Context, seed: int) -> dict[str, float]:
             code_keys = rngs.per_example(rngs.stream(key, "code"), indices)
             z = model.encode(images, rng=code_keys if config.eval.sample_codes else None)
             noise = rngs.per_example(key, indices)
-            again = model.decode(z, rng=noise, **vars(config.sample))
+            again = model.decode(z, rng=noise, plan=config.sample)
             yield len(images), _measured(context, again, np.asarray(to_float(images)))
             log.info("Reconstructed %d of %d images.", done, context.limit("test"))
 
