@@ -20,7 +20,7 @@ from dbae_jax.configuration import config as config_lib
 from dbae_jax.configuration import config_files
 from dbae_jax.configuration.config import Config
 from dbae_jax.errors import ConfigError, DBAEError
-from dbae_jax.runtime import files, processes
+from dbae_jax.runtime import files, processes, progress
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Config: a file, or the name of an installed one, such as digits."
@@ -209,7 +209,7 @@ def _resolve_configs(arguments: list[str]) -> tuple[list[str], str | None]:
 def _log_to_stderr() -> None:
     """Shows this package's messages, and of the libraries' the warnings alone."""
     absl_logging.set_verbosity(absl_logging.WARNING)
-    handler = logging.StreamHandler()
+    handler = progress.Handler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
     ours = logging.getLogger("dbae_jax")
     ours.handlers = [handler]

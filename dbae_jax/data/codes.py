@@ -17,6 +17,7 @@ from dbae_jax.data import sources
 from dbae_jax.data.sources import Source
 from dbae_jax.errors import DataError
 from dbae_jax.runtime import files, processes, sharding
+from dbae_jax.runtime.progress import Progress
 
 READ_BATCHES = 8  # of images, in memory at once
 KNOWN = ("label", "attributes", "factors", "id")  # entries of examples, where a source has them
@@ -88,11 +89,13 @@ def encode(
     total = len(source) if count is None else min(count, len(source))
     size, parts, known = READ_BATCHES * model.batch_size, [], []
     names = ("image", *KNOWN) if with_known else ("image",)
-    for chunk in sources.chunks(source, size, count=total, names=names, num_threads=num_threads):
-        images = chunk.pop("image")
-        parts.append(model.posterior(images[:, :, ::-1] if flip else images))
-        known.append(chunk)
-        log.info("Encoded %d of %d images.", sum(len(mean) for mean, _ in parts), total)
+    chunks = sources.chunks(source, size, count=total, names=names, num_threads=num_threads)
+    with Progress("Encoding images", total, "images") as progress:
+        for chunk in chunks:
+            images = chunk.pop("image")
+            parts.append(model.posterior(images[:, :, ::-1] if flip else images))
+            known.append(chunk)
+            progress.advance(len(images))
     if not parts:
         raise DataError(f"{source!r} holds no images to encode.")
     mean, sigma = zip(*parts, strict=True)
