@@ -200,16 +200,16 @@ def beside(found: Mapping[str, Any], trained_on: str) -> list[Comparison]:
     for quantity in QUANTITIES:
         if (quantity.trained_on, quantity.image_size) != (trained_on, model.get("image_size")):
             continue
-        entry, ours = _ours(found["results"], quantity)
-        how = _how(entry) if ours else ""
+        entry, scores = _measured(found["results"], quantity)
+        how = _how(entry) if scores else ""
         rows += [
             Comparison(quantity, method, name, value.get("value"), value.get("std"), how)
-            for name, value in (ours or {quantity.scores[0]: {}}).items()
+            for name, value in (scores or {quantity.scores[0]: {}}).items()
         ]
     return rows
 
 
-def _ours(
+def _measured(
     entries: Mapping[str, Any], quantity: Quantity
 ) -> tuple[Mapping[str, Any], dict[str, dict[str, Any]]]:
     """Returns the entry with the most comparable label that has scores of a quantity, and these."""
@@ -220,8 +220,8 @@ def _ours(
     }
     for label in quantity.labels:
         entry = by_label.get(label, {})
-        there = entry.get("scores", {})
-        scores = {name: there[name] for name in quantity.scores if name in there}
+        measured = entry.get("scores", {})
+        scores = {name: measured[name] for name in quantity.scores if name in measured}
         if scores:
             return entry, scores
     return {}, {}

@@ -80,9 +80,9 @@ def test_pca_is_not_scored_on_images_that_it_learned(caplog):
         summary.report({"reconstruction": entry | {"scores": apart.scores}})
     ratio = apart.scores["mse"]["value"] / apart.scores["pca_mse"]["value"]
     assert f"error is {ratio:.2f} of PCA's" in caplog.text
-    figure = about._reconstruction(measured.scores, 8, seen=True)
+    card = about._reconstruction(measured.scores, 8, seen=True)
     assert (
-        "PCA" not in figure.detail and "PCA" in about._reconstruction(apart.scores, 8, False).detail
+        "PCA" not in card.detail and "PCA" in about._reconstruction(apart.scores, 8, False).detail
     )
 
 
