@@ -27,7 +27,7 @@ from dbae_jax.data.sources import gather
 from dbae_jax.errors import ConfigError
 from dbae_jax.evaluation import endpoint_split, pictures
 from dbae_jax.evaluation.suites import information
-from dbae_jax.runtime import files, processes, sharding
+from dbae_jax.runtime import files, kept, processes, sharding
 
 flags.adopt_module_key_flags(command_line)  # --help shows them
 SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Of the trainings: both models once for each.")
@@ -115,7 +115,6 @@ def _of_seed(
     config: Config, directory: pathlib.Path, seed: int, settings: Settings
 ) -> dict[str, Any]:
     """Returns the figures of one seed's models, measured or as measured before."""
-    path = directory / f"figures-{seed}.json"
     source = registry.make_source(config.data, "test")
     models = _models(directory, seed)
     identity = {
@@ -124,20 +123,18 @@ def _of_seed(
         "settings": _plain(settings),
         "models": {name: _whose(model) for name, model in models.items()},
     }
-    # Measuring is work of all processes: what one of them finds holds for all.
-    there = processes.from_writer(lambda: _kept(path, identity))
-    if there is not None:
-        return there
-    images = gather(source, settings.num_images or None)[0]
-    rows, bounds = [], {}
-    for name, model in models.items():
-        rows += measure(model, images, settings)
-        points = model.config.eval.information_points
-        bounds[name] = information.summary(information.measure(model, images, points=points))
-    there = {"identity": identity, "rows": rows, "information": bounds}
-    files.write_json(path, there)
-    processes.wait_for_all("the figures of a seed are written")
-    return there
+
+    def make() -> dict[str, Any]:
+        images = gather(source, settings.num_images or None)[0]
+        rows, bounds = [], {}
+        for name, model in models.items():
+            rows += measure(model, images, settings)
+            points = model.config.eval.information_points
+            bounds[name] = information.summary(information.measure(model, images, points=points))
+        return {"rows": rows, "information": bounds}
+
+    path = directory / f"figures-{seed}.json"
+    return {"identity": identity} | kept.read_or_make(path, identity, make)
 
 
 def _models(directory: pathlib.Path, seed: int) -> dict[str, DBAE]:
@@ -156,18 +153,6 @@ def _whose(model: DBAE) -> dict[str, Any]:
         "matmul_precision": section.matmul_precision,
         "information_points": model.config.eval.information_points,
     }
-
-
-def _kept(path: pathlib.Path, identity: dict[str, Any]) -> dict[str, Any] | None:
-    """Returns the figures of a file; None if it is missing, torn or of other models or images."""
-    if not path.exists():
-        return None
-    try:
-        there = json.loads(path.read_text(encoding="utf-8"))
-        return there if there["identity"] == identity else None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        log.warning("The figures in %s cannot be read (%s); measuring again.", path, error)
-        return None
 
 
 def measure(model: DBAE, images: np.ndarray, settings: Settings) -> list[dict[str, Any]]:

@@ -168,17 +168,6 @@ def test_what_was_measured_of_others_is_measured_again(compared, tmp_path, monke
     assert checkpoint.steps(run / "dbae-3") == [1] and _again(run, monkeypatch, config)
 
 
-def test_one_process_decides_for_all_whether_to_measure(compared, tmp_path, monkeypatch):
-    """This one finds no figures, and the one that writes does; or the other way round."""
-    config, directory, record = compared
-    run = pathlib.Path(shutil.copytree(directory, tmp_path / "run"))
-    (run / "figures-3.json").unlink()
-    monkeypatch.setattr(comparison.processes, "from_writer", lambda look: record["seeds"][0])
-    assert not _again(run, monkeypatch, config)
-    monkeypatch.setattr(comparison.processes, "from_writer", lambda look: None)
-    assert _again(directory, monkeypatch, config)
-
-
 def test_seeds_sum_up_to_means_and_ranges():
     def seed(factor):
         rows = [

@@ -2,11 +2,8 @@
 
 import functools
 import itertools
-import json
-import logging
 import pathlib
 import types
-import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
 
@@ -16,13 +13,11 @@ import numpy as np
 from dbae_jax.data import sources
 from dbae_jax.data.sources import Source
 from dbae_jax.errors import DataError
-from dbae_jax.runtime import files, processes, sharding
+from dbae_jax.runtime import kept, sharding
 from dbae_jax.runtime.progress import Progress
 
 READ_BATCHES = 8  # of images, in memory at once
 KNOWN = ("label", "attributes", "factors", "id")  # entries of examples, where a source has them
-
-log = logging.getLogger(__name__)
 
 
 class Encoder(Protocol):
@@ -106,47 +101,24 @@ def encode(
     )
 
 
-def kept(
+def load_or_make(
     path: pathlib.Path, identity: dict[str, Any], make: Callable[[], dict[str, Codes]]
 ) -> dict[str, Codes]:
-    """Returns the codes of several splits: as a file has them, or made now and kept there.
-
-    Encoding is work of all processes of a run: either each of them reads the file, or none does.
+    """Returns the latent codes of several splits, from a file or made and kept there.
 
     Args:
-      path: of the file.
-      identity: whose codes they are, JSON types; those of others are not taken.
-      make: encodes; called on every process or on none.
+      path: the file.
+      identity: everything that the codes depend on, see `kept.read_or_make`.
+      make: encodes the images and returns split -> codes; called on every process or on none.
     """
-    found = read(path, identity)
-    if processes.agree(int(found is not None)) and found is not None:
-        return found
-    made = make()
-    write(path, made, identity)
-    return made
 
+    def arrays() -> dict[str, np.ndarray]:
+        made = make().items()
+        return {f"{split}_{name}": a for split, c in made for name, a in _arrays(c).items()}
 
-def write(path: pathlib.Path, codes: Mapping[str, Codes], identity: dict[str, Any]) -> None:
-    """Writes the codes of several splits, and whose they are."""
-    arrays = {f"{split}_{name}": a for split, c in codes.items() for name, a in _arrays(c).items()}
-    files.write_npz(path, arrays | {"identity": np.array(json.dumps(identity))})
-
-
-def read(path: pathlib.Path, identity: dict[str, Any]) -> dict[str, Codes] | None:
-    """Returns what `write` wrote, or None if the file is missing, torn or of other codes."""
-    if not path.exists():
-        return None
-    try:
-        with np.load(path) as file:
-            if json.loads(str(file["identity"])) != identity:
-                log.info("The codes in %s are of another model or other images.", path)
-                return None
-            arrays = dict(file)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        log.warning("The codes in %s cannot be read (%s); encoding again.", path, error)
-        return None
-    splits = [name.removesuffix("_mean") for name in arrays if name.endswith("_mean")]
-    return {split: _of_split(arrays, split) for split in splits}
+    found = kept.read_or_make(path, identity, arrays)
+    splits = [name.removesuffix("_mean") for name in found if name.endswith("_mean")]
+    return {split: _of_split(found, split) for split in splits}
 
 
 def _arrays(codes: Codes) -> dict[str, np.ndarray]:

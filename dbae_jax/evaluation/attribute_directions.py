@@ -1,9 +1,6 @@
 """Directions of a data set's attributes in the codes of its training images, kept in a file."""
 
-import json
 import logging
-import pathlib
-import zipfile
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +10,7 @@ from dbae_jax import editing
 from dbae_jax.editing import Directions
 from dbae_jax.errors import DataError
 from dbae_jax.evaluation.context import OF_CODES, Context
-from dbae_jax.runtime import files
+from dbae_jax.runtime import kept
 
 log = logging.getLogger(__name__)
 
@@ -89,11 +86,12 @@ def find(context: Context, wanted: Sequence[str], *, probe: str = "logistic") ->
     for name in wanted:
         editing.check_name(name, names)
     identity = _identity(context, probe)
-    path = None
+    path, stored = None, None
     if context.cache is not None:
         path = context.cache / f"{context.config.data.name}_directions.npz"
-    kept = {} if path is None else _read(path, identity)
-    missing = [name for name in wanted if name not in kept]
+        stored = kept.read(path, identity)
+    steps = dict(zip(stored["names"].tolist(), stored["steps"], strict=True)) if stored else {}
+    missing = [name for name in wanted if name not in steps]
     if missing:
         log.info("Finding the directions of %s.", ", ".join(missing))
         found = editing.directions(
@@ -103,10 +101,11 @@ def find(context: Context, wanted: Sequence[str], *, probe: str = "logistic") ->
             probe=probe,
             normalise=context.config.eval.normalise_codes,
         )
-        kept |= dict(zip(found.names, found.steps, strict=True))
+        steps |= dict(zip(found.names, found.steps, strict=True))
         if path is not None:
-            _write(path, kept, identity)
-    return Directions(tuple(wanted), np.stack([kept[name] for name in wanted]))
+            content = {"names": np.array(list(steps)), "steps": np.stack(list(steps.values()))}
+            kept.write(path, identity, content)
+    return Directions(tuple(wanted), np.stack([steps[name] for name in wanted]))
 
 
 def _identity(context: Context, probe: str) -> dict[str, Any]:
@@ -119,24 +118,3 @@ def _identity(context: Context, probe: str) -> dict[str, Any]:
         "probe": probe,
         "normalise_codes": context.config.eval.normalise_codes,
     }
-
-
-def _write(path: pathlib.Path, kept: dict[str, np.ndarray], identity: dict[str, Any]) -> None:
-    record = {"identity": identity, "names": list(kept)}
-    arrays = {"record": np.array(json.dumps(record)), "steps": np.stack(list(kept.values()))}
-    files.write_npz(path, arrays)
-
-
-def _read(path: pathlib.Path, identity: dict[str, Any]) -> dict[str, np.ndarray]:
-    """Returns what `_write` wrote, or nothing if the file is missing, torn or of others."""
-    if not path.exists():
-        return {}
-    try:
-        with np.load(path) as file:
-            record = json.loads(str(file["record"]))
-            if record["identity"] != identity:
-                return {}
-            return dict(zip(record["names"], file["steps"], strict=True))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        log.warning("The directions in %s cannot be read (%s); finding them again.", path, error)
-        return {}

@@ -212,7 +212,7 @@ class Context:
         if self.cache is None:
             return encode()[split]
         path = self.cache / f"{data.name}_{split}{'_flipped' * flip}.npz"
-        return codes.kept(path, identity, encode)[split]
+        return codes.load_or_make(path, identity, encode)[split]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Codes in files: whose they are, and that processes of a run read them together or not at all."""
+"""Latent codes in files: to which model and images they belong, and that they are made together."""
 
 import types
 
@@ -9,6 +9,7 @@ from dbae_jax.commands import train_prior
 from dbae_jax.data import codes, registry
 from dbae_jax.data.codes import Codes
 from dbae_jax.data.sources import ArraySource
+from dbae_jax.runtime import kept
 from tests.helpers import stubs, tiny
 
 IDENTITY = {"step": 1, "counts": {"train": 3}}
@@ -41,20 +42,20 @@ def _alone(value):
     return value == 0
 
 
-def test_a_file_is_read_by_all_processes_or_by_none(tmp_path, monkeypatch):
-    path, made = tmp_path / "codes.npz", []
-
-    def make():
-        made.append(Codes(np.full((3, 2), len(made), np.float32), None))
-        return {"train": made[-1]}
-
-    for calls, identity in ((1, IDENTITY), (1, IDENTITY), (2, IDENTITY | {"step": 2})):
-        found = codes.kept(path, identity, make)["train"]
-        np.testing.assert_array_equal(found.mean, made[-1].mean)
-        assert len(made) == calls
-    monkeypatch.setattr(codes, "processes", types.SimpleNamespace(agree=_alone))
-    codes.kept(path, IDENTITY | {"step": 2}, make)
-    assert len(made) == 3
+@pytest.mark.parametrize("sigma", [None, np.ones((3, 2), np.float32)])
+def test_codes_are_read_from_their_file_as_they_were_made(tmp_path, sigma):
+    known = {"id": np.array(["a", "b", "c"]), "label": np.arange(3)}
+    made = {
+        "train": Codes(np.ones((3, 2), np.float32), sigma, known),
+        "test": Codes(np.zeros((1, 2), np.float32), None),
+    }
+    path = tmp_path / "codes.npz"
+    codes.load_or_make(path, IDENTITY, lambda: made)
+    found = codes.load_or_make(path, IDENTITY, lambda: pytest.fail("encoded again"))
+    assert list(found) == ["train", "test"] and found["test"].known == {}
+    np.testing.assert_array_equal(found["train"].mean, made["train"].mean)
+    np.testing.assert_equal(found["train"].sigma, sigma)
+    np.testing.assert_equal(found["train"].known, known)
 
 
 def test_codes_of_a_prior_and_of_suites_are_made_together(
@@ -70,7 +71,7 @@ def test_codes_of_a_prior_and_of_suites_are_made_together(
         return len(encoded)
 
     assert both() == 3 and both() == 0
-    monkeypatch.setattr(codes, "processes", types.SimpleNamespace(agree=_alone))
+    monkeypatch.setattr(kept, "processes", types.SimpleNamespace(agree=_alone))
     assert both() == 3
 
 

@@ -52,7 +52,7 @@ def test_codes_and_directions_of_other_models_are_not_taken(change, tmp_path):
 
     def identity():
         with np.load(tmp_path / "digits_directions.npz") as file:
-            return json.loads(str(file["record"]))["identity"]
+            return json.loads(str(file["identity"]))
 
     first, again, other = make(), make(), make(change)
     attribute_directions.find(first, ["1"])
