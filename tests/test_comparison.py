@@ -1,4 +1,4 @@
-"""DBAE beside DiffAE: the split of errors and variances, and the command that compares them."""
+"""DBAE and DiffAE: the split of errors and variances, and the command that compares them."""
 
 import dataclasses
 import json
@@ -57,10 +57,10 @@ def test_errors_split_into_what_z_lost_and_what_draws_add():
 
 
 def test_the_derived_config_is_the_file_s():
-    derived = comparison.free_config(from_config_dict(digits.get_config()))
+    derived = comparison.gaussian_config(from_config_dict(digits.get_config()))
     assert derived == from_config_dict(diffae_digits.get_config())
-    with pytest.raises(ConfigError, match="that of the DBAE"):
-        comparison.free_config(derived)
+    with pytest.raises(ConfigError, match="the config of the DBAE"):
+        comparison.gaussian_config(derived)
 
 
 def _save(config, directory, shift=0.0):

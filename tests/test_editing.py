@@ -243,7 +243,7 @@ def test_pictures_that_will_not_do(splits, tmp_path):
 def test_data_without_attributes(tmp_path):
     images = np.zeros((4, 16, 16, 1), np.uint8)
     context = stubs.context({split: stubs.Data(images) for split in ("train", "test")})
-    with pytest.raises(DataError, match="its attribute files missing, or it has none"):
+    with pytest.raises(DataError, match="have no labels and no attributes; either"):
         attribute_directions.check(context, "Male")
     assert "docs/data.md" in suite.obstacle(context)
     lmdb = stubs.context(

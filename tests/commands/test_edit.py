@@ -98,7 +98,7 @@ def test_other_models_and_data_write_other_files(run_copy, tmp_path):
         ("data.lmdb", "some.lmdb"),
     ):
         model = DBAE(tiny.config(**{key: value}), tiny.variables(config), step=1)
-        about = edit_files._about(model.config, model, "interpolate")
+        about = edit_files.about(model.config, model, "interpolate")
         changed = {name for name, now in about.items() if now != settings[name]}
         assert changed == {key.partition(".")[2]}
 
@@ -120,7 +120,7 @@ def test_modes_refuse_before_long_work(run_copy, tmp_path):
         ({"scales": ["1", "a lot"]}, "'a lot' is no finite number"),
         ({"scales": ["nan"]}, "'nan' is no finite number"),
         ({"scales": []}, "no finite number"),
-        ({"attribute": "Smiling"}, "classes of digits, which are called by their numbers"),
+        ({"attribute": "Smiling"}, "classes of digits, which are named by their numbers"),
         ({"attribute": "12"}, "no attribute '12': there are 0, 1, 2"),
         ({"image": "9999"}, "out of range"),
     ):

@@ -175,7 +175,10 @@ def test_other_data_have_entries_of_their_own(run_copy, counted):
 
 def test_bad_suites_and_data_are_told_before_work(run_copy, counted, tmp_path):
     for suites, words in (
-        ("probes", "'probes' is no suite; there are one, two, never, and the groups default and"),
+        (
+            "probes",
+            "'probes' is no suite; there are the suites one, two, never and the groups",
+        ),
         (",", "',' is no suite"),
         ("one,never", "names 'never', which does not apply: it is night"),
     ):

@@ -6,7 +6,7 @@ import pytest
 from sklearn.decomposition import PCA
 
 from dbae_jax.errors import CheckpointError, ConfigError
-from dbae_jax.evaluation import summary
+from dbae_jax.evaluation import results, summary
 from dbae_jax.evaluation.suites import reconstruction
 from dbae_jax.metrics import similarity
 from dbae_jax.metrics.networks import alexnet_lpips
@@ -73,13 +73,17 @@ def test_pca_is_not_scored_on_images_that_it_learned(caplog):
     entry |= {"counts": measured.counts, "scores": measured.scores}
     with caplog.at_level("INFO", logger="dbae_jax"):
         summary.report({"reconstruction": entry})
-    assert "pca_mse undefined (config.data.train_split" in caplog.text
-    assert "of PCA's" not in caplog.text
+    assert "  pca_mse            undefined: config.data.train_split" in caplog.text
+    assert "than PCA" not in caplog.text
     apart = _measure(0.1)[0]
     with caplog.at_level("INFO", logger="dbae_jax"):
         summary.report({"reconstruction": entry | {"scores": apart.scores}})
-    ratio = apart.scores["mse"]["value"] / apart.scores["pca_mse"]["value"]
-    assert f"error is {ratio:.2f} of PCA's" in caplog.text
+    more = 100 * (apart.scores["mse"]["value"] / apart.scores["pca_mse"]["value"] - 1)
+    assert f"{more:.0f}% higher reconstruction MSE than PCA with as many components" in caplog.text
+    apart.scores["mse"]["value"] = 0.38 * apart.scores["pca_mse"]["value"]
+    with caplog.at_level("INFO", logger="dbae_jax"):
+        summary.report({"reconstruction": entry | {"scores": apart.scores}})
+    assert "62% lower reconstruction MSE than PCA with as many components" in caplog.text
     figure = about._reconstruction(measured.scores, 8, seen=True)
     assert (
         "PCA" not in figure.detail and "PCA" in about._reconstruction(apart.scores, 8, False).detail
@@ -122,3 +126,13 @@ def test_lpips_is_measured_with_its_origin_beside_it():
     assert lpips["value"] > 0 and lpips["better"] == "lower"
     assert lpips["details"]["net"] == "random-net"
     assert reconstruction.settings(context)["lpips"]["net"] == "random-net"
+
+
+def test_a_table_has_aligned_columns():
+    scores = {"mse": results.score(0.0015178, "lower"), "ssim": results.score([0.9, 1.0], "higher")}
+    entry = {"data": "digits", "counts": {"train": 1437, "test": 360}, "scores": scores}
+    assert summary.table("reconstruction", entry).splitlines() == [
+        "reconstruction on digits (1437 train, 360 test images):",
+        "  mse   0.001518",
+        "  ssim  0.95 +- 0.071",
+    ]
