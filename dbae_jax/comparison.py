@@ -77,7 +77,7 @@ def gaussian_config(config: Config) -> Config:
     """
     if config.bridge.endpoint == "free":
         raise ConfigError(
-            "--config must be the config of the DBAE (config.bridge.endpoint='decoded'); the config of "
+            "--config must be the config of the DBAE (config.bridge.endpoint='decoded'); that of "
             "the DiffAE is derived from it."
         )
     values = to_dict(config)

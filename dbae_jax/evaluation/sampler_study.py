@@ -30,9 +30,7 @@ from dbae_jax.sampling import grids
 from dbae_jax.sampling.plan import Plan
 from dbae_jax.workdirs import workdir
 
-WORKDIRS = flags.DEFINE_list(
-    "workdirs", None, "Workdirs of one config, trained with different seeds."
-)
+WORKDIRS = flags.DEFINE_list("workdirs", None, "Workdirs of one config with different seeds.")
 NUM_IMAGES = flags.DEFINE_integer("num_images", 0, "Held-out images to decode; 0: all.")
 OUTPUT = flags.DEFINE_string("output", "docs", "Folder for the table, the figure and the results.")
 

@@ -90,7 +90,7 @@ def test_what_is_measured_is_not_measured_again(run_copy, counted, caplog):
         assert counted == ["one"]
         assert "The suite never does not apply: it is night." in caplog.text
         evaluate.evaluate(_config(**{"eval.suite": "all"}), run_copy)
-    assert counted == ["one", "two"] and "one/shapes is measured already" in caplog.text
+    assert counted == ["one", "two"] and "one/shapes has been measured" in caplog.text
     evaluate.evaluate(_config(**{"eval.suite": "two, one"}), run_copy)
     assert counted == ["one", "two"]
     evaluate.evaluate(_config(**{"eval.suite": "one", "data.test_split": "val"}), run_copy)

@@ -243,7 +243,7 @@ def test_batches_are_permutations_and_a_function_of_seed_and_step():
     mesh = sharding.make_mesh(jax.devices()[:2])
 
     def take(count, **others):
-        made = codes.batches(
+        made = codes_lib.batches(
             codes, **({"batch_size": 4, "seed": 0, "start_step": 0, "mesh": mesh} | others)
         )
         return [np.asarray(next(made)["mean"])[:, 0].tolist() for _ in range(count)]

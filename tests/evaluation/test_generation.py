@@ -18,7 +18,7 @@ from dbae_jax.evaluation.classifier import fit
 from dbae_jax.evaluation.classifier.fit import FitSettings
 from dbae_jax.evaluation.classifier.network import Classifier
 from dbae_jax.evaluation.protocols import generation
-from dbae_jax.evaluation.suites.generation import SUITE, drawn, over_sets
+from dbae_jax.evaluation.suites.generation import SUITE, over_sets, sampled_images
 from dbae_jax.metrics import generation as metric
 from dbae_jax.metrics.networks import classifier as network
 from dbae_jax.metrics.networks import published
@@ -230,7 +230,7 @@ def test_the_floor_is_of_real_images_alone(images):
 def test_drawn_images_are_read_back_in_order(tmp_path, monkeypatch, file_format):
     monkeypatch.setattr("dbae_jax.api.sample_files.SHARD", 4)
     drawn = sources.digits("test", 16).images[:11]
-    with pytest.raises(DataError, match=r"holds no drawn images: samples.json there"):
+    with pytest.raises(DataError, match=r"holds no sampled images: samples.json there"):
         next(batches(tmp_path, 3))
     files.write_json(tmp_path / "samples.json", {"format": file_format, "seed": 0})
     if file_format == "png":
@@ -245,15 +245,15 @@ def test_drawn_images_are_read_back_in_order(tmp_path, monkeypatch, file_format)
     for count in (11, 6, 1):
         found = list(batches(tmp_path, count, shape=(16, 16, 1)))
         np.testing.assert_array_equal(np.concatenate(found), drawn[:count])
-    with pytest.raises(DataError, match=r"not hold images 8 to 11 whole .* draw 12 images with"):
+    with pytest.raises(DataError, match=r"not hold valid images 8 to 11 .* sample 12 images with"):
         list(batches(tmp_path, 12))
     with pytest.raises(DataError, match=r"uint8 \[16, 16, 1\], not uint8 \[16, 16, 3\]"):
         next(batches(tmp_path, 2, shape=(16, 16, 3)))
     torn.write_bytes(torn.read_bytes()[:60])
-    with pytest.raises(DataError, match="images 4 to 7 whole"):
+    with pytest.raises(DataError, match="valid images 4 to 7"):
         list(batches(tmp_path, 11))
     (tmp_path / "samples.json").write_text(json.dumps({"format": "jpeg"}))
-    with pytest.raises(DataError, match="in which of png, npz"):
+    with pytest.raises(DataError, match="which of png, npz"):
         next(batches(tmp_path, 2))
 
 
@@ -322,17 +322,17 @@ def test_the_suite_draws_once_and_compares(context, tmp_path):
 
 
 def test_images_drawn_in_another_way_have_another_folder(context, tmp_path):
-    list(drawn(context(), 0))
+    list(sampled_images(context(), 0))
     other = context()
     other.model.step = 8
-    list(drawn(other, 0))
+    list(sampled_images(other, 0))
     assert other.model.drawn == 70 and len(list((tmp_path / "cache").iterdir())) == 2
     other = context()
     other.model.fingerprint = "b"
-    list(drawn(other, 0))
+    list(sampled_images(other, 0))
     other = context()
     other.model.prior = types.SimpleNamespace(step=3, fingerprint="c")
-    list(drawn(other, 0))
+    list(sampled_images(other, 0))
     assert len(list((tmp_path / "cache").iterdir())) == 4
     assert SUITE.settings(other)["prior_fingerprint"] == "c"
 

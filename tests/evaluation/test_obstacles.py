@@ -1,4 +1,4 @@
-"""Splits that share images: told of every source; nothing is scored on what it learned."""
+"""Splits that share images are found for every source; no probe is scored on training images."""
 
 import dataclasses
 
@@ -84,10 +84,13 @@ def test_too_few_images_are_told_early():
         return disentanglement.obstacle(stubs.context(splits))
 
     attributes, factors = np.eye(300, 4, dtype=np.int8), np.eye(300, 9, dtype=np.int32)
-    assert told(4, attributes=attributes) == "TAD is of 5 folds, and 4 training images are used"
+    assert (
+        told(4, attributes=attributes)
+        == "TAD needs 5 images or more, and 4 training images are used"
+    )
     assert told(5, attributes=attributes) is None
     assert "all attributes of 9 training" in told(9, attributes=0 * attributes)
-    assert "two factors that differ in each of 9 train and 10 test" in told(
+    assert "two factors that vary within the 9 train and 10 test" in told(
         9, 10, factors=np.minimum(factors, np.eye(1, 9, dtype=np.int32))
     )
     assert told(3, 3, factors=factors) is None
