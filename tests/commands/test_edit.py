@@ -68,7 +68,7 @@ def test_edits_to_files_and_directions_kept(run_copy, caplog, tmp_path):
     np.testing.assert_allclose(np.linalg.norm(step), np.sqrt(8), rtol=1e-5)
     settings = json.loads(fixed.with_suffix(".json").read_text())
     assert settings["fix_endpoint"] is True and len(settings["fingerprint"]) == 12
-    # The same call replaces its files; one of other scales or pictures of one name does not.
+    # The same call replaces its files; a call with other scales or images does not.
     assert edit.edit(config, run_copy, **ask, fix_endpoint=True) == fixed
     for changed in ({"scales": ["3"]}, {"image": "1,5"}):
         again = edit.edit(config, run_copy, **ask | changed, fix_endpoint=True)
@@ -81,7 +81,7 @@ def test_edits_to_files_and_directions_kept(run_copy, caplog, tmp_path):
 
 
 def test_other_models_and_data_write_other_files(run_copy, tmp_path):
-    """Into one folder: of other weights at one step, or of what makes other pictures of them."""
+    """Different weights of the same step, or different data, write other files into a folder."""
     tiny.write_workdir(tiny.config(), tmp_path / "other", seed=1)
     both = {"first": "1", "second": "2", "points": 2, "out": tmp_path / "out"}
     config = tiny.config()

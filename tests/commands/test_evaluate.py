@@ -173,7 +173,7 @@ def test_other_data_have_entries_of_their_own(run_copy, counted):
             evaluate.evaluate(_config(**changed), run_copy)
 
 
-def test_bad_suites_and_data_are_told_before_work(run_copy, counted, tmp_path):
+def test_bad_suites_and_data_are_refused_before_work(run_copy, counted, tmp_path):
     for suites, words in (
         (
             "probes",

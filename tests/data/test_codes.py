@@ -17,7 +17,7 @@ IDENTITY = {"step": 1, "counts": {"train": 3}}
 
 @pytest.fixture
 def encoded(monkeypatch):
-    """In place of the model's work: a list of the sources that were encoded."""
+    """Replaces the encoder; returns the list of the sources that were encoded."""
     done = []
 
     def encode(model, source, *, count=None, **how):
@@ -31,14 +31,14 @@ def encoded(monkeypatch):
 
 @pytest.fixture
 def prior_codes(tmp_path):
-    """The codes of a prior's training: a function of the config, for a model of no weights."""
+    """Returns a function of a config that returns the codes for the training of a prior."""
     config = tiny.config()
     whose, path = {"step": 1, "weights": "ema", "fingerprint": "x"}, tmp_path / "codes.npz"
     return lambda config=config: train_prior._codes(stubs.Model(config), path, whose)
 
 
 def _alone(value):
-    """As `processes.agree` answers where this process finds a file and another one does not."""
+    """Stands in for `processes.agree` where this process has a valid file and another has none."""
     return value == 0
 
 
@@ -61,7 +61,7 @@ def test_codes_are_read_from_their_file_as_they_were_made(tmp_path, sigma):
 def test_codes_of_a_prior_and_of_suites_are_made_together(
     prior_codes, encoded, tmp_path, monkeypatch
 ):
-    """Where another process lacks the file, this one encodes with it."""
+    """If another process has no file, this process encodes too."""
     splits = {name: registry.make_source(tiny.config().data, name) for name in ("train", "test")}
 
     def both():
@@ -76,7 +76,7 @@ def test_codes_of_a_prior_and_of_suites_are_made_together(
 
 
 class Stored(ArraySource):
-    """Images as they are prepared at some size."""
+    """A source whose name holds the stored size of its images."""
 
     size = 256
 
@@ -84,7 +84,7 @@ class Stored(ArraySource):
         return f"ffhq/{self.size}({len(self)})"
 
 
-def test_images_prepared_anew_have_codes_and_results_of_their_own(
+def test_images_that_are_prepared_again_are_encoded_and_measured_again(
     prior_codes, encoded, monkeypatch
 ):
     config, make, settings = tiny.config(), registry.make_source, []

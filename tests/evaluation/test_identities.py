@@ -1,4 +1,4 @@
-"""What is kept is told apart by all that it depends on: weights of one step, types, precision."""
+"""Kept files are valid for one model: its step, weights, number format and precision."""
 
 import json
 

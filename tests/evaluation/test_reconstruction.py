@@ -61,7 +61,7 @@ def test_an_exact_reconstruction_has_no_psnr_but_a_reason():
 
 
 def test_pca_is_not_scored_on_images_that_it_learned(caplog):
-    """As of CelebA-HQ, whose config trains and tests on the same images; the rest is measured."""
+    """CelebA-HQ trains and tests on the same images; everything but PCA is measured."""
     same = stubs.Data(tiny.images(40))
     context = stubs.context({"train": same, "test": same})
     context.model.error = 0.1
@@ -112,7 +112,7 @@ def test_lpips_is_refused_before_long_work(tmp_path):
         reconstruction.settings(context)
 
 
-def test_lpips_is_measured_with_its_origin_beside_it():
+def test_lpips_is_measured_and_names_its_network():
     rng = np.random.default_rng(0)
     pictures = rng.integers(0, 256, (3, 32, 32, 3), np.uint8)
     splits = {"train": stubs.Data(pictures), "test": stubs.Data(pictures)}
