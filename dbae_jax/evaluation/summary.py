@@ -39,7 +39,7 @@ def report(entries: dict[str, dict[str, Any]]) -> None:
         if ours is not None and pca:  # without a PCA error above 0 there is no ratio
             change = ours / pca - 1
             log.info(
-                "%.0f%% %s reconstruction MSE than PCA with as many components.",
+                "The model has %.0f%% %s reconstruction MSE than PCA with as many components.",
                 *(100 * abs(change), "lower" if change < 0 else "higher"),
             )
 

@@ -156,6 +156,7 @@ def test_images_are_of_results_without_a_label_on_the_data_of_training(
     shown, suites = [], evaluate.SUITES
     monkeypatch.setitem(suites, "reconstruction", suites["one"])
     monkeypatch.setattr(evaluate, "_paint", lambda *given, **how: shown.append(given))
+    monkeypatch.setattr(evaluate.summary, "report", lambda entries: None)
     evaluate.evaluate(_config(**{"eval.suite": "one"} | changes), run_copy)
     assert not shown
     evaluate.evaluate(_config(**{"eval.suite": "reconstruction"} | changes), run_copy)
