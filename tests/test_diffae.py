@@ -245,7 +245,7 @@ def test_the_information_bound_is_tight_and_the_same_as_a_bridge_s():
             model_fn, x_0s, x_Ts, z, model_bridge, draws, points=60
         )
         values[name] = information.entropy_bound(measured)
-        values[name, "at end"] = measured.at_end.mean()
+        values[name, "at end"] = measured.at_endpoint.mean()
     for name in ("free", "bridge"):
         nats, error = values[name]
         assert nats == pytest.approx(exact, abs=4 * error) and error < 0.1

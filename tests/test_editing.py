@@ -236,14 +236,14 @@ def test_pictures_that_will_not_do(splits, tmp_path):
     ):
         with pytest.raises(DataError, match=words.replace("(", r"\(")):
             named_pictures.read(name, data, splits)
-    with pytest.raises(DataError, match="no picture is named"):
+    with pytest.raises(DataError, match="no image is named"):
         named_pictures.read_all([], data, lambda: splits)
 
 
 def test_data_without_attributes(tmp_path):
     images = np.zeros((4, 16, 16, 1), np.uint8)
     context = stubs.context({split: stubs.Data(images) for split in ("train", "test")})
-    with pytest.raises(DataError, match="its attribute files missing, or it has none"):
+    with pytest.raises(DataError, match="have no labels and no attributes: the"):
         attribute_directions.check(context, "Male")
     assert "docs/data.md" in suite.obstacle(context)
     lmdb = stubs.context(

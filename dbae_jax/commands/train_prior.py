@@ -111,7 +111,7 @@ def _codes(model: DBAE, path: pathlib.Path, autoencoder: dict[str, Any]) -> dict
             for split, source in sources.items()
         }
 
-    return codes_lib.kept(path, identity, encode)
+    return codes_lib.load_or_make(path, identity, encode)
 
 
 def set_up(
