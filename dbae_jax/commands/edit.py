@@ -2,6 +2,7 @@
 
 import math
 import pathlib
+from typing import Any
 
 import numpy as np
 
@@ -61,7 +62,7 @@ def edit(
     moved = editing.moved(z, step, numbers)
     edited = edits.decode_rows(model, moved, x_T, rng=seed, plan=sample)
     shown = np.asarray(to_float(images))[:, None]
-    settings = {"attribute": attribute, "image": names, "scales": numbers}
+    settings: dict[str, Any] = {"attribute": attribute, "image": names, "scales": numbers}
     settings |= {"fix_endpoint": fix_endpoint, "normalise_codes": config.eval.normalise_codes}
     settings |= {"training_images": context.limit("train")}
     return edit_files.write(

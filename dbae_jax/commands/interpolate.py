@@ -2,6 +2,7 @@
 
 import functools
 import pathlib
+from typing import Any
 
 import numpy as np
 
@@ -55,18 +56,27 @@ def interpolate(
     folder = edit_files.check_folder(directory, out)
     model, _ = trained_model.open_model(config, directory, OF_MODEL)
     splits = functools.partial(trained_model.open_splits, config)
-    images = [named_pictures.read_all(names, config.data, splits) for names in pairs]
+    first_images, second_images = (
+        named_pictures.read_all(names, config.data, splits) for names in pairs
+    )
     seed = noise_seed(config.sample, free=model.gaussian_endpoint)
-    z, x_T = edits.latent_paths(model, *images, points, method, infer_endpoint=infer_endpoint)
+    z, x_T = edits.latent_paths(
+        model, first_images, second_images, points, method, infer_endpoint=infer_endpoint
+    )
     decoded = edits.decode_rows(model, z, x_T, rng=seed, plan=config.sample)
-    shown = [np.asarray(to_float(some))[:, None] for some in images]
-    settings = {"first": pairs[0], "second": pairs[1], "points": points, "method": method}
+    shown = [np.asarray(to_float(some))[:, None] for some in (first_images, second_images)]
+    settings: dict[str, Any] = {
+        "first": pairs[0],
+        "second": pairs[1],
+        "points": points,
+        "method": method,
+    }
     settings |= {"infer_endpoint": infer_endpoint}
     return edit_files.write(
         folder,
         (edit_files.slug(pairs[0]), edit_files.slug(pairs[1]), method),
         np.concatenate([shown[0], decoded, shown[1]], axis=1),
-        {"z": z, "images": to_uint8(decoded), "first": images[0], "second": images[1]},
+        {"z": z, "images": to_uint8(decoded), "first": first_images, "second": second_images},
         edit_files.about(config, model, "interpolate") | settings,
     )
 

@@ -63,7 +63,8 @@ def targets(context: Context) -> tuple[tuple[str, ...], np.ndarray]:
     class, or its number if it has no name. If two names are equal, the first one is used.
     """
     known = context.codes("train").known
-    names, columns = (), []
+    names: tuple[str, ...] = ()
+    columns: list[np.ndarray] = []
     if "attributes" in known:
         width = known["attributes"].shape[1]
         names = context.attribute_names or tuple(f"attribute {i}" for i in range(width))

@@ -63,7 +63,13 @@ def with_decoded_endpoint(
     """
     z = model.encode(images)
     x_T, plan = model.endpoint(z), plan_of(model, steps)
-    noisy = {"sampler": "dbim", "grid": "lambda", "steps": steps, "eta": 1.0, "boot": True}
+    noisy: dict[str, Any] = {
+        "sampler": "dbim",
+        "grid": "lambda",
+        "steps": steps,
+        "eta": 1.0,
+        "boot": True,
+    }
     return [
         Measured(model.decode(z, x_T, **plan)[None], Z_ALONE, plan, steps),
         Measured(

@@ -2,6 +2,7 @@
 
 import io
 import pathlib
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -42,7 +43,8 @@ def trajectories(
 
     Source: DBAE, figure 5.
     """
-    z, grid = model.encode(images), {"steps": steps, "grid": "uniform"}
+    z = model.encode(images)
+    grid: dict[str, Any] = {"steps": steps, "grid": "uniform"}
     runs = {
         "ODE": model.trajectory(z, rng=0, sampler="dbim", **grid),
         "SDE": model.trajectory(
@@ -58,7 +60,7 @@ def trajectories(
             row[0].set_ylabel(name, rotation=0, ha="right", va="center")
             for cell, k in zip(row, at, strict=False):
                 title = f"t = {run.times[k]:.2g}" if i + j == 0 else ""
-                _show(cell, run.path[k, i], title)
+                _show(cell, np.asarray(run.path)[k, i], title)
             _show(row[-1], np.asarray(to_float(image)), "image" if i + j == 0 else "")
     _save(figure, path, dpi=80)
 

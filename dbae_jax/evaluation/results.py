@@ -51,8 +51,7 @@ def score(
       reason: why a value is undefined. JSON has no number for a value that is not finite.
       **details: further facts that explain the number; None values are left out.
     """
-    several = isinstance(values, Sequence)
-    found = [float(value) for value in (values if several else [values])]
+    found = [float(v) for v in values] if isinstance(values, Sequence) else [float(values)]
     details = {name: value for name, value in details.items() if value is not None}
     if not all(math.isfinite(value) for value in found):
         details["reason"] = reason or "not a finite number"
@@ -118,7 +117,8 @@ class Book:
           seconds: duration of the measurement.
           label: label of the entry; empty for none.
         """
-        entry = {"suite": suite, "data": data} | ({"label": label} if label else {})
+        entry: dict[str, Any] = {"suite": suite, "data": data}
+        entry |= {"label": label} if label else {}
         entry |= {"settings": settings, "counts": measured.counts, "scores": measured.scores}
         self.entries[name_of(suite, data, label)] = as_json(entry | {"seconds": round(seconds, 2)})
         self._keep_previous()

@@ -3,6 +3,7 @@
 import zlib
 
 import jax
+import numpy as np
 
 
 def stream(key: jax.Array, name: str) -> jax.Array:
@@ -10,7 +11,7 @@ def stream(key: jax.Array, name: str) -> jax.Array:
     return jax.random.fold_in(key, zlib.crc32(name.encode()) & 0x7FFFFFFF)
 
 
-def per_example(key: jax.Array, indices: jax.Array) -> jax.Array:
+def per_example(key: jax.Array, indices: jax.Array | np.ndarray) -> jax.Array:
     """Returns the keys of examples, [n] for indices [n]: the same in whatever batch they stand.
 
     key: one key, folded with each index, or an array of keys, of which the indexed are taken.

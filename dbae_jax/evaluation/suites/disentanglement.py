@@ -38,17 +38,18 @@ def settings(context: Context) -> dict[str, Any]:
 def measure(context: Context) -> Measured:
     """Returns the scores of the means of the latent codes."""
     chosen, train = Settings(), context.codes("train")
-    scores, counts = {}, {"train": min(chosen.rows, len(train.mean))}
+    scores: dict[str, Any] = {}
+    counts = {"train": min(chosen.rows, len(train.mean))}
     if "attributes" in train.known:
         attributes = train.known["attributes"]
         names = _names(context.attribute_names, attributes)
         scores |= attribute_scores(train.mean, attributes, names, chosen)
     if "factors" in train.known:
         test = context.codes("test")
-        pairs = [(codes.mean, codes.known["factors"]) for codes in (train, test)]
+        of_train, of_test = ((codes.mean, codes.known["factors"]) for codes in (train, test))
         source = context.splits["train"]
         names = _names(getattr(source, "factor_names", ()), train.known["factors"])
-        scores |= factor_scores(*pairs, names, chosen)
+        scores |= factor_scores(of_train, of_test, names, chosen)
         counts["test"] = min(chosen.dci_rows, len(test.mean))
     return Measured(scores, counts)
 

@@ -39,8 +39,11 @@ log = logging.getLogger(__name__)
 class AttributeClassifier(Protocol):
     """A classifier of attributes or classes in images, such as `network.Classifier`."""
 
-    kind: str
-    labels: tuple[str, ...]
+    @property
+    def kind(self) -> str: ...
+
+    @property
+    def labels(self) -> tuple[str, ...]: ...
 
     def logits(self, images: np.ndarray) -> np.ndarray:
         """Returns logits [N, K] of uint8 images [N, H, W, C]."""
@@ -105,7 +108,7 @@ def measure_with(net: AttributeClassifier, context: Context, about: Mapping[str,
     if net.kind == "classes":
         related[:] = False  # every pair of classes is exclusive
     images = context.images("test", min(IMAGES, context.limit("test")))
-    scores = {}
+    scores: dict[str, Any] = {}
     for mode, fix_endpoint in MODES.items():
         by_name = _edited(context, net, found, images, real, edited, related, fix_endpoint)
         scores |= _summary(by_name, mode, about)
@@ -120,7 +123,7 @@ SUITE = Suite(obstacle, settings, measure)
 
 def log_odds(net: AttributeClassifier, images: np.ndarray) -> np.ndarray:
     """Returns log-odds [N, K] of each attribute, or of each class against all other classes."""
-    logits = np.float64(net.logits(images))
+    logits = net.logits(images).astype(np.float64)
     if net.kind == "attributes":
         return logits
     every = np.arange(logits.shape[1])
@@ -167,7 +170,7 @@ def _edited(
 ) -> dict[str, EditScores]:
     """Returns the scores of the edits of each attribute; `columns` are the edited attributes."""
     model, sample, by_name = context.model, context.config.sample, {}
-    how = {"rng": noise_seed(sample, free=model.gaussian_endpoint), "plan": sample}
+    how: dict[str, Any] = {"rng": noise_seed(sample, free=model.gaussian_endpoint), "plan": sample}
     z = model.encode(images)
     # An image and its edits share a fixed x_T. For None, x_T is decoded from each code, or drawn
     # with the image's own key if it is Gaussian, so that an edit does not change the noise.

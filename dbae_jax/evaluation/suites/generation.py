@@ -52,7 +52,7 @@ def settings(context: Context) -> dict[str, Any]:
       CheckpointError: if the weights of a requested network are missing.
     """
     section = context.config.eval
-    found = {
+    found: dict[str, Any] = {
         "generated": section.num_generated,
         "seeds": list(range(section.generated_sets)),
         "how": sample_files.how(context.config),

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -71,11 +72,12 @@ class Parts:
         parts = {"validation": self.validation, "test": self.test}
         if seed is None:
             return {name: codes.mean for name, codes in parts.items()}
-        rngs = {name: np.random.default_rng([seed, i]) for i, name in enumerate(parts)}
-        return {
-            name: codes.mean + codes.sigma * rngs[name].standard_normal(codes.mean.shape, "f4")
-            for name, codes in parts.items()
-        }
+        samples = {}
+        for i, (name, codes) in enumerate(parts.items()):
+            assert codes.sigma is not None  # eval.sample_codes requires a stochastic encoder
+            noise = np.random.default_rng([seed, i]).standard_normal(codes.mean.shape, np.float32)
+            samples[name] = codes.mean + codes.sigma * noise
+        return samples
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +97,7 @@ class Task:
     def columns(self, outputs: np.ndarray, part: str) -> Columns:
         """Returns the scores of outputs [N, K] on a part; probes are chosen by the first score."""
         try:
-            return _COLUMNS[self.kind](self.targets[part], np.float64(outputs))
+            return _COLUMNS[self.kind](self.targets[part], outputs.astype(np.float64))
         except DataError as error:
             raise DataError(f"The probe's {part} images: {error}") from error
 
@@ -109,12 +111,12 @@ class Task:
           codes: part -> latent codes.
           part: part on which the candidates are compared.
         """
-        best = None
-        for name, params in candidates:
-            value = _mean(next(iter(self.columns(_apply(params, codes[part]), part).values())))
-            if best is None or value > best[0]:
-                best = value, name, params
-        _, name, params = best
+
+        def value(candidate: tuple[Any, Params]) -> float:
+            columns = self.columns(_apply(candidate[1], codes[part]), part)
+            return _mean(next(iter(columns.values())))
+
+        name, params = max(candidates, key=value)  # the first one of equal candidates
         return name, self.columns(_apply(params, codes["test"]), "test")
 
 
@@ -178,7 +180,7 @@ def measure(context: Context) -> Measured:
         section.probe_learning_rate,
         section.sample_codes,
     )
-    scores = {}
+    scores: dict[str, Any] = {}
     for task in _tasks(context, parts):
         scores |= _by_adam(task, parts, recipe, section.seeds) | _by_ridge(task, parts)
     if "label" in context.known:
@@ -252,12 +254,13 @@ def _parts(context: Context) -> Parts:
     if not context.config.eval.normalise_codes:
         return parts
     stats = train.statistics()
-    return Parts(*(_normalised(part, **stats) for part in (train, flipped, validation, test)))
+    if flipped is not None:
+        flipped = _normalised(flipped, **stats)
+    train, validation, test = (_normalised(part, **stats) for part in (train, validation, test))
+    return Parts(train, flipped, validation, test)
 
 
-def _normalised(codes: Codes | None, mean: np.ndarray, std: np.ndarray) -> Codes | None:
-    if codes is None:
-        return None
+def _normalised(codes: Codes, mean: np.ndarray, std: np.ndarray) -> Codes:
     sigma = None if codes.sigma is None else codes.sigma / std
     return Codes((codes.mean - mean) / std, sigma, codes.known)
 
@@ -271,11 +274,14 @@ def _tasks(context: Context, parts: Parts) -> list[Task]:
     known = {name: getattr(parts, name).known for name in ("train", "validation", "test")}
     tasks = []
     if "label" in context.known:
-        names = np.unique(np.concatenate([part["label"] for part in known.values()]))
-        one_hot = {k: np.float32(part["label"][:, None] == names) for k, part in known.items()}
-        tasks.append(Task("class", tuple(str(name) for name in names), one_hot))
+        classes = np.unique(np.concatenate([part["label"] for part in known.values()]))
+        one_hot = {
+            name: (part["label"][:, None] == classes).astype(np.float32)
+            for name, part in known.items()
+        }
+        tasks.append(Task("class", tuple(map(str, classes)), one_hot))
     if "attributes" in context.known:
-        targets = {name: np.float32(part["attributes"]) for name, part in known.items()}
+        targets = {name: part["attributes"].astype(np.float32) for name, part in known.items()}
         for name, values in targets.items():
             if not np.isfinite(values).all():
                 raise DataError(
@@ -344,4 +350,4 @@ def _mean(columns: np.ndarray) -> float:
 
 
 def _apply(params: Params, z: np.ndarray) -> np.ndarray:
-    return np.asarray(linear_probe.apply(params, z))
+    return np.asarray(linear_probe.apply(params, jnp.asarray(z)))

@@ -25,7 +25,7 @@ from dbae_jax.sampling.plan import Plan
 # Name -> mean over images of a measure of two arrays [N, H, W, C] in [-1, 1].
 MEASURES: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
     "mse": pixel_mse,
-    "mse_8bit": lambda x, y: pixel_mse(similarity.eight_bit(x), np.float64(y)),
+    "mse_8bit": lambda x, y: pixel_mse(similarity.eight_bit(x), y.astype(np.float64)),
     "psnr": similarity.psnr,
     "ssim": similarity.ssim,
     "ssim_zero_padded": lambda x, y: similarity.ssim(x, y, padding="zero"),
@@ -178,7 +178,7 @@ def _of_seed(context: Context, seed: int) -> dict[str, float]:
 def _measured(context: Context, decoded: np.ndarray, images: np.ndarray) -> dict[str, float]:
     found = {name: measure(decoded, images) for name, measure in MEASURES.items()}
     if context.config.eval.lpips:  # the authors measure it on 8-bit images
-        rounded = np.float32(similarity.eight_bit(decoded))
+        rounded = similarity.eight_bit(decoded).astype(np.float32)
         found["lpips"] = float(
             perceptual_distances(context.perceptual_net, rounded, images).mean(dtype=np.float64)
         )
