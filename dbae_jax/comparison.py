@@ -28,6 +28,7 @@ from dbae_jax.errors import ConfigError
 from dbae_jax.evaluation import endpoint_split, pictures
 from dbae_jax.evaluation.suites import information
 from dbae_jax.runtime import files, processes, sharding
+from dbae_jax.training import jitted_step
 
 flags.adopt_module_key_flags(command_line)  # --help shows them
 SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Of the trainings: both models once for each.")
@@ -90,12 +91,15 @@ def compare(
       ConfigError: for a wrong config, or a workdir with models of another.
     """
     configs = {"dbae": config, "diffae": free_config(config)}
+    # One object for all seeds, so that each model's training step compiles once.
+    mesh = sharding.make_mesh()
+    trainings = {name: jitted_step.make_training(base, mesh) for name, base in configs.items()}
     measured = []
     for seed in seeds:
         for name, base in configs.items():
             with_seed = dataclasses.replace(base, seed=seed)
             log.info("%s, seed %d", name, seed)
-            train.train(with_seed, directory / f"{name}-{seed}")
+            train.train(with_seed, directory / f"{name}-{seed}", trainings[name])
         measured.append(_of_seed(config, directory, seed, settings))
     record = {
         "config": to_dict(config),

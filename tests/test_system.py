@@ -3,6 +3,7 @@
 Kills are in test_kills.py, signals and lost processes in test_processes.py.
 """
 
+import dataclasses
 import json
 import pathlib
 import shutil
@@ -16,6 +17,8 @@ import dbae_jax
 from dbae_jax.commands import evaluate, train
 from dbae_jax.errors import CheckpointError, ConfigError, NonFiniteError
 from dbae_jax.evaluation import results
+from dbae_jax.runtime import sharding
+from dbae_jax.training.jitted_step import make_training
 from dbae_jax.workdirs import checkpoint, records, workdir
 from tests.helpers import tiny
 
@@ -64,6 +67,18 @@ def test_an_interrupted_run_ends_as_the_uninterrupted_one(finished, tmp_path):
     for weights in ("raw", "ema"):
         _assert_same(_params(directory, 6, weights), _params(finished, 6, weights))
     assert _logged_steps(directory) == [1, 2, 3, 4, 5, 6]
+
+
+def test_seeds_that_share_a_training_compile_its_step_once(finished, tmp_path):
+    config = tiny.config(**{"train.num_steps": 2})
+    training = make_training(config, sharding.make_mesh())
+    for seed in (0, 1):
+        train.train(dataclasses.replace(config, seed=seed), tmp_path / str(seed), training)
+    assert training.train_step._cache_size() == 1
+    first, second = (_params(tmp_path / seed, 2) for seed in ("0", "1"))
+    _assert_same(first, _params(finished, 2))
+    kernels = [variables["params"]["unet"]["conv_in"]["kernel"] for variables in (first, second)]
+    assert not np.array_equal(*kernels)
 
 
 def test_hooks_and_evaluation_write_what_they_should(tmp_path, caplog):

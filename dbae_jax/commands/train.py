@@ -8,18 +8,15 @@ import jax
 import numpy as np
 
 from dbae_jax.api.dbae import DBAE
-from dbae_jax.configuration import build
 from dbae_jax.configuration.config import Config
 from dbae_jax.data import images, pipeline, registry
 from dbae_jax.data.pipeline import Batches
 from dbae_jax.data.sources import Source, gather
 from dbae_jax.evaluation.suites import reconstruction
 from dbae_jax.runtime import rngs, sharding
-from dbae_jax.training import jitted_step
 from dbae_jax.training.hooks import Clock, Hook, Hooks, Meter, make_logger
+from dbae_jax.training.jitted_step import Training, make_training
 from dbae_jax.training.loop import Run, run_loop, start_run
-from dbae_jax.training.optimizer import make_learning_rate
-from dbae_jax.training.step import make_diagnose
 from dbae_jax.workdirs import checkpoint, records, workdir
 from dbae_jax.workdirs.train_state import TrainState
 
@@ -33,12 +30,14 @@ REMEDY = (
 )
 
 
-def train(config: Config, directory: pathlib.Path) -> TrainState:
+def train(config: Config, directory: pathlib.Path, training: Training | None = None) -> TrainState:
     """Trains until `config.train.num_steps`, from scratch or from the workdir's last checkpoint.
 
     Args:
       config: checked config.
       directory: the workdir, made if missing; checkpoints, metrics.jsonl and pictures go there.
+      training: `make_training` of this config or of the same config with a different seed, if it
+        is built already.
 
     Returns:
       The state after the last step.
@@ -54,7 +53,8 @@ def train(config: Config, directory: pathlib.Path) -> TrainState:
     workdir.check_usable(directory)
     source = registry.make_source(config.data, "train")
     held_out = registry.make_source(config.data, "test")
-    run = set_up(config, directory)
+    training = training or make_training(config, sharding.make_mesh())
+    run = set_up(config, directory, training)
     start = int(run.state.step)
     if start >= config.train.num_steps:
         log.info("The run in %s is at step %d already; nothing to do.", directory, start)
@@ -65,7 +65,7 @@ def train(config: Config, directory: pathlib.Path) -> TrainState:
         records.Writer(directory, start_step=start) as scalars,
         _batches(config, source, run.mesh, start) as batches,
     ):
-        actions = make_hooks(config, directory, run, held_out, checkpoints, scalars)
+        actions = make_hooks(config, directory, training, run, held_out, checkpoints, scalars)
         return run_loop(run, batches, actions, stop=config.train.num_steps, directory=directory)
 
 
@@ -76,16 +76,15 @@ def _checkpoints(config: Config, directory: pathlib.Path) -> checkpoint.Writer:
     )
 
 
-def set_up(config: Config, directory: pathlib.Path) -> Run:
-    """Builds the step and finds or draws the state; torn checkpoints are moved aside."""
-    mesh = sharding.make_mesh()
+def set_up(config: Config, directory: pathlib.Path, training: Training) -> Run:
+    """Finds or draws the state; damaged checkpoints are moved aside."""
     return start_run(
-        jitted_step.make_init(config),
-        jitted_step.make_jitted_step(config, mesh),
+        training.init,
+        training.train_step,
         directory,
         resume=functools.partial(workdir.resume, directory, config),
         seed=config.seed,
-        mesh=mesh,
+        mesh=training.mesh,
         remedy=REMEDY,
     )
 
@@ -110,6 +109,7 @@ def _batches(config: Config, source: Source, mesh: jax.sharding.Mesh, start_step
 def make_hooks(
     config: Config,
     directory: pathlib.Path,
+    training: Training,
     run: Run,
     held_out: Source,
     checkpoints: checkpoint.Writer,
@@ -118,7 +118,7 @@ def make_hooks(
     """Builds the hooks that a config asks for; see `configs/base.py` for their intervals."""
     meter, clock = Meter(), Clock.going_on(directory)
     meta = workdir.meta(config)
-    model = DBAE(config, run.state.ema, mesh=run.mesh)
+    model = DBAE(config, run.state.ema, networks=training.networks, mesh=run.mesh)
 
     def save(step: int, state: TrainState) -> None:
         checkpoints.save(state, step, meta)
@@ -127,13 +127,13 @@ def make_hooks(
         meter,
         clock,
         scalars,
-        rate_schedule=make_learning_rate(config),
+        rate_schedule=training.learning_rate,
         batch_size=config.train.batch_size,
         num_steps=config.train.num_steps,
     )
     hooks = [
         Hook(config.train.log_every_steps, logger),
-        Hook(config.train.diagnose_every_steps, _diagnoser(config, run, held_out, scalars)),
+        Hook(config.train.diagnose_every_steps, _diagnoser(config, training, held_out, scalars)),
         Hook(config.train.evaluate_every_steps, _evaluator(config, model, held_out, scalars)),
         Hook(config.train.picture_every_steps, _painter(config, model, held_out, directory)),
         Hook(config.checkpoint.every_steps, save),
@@ -148,19 +148,19 @@ def make_hooks(
     )
 
 
-def _diagnoser(config: Config, run, held_out: Source, scalars: records.Writer):
+def _diagnoser(config: Config, training: Training, held_out: Source, scalars: records.Writer):
     """Is the code used? On one fixed batch of test images, at fixed times and noises."""
-    networks, bridge = build.make_networks(config), build.make_bridge(config.bridge)
-    everywhere = sharding.replicated(run.mesh)
-    diagnose = jax.jit(make_diagnose(networks, bridge), out_shardings=everywhere)
+    everywhere = sharding.replicated(training.mesh)
     size = config.train.batch_size
     taken = functools.cache(lambda: gather(held_out, size)[0])  # a run that shows none reads none
     key = sharding.replicate(rngs.stream(jax.random.key(config.seed), "diagnose"), everywhere)
 
     def action(step: int, state: TrainState) -> None:
         batch = np.resize(taken(), (size, *taken().shape[1:]))
-        placed = {"image": sharding.spread(run.mesh, batch)}
-        values = {k: float(v) for k, v in jax.device_get(diagnose(state, placed, key)).items()}
+        placed = {"image": sharding.spread(training.mesh, batch)}
+        values = {
+            k: float(v) for k, v in jax.device_get(training.diagnose(state, placed, key)).items()
+        }
         scalars.write(step, values)
         log.info(
             "step %d  latent variance %.3g  loss on test images %.4f, with shuffled codes %+.4f",

@@ -146,7 +146,7 @@ def set_up(
 
     return loop.start_run(
         lambda key: create_state(network, optimizer, key, stats),
-        jitted_step.jitted(step, mesh),
+        jitted_step.jit_step(step, mesh),
         folder,
         resume=resume,
         seed=config.seed,
