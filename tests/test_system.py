@@ -6,6 +6,7 @@ Kills are in test_kills.py, signals and lost processes in test_processes.py.
 import dataclasses
 import json
 import pathlib
+import re
 import shutil
 
 import jax
@@ -95,9 +96,15 @@ def test_hooks_and_evaluation_write_what_they_should(tmp_path, caplog):
     assert len([r for r in rows if {"z_variance", "code_gap", "eval_loss"} <= r.keys()]) == 2
     assert [r["step"] for r in rows if "test_mse" in r] == [2]
     assert (tmp_path / "run" / "pictures" / "reconstructions_00000002.png").exists()
-    assert "images/s" in caplog.text and "left" in caplog.text
-    assert "the code is hardly used" in caplog.text  # after two steps it is not
-    assert "loss on test images" in caplog.text and "MSE of test images" in caplog.text
+    first, *others = caplog.messages
+    assert first.startswith("Training on 8 devices (cpu), 1 process: digits, ")
+    assert re.search(r", \S+M parameters, 2 steps of 16 images\.$", first)
+    assert others[0] == "Compiling the training step ..." and others[1].startswith("Compiled in ")
+    line = r"step 2/2, loss \d\.\d{4}, \d+ images/s, \d+\.\d% waiting for data, 0s left"
+    assert any(re.fullmatch(line, message) for message in others)
+    assert "(near +0 means that z is not used)" in caplog.text
+    assert "z is hardly used" in caplog.text  # after two steps it is not
+    assert "test loss" in caplog.text and "MSE of test images" in caplog.text
 
     entries = evaluate.evaluate(config, tmp_path / "run")
     found = results.read(tmp_path / "run")
