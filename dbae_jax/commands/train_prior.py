@@ -157,7 +157,7 @@ def set_up(
 
     def resume(abstract: TrainState) -> TrainState | None:
         found = checkpoint.newest_readable(
-            folder, functools.partial(read, abstract), move_torn=True
+            folder, functools.partial(read, abstract), move_unreadable=True
         )
         return None if found is None else found[1]
 
