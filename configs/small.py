@@ -1,4 +1,4 @@
-"""What the small data sets share: networks, training and sampling that a CPU can do in minutes."""
+"""Common settings of the small data sets: networks and training that take minutes on a CPU."""
 
 from dbae_jax.configs import base
 from ml_collections import ConfigDict
