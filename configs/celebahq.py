@@ -11,7 +11,8 @@ def get_config() -> ConfigDict:
     c = ffhq.get_config()
     c.data.name = "celebahq"
     # As the authors do: all 30,000 images, for training and for the evaluation of an FFHQ model.
-    # To hold some out: --config.data.train_split='train[:27000]' --config.data.test_split='train[27000:]'
+    # To hold some out: --config.data.train_split='train[:27000]'
+    # --config.data.test_split='train[27000:]'
     c.data.train_split = "train"
     c.data.test_split = "train"
     return c

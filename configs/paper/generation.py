@@ -6,7 +6,8 @@ python -m dbae_jax.main --config=configs/paper/generation.py --workdir=runs/ffhq
 
 50,000 images are compared with the first 50,000 training images, as DiffAE measures FID. The
 paper's own protocol and samplers are unknown: the authors' repository has neither the prior nor
-figures of it. Needs Inception's published weights in eval.weights_dir. Variants: deterministic, stochastic.
+figures of it. Needs Inception's published weights in eval.weights_dir. Variants: deterministic,
+stochastic.
 """
 
 from dbae_jax.configs import ffhq

@@ -5,8 +5,8 @@ python -m dbae_jax.main --config=configs/paper/table1_celeba_attributes.py --wor
     --mode=evaluate
 
 Published: .650 (DBAE-d), .655 (DBAE). Variants: deterministic, stochastic, sampled.
-The probes use the official splits, mirrored training images, and Adam with learning rate 1e-3 for 15
-epochs of batches of 128. The epoch that is best on validation images is measured.
+The probes use the official splits, mirrored training images, and Adam with learning rate 1e-3 for
+15 epochs of batches of 128. The epoch that is best on validation images is measured.
 """
 
 from dbae_jax.configs import celeba

@@ -5,8 +5,8 @@ python -m dbae_jax.main --config=configs/paper/table1_celeba_lfw.py --workdir=ru
     --mode=evaluate
 
 Published: r .635, MSE .413 (DBAE-d); .643, .369 (DBAE). Their epochs were chosen on test images, as
-for `r_best_on_test` and `mse_best_on_test`; the epochs of `r` and `mse` are chosen on the last tenth
-of the training persons. Variants: deterministic, stochastic, sampled.
+for `r_best_on_test` and `mse_best_on_test`; the epochs of `r` and `mse` are chosen on the last
+tenth of the training persons. Variants: deterministic, stochastic, sampled.
 """
 
 from dbae_jax.configs import lfw

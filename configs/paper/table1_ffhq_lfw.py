@@ -5,7 +5,8 @@ python -m dbae_jax.main --config=configs/paper/table1_ffhq_lfw.py --workdir=runs
     --mode=evaluate
 
 Published: r .638, MSE .404 (DBAE-d); .675, .332 (DBAE).
-table1_celeba_lfw.py explains how their epochs were chosen. Variants: deterministic, stochastic, sampled.
+table1_celeba_lfw.py explains how their epochs were chosen. Variants: deterministic, stochastic,
+sampled.
 """
 
 from dbae_jax.configs import ffhq

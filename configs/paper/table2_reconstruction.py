@@ -7,12 +7,13 @@ python -m dbae_jax.main --config=configs/paper/table2_reconstruction.py:sde --wo
     --mode=evaluate
 
 Published: SSIM .953 (see dbae_jax/report/paper.py), LPIPS .072, MSE 2.49e-3 (DBAE-d); .920, .094,
-4.81e-3 (DBAE). SSIM and MSE use the ODE, LPIPS the SDE. Variants: ode, sde; deterministic, stochastic,
-sampled. LPIPS needs its published weights in eval.weights_dir.
+4.81e-3 (DBAE). SSIM and MSE use the ODE, LPIPS the SDE. Variants: ode, sde; deterministic,
+stochastic, sampled. LPIPS needs its published weights in eval.weights_dir.
 """
 
 from dbae_jax.configs import celebahq
 from dbae_jax.configs.paper import variants
+from ml_collections import ConfigDict
 
 SAMPLERS = {
     "ode": {"sample.sampler": "euler", "sample.steps": 100, "eval.label": "ode"},
@@ -25,7 +26,6 @@ SAMPLERS = {
         "eval.label": "sde",
     },
 }
-from ml_collections import ConfigDict
 
 
 def get_config(variant: str = "") -> ConfigDict:
