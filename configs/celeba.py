@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 
 def get_config() -> ConfigDict:
+    """Returns the config."""
     c = base.get_config()
     c.data.name = "celeba"
     c.data.crop = "d2c"

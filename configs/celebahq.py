@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 
 
 def get_config() -> ConfigDict:
+    """Returns the config."""
     c = ffhq.get_config()
     c.data.name = "celebahq"
     # As the authors do: all 30,000 images, for training and for the evaluation of an FFHQ model.

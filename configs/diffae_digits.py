@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 
 def get_config() -> ConfigDict:
+    """Returns the config."""
     c = digits.get_config()
     c.bridge.endpoint = "free"  # Gaussian x_T
     c.bridge.beta_d = 19.9  # with beta_min = 0.1: the usual VP, a_T = 0.0066

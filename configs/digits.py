@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 
 def get_config() -> ConfigDict:
+    """Returns the config."""
     c = small.get_config()
     c.data.name = "digits"
     c.data.image_size = 16

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 
 def get_config() -> ConfigDict:
+    """Returns the config."""
     c = base.get_config()
     c.data.name = "ffhq"
     c.data.crop = "center"

@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 
 
 def get_config() -> ConfigDict:
+    """Returns the config."""
     c = ffhq.get_config()
     c.data.name = "horse"
     # As the authors do: training uses all images, also those that are evaluated. To hold these out:

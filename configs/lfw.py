@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 
 def get_config() -> ConfigDict:
+    """Returns the config."""
     c = base.get_config()
     c.data.name = "lfw"
     c.data.crop = "zoom"  # faces are smaller in the image than in CelebA

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 
 def get_config() -> ConfigDict:
+    """Returns the config."""
     c = small.get_config()
     c.data.name = "shapes"
     c.data.train_split = "train"

@@ -5,6 +5,7 @@ from ml_collections import ConfigDict
 
 
 def get_config() -> ConfigDict:
+    """Returns the config."""
     c = base.get_config()
     _model(c)
     _prior(c)

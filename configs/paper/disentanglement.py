@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 
 
 def get_config(variant: str = "") -> ConfigDict:
+    """Returns the config of one or several variants, with commas; "" for the first ones."""
     c = celeba.get_config()
     c.data.crop = "short"
     c.model.latent_dim = 32

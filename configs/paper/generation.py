@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 
 
 def get_config(variant: str = "") -> ConfigDict:
+    """Returns the config of one or several variants, with commas; "" for the first ones."""
     c = ffhq.get_config()
     variants.evaluate(c, "generation")
     c.eval.num_generated = 50_000

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 
 
 def get_config(variant: str = "") -> ConfigDict:
+    """Returns the config of one or several variants, with commas; "" for the first ones."""
     c = celeba.get_config()
     variants.evaluate(c, "probe", validation_split="validation")
     return variants.apply(c, variant, variants.ENCODERS)

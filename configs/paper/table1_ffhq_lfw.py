@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 
 
 def get_config(variant: str = "") -> ConfigDict:
+    """Returns the config of one or several variants, with commas; "" for the first ones."""
     c = ffhq.get_config()
     c.data.name = "lfw"
     c.data.crop = "zoom"

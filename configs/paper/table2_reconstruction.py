@@ -29,6 +29,7 @@ SAMPLERS = {
 
 
 def get_config(variant: str = "") -> ConfigDict:
+    """Returns the config of one or several variants, with commas; "" for the first ones."""
     c = celebahq.get_config()
     variants.evaluate(c, "reconstruction", lpips=True)
     return variants.apply(c, variant, SAMPLERS, variants.ENCODERS)
