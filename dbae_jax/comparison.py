@@ -31,6 +31,7 @@ from dbae_jax.evaluation import endpoint_split, pictures
 from dbae_jax.evaluation.suites import information
 from dbae_jax.runtime import files, kept, processes, sharding
 from dbae_jax.runtime.progress import track
+from dbae_jax.training import jitted_step
 
 flags.adopt_module_key_flags(command_line)  # --help shows them
 SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Both models are trained once per seed.")
@@ -105,12 +106,15 @@ def compare(
       ConfigError: if the config is not of a DBAE, or the workdir holds models of another config.
     """
     configs = {"dbae": config, "diffae": gaussian_config(config)}
+    # One object for all seeds, so that each model's training step compiles once.
+    mesh = sharding.make_mesh()
+    trainings = {name: jitted_step.make_training(base, mesh) for name, base in configs.items()}
     measured = []
     for seed in seeds:
         for name, base in configs.items():
             with_seed = dataclasses.replace(base, seed=seed)
             log.info("Training the model %s with seed %d.", name, seed)
-            train.train(with_seed, directory / f"{name}-{seed}")
+            train.train(with_seed, directory / f"{name}-{seed}", trainings[name])
         measured.append(_measure_seed(config, directory, seed, settings))
     record = {
         "config": to_dict(config),

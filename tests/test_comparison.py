@@ -78,7 +78,7 @@ def compared(tmp_path_factory):
     directory, trained = tmp_path_factory.mktemp("comparison"), []
     config = tiny.config(**{"train.num_steps": 1, "eval.information_points": 2})
 
-    def train(config, directory):
+    def train(config, directory, training):
         trained.append((config.bridge.endpoint, config.seed, directory.name))
         _save(config, directory)
 
@@ -112,6 +112,23 @@ def test_a_comparison_trains_measures_and_writes(compared):
     assert all(np.isfinite(b["unexplained_bits_per_dim"]).all() for b in bounds.values())
     text = (directory / "comparison_table.md").read_text()
     assert "| diffae | z, random x_T | dbim | 2 |" in text and f"| 2 | {ratio:.2f} |" in text
+
+
+def test_all_seeds_of_a_model_share_one_training(tmp_path, monkeypatch):
+    """Each model's training step then compiles once."""
+    given = {}
+
+    def train(config, directory, training):
+        given.setdefault(config.bridge.endpoint, []).append(training)
+
+    monkeypatch.setattr(comparison.train, "train", train)
+    for name in ("_of_seed", "summarised", "_paint"):
+        monkeypatch.setattr(comparison, name, lambda *args: {})
+    monkeypatch.setattr(comparison, "table", lambda record: "")
+    comparison.compare(tiny.config(), tmp_path, [0, 1], SETTINGS)
+    assert {name: len(trainings) for name, trainings in given.items()} == {"decoded": 2, "free": 2}
+    for first, second in given.values():
+        assert first is second
 
 
 def test_what_is_done_is_not_done_again(compared, monkeypatch):

@@ -319,7 +319,7 @@ def test_training_goes_on_where_it_stopped(tmp_path, caplog):
     train.train(one, tmp_path / "run")
     with caplog.at_level("INFO", logger="dbae_jax"):
         state = train.train(config, tmp_path / "run")
-    assert "Going on from step 1" in caplog.text
+    assert "Resuming from step 1" in caplog.text
     assert checkpoint.steps(tmp_path / "run") == [1, 2] and int(state.step) == 2
     first, second = (workdir.load(tmp_path / "run", "raw", step) for step in (1, 2))
     jax.tree.map(np.testing.assert_array_equal, second.variables, jax.device_get(state.variables))

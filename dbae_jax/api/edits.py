@@ -1,4 +1,4 @@
-"""Interpolates and edits images with a trained model: latent codes are changed and decoded."""
+"""Interpolates and edits images: changes their latent codes and decodes them."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -11,7 +11,7 @@ from dbae_jax.runtime import rngs
 
 
 class Model(Protocol):
-    """What the functions here need of a model; `DBAE` has it."""
+    """The methods of a model that this module uses; `DBAE` has them."""
 
     @property
     def latent_dim(self) -> int: ...
@@ -58,10 +58,12 @@ def latent_paths(
     *,
     infer_endpoint: bool = False,
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Returns the latent codes, and inferred endpoints, that `interpolate` decodes.
+    """Returns the latent codes and the inferred endpoints that `interpolate` decodes.
+
+    The arguments are those of `DBAE.interpolate`.
 
     Returns:
-      z: [B, points, D], and x_T: [B points, H, W, C] if endpoints are inferred, else None.
+      z: [B, points, D]; x_T: [B * points, H, W, C], or None if endpoints are not inferred.
     """
     images = (first, second)
     ends = [model.encode(some) for some in images]
@@ -114,8 +116,8 @@ def decode_rows(
     Args:
       model: a trained model.
       z: [B, P, D], P latent codes for each of B images.
-      x_T: [B, H, W, C], one endpoint for the codes of an image, or [B P, H, W, C], one for each
-        code. By default `DBAE.endpoint` of each code; where x_T is Gaussian, one sample for the
+      x_T: [B, H, W, C], one endpoint for the codes of an image, or [B * P, H, W, C], one for
+        each code. Default: `DBAE.endpoint` of each code, or if x_T is Gaussian, one sample for the
         codes of an image.
       rng: a seed, a key, or keys [B], as for `DBAE.decode`; the codes of an image share it.
       **plan: sampler options, as for `DBAE.decode`.

@@ -1,16 +1,19 @@
-"""The sections of a config: frozen dataclasses, each checking its own keys."""
+"""The sections of a config: frozen dataclasses that check their own keys.
+
+configs/base.py explains every key. `check` raises ConfigError for a value that is not allowed.
+"""
 
 import dataclasses
 
 from dbae_jax.errors import ConfigError
 
 GROUP_NORM_GROUPS = 32
-FID_PRESETS = ("diffae", "infodiff10k-clean", "adm")  # keys of metrics.generation.PRESETS
+FID_PRESETS = ("diffae", "infodiff10k-clean", "adm")  # the keys of metrics.generation.PRESETS
 
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    """What the images are, where they lie, and how they are read; see `configs/base.py`."""
+    """The data set, its folder, and how its images are read."""
 
     name: str
     data_dir: str
@@ -26,6 +29,7 @@ class DataConfig:
     prefetch_batches: int
 
     def check(self, path: str) -> None:
+        """Checks the keys of the section; `path` is its full name."""
         size = self.image_size
         require(
             size >= 16 and size & (size - 1) == 0,
@@ -41,7 +45,7 @@ class DataConfig:
 
 @dataclasses.dataclass(frozen=True)
 class EncoderConfig:
-    """Widths of the encoder: see `models.encoder.Encoder`."""
+    """The size of the encoder; see `models.encoder.Encoder`."""
 
     base_channels: int
     channel_mult: tuple[int, ...]
@@ -50,17 +54,19 @@ class EncoderConfig:
     pool: str
 
     def check(self, path: str) -> None:
+        """Checks the keys of the section; `path` is its full name."""
         _check_tower(self, path)
         one_of(self.pool, f"{path}.pool", ("mean", "flatten"))
 
 
 @dataclasses.dataclass(frozen=True)
 class DecoderConfig:
-    """Width of the endpoint decoder: channels at 128x128, see `models.decoder.Decoder`."""
+    """The size of the endpoint decoder; see `models.decoder.Decoder`."""
 
     base_channels: int
 
     def check(self, path: str) -> None:
+        """Checks the keys of the section; `path` is its full name."""
         width = self.base_channels
         require(
             width >= 4 and width % 4 == 0,
@@ -71,7 +77,7 @@ class DecoderConfig:
 
 @dataclasses.dataclass(frozen=True)
 class UNetConfig:
-    """Widths of the U-Net: see `models.unet.UNet`."""
+    """The size of the U-Net; see `models.unet.UNet`."""
 
     base_channels: int
     channel_mult: tuple[int, ...]
@@ -81,6 +87,7 @@ class UNetConfig:
     dropout: float
 
     def check(self, path: str) -> None:
+        """Checks the keys of the section; `path` is its full name."""
         _check_tower(self, path)
         require(self.head_channels >= 1, f"{path}.head_channels={self.head_channels}", "at least 1")
         require(0 <= self.dropout < 1, f"{path}.dropout={self.dropout}", "in [0, 1)")
@@ -88,7 +95,7 @@ class UNetConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """The three networks, the latent width and the number formats they compute in."""
+    """The three networks, the latent dimension and the number formats."""
 
     latent_dim: int
     stochastic: bool
@@ -102,9 +109,10 @@ class ModelConfig:
     unet: UNetConfig
 
     def check(self, path: str) -> None:
+        """Checks the keys of the section; `path` is its full name."""
         require(self.latent_dim >= 1, f"{path}.latent_dim={self.latent_dim}", "at least 1")
         one_of(self.dtype, f"{path}.dtype", ("float32", "bfloat16"))
-        # Most updates of training and of the average are lost in bfloat16.
+        # bfloat16 would round away most updates of the weights and of the EMA.
         one_of(self.param_dtype, f"{path}.param_dtype", ("float32",))
         one_of(self.matmul_precision, f"{path}.matmul_precision", ("default", "high", "highest"))
         one_of(self.attention, f"{path}.attention", ("auto", "xla", "cudnn"))
@@ -119,7 +127,7 @@ class ModelConfig:
 
 @dataclasses.dataclass(frozen=True)
 class BridgeConfig:
-    """The reference diffusion and the moments that the preconditioning assumes."""
+    """The reference diffusion, and the moments that the preconditioning assumes."""
 
     schedule: str
     t_min: float | None
@@ -132,6 +140,7 @@ class BridgeConfig:
     endpoint: str
 
     def check(self, path: str) -> None:
+        """Checks the keys of the section; `path` is its full name."""
         one_of(self.schedule, f"{path}.schedule", ("vp", "ve", "vp_simple", "ve_simple"))
         for key in ("t_min", "t_max"):
             value = getattr(self, key)
@@ -155,7 +164,7 @@ class BridgeConfig:
 
 @dataclasses.dataclass(frozen=True)
 class OptimConfig:
-    """The optimizer, its learning-rate schedule and the average of the weights."""
+    """The optimizer, its learning-rate schedule and the EMA of the weights."""
 
     optimizer: str
     learning_rate: float
@@ -165,6 +174,7 @@ class OptimConfig:
     ema_decay: float
 
     def check(self, path: str) -> None:
+        """Checks the keys of the section; `path` is its full name."""
         one_of(self.optimizer, f"{path}.optimizer", ("radam", "adam"))
         require(self.learning_rate > 0, f"{path}.learning_rate={self.learning_rate}", "positive")
         one_of(self.schedule, f"{path}.schedule", ("constant", "cosine"))
@@ -179,7 +189,7 @@ class OptimConfig:
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-    """Length of the run and how often it reports."""
+    """The batch, the length of the training, and the intervals of its log."""
 
     batch_size: int
     accumulation_steps: int
@@ -191,6 +201,7 @@ class TrainConfig:
     evaluate_every_steps: int
 
     def check(self, path: str) -> None:
+        """Checks the keys of the section; `path` is its full name."""
         for key in ("batch_size", "accumulation_steps", "num_steps", "log_every_steps"):
             require(getattr(self, key) >= 1, f"{path}.{key}={getattr(self, key)}", "at least 1")
         require(
@@ -206,13 +217,14 @@ class TrainConfig:
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointConfig:
-    """When checkpoints are written and which are kept."""
+    """When checkpoints are written, and which ones are kept."""
 
     every_steps: int
     keep_last: int
     keep_every_steps: int
 
     def check(self, path: str) -> None:
+        """Checks the keys of the section; `path` is its full name."""
         require(self.every_steps >= 1, f"{path}.every_steps={self.every_steps}", "at least 1")
         require(self.keep_last >= 1, f"{path}.keep_last={self.keep_last}", "at least 1")
         value = self.keep_every_steps
@@ -221,7 +233,7 @@ class CheckpointConfig:
 
 @dataclasses.dataclass(frozen=True)
 class PriorConfig:
-    """The latent prior: its network and diffusion, how it is trained and how it draws codes."""
+    """The latent prior: its network, diffusion, training and sampler."""
 
     num_layers: int
     width: int
@@ -241,6 +253,7 @@ class PriorConfig:
     sample_steps: int
 
     def check(self, path: str) -> None:
+        """Checks the keys of the section; `path` is its full name."""
         require(self.num_layers >= 2, f"{path}.num_layers={self.num_layers}", "at least 2")
         require(self.timesteps >= 2, f"{path}.timesteps={self.timesteps}", "at least 2")
         require(0 < self.beta < 1, f"{path}.beta={self.beta}", "in (0, 1)")
@@ -264,7 +277,7 @@ class PriorConfig:
 
 @dataclasses.dataclass(frozen=True)
 class EvalConfig:
-    """How much is evaluated at a time, and how much is shown."""
+    """The evaluation: its suites, images, probes and published networks."""
 
     batch_size: int
     num_images: int
@@ -292,6 +305,7 @@ class EvalConfig:
     fid_preset: str
 
     def check(self, path: str) -> None:
+        """Checks the keys of the section; `path` is its full name."""
         for key in (
             *("batch_size", "num_pictures", "information_points"),
             *("seeds", "probe_epochs", "probe_batch_size", "num_generated", "generated_sets"),
@@ -300,8 +314,8 @@ class EvalConfig:
         for key in ("num_images", "num_train_images", "num_probe_images"):
             value = getattr(self, key)
             require(value >= 0 and value != 1, f"{path}.{key}={value}", "2 or more, or 0 for all")
-        share, rate = self.validation_share, self.probe_learning_rate
-        require(0 < share < 1, f"{path}.validation_share={share}", "in (0, 1)")
+        fraction, rate = self.validation_share, self.probe_learning_rate
+        require(0 < fraction < 1, f"{path}.validation_share={fraction}", "in (0, 1)")
         require(rate > 0, f"{path}.probe_learning_rate={rate}", "positive")
         one_of(self.fid_preset, f"{path}.fid_preset", ("", *FID_PRESETS))
         require(
@@ -312,6 +326,7 @@ class EvalConfig:
 
 
 def _check_tower(tower: EncoderConfig | UNetConfig, path: str) -> None:
+    """Checks the widths and levels of the encoder or the U-Net."""
     base, mult = tower.base_channels, tower.channel_mult
     require(
         base >= 1 and base % GROUP_NORM_GROUPS == 0,
@@ -327,11 +342,17 @@ def _check_tower(tower: EncoderConfig | UNetConfig, path: str) -> None:
 
 
 def one_of(value: str, path: str, allowed: tuple[str, ...]) -> None:
-    """Refuses a value that is not among the allowed ones; `path` is the key's full name."""
+    """Raises ConfigError unless a value is allowed; `path` is the full name of its key."""
     require(value in allowed, f"{path}={value!r}", f"one of {', '.join(allowed)}")
 
 
 def require(condition: bool, what: str, allowed: str) -> None:
-    """Raises ConfigError unless the condition holds: `what` is not allowed, `allowed` is."""
+    """Raises ConfigError unless the condition holds.
+
+    Args:
+      condition: whether the value is allowed.
+      what: key and value for the error, such as "config.seed=-1".
+      allowed: description of the allowed values, such as "0 or more".
+    """
     if not condition:
         raise ConfigError(f"{what} is not allowed: it must be {allowed}.")

@@ -101,10 +101,10 @@ def _train_step(config: Config) -> Program:
     everywhere = sharding.replicated(mesh)
     key = sharding.replicate(jax.random.key(config.seed), everywhere)
     options = jitted_step.run_once()
-    init = jitted_step.make_init(config)
-    state = jax.jit(init, out_shardings=everywhere, compiler_options=options)(key)
+    training = jitted_step.make_training(config, mesh)
+    state = jax.jit(training.init, out_shardings=everywhere, compiler_options=options)(key)
     batch = {"image": sharding.spread(mesh, _images(config, config.train.batch_size))}
-    compiled, *cost = _compile(jitted_step.make_jitted_step(config, mesh), state, batch, key)
+    compiled, *cost = _compile(training.train_step, state, batch, key)
 
     def walk(calls: int) -> None:
         nonlocal state
