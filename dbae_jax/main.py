@@ -165,8 +165,8 @@ def _flags_of(name: str) -> dict[str, Any]:
                     "flag out or change --mode."
                 )
     values = {parameter: flags.FLAGS[flag].value for flag, parameter in own.items()}
-    if values.get("out") is not None:
-        values["out"] = pathlib.Path(values["out"])
+    if out := values.get("out"):
+        values["out"] = pathlib.Path(out)
     return values
 
 

@@ -263,9 +263,9 @@ class DBAE:
           boot: dbim and multistep: whether the first step adds noise.
           plan: all sampler options at once, such as `config.sample`, instead of the above.
         """
-        more = {"grid": grid, "rho": rho, "churn": churn, "eta": eta, "boot": boot}
+        more: dict[str, Any] = {"grid": grid, "rho": rho, "churn": churn, "eta": eta, "boot": boot}
         plan = Plan.recommended(plan, sampler=sampler, steps=steps, **more)
-        return self._sample(z, x_T, plan, rng, keep_path=False).x_0
+        return np.asarray(self._sample(z, x_T, plan, rng, keep_path=False).x_0)
 
     def trajectory(
         self, z: np.ndarray, x_T: np.ndarray | None = None, rng: Rng = None, **plan: Any

@@ -25,9 +25,7 @@ class Model(Protocol):
 
     def invert(self, images: np.ndarray, z: np.ndarray | None = None) -> np.ndarray: ...
 
-    def decode(
-        self, z: np.ndarray, x_T: np.ndarray | None = None, *, rng: Rng = None, **plan: Any
-    ) -> np.ndarray: ...
+    def decode(self, *args: Any, **kwargs: Any) -> np.ndarray: ...
 
 
 def interpolate(
@@ -65,15 +63,14 @@ def latent_paths(
     Returns:
       z: [B, points, D]; x_T: [B * points, H, W, C], or None if endpoints are not inferred.
     """
-    images = (first, second)
-    ends = [model.encode(some) for some in images]
-    z = editing.path(*ends, points, method)
+    z_0, z_1 = model.encode(first), model.encode(second)
+    z = editing.path(z_0, z_1, points, method)
     if not infer_endpoint:
         return z, None
-    inferred = [model.invert(some, code) for some, code in zip(images, ends, strict=True)]
-    flat = (x_T.reshape(len(x_T), -1) for x_T in inferred)
-    arcs = editing.path(*flat, points, "spherical")
-    return z, arcs.reshape(-1, *inferred[0].shape[1:])
+    x_T, other = model.invert(first, z_0), model.invert(second, z_1)
+    count = len(x_T)
+    arcs = editing.path(x_T.reshape(count, -1), other.reshape(count, -1), points, "spherical")
+    return z, arcs.reshape(-1, *x_T.shape[1:])
 
 
 def edit(

@@ -223,7 +223,7 @@ def _decode(
         integrate.example_noise_fn(keys, x_T.shape[1:]),
         keep_path=keep_path,
     )
-    return (x_0, jnp.moveaxis(states, 0, 1)) if keep_path else x_0
+    return x_0 if states is None else (x_0, jnp.moveaxis(states, 0, 1))
 
 
 def _invert(networks: Networks, variables: dict, x: jax.Array, z: jax.Array, table: Table):

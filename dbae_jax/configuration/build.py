@@ -2,11 +2,13 @@
 
 import dataclasses
 import logging
+from collections.abc import Callable
+from typing import Any
 
 import jax.numpy as jnp
 
 from dbae_jax.bridge.preconditioning import Bridge, Moments
-from dbae_jax.bridge.schedules import VE, VP, Free
+from dbae_jax.bridge.schedules import VE, VP, Free, Schedule
 from dbae_jax.configuration.config import Config
 from dbae_jax.configuration.sections import BridgeConfig
 from dbae_jax.errors import ConfigError
@@ -28,7 +30,10 @@ def make_networks(config: Config) -> Networks:
     Models with a Gaussian x_T have no endpoint decoder.
     """
     model, data = config.model, config.data
-    dtypes = {"dtype": jnp.dtype(model.dtype), "param_dtype": jnp.dtype(model.param_dtype)}
+    dtypes: dict[str, Any] = {
+        "dtype": jnp.dtype(model.dtype),
+        "param_dtype": jnp.dtype(model.param_dtype),
+    }
     encoder = Encoder(
         latent_dim=model.latent_dim,
         stochastic=model.stochastic,
@@ -114,11 +119,11 @@ def make_bridge(config: BridgeConfig) -> Bridge:
     given = {"t_min": config.t_min, "t_max": config.t_max}
     times = {name: value for name, value in given.items() if value is not None}
     schedule, _, plain = config.schedule.partition("_")
-    schedules = {
+    schedules: dict[str, Callable[[], Schedule]] = {
         "vp": lambda: VP(beta_d=config.beta_d, beta_min=config.beta_min, **times),
         "ve": lambda: VE(**times),
     }
-    diffusion = schedules[schedule]()
+    diffusion: Schedule = schedules[schedule]()
     if not diffusion.t_min < diffusion.t_max:
         raise ConfigError(
             f"config.bridge.t_min={diffusion.t_min} is not allowed: it must be below "

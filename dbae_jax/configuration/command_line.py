@@ -10,7 +10,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from absl import app, flags
 from absl import logging as absl_logging
@@ -174,7 +174,12 @@ def _explain_override(path: str, value: str | None, node: Any) -> str | None:
         node, name = node[part], f"{name}.{part}"
     if isinstance(node, ConfigDict):
         return f"{name} is a section; override one of its keys: {', '.join(node.keys())}."
-    kinds = {int: int, float: float, tuple: lambda v: tuple(ast.literal_eval(v)), bool: _boolean}
+    kinds: dict[type, Callable] = {
+        int: int,
+        float: float,
+        tuple: lambda v: tuple(ast.literal_eval(v)),
+        bool: _boolean,
+    }
     try:
         kinds.get(type(node), str)(value)
     except (ValueError, SyntaxError, TypeError):
@@ -234,7 +239,7 @@ def _log_to_stderr() -> None:
     ours.propagate = False
 
 
-def _stop(error: DBAEError) -> None:
+def _stop(error: DBAEError) -> NoReturn:
     """Prints an error and exits with its code."""
     print(f"error: {error}", file=sys.stderr)
     processes.leave(error.exit_code)

@@ -179,7 +179,7 @@ def _build(cls: type, values: Any, path: str) -> Any:
 
 def _typed(value: Any, hint: Any, path: str) -> Any:
     """Returns a value as the type hint of its key asks, or raises ConfigError."""
-    if dataclasses.is_dataclass(hint):
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         return _build(hint, value, path)
     if isinstance(hint, types.UnionType):
         if value is None:

@@ -58,9 +58,9 @@ def write_npz(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
     if not processes.is_writer():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f"{path.name}.tmp")
+    fresh, named = path.with_name(f"{path.name}.tmp"), dict[str, Any](arrays)
     with fresh.open("wb") as file:
-        np.savez(file, **arrays)
+        np.savez(file, **named)
     os.replace(fresh, path)
 
 

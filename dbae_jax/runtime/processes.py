@@ -67,7 +67,7 @@ def _from_environment(
     """Returns the arguments of `start`, completed from the environment, or raises ConfigError."""
     environ = os.environ
     try:
-        given = (
+        given: tuple[str | None, int | None, int | None] = (
             coordinator or environ.get("JAX_COORDINATOR_ADDRESS"),
             num_processes or int(environ.get("JAX_NUM_PROCESSES", 0)) or None,
             int(environ.get("JAX_PROCESS_ID", -1)) if process_id is None else process_id,

@@ -26,7 +26,7 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def replicate(tree: Any, sharding: NamedSharding) -> Any:
+def replicate(tree: Any, sharding: jax.sharding.Sharding) -> Any:
     """Puts a tree that every process holds on all devices of a `replicated` sharding."""
     # jit instead of device_put, which knows only the devices of this process.
     return jax.jit(lambda leaf: leaf, out_shardings=sharding)(tree)

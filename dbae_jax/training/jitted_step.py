@@ -14,7 +14,7 @@ from dbae_jax.models.autoencoder import Networks
 from dbae_jax.runtime import sharding
 from dbae_jax.training.optimizer import make_learning_rate, make_optimizer
 from dbae_jax.training.state import create_state
-from dbae_jax.training.step import Batch, DiagnoseFn, StepFn, make_diagnose, make_train_step
+from dbae_jax.training.step import Batch, DiagnoseFn, make_diagnose, make_train_step
 from dbae_jax.workdirs.train_state import TrainState
 
 
@@ -28,7 +28,7 @@ class Training(NamedTuple):
     networks: Networks
     bridge: Bridge
     init: Callable[[jax.Array], TrainState]  # key -> new state; not jitted
-    train_step: StepFn  # jitted for the mesh; donates its state
+    train_step: jax.stages.Wrapped  # `StepFn`, jitted for the mesh; donates its state
     diagnose: DiagnoseFn  # jitted for the mesh
     learning_rate: optax.Schedule
     mesh: jax.sharding.Mesh
@@ -78,7 +78,7 @@ def make_training(config: Config, mesh: jax.sharding.Mesh) -> Training:
     )
 
 
-def jit_step(step: StepFn, mesh: jax.sharding.Mesh) -> StepFn:
+def jit_step(step: Callable, mesh: jax.sharding.Mesh) -> jax.stages.Wrapped:
     """Returns a step jitted for the mesh: state replicated and donated, batch split."""
     everywhere = sharding.replicated(mesh)
     return jax.jit(

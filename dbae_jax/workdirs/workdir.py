@@ -180,7 +180,9 @@ def load(
 
     if step is not None:
         return read(step)
-    return checkpoint.newest_readable(workdir, read)[1]
+    found = checkpoint.newest_readable(workdir, read)
+    assert found is not None  # `check_exists` has found a checkpoint
+    return found[1]
 
 
 def placed(abstract: Any, sharding: jax.sharding.Sharding | None = None) -> Any:
