@@ -10,7 +10,7 @@ import difflib
 import types
 import typing
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 from ml_collections import ConfigDict
 
@@ -23,6 +23,7 @@ from dbae_jax.configuration.sections import (
     ModelConfig,
     OptimConfig,
     PriorConfig,
+    Rule,
     TrainConfig,
     require,
 )
@@ -34,7 +35,7 @@ from dbae_jax.sampling.plan import Plan
 class Config:
     """The checked config of a model: its data, networks, training, sampling and evaluation."""
 
-    seed: int
+    seed: Annotated[int, Rule(lambda value: 0 <= value < 2**31, "in [0, 2**31)")]
     data: DataConfig
     model: ModelConfig
     bridge: BridgeConfig
@@ -47,7 +48,6 @@ class Config:
 
     def check(self, path: str) -> None:
         """Checks combinations of keys from several sections; `path` is the name of the config."""
-        require(0 <= self.seed < 2**31, f"{path}.seed={self.seed}", "in [0, 2**31)")
         size, model = self.data.image_size, f"{path}.model"
         width = self.model.decoder.base_channels
         require(
@@ -70,32 +70,22 @@ class Config:
                     f"{model}.{name}.attention_resolutions={tower.attention_resolutions}",
                     f"among the tower's resolutions {resolutions}",
                 )
+        for key, value, off in (
+            ("prior.sample_codes", self.prior.sample_codes, "False"),
+            ("train.tc_weight", self.train.tc_weight, "0"),
+            ("eval.sample_codes", self.eval.sample_codes, "False"),
+        ):
+            require(
+                self.model.stochastic or not value,
+                f"{path}.{key}={value}",
+                f"{off} for a deterministic encoder ({model}.stochastic=False)",
+            )
         require(
-            self.model.stochastic or not self.prior.sample_codes,
-            f"{path}.prior.sample_codes=True",
-            f"False for a deterministic encoder ({model}.stochastic=False)",
-        )
-        require(
-            self.model.stochastic or not self.train.tc_weight,
-            f"{path}.train.tc_weight={self.train.tc_weight}",
-            f"0 for a deterministic encoder ({model}.stochastic=False)",
-        )
-        require(
-            self.model.stochastic or not self.eval.sample_codes,
-            f"{path}.eval.sample_codes=True",
-            f"False for a deterministic encoder ({model}.stochastic=False)",
-        )
-        self._check_boot(path)
-        self._check_heads(f"{model}.unet", resolutions)
-
-    def _check_boot(self, path: str) -> None:
-        """Checks that `boot` is off for a Gaussian x_T."""
-        free = self.bridge.endpoint == "free"
-        require(
-            not (free and self.sample.boot),
+            not (self.bridge.endpoint == "free" and self.sample.boot),
             f"{path}.sample.boot=True",
             f"False for a Gaussian x_T ({path}.bridge.endpoint='free')",
         )
+        self._check_heads(f"{model}.unet", resolutions)
 
     def _check_heads(self, path: str, resolutions: list[int]) -> None:
         """Checks that attention heads divide the channels of every attention block."""
@@ -163,7 +153,7 @@ def _build(cls: type, values: Any, path: str) -> Any:
     """Returns a checked section; `path` is its full name."""
     if not isinstance(values, Mapping):
         raise ConfigError(f"{path} must be a section with keys, got {values!r}.")
-    hints = typing.get_type_hints(cls)
+    hints = typing.get_type_hints(cls, include_extras=True)
     for key in values:
         if key not in hints:
             near = difflib.get_close_matches(key, hints, n=1)
@@ -179,6 +169,12 @@ def _build(cls: type, values: Any, path: str) -> Any:
 
 def _typed(value: Any, hint: Any, path: str) -> Any:
     """Returns a value as the type hint of its key asks, or raises ConfigError."""
+    if typing.get_origin(hint) is Annotated:
+        hint, *rules = typing.get_args(hint)
+        value = _typed(value, hint, path)
+        for rule in rules:
+            require(rule.holds(value), f"{path}={value!r}", rule.allowed)
+        return value
     if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         return _build(hint, value, path)
     if isinstance(hint, types.UnionType):
