@@ -28,7 +28,10 @@ WRONG_COMMANDS = {
         "--seed belongs to --mode=sample, and the mode is 'train'",
     ),
     "missing workdir": (["--mode=evaluate"], "does not exist"),
-    "suite": (["--mode=evaluate", "--config.eval.suite=fid"], "'fid' is no suite; there are the suites recon"),
+    "suite": (
+        ["--mode=evaluate", "--config.eval.suite=fid"],
+        "'fid' is no suite; there are the suites",
+    ),
 }
 
 
