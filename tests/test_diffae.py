@@ -45,7 +45,9 @@ def test_the_marginal_is_the_diffusion_s_and_nothing_pulls_at_the_end(schedule):
     np.testing.assert_array_equal(C, schedule.diffusion.variance(t))
     x_t, x_T = np.random.default_rng(0).normal(size=(2, 9, 2, 2, 1))
     np.testing.assert_array_equal(marginals.h_transform(schedule, t, x_t, x_T), 0)
-    assert marginals.is_free(schedule) and not marginals.is_free(schedule.diffusion)
+    assert marginals.has_gaussian_endpoint(schedule) and not marginals.has_gaussian_endpoint(
+        schedule.diffusion
+    )
 
 
 def test_the_bridge_tends_to_it_as_its_end_loses_all_signal():
@@ -267,7 +269,7 @@ def test_configs_differ_from_dbae_s_in_the_end_alone():
     }
     for module in (diffae_shapes, diffae_celeba):
         config = from_config_dict(module.get_config())
-        assert marginals.is_free(build.make_bridge(config.bridge).schedule)
+        assert marginals.has_gaussian_endpoint(build.make_bridge(config.bridge).schedule)
 
 
 def test_only_the_endpoint_decoder_and_its_input_are_gone():

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from dbae_jax.bridge.marginals import is_free, lambda_of
+from dbae_jax.bridge.marginals import has_gaussian_endpoint, lambda_of
 from dbae_jax.bridge.schedules import Schedule
 
 # The authors start this far below T, whatever the schedule.
@@ -66,7 +66,7 @@ def uniform_lambda(schedule: Schedule, steps: int, *, start: float, rho: float =
     `karras` does; `rho` has no effect.
     """
     _check(schedule, steps, start, rho)
-    at_end = start == schedule.t_max and not is_free(schedule)
+    at_end = start == schedule.t_max and not has_gaussian_endpoint(schedule)
     if steps - at_end < 2:
         return np.array([start, schedule.t_min, 0.0])
     first = START_SHARE * start if at_end else start

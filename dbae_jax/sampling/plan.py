@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from dbae_jax.bridge.marginals import is_free
+from dbae_jax.bridge.marginals import has_gaussian_endpoint
 from dbae_jax.bridge.preconditioning import Bridge
 from dbae_jax.sampling import grids
 from dbae_jax.sampling.tables import Table, dbim_table, euler_table, heun_table, multistep_table
@@ -73,7 +73,7 @@ class Plan:
             raise ValueError(f"eta={self.eta}: {self.sampler} knows none, only dbim.")
         if self.boot and not implicit:
             raise ValueError(f"boot=True: {self.sampler} has no first step of that kind.")
-        times = self._times(bridge, from_end=implicit or is_free(bridge.schedule))
+        times = self._times(bridge, from_end=implicit or has_gaussian_endpoint(bridge.schedule))
         return SAMPLERS[self.sampler](bridge, times, self)
 
     def _times(self, bridge: Bridge, *, from_end: bool) -> np.ndarray:

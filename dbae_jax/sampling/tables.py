@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dbae_jax.bridge.marginals import is_free, lambda_of, marginal_coefficients
+from dbae_jax.bridge.marginals import has_gaussian_endpoint, lambda_of, marginal_coefficients
 from dbae_jax.bridge.preconditioning import At, Bridge
 from dbae_jax.bridge.schedules import Schedule
 
@@ -166,7 +166,7 @@ def inversion_table(bridge: Bridge, times: np.ndarray) -> Table:
     Source: DDIM (Song et al., 2021), section 4.3; DiffAE (Preechakul et al., 2022), eq. (8).
     """
     schedule, times = bridge.schedule, np.asarray(times, np.float64)
-    if not is_free(schedule):
+    if not has_gaussian_endpoint(schedule):
         raise ValueError("x_T of a bridge is pinned: there is nothing to infer.")
     rising = times.ndim == 1 and len(times) >= 2 and (np.diff(times) > 0).all()
     if not (rising and times[0] > 0 and times[-1] == schedule.t_max):
@@ -183,7 +183,7 @@ def _begin(
     Where x_T is free, its marginal has width at T already, and all steps are alike.
     """
     intervals = _intervals(schedule, times, from_end=True)
-    if not is_free(schedule):
+    if not has_gaussian_endpoint(schedule):
         return [_boot_row(schedule, intervals[0][1], boot=boot)], intervals[1:]
     if boot:
         raise ValueError("boot=True: x_T is free and holds the noise that booting would draw.")
@@ -195,7 +195,7 @@ def _intervals(
 ) -> list[tuple[np.float64, np.float64]]:
     """Checks a grid and returns its steps; `from_end` starts them at T, as a free x_T does."""
     times, T = np.asarray(times, np.float64), schedule.t_max
-    from_end = from_end or is_free(schedule)
+    from_end = from_end or has_gaussian_endpoint(schedule)
     if times.ndim != 1 or len(times) < 3:
         raise ValueError(f"times of shape {list(times.shape)}: a grid needs at least 2 steps.")
     falling = np.diff(times) < 0  # False for NaN too

@@ -26,7 +26,7 @@ import jax
 import numpy as np
 
 from dbae_jax.api.dbae import DBAE
-from dbae_jax.bridge.marginals import is_free, marginal_sample
+from dbae_jax.bridge.marginals import has_gaussian_endpoint, marginal_sample
 from dbae_jax.bridge.preconditioning import Bridge
 from dbae_jax.bridge.schedules import Schedule
 from dbae_jax.errors import DataError
@@ -107,7 +107,7 @@ def loss_over_time(
         return error
 
     ends = _log_snr(schedule, np.array([schedule.t_max, schedule.t_min]))
-    snr_free = np.exp(ends[0]) if is_free(schedule) else 0.0
+    snr_free = np.exp(ends[0]) if has_gaussian_endpoint(schedule) else 0.0
     cell = (ends[1] - ends[0]) / points
     uniform = np.stack([rng.uniform(size=points) for rng in draws])
     places = ends[0] + cell * (np.arange(points) + uniform)
