@@ -1,4 +1,4 @@
-"""The network of the latent prior: an MLP over codes, and the pure functions that others call."""
+"""The network of the latent prior: an MLP over latent codes, also as pure functions."""
 
 import dataclasses
 
@@ -8,14 +8,14 @@ import jax.numpy as jnp
 
 from dbae_jax.models.layers import linear, sinusoid
 
-TIME_WIDTH = 64  # of the sinusoid
+TIME_WIDTH = 64  # width of the sinusoidal embedding of the time step
 
 
 class LatentNet(nn.Module):
-    """MLP with skips: all layers but the first also see z_t itself, as [h, z_t].
+    """MLP with skips: the input of every layer but the first is [h, z_t].
 
-    A hidden layer: linear, times (1 + linear(SiLU(time))), layer norm, SiLU; the last: linear.
-    Computes in float32.
+    A hidden layer is: linear, times (1 + linear(SiLU(time))), layer norm, SiLU. The last layer is
+    linear. The network computes in float32.
 
     Source: the latent diffusion of DiffAE (Preechakul et al., 2022), appendix A.
     """
@@ -26,7 +26,7 @@ class LatentNet(nn.Module):
 
     @nn.compact
     def __call__(self, z_t: jax.Array, t: jax.Array) -> jax.Array:
-        """Estimates eps: [B, D] from z_t: [B, D], normalised codes with noise, at steps t: [B]."""
+        """Returns the estimate of eps: [B, D] for noisy normalised codes z_t: [B, D] at t: [B]."""
         time = linear(sinusoid(t, TIME_WIDTH), self.latent_dim, name="time_0")
         time = nn.silu(linear(nn.silu(time), self.latent_dim, name="time_1"))
         h = z_t
@@ -43,21 +43,21 @@ class LatentNet(nn.Module):
 
 @dataclasses.dataclass(frozen=True)
 class LatentNetwork:
-    """The network as pure functions of its weights; `precision` is jax's of matrix products."""
+    """The network as pure functions of its weights; `precision` is jax's matmul precision."""
 
     module: LatentNet
     precision: str
 
     @property
     def latent_dim(self) -> int:
-        """D, the width of z."""
+        """Latent dimension D."""
         return self.module.latent_dim
 
     def init(self, key: jax.Array) -> dict:
-        """Draws weights."""
+        """Returns random weights."""
         return self.module.init(key, jnp.zeros((1, self.latent_dim)), jnp.zeros(1))["params"]
 
     def predict(self, params: dict, z_t: jax.Array, t: jax.Array) -> jax.Array:
-        """Returns the estimate of eps: [B, D] for z_t: [B, D] at steps t: [B]."""
+        """Returns the estimate of eps: [B, D] for noisy codes z_t: [B, D] at steps t: [B]."""
         with jax.default_matmul_precision(self.precision):
             return self.module.apply({"params": params}, z_t, t)

@@ -142,7 +142,7 @@ WRONG = {
     "endpoint": (lambda m: m.endpoint(Z), "not decoded from z: sample it, with draw_x_T or rng"),
     "no x_T": (lambda m: m.decode(Z), "x_T of this model is Gaussian"),
     "no rng": (lambda m: m.draw_x_T(2, None), "x_T of this model is Gaussian"),
-    "boot": (lambda m: m.decode(Z, rng=0, boot=True), "boot=True: x_T is free"),
+    "boot": (lambda m: m.decode(Z, rng=0, boot=True), "boot=True: a Gaussian x_T"),
     "steps": (lambda m: m.invert(X, steps=1), "steps=1: inferring x_T takes at least 2"),
     "grid": (lambda m: m.invert(X, grid="cosine"), "one of karras, uniform, power, lambda"),
     "codes": (lambda m: m.invert(X, Z[:1]), "one latent code per image, got 1 for 2"),

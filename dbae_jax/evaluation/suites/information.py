@@ -27,7 +27,7 @@ import jax
 import numpy as np
 
 from dbae_jax.api.dbae import DBAE
-from dbae_jax.bridge.marginals import is_free, marginal_sample
+from dbae_jax.bridge.marginals import has_gaussian_endpoint, marginal_sample
 from dbae_jax.bridge.preconditioning import Bridge
 from dbae_jax.bridge.schedules import Schedule
 from dbae_jax.errors import DataError
@@ -113,7 +113,7 @@ def loss_over_time(
         return error
 
     log_snr = _log_snr(schedule, np.array([schedule.t_max, schedule.t_min]))
-    snr_T = np.exp(log_snr[0]) if is_free(schedule) else 0.0
+    snr_T = np.exp(log_snr[0]) if has_gaussian_endpoint(schedule) else 0.0
     cell = (log_snr[1] - log_snr[0]) / points
     uniform = np.stack([rng.uniform(size=points) for rng in draws])
     places = log_snr[0] + cell * (np.arange(points) + uniform)
