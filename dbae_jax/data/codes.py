@@ -1,4 +1,4 @@
-"""Codes of a split: encoded once, a few batches of images in memory, and kept in a file."""
+"""Latent codes of splits: encoded with a few batches of images in memory, and cached in a file."""
 
 import functools
 import itertools
@@ -19,14 +19,14 @@ from dbae_jax.errors import DataError
 from dbae_jax.runtime import files, processes, sharding
 from dbae_jax.runtime.progress import Progress
 
-READ_BATCHES = 8  # of images, in memory at once
-KNOWN = ("label", "attributes", "factors", "id")  # entries of examples, where a source has them
+READ_BATCHES = 8  # batches of images in memory at once
+KNOWN = ("label", "attributes", "factors", "id")  # entries of examples next to "image"
 
 log = logging.getLogger(__name__)
 
 
 class Encoder(Protocol):
-    """What encodes images; `DBAE` does."""
+    """A model that encodes images, such as `DBAE`."""
 
     @property
     def batch_size(self) -> int: ...
@@ -35,9 +35,12 @@ class Encoder(Protocol):
 
 
 class Codes(NamedTuple):
-    """Means and scales of q(z | x_0): [N, D], float32; deterministic codes have no scale.
+    """Latent codes of N images: parameters of q(z | x_0) with latent dimension D.
 
-    known: what else the source knows of the N images, entries of `KNOWN` by name.
+    Attributes:
+      mean: float32 [N, D].
+      sigma: float32 [N, D], standard deviations; None: codes are deterministic.
+      known: other entries of the N examples in the source, by name in `KNOWN`.
     """
 
     mean: np.ndarray
@@ -45,7 +48,7 @@ class Codes(NamedTuple):
     known: Mapping[str, np.ndarray] = types.MappingProxyType({})
 
     def statistics(self) -> dict[str, np.ndarray]:
-        """Returns mean and std [D] of the means over the set; 1 where they do not vary."""
+        """Returns "mean" and "std" [D] of the N means; std is 1 where the means are constant."""
         std = self.mean.std(axis=0, dtype=np.float64)
         return {
             "mean": self.mean.mean(axis=0, dtype=np.float64).astype(np.float32),
@@ -53,12 +56,12 @@ class Codes(NamedTuple):
         }
 
     def at(self, indices: np.ndarray) -> dict[str, np.ndarray]:
-        """Returns the codes of indices [B] as a batch."""
+        """Returns a batch {"mean"[, "sigma"]: [B, D]} of the codes of images `indices` [B]."""
         parts = {"mean": self.mean, "sigma": self.sigma}
         return {name: part[indices] for name, part in parts.items() if part is not None}
 
     def part(self, start: int, stop: int) -> "Codes":
-        """Returns the codes of images start, ..., stop - 1, with what is known of them."""
+        """Returns the codes of images start, ..., stop - 1, with their entries of `known`."""
         here = slice(start, stop)
         sigma = None if self.sigma is None else self.sigma[here]
         return Codes(self.mean[here], sigma, {k: v[here] for k, v in self.known.items()})
@@ -73,18 +76,18 @@ def encode(
     flip: bool = False,
     with_known: bool = False,
 ) -> Codes:
-    """Encodes the first `count` images of a source (default: all), a few batches in memory.
+    """Encodes the first `count` images of a source, with a few batches of images in memory.
 
     Args:
-      model: whose encoder is used.
-      source: of the images.
-      count: how many; more than there are counts as all.
-      num_threads: that read images.
-      flip: mirrors all of them.
-      with_known: also keeps what the source knows of them.
+      model: model that encodes.
+      source: source of the images.
+      count: number of images, at most those of the source; None: all.
+      num_threads: number of threads that read images.
+      flip: whether all images are mirrored.
+      with_known: whether the other entries of the examples are kept (see `KNOWN`).
 
     Raises:
-      DataError: if there are none.
+      DataError: if the source holds no images.
     """
     total = len(source) if count is None else min(count, len(source))
     size, parts, known = READ_BATCHES * model.batch_size, [], []
@@ -109,14 +112,15 @@ def encode(
 def kept(
     path: pathlib.Path, identity: dict[str, Any], make: Callable[[], dict[str, Codes]]
 ) -> dict[str, Codes]:
-    """Returns the codes of several splits: as a file has them, or made now and kept there.
+    """Returns the codes of several splits from a file, or encodes them and writes the file.
 
-    Encoding is work of all processes of a run: either each of them reads the file, or none does.
+    All processes of a run encode together, so either all of them read the file or none does.
 
     Args:
-      path: of the file.
-      identity: whose codes they are, JSON types; those of others are not taken.
-      make: encodes; called on every process or on none.
+      path: path of the file.
+      identity: model and images of the codes, as JSON values; a file of a different identity is
+        not used.
+      make: function that encodes the splits; called on every process or on none.
     """
     found = read(path, identity)
     if processes.agree(int(found is not None)) and found is not None:
@@ -127,13 +131,27 @@ def kept(
 
 
 def write(path: pathlib.Path, codes: Mapping[str, Codes], identity: dict[str, Any]) -> None:
-    """Writes the codes of several splits, and whose they are."""
+    """Writes the codes of several splits to a file.
+
+    Args:
+      path: path of the file.
+      codes: codes by split.
+      identity: model and images of the codes, as JSON values.
+    """
     arrays = {f"{split}_{name}": a for split, c in codes.items() for name, a in _arrays(c).items()}
     files.write_npz(path, arrays | {"identity": np.array(json.dumps(identity))})
 
 
 def read(path: pathlib.Path, identity: dict[str, Any]) -> dict[str, Codes] | None:
-    """Returns what `write` wrote, or None if the file is missing, torn or of other codes."""
+    """Returns the codes of several splits from the file that `write` wrote.
+
+    Args:
+      path: path of the file.
+      identity: model and images of the codes, as JSON values.
+
+    Returns:
+      Codes by split; None if the file is missing, damaged or of a different identity.
+    """
     if not path.exists():
         return None
     try:
@@ -162,10 +180,19 @@ def _of_split(arrays: dict[str, np.ndarray], split: str) -> Codes:
 def batches(
     codes: Codes, *, batch_size: int, seed: int, start_step: int, mesh: jax.sharding.Mesh
 ) -> Iterator[dict[str, jax.Array]]:
-    """Yields the batches of steps start_step, start_step + 1, ... without end.
+    """Yields the batches of steps start_step, start_step + 1, ..., without end.
 
-    The order, a new permutation every epoch, is a pure function of seed and step; batches are the
-    global ones, {"mean"[, "sigma"]: [B, D]}, each process with its part.
+    The order is a new permutation in every epoch and a pure function of seed and step.
+
+    Args:
+      codes: codes of the training images.
+      batch_size: size B of the global batch over all processes.
+      seed: seed of the order.
+      start_step: step of the first batch.
+      mesh: devices that hold the batches.
+
+    Yields:
+      Global batches {"mean"[, "sigma"]: [B, D]}, of which each process provides its part.
     """
 
     @functools.lru_cache(maxsize=2)
