@@ -1,4 +1,4 @@
-"""CelebA, aligned and cropped: 202,599 faces with 40 attributes, in the official splits."""
+"""Builder of CelebA, aligned and cropped: 202,599 faces, 40 attributes, official splits."""
 
 import pathlib
 from typing import ClassVar
@@ -20,7 +20,7 @@ ARCHIVE = "img_align_celeba.zip"
 
 
 class Celeba(ImageBuilder, skip_registration=True):
-    """CelebA at 178x218 as published, in the order of the files; attributes 0 or 1."""
+    """CelebA at 178x218 pixels as published, in the order of file names; attributes are 0 or 1."""
 
     name = "celeba"
     EXPECTED: ClassVar = {"train": 162_770, "validation": 19_867, "test": 19_962}
@@ -37,20 +37,20 @@ class Celeba(ImageBuilder, skip_registration=True):
         )
         if options.check:
             annotations.check_archive(getattr(store, "path", source))
-        where = {"annotations": options.annotations, "store": store, "check": options.check}
+        reading = {"annotations": options.annotations, "store": store, "check": options.check}
         table = annotations.celeba_attributes(
-            annotations.read_text(ATTRIBUTES, source, **where), ATTRIBUTES
+            annotations.read_text(ATTRIBUTES, source, **reading), ATTRIBUTES
         )
         partition = annotations.celeba_partition(
-            annotations.read_text(PARTITION, source, **where), PARTITION
+            annotations.read_text(PARTITION, source, **reading), PARTITION
         )
-        have = stems(store.names)
-        require_known(have, table.rows, ATTRIBUTES)
-        require_known(have, partition, PARTITION)
-        present = require_present(sorted(partition), have, options)
+        images = stems(store.names)
+        require_known(images, table.rows, ATTRIBUTES)
+        require_known(images, partition, PARTITION)
+        present = require_present(sorted(partition), images, options)
         keys = {split: [k for k in present if partition[k] == split] for split in cls.EXPECTED}
         splits = {
-            split: Split([have[key] for key in chosen], chosen, table.select(chosen))
+            split: Split([images[key] for key in chosen], chosen, table.select(chosen))
             for split, chosen in keys.items()
             if chosen or not options.allow_partial
         }
