@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-Array = TypeVar("Array", jax.Array, np.ndarray)
+Array = TypeVar("Array", jax.Array, np.ndarray, np.float64, float)
 
 
 def namespace(t: Array) -> ModuleType:
@@ -34,8 +34,11 @@ class Schedule(Protocol):
     Every method of t returns an array of the shape of t.
     """
 
-    t_min: float
-    t_max: float
+    @property
+    def t_min(self) -> float: ...
+
+    @property
+    def t_max(self) -> float: ...
 
     def snr_end(self) -> float:
         """Returns SNR_T. It is 0 for a Gaussian x_T that is independent of z, see `Free`."""

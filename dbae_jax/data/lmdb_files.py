@@ -9,7 +9,7 @@ import pathlib
 import re
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Generator
 
 import lmdb
 
@@ -68,7 +68,7 @@ class LmdbFile:
         with self._environment().begin() as transaction:
             return transaction.get(key)
 
-    def __iter__(self) -> Iterator[bytes]:
+    def __iter__(self) -> Generator[bytes, None, None]:
         """Yields all keys, in the order of the file's cursor."""
         with self._environment().begin() as transaction:
             yield from transaction.cursor().iternext(keys=True, values=False)

@@ -10,6 +10,7 @@ import logging
 import pathlib
 import shutil
 from collections.abc import Mapping
+from typing import Any
 
 from absl import flags
 from absl import logging as absl_logging
@@ -157,7 +158,7 @@ def main(argv: list[str]) -> None:
     absl_logging.set_verbosity(absl_logging.ERROR)  # TFDS warns about every config it did not make
     try:
         builder = _builder()
-        expected = EXPECTED_COUNT.value
+        expected: Any = EXPECTED_COUNT.value
         if expected is None and not ALLOW_PARTIAL.value:
             expected = builder.EXPECTED
         prepare(builder, expected)
@@ -168,7 +169,7 @@ def main(argv: list[str]) -> None:
 
 
 def _builder() -> ImageBuilder:
-    kind = BUILDERS[DATASET.value]
+    kind: Any = BUILDERS[DATASET.value]
     if NAME.value:
         kind = _named(kind, NAME.value)
     if ATTRIBUTES.value and DATASET.value != "folder":

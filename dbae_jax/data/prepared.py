@@ -179,8 +179,8 @@ class LmdbSource(ImageSource):
     def __init__(self, path: pathlib.Path, title: str, ranges: Sequence[Range], view: View):
         """Opens the LMDB file at `path`; see `ImageSource` for the other arguments."""
         super().__init__(title, ranges, view)
-        self._images = lmdb_files.open_images(path)
-        self._keys = None
+        self._images: Any = lmdb_files.open_images(path)
+        self._keys: Sequence[str] | None = None
         if isinstance(self._images, lmdb_files.HashedImages):
             self._keys = self._images.keys()
 
@@ -233,6 +233,7 @@ def open_source(
             f"{', '.join(transforms.CROPS)}."
         )
     view = View(crop, image_size, channels)
+    source: ImageSource
     if lmdb:
         source = _open_lmdb(name, pathlib.Path(lmdb).expanduser(), split, view)
     else:
@@ -248,12 +249,13 @@ def _open_lmdb(name: str, path: pathlib.Path, split: str, view: View) -> LmdbSou
             "data set."
         )
     images = lmdb_files.open_images(path)
-    numbered = isinstance(images, lmdb_files.NumberedImages)
-    count = len(images) if numbered else len(images.file)
+    if isinstance(images, lmdb_files.NumberedImages):
+        count, first = len(images), images.read(0)
+    else:
+        count, first = len(images.file), images.file.get(next(iter(images.file))) or b""
     named = LMDB_SPLITS.get(name, {}).get(count, {})
     splits = {"train": ("all", 0, count)}
     splits |= {part: ("all", start, stop) for part, (start, stop) in named.items()}
-    first = images.read(0) if numbered else images.file.get(next(iter(images.file)))
     _check_channels(name, transforms.channels_of(transforms.decode(first)), view.channels)
     return LmdbSource(path, f"{name}.lmdb", resolve(split, splits, name), view)
 

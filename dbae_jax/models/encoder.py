@@ -1,7 +1,7 @@
 """Encoder x_0 -> z: the down path of a U-Net, then pooling over positions."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -68,7 +68,7 @@ class Encoder(nn.Module):
     @nn.compact
     def __call__(self, x_0: jax.Array) -> Code:
         """Returns q(z | x_0) in float32 for x_0: [B, H, W, C], pixels in [-1, 1]."""
-        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         res_block, attention_block = rematerialised(self.remat, ResBlock, AttentionBlock)
         attention = {"implementation": self.attention, **dtypes}
         h = conv(x_0.astype(self.dtype), self.base_channels, name="conv_in", **dtypes)

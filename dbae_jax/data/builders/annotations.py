@@ -6,7 +6,7 @@ import hashlib
 import io
 import pathlib
 from collections.abc import Sequence
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -296,7 +296,7 @@ def _compare_checksum(path: str, name: str, data: bytes | BinaryIO) -> None:
     if published is None:
         return
     algorithm = "md5" if len(published) == 32 else "sha256"
-    file = io.BytesIO(data) if isinstance(data, bytes) else data
+    file: Any = io.BytesIO(data) if isinstance(data, bytes) else data
     found = hashlib.file_digest(file, algorithm).hexdigest()
     if found != published:
         raise DataError(

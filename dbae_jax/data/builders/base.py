@@ -11,7 +11,7 @@ import io
 import pathlib
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, ClassVar
 
 import numpy as np
@@ -180,7 +180,7 @@ class ImageBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         if listing.class_names:
             features["label"] = tfds.features.ClassLabel(names=list(listing.class_names))
         if listing.attribute_names:
-            dtype = next(iter(listing.splits.values())).attributes.dtype
+            dtype = np.asarray(next(iter(listing.splits.values())).attributes).dtype
             shape = (len(listing.attribute_names),)
             features["attributes"] = tfds.features.Tensor(shape=shape, dtype=dtype.type)
         return tfds.core.DatasetInfo(
@@ -256,9 +256,9 @@ class ImageBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         part = self.listing.splits[split]
         example: dict[str, Any] = {"image": io.BytesIO(image), "id": part.ids[index]}
         if self.listing.class_names:
-            example["label"] = int(part.labels[index])
+            example["label"] = int(np.asarray(part.labels)[index])
         if self.listing.attribute_names:
-            example["attributes"] = part.attributes[index]
+            example["attributes"] = np.asarray(part.attributes)[index]
         return example
 
     def _stored(self, name: str) -> bytes | Exception:
@@ -300,7 +300,8 @@ class ImageBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
 
     def _download_and_prepare(self, dl_manager: Any, download_config: Any = None) -> None:
         super()._download_and_prepare(dl_manager, download_config)
-        records = {name: self._staging.finished(name) for name in self._image_hashes}
+        found = {name: self._staging.finished(name) for name in self._image_hashes}
+        records = {name: record for name, record in found.items() if record is not None}
         broken = [entry for record in records.values() for entry in record.broken]
         if len(broken) > self._allow_broken:
             report = self.staging_path / "broken.json"
@@ -374,7 +375,7 @@ def _ordered(
     pool: ThreadPoolExecutor, function: Callable, items: Iterable, ahead: int
 ) -> Iterator[Any]:
     """Yields function(item) in order, computed in threads at most `ahead` items in advance."""
-    pending = collections.deque()
+    pending: collections.deque[Future] = collections.deque()
     for item in items:
         pending.append(pool.submit(function, item))
         if len(pending) >= ahead:

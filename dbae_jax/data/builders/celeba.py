@@ -1,7 +1,7 @@
 """Builder of CelebA, aligned and cropped: 202,599 faces, 40 attributes, official splits."""
 
 import pathlib
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from dbae_jax.data.builders import annotations
 from dbae_jax.data.builders.base import ImageBuilder
@@ -37,7 +37,11 @@ class Celeba(ImageBuilder, skip_registration=True):
         )
         if options.check:
             annotations.check_archive(getattr(store, "path", source))
-        reading = {"annotations": options.annotations, "store": store, "check": options.check}
+        reading: dict[str, Any] = {
+            "annotations": options.annotations,
+            "store": store,
+            "check": options.check,
+        }
         table = annotations.celeba_attributes(
             annotations.read_text(ATTRIBUTES, source, **reading), ATTRIBUTES
         )

@@ -1,7 +1,7 @@
 """Builder of LFW, funneled: 13,233 faces with 73 real-valued attributes, split by person."""
 
 import pathlib
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from dbae_jax.data.builders import annotations
 from dbae_jax.data.builders.base import ImageBuilder
@@ -30,7 +30,7 @@ class Lfw(ImageBuilder, skip_registration=True):
         store = open_store(source, folders=("lfw_funneled",), archives=(ARCHIVE,))
         if options.check:
             annotations.check_archive(source / ARCHIVE if source.is_dir() else source)
-        reading = {"annotations": options.annotations, "check": options.check}
+        reading: dict[str, Any] = {"annotations": options.annotations, "check": options.check}
         table = annotations.lfw_attributes(
             annotations.read_text(ATTRIBUTES, source, **reading), ATTRIBUTES
         )

@@ -1,5 +1,6 @@
 """Stores: image files that are read by name from a folder, a zip, a tar or an LMDB file."""
 
+import io
 import lzma
 import os
 import pathlib
@@ -25,7 +26,8 @@ class Store(Protocol):
       names: relative paths with "/" of the images; for an LMDB, names that stand for its keys.
     """
 
-    names: Sequence[str]
+    @property
+    def names(self) -> Sequence[str]: ...
 
     def read(self, name: str) -> bytes:
         """Returns the bytes of an image file."""
@@ -120,7 +122,8 @@ class TarStore:
                 for member in file:
                     name = member.name.removeprefix("./")
                     if member.isfile() and (_is_image(name) or name.endswith(".csv")):
-                        self._data[name] = file.extractfile(member).read()
+                        with file.extractfile(member) or io.BytesIO() as content:
+                            self._data[name] = content.read()
         except (tarfile.TarError, OSError, *_ARCHIVE_ERRORS) as error:
             raise DataError(
                 f"{path} cannot be read as a tar file: {_one_line(error)}; download it again."
@@ -202,6 +205,7 @@ def open_store(
     """
     if not source.exists():
         raise DataError(f"--source={source} does not exist; name the folder or file of the images.")
+    store: Store
     if lmdb_files.is_lmdb(source):
         store = _open_lmdb(source, lmdb_name)
     else:
