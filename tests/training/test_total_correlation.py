@@ -116,7 +116,7 @@ def test_accumulated_gradients_hold_that_of_the_whole_batch():
 
         return jax.grad(loss_fn, has_aux=True)(params)
 
-    in_parts = functools.partial(accumulated_gradient, num_parts=2, tc_weight=weight)
+    in_parts = functools.partial(accumulated_gradient, num_microbatches=2, tc_weight=weight)
     in_parts = jax.jit(functools.partial(in_parts, networks, bridge))
     grads, terms = whole(variables["params"])
     found, parts = in_parts(variables, x_0, draws)
