@@ -13,13 +13,14 @@ Source: DBAE, section 2.1 and appendix; EDM (Karras et al., 2022) for the VE tim
 import dataclasses
 import math
 from types import ModuleType
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-Array = TypeVar("Array", jax.Array, np.ndarray, np.float64, float)
+Array = TypeVar("Array", jax.Array, np.ndarray)
+Scalar = Any  # a float64 scalar of numpy, for which functions of arrays work too
 
 
 def namespace(t: Array) -> ModuleType:

@@ -12,7 +12,7 @@ from PIL import Image
 from dbae_jax.runtime import files
 
 
-def to_float(images: jax.Array) -> jax.Array:
+def to_float(images: jax.Array | np.ndarray) -> jax.Array:
     """Converts uint8 images [...] in [0, 255] to float32 in [-1, 1]; casts floats to float32."""
     if images.dtype == jnp.uint8:
         return images.astype(jnp.float32) / 127.5 - 1

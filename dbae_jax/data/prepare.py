@@ -169,7 +169,7 @@ def main(argv: list[str]) -> None:
 
 
 def _builder() -> ImageBuilder:
-    kind: Any = BUILDERS[DATASET.value]
+    kind: Any = BUILDERS[str(DATASET.value)]
     if NAME.value:
         kind = _named(kind, NAME.value)
     if ATTRIBUTES.value and DATASET.value != "folder":
@@ -177,7 +177,7 @@ def _builder() -> ImageBuilder:
             f"--attributes={ATTRIBUTES.value} is for --dataset=folder, not for {DATASET.value}; "
             "omit it, or name the folder of published attribute files with --annotations."
         )
-    source = pathlib.Path(SOURCE.value).expanduser()
+    source = pathlib.Path(str(SOURCE.value)).expanduser()
     options = Options(
         annotations=pathlib.Path(ANNOTATIONS.value).expanduser() if ANNOTATIONS.value else None,
         table=pathlib.Path(ATTRIBUTES.value).expanduser() if ATTRIBUTES.value else None,

@@ -114,7 +114,7 @@ class SpectralConv(nn.Module):
         """Returns kernel / sigma: [size, size, in, out], float32. `train` also updates u and v."""
         shape = (self.size, self.size, in_channels, self.channels)
         kernel = self.param("kernel", kernel_init, shape, self.param_dtype)
-        seeded = (self.make_rng("params"), kernel) if self.is_initializing() else None
+        seeded: Any = (self.make_rng("params"), kernel) if self.is_initializing() else None
         u = self.variable("stats", "u", lambda: _initial_vectors(*seeded)[0])
         v = self.variable("stats", "v", lambda: _initial_vectors(*seeded)[1])
         if train and not self.is_initializing():
@@ -181,8 +181,8 @@ class UpBlock(nn.Module):
         """Returns [B, 2H, 2W, channels] for x: [B, H, W, C], [B, 4, 4, channels] for z: [B, D]."""
         dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         if x.ndim == 2:
-            conv = SpectralConvTransposeFromPoint(2 * self.channels, 4, name="conv", **dtypes)
-            x = conv(x, train=train)
+            from_point = SpectralConvTransposeFromPoint(2 * self.channels, 4, name="conv", **dtypes)
+            x = from_point(x, train=train)
         else:
             conv = SpectralConv(2 * self.channels, 3, upsampled=True, name="conv", **dtypes)
             x = conv(x, train=train)
@@ -230,7 +230,8 @@ class Decoder(nn.Module):
         `train` normalises with batch statistics and updates running statistics.
         """
         dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        h, size, features = z, 4, {}
+        h, size = z, 4
+        features: dict[int, jax.Array] = {}
         while size <= self.image_size:
             width = width_at(self.base_channels, size)
             h = UpBlock(width, name=f"up_{size}", **dtypes)(h, train=train)

@@ -37,9 +37,8 @@ class Code(NamedTuple):
 
         A deterministic code is its mean.
         """
-        if self.log_sigma is None:
-            return self.mean
-        return self.mean + self.sigma * eps
+        sigma = self.sigma
+        return self.mean if sigma is None else self.mean + sigma * eps
 
 
 class Encoder(nn.Module):

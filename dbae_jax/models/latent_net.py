@@ -1,5 +1,6 @@
 """The network of the latent prior: an MLP over latent codes, also as pure functions."""
 
+from typing import cast
 import dataclasses
 
 import flax.linen as nn
@@ -60,4 +61,4 @@ class LatentNetwork:
     def predict(self, params: dict, z_t: jax.Array, t: jax.Array) -> jax.Array:
         """Returns the estimate of eps: [B, D] for noisy codes z_t: [B, D] at steps t: [B]."""
         with jax.default_matmul_precision(self.precision):
-            return self.module.apply({"params": params}, z_t, t)
+            return cast(jax.Array, self.module.apply({"params": params}, z_t, t))

@@ -132,8 +132,8 @@ class ConvOfParts(nn.Module):
         width = sum(part.shape[-1] for part in parts)
         shape = (self.size, self.size, width, self.channels)
         kernel = self.param("kernel", kernel_init, shape, self.param_dtype).astype(self.dtype)
-        bias = bias_init(width * self.size**2)
-        bias = self.param("bias", bias, (self.channels,), self.param_dtype).astype(self.dtype)
+        draw = bias_init(width * self.size**2)
+        bias = self.param("bias", draw, (self.channels,), self.param_dtype).astype(self.dtype)
         parts = tuple(part.astype(self.dtype) for part in parts)
         plain = convolve_upsampled if self.upsampled else convolve_plain
         function = plain if affine is None else convolve_activated

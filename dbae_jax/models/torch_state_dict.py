@@ -346,6 +346,7 @@ def _attention(key: str, path: tuple[str, ...], kind: Kind) -> LayerNames:
 
 
 def _decoder(module: AutoEncoder) -> LayerNames:
+    assert module.decoder is not None  # `_names` asks for it
     root, image_size = ("decoder",), module.decoder.image_size
     yield "decoder.init.init.0", (*root, "up_4", "conv"), _conv_transposed
     yield "decoder.init.init.1", (*root, "up_4", "norm"), None
