@@ -1,4 +1,4 @@
-"""Codes in files: whose they are, and that processes of a run read them together or not at all."""
+"""Latent codes in files: their identity, and reading by all processes of a run or by none."""
 
 import types
 
@@ -16,7 +16,7 @@ IDENTITY = {"step": 1, "counts": {"train": 3}}
 
 @pytest.fixture
 def encoded(monkeypatch):
-    """In place of the model's work: a list of the sources that were encoded."""
+    """Replaces the encoder and returns the list of the sources that were encoded."""
     done = []
 
     def encode(model, source, *, count=None, **how):
@@ -30,14 +30,14 @@ def encoded(monkeypatch):
 
 @pytest.fixture
 def prior_codes(tmp_path):
-    """The codes of a prior's training: a function of the config, for a model of no weights."""
+    """Returns a function from a config to the codes that a latent prior trains on."""
     config = tiny.config()
     whose, path = {"step": 1, "weights": "ema", "fingerprint": "x"}, tmp_path / "codes.npz"
     return lambda config=config: train_prior._codes(stubs.Model(config), path, whose)
 
 
 def _alone(value):
-    """As `processes.agree` answers where this process finds a file and another one does not."""
+    """Returns what `processes.agree` returns if only this process finds the file."""
     return value == 0
 
 
@@ -57,10 +57,10 @@ def test_a_file_is_read_by_all_processes_or_by_none(tmp_path, monkeypatch):
     assert len(made) == 3
 
 
-def test_codes_of_a_prior_and_of_suites_are_made_together(
+def test_codes_of_a_latent_prior_and_of_suites_are_encoded_by_all_processes(
     prior_codes, encoded, tmp_path, monkeypatch
 ):
-    """Where another process lacks the file, this one encodes with it."""
+    """If another process lacks the file, this process encodes too."""
     splits = {name: registry.make_source(tiny.config().data, name) for name in ("train", "test")}
 
     def both():
@@ -75,7 +75,7 @@ def test_codes_of_a_prior_and_of_suites_are_made_together(
 
 
 class Stored(ArraySource):
-    """Images as they are prepared at some size."""
+    """A source whose repr names the stored size of its images."""
 
     size = 256
 
@@ -83,7 +83,7 @@ class Stored(ArraySource):
         return f"ffhq/{self.size}({len(self)})"
 
 
-def test_images_prepared_anew_have_codes_and_results_of_their_own(
+def test_images_of_a_different_stored_size_have_different_codes_and_results(
     prior_codes, encoded, monkeypatch
 ):
     config, make, settings = tiny.config(), registry.make_source, []
