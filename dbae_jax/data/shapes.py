@@ -4,11 +4,11 @@ An image is a pure function of (seed, split, index), the same on every host, wor
 factors are integer hashes of (seed, split, index), and `shapes_renderer` renders them in integers.
 Each image can therefore be made alone, without files and without the other images.
 
-Splits share no image, with any seeds. For each combination of the other eight factors, a hash
-assigns eight of the ten hues of the wall to "train", one to "val" and one to "test". The wall's hue
-therefore stays uniform and independent of every other factor. The split "held_out" holds the
-combinations of shape and object hue in HELD_OUT, one for each shape. No other split has these
-combinations.
+No two splits have an image in common, with any seeds. For each combination of the other eight
+factors, a hash assigns eight of the ten hues of the wall to "train", one to "val" and one to
+"test". The wall's hue therefore stays uniform and independent of every other factor. The split
+"held_out" holds the combinations of shape and object hue in HELD_OUT, one for each shape. No other
+split has these combinations.
 """
 
 from collections.abc import Sequence
@@ -142,7 +142,7 @@ def values(factors: np.ndarray) -> np.ndarray:
 
 _WARM = (0, 1, 2, 8, 9)  # hues: red, orange, yellow-green; magenta, rose
 
-# name -> (its rate among balanced images, function that tells where it holds). red_wall and
+# name -> (its rate among balanced images, function from factors to where it holds). red_wall and
 # warm_wall correlate on purpose: they agree on nine images of ten. desert is rare on purpose.
 ATTRIBUTES = {
     "round": (1 / 4, lambda f: f["shape"] == 0),

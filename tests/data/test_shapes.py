@@ -150,14 +150,14 @@ def test_attributes_match_their_names():
 
 
 def _information(a, b):
-    """Share of the entropy of binary a that b tells."""
+    """Returns the mutual information of a and b as a fraction of the entropy of binary a."""
     joint = np.array([[np.mean((a == i) & (b == j)) for j in (0, 1)] for i in (0, 1)])
     rate = joint.sum(1)
-    told = np.sum(joint * np.log(np.maximum(joint, 1e-12) / np.outer(rate, joint.sum(0))))
-    return told / -np.sum(rate * np.log(rate))
+    information = np.sum(joint * np.log(np.maximum(joint, 1e-12) / np.outer(rate, joint.sum(0))))
+    return information / -np.sum(rate * np.log(rate))
 
 
-def test_attributes_have_their_rates_and_one_goes_with_another():
+def test_attributes_have_their_rates_and_red_wall_predicts_warm_wall():
     count = 100_000
     table = shapes.attributes(shapes.factors(1, range(count)))
     for name, column in zip(shapes.ATTRIBUTE_NAMES, table.T, strict=True):
