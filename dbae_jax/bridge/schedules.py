@@ -110,7 +110,7 @@ class VP:
     beta_d: float = 2.0
     beta_min: float = 0.1
 
-    def _m(self, t: Array) -> Array:
+    def _m(self, t: Any) -> Any:
         """Returns m_t = -2 log a_t, the integral of beta from 0 to t; SNR_t = 1 / expm1(m_t)."""
         return t * (0.5 * self.beta_d * t + self.beta_min)
 

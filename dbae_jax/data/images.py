@@ -3,6 +3,7 @@
 import io
 import pathlib
 from collections.abc import Sequence
+from typing import TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -11,12 +12,14 @@ from PIL import Image
 
 from dbae_jax.runtime import files
 
+Array = TypeVar("Array", jax.Array, np.ndarray)
 
-def to_float(images: jax.Array | np.ndarray) -> jax.Array:
+
+def to_float(images: Array) -> Array:
     """Converts uint8 images [...] in [0, 255] to float32 in [-1, 1]; casts floats to float32."""
     if images.dtype == jnp.uint8:
-        return images.astype(jnp.float32) / 127.5 - 1
-    return images.astype(jnp.float32)
+        return cast(Array, images.astype(jnp.float32) / 127.5 - 1)
+    return cast(Array, images.astype(jnp.float32))
 
 
 def to_uint8(images: np.ndarray | jax.Array) -> np.ndarray:

@@ -60,7 +60,7 @@ class Batches(Iterator[Any]):
 
 
 def _close(iterators: list[grain.DatasetIterator]) -> None:
-    """Closes the iterator and drops the last reference to it, which prints errors at exit."""
+    """Closes the iterator and drops the last reference: grain's iterators print errors at exit."""
     iterators.pop().close()
 
 

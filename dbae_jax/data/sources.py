@@ -62,7 +62,7 @@ class ArraySource:
         return f"ArraySource(images={self.images.shape})"
 
     def overlaps(self, other: Source) -> bool:
-        """Returns whether another source holds the same images; single images are not compared."""
+        """Returns whether another source holds exactly the same array of images."""
         return isinstance(other, ArraySource) and np.array_equal(self.images, other.images)
 
 

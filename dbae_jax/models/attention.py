@@ -1,7 +1,7 @@
 """Attention over positions: one implementation for every device, and a fused GPU kernel."""
 
-from typing import Any
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp

@@ -29,6 +29,7 @@ class Celeba(ImageBuilder, skip_registration=True):
 
     @classmethod
     def list_images(cls, source: pathlib.Path, options: Options) -> Listing:
+        """Returns the images by split; see `ImageBuilder.list_images`."""
         store = open_store(
             source,
             folders=("img_align_celeba", "img_align_celeba_png"),

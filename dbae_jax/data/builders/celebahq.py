@@ -34,6 +34,7 @@ class Celebahq(ImageBuilder, skip_registration=True):
 
     @classmethod
     def list_images(cls, source: pathlib.Path, options: Options) -> Listing:
+        """Returns the images by split; see `ImageBuilder.list_images`."""
         store = open_store(
             source,
             folders=(IMAGES,),

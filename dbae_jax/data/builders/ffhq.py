@@ -28,6 +28,7 @@ class Ffhq(ImageBuilder, skip_registration=True):
 
     @classmethod
     def list_images(cls, source: pathlib.Path, options: Options) -> Listing:
+        """Returns the images by split; see `ImageBuilder.list_images`."""
         store = open_store(source, lmdb_name=lambda index: f"{index:05d}.png")
         images = stems(store.names)
         unnumbered = [name for stem, name in images.items() if not stem.isdigit()]

@@ -37,6 +37,7 @@ class Folder(ImageBuilder, skip_registration=True):
 
     @classmethod
     def list_images(cls, source: pathlib.Path, options: Options) -> Listing:
+        """Returns the images by split; see `ImageBuilder.list_images`."""
         store = open_store(source)
         wrapper = _wrapping_folder(store)
         members = _split([name.removeprefix(wrapper) for name in store.names])

@@ -27,6 +27,7 @@ class Lfw(ImageBuilder, skip_registration=True):
 
     @classmethod
     def list_images(cls, source: pathlib.Path, options: Options) -> Listing:
+        """Returns the images by split; see `ImageBuilder.list_images`."""
         store = open_store(source, folders=("lfw_funneled",), archives=(ARCHIVE,))
         if options.check:
             annotations.check_archive(source / ARCHIVE if source.is_dir() else source)

@@ -42,6 +42,7 @@ class _Lsun(ImageBuilder, skip_registration=True):
 
     @classmethod
     def list_images(cls, source: pathlib.Path, options: Options) -> Listing:
+        """Returns the images by split; see `ImageBuilder.list_images`."""
         if not source.exists():
             raise DataError(
                 f"--source={source} does not exist; name the LMDB folder of the images."

@@ -33,7 +33,7 @@ class Store(Protocol):
         """Returns the bytes of an image file."""
 
     def size(self, name: str) -> int | None:
-        """Returns the size of an image file in bytes; None where only reading it would tell."""
+        """Returns the size of an image file in bytes; None if only reading it would tell."""
 
 
 class FolderStore:
@@ -162,7 +162,7 @@ class LmdbStore:
         return self._images.read(self._index[name])
 
     def size(self, name: str) -> int | None:
-        """Returns None: the LMDB library would read the whole image to tell its size."""
+        """Returns None: the LMDB library reads the image to find its size."""
         return None
 
 
@@ -179,7 +179,7 @@ class HashStore:
         return self._images.read(name)
 
     def size(self, name: str) -> int | None:
-        """Returns None: the LMDB library would read the whole image to tell its size."""
+        """Returns None: the LMDB library reads the image to find its size."""
         return None
 
 
