@@ -41,8 +41,8 @@ FOLDERS = {
         *("workdirs", "api"),
     ),
     "report": (
-        *("editing", "sampling", "configuration", "data", "workdirs", "prior", "api"),
-        "evaluation",
+        *("runtime", "editing", "sampling", "configuration", "data", "workdirs", "prior"),
+        *("api", "evaluation"),
     ),
     "commands": (
         *("models", "runtime", "editing", "configuration", "data", "workdirs", "training"),
