@@ -50,7 +50,7 @@ def images():
 
 
 @pytest.fixture(scope="module")
-def judge():
+def classifier():
     """A network that reads the label off the first pixel: 0 where it is dark, 1 where bright."""
     params = {k: np.zeros(v, np.float32) for k, v in network.shapes(16, 1, 2).items()}
     params["conv0.weight"][0, 0, 0, 0] = 1  # pixel (0, 0) at the first place
@@ -59,7 +59,7 @@ def judge():
     params["hidden.weight"][0, 0] = 4
     params["labels.weight"][0, 1] = 1
     params["labels.bias"][0] = 4
-    return Classifier("labelnet-first", "classes", ("0", "1"), (16, 16, 1), params, {})
+    return Classifier("classifier-first", "classes", ("0", "1"), (16, 16, 1), params, {})
 
 
 def _pixels(bright, count):
@@ -165,11 +165,11 @@ def test_grey_images_are_shown_as_grey_colours():
     np.testing.assert_allclose(some.statistics.features, _colours(grey.repeat(3, -1)).pool)
 
 
-def test_class_frequencies_are_compared(judge):
+def test_class_frequencies_are_compared(classifier):
     generated, real = _pixels(30, 100), _pixels(60, 120)
     labels = (np.arange(120) < 60).astype(int)
-    sets = [_look(some, judge.features) for some in (generated, real)]
-    found = generation.label_net_scores(*sets, judge, real, labels)
+    sets = [_look(some, classifier.features) for some in (generated, real)]
+    found = generation.classifier_scores(*sets, classifier, real, labels)
     distance = found["class_distance"]
     assert distance["value"] == pytest.approx(0.2) and distance["better"] == "lower"
     assert distance["details"]["generated"] == {"0": 70, "1": 30}
@@ -184,20 +184,21 @@ def test_class_frequencies_are_compared(judge):
     assert found["confidence"]["value"] == pytest.approx(sure, abs=1e-6)
     assert found["confidence"]["details"]["on_real"]["accuracy"] == 1
     # 64 features of so simple a network: more than the images of a small set.
-    assert found[f"fd_{judge.origin.net}"]["value"] is not None
-    few = _look(generated[:60], judge.features)
-    found = generation.label_net_scores(few, sets[1], judge, real, labels)
+    assert found[f"fd_{classifier.origin.net}"]["value"] is not None
+    few = _look(generated[:60], classifier.features)
+    found = generation.classifier_scores(few, sets[1], classifier, real, labels)
     assert (
-        "needs more images than features" in (found[f"fd_{judge.origin.net}"]["details"]["reason"])
+        "needs more images than features"
+        in (found[f"fd_{classifier.origin.net}"]["details"]["reason"])
     )
 
 
-def test_attribute_rates_are_compared(judge):
-    attributes = dataclasses.replace(judge, kind="attributes", labels=("odd", "bright"))
+def test_attribute_rates_are_compared(classifier):
+    attributes = dataclasses.replace(classifier, kind="attributes", labels=("odd", "bright"))
     generated, real = _pixels(30, 100), _pixels(60, 120)
     sets = [_look(some, attributes.features) for some in (generated, real)]
     labels = np.stack([np.ones(120), np.arange(120) < 60], axis=1).astype(int)
-    found = generation.label_net_scores(*sets, attributes, real, labels)
+    found = generation.classifier_scores(*sets, attributes, real, labels)
     assert found["class_distance"]["value"] == pytest.approx(0.1)
     assert found["class_distance"]["details"]["generated"] == {"odd": 1.0, "bright": 0.3}
     assert found["confidence"]["details"]["on_real"]["accuracies"]["bright"] == 1
@@ -296,7 +297,7 @@ def test_the_suite_samples_once_and_compares(context, tmp_path):
     assert settings["real"] == [1437, 360] and "inception" not in settings
     measured = SUITE.measure(first)
     (name,) = (n[3:] for n in measured.scores if n.startswith("fd_") and "floor" not in n)
-    assert name.startswith("labelnet-digits-")
+    assert name.startswith("classifier-digits-")
     expected = {f"{n}_{name}" for n in ("fd", "kd", "precision", "recall")}
     expected |= {"confidence", "class_distance", f"fd_{name}_floor", f"fd_{name}_floor_halves"}
     assert measured.scores.keys() == expected and first.model.drawn == 140

@@ -100,9 +100,9 @@ def test_all_that_changes_scores_of_edits_is_recorded():
     context = _context()
     settings = editing.settings(context)
     assert settings["real_images"] == 300
-    assert settings["judge"] == dataset_classifier.settings(context)
-    assert settings["judge"].items() >= dataclasses.asdict(FitSettings()).items()
-    assert settings["judge"]["images"] == 300
+    assert settings["classifier"] == dataset_classifier.settings(context)
+    assert settings["classifier"].items() >= dataclasses.asdict(FitSettings()).items()
+    assert settings["classifier"]["images"] == 300
 
 
 def test_nothing_is_scored_on_what_it_learned():

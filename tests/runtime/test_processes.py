@@ -23,8 +23,8 @@ from dbae_jax.workdirs import checkpoint, records, workdir
 from tests.helpers import commands
 
 PATIENCE_SECONDS = 300
-# How far scores may be apart that only sums in another order tell apart; and those of probes and
-# judges, which learn from numbers that are that far apart.
+# Tolerances: of scores that differ only by the order of sums, and of scores of probes and
+# classifiers, which learn from numbers that differ in this way.
 EXACT, LEARNED = {"rel": 1e-4, "abs": 0}, {"rel": 2e-3, "abs": 0.02}
 STEPS = 12  # of the run that others are compared with
 TINY = {

@@ -64,7 +64,7 @@ def settings(context: Context) -> dict[str, Any]:
         "probe": PROBE,
         "normalise_codes": context.config.eval.normalise_codes,
         "related": RELATED,
-        "judge": dataset_classifier.settings(context),
+        "classifier": dataset_classifier.settings(context),
         "sample": vars(context.config.sample),
     } | ({"inversion_steps": INVERSION_STEPS} if context.model.gaussian_endpoint else {})
 
@@ -75,11 +75,11 @@ def measure(context: Context) -> Measured:
     known = context.codes("test").known
     what = known["attributes" if net.kind == "attributes" else "label"]
     held_out = network.held_out(net, context.images("test"), what)
-    about = {"judge": net.origin.net, "judge_accuracy": held_out["accuracy"]}
+    about = {"classifier": net.origin.net, "classifier_accuracy": held_out["accuracy"]}
     measured = measure_with(net, context, about)
     if "auroc" in held_out:
         for mode in MODES:
-            measured.scores[f"target_{mode}"]["details"]["judge_auroc"] = held_out["auroc"]
+            measured.scores[f"target_{mode}"]["details"]["classifier_auroc"] = held_out["auroc"]
     return measured
 
 

@@ -61,7 +61,7 @@ def settings(context: Context) -> dict[str, Any]:
         "real": [len(context.splits["train"]), context.limit("test")],
     }
     if dataset_classifier.obstacle(context) is None:
-        found["label_net"] = dataset_classifier.settings(context)
+        found["classifier"] = dataset_classifier.settings(context)
     if section.inception:
         count = len(context.splits["train"])
         generation.check_preset(section.fid_preset, section.num_generated, count)
@@ -162,7 +162,7 @@ def _by_classifier(context: Context, sets: Sequence[Entries], once: Entries) -> 
     images, labels = dataset_classifier.labelled(context, "test", context.limit("test"))
     real = _look("real", [images], net.features, context, total=len(images), keep_halves=True)
     for sampled, part in zip(_generated(context, net.features), sets, strict=True):
-        part |= generation.label_net_scores(sampled, real, net, images, labels)
+        part |= generation.classifier_scores(sampled, real, net, images, labels)
     most = context.config.eval.num_generated
     train = context.images("train", min(context.limit("train"), most))
     other = _look("training", [train], net.features, context, total=len(train))
