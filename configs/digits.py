@@ -1,4 +1,4 @@
-"""DBAE on scikit-learn's handwritten digits at 16x16: real images, minutes on a CPU.
+"""DBAE on scikit-learn's handwritten digits at 16x16: real images, trains in minutes on a CPU.
 
 python -m dbae_jax.main --config=configs/digits.py --workdir=runs/digits
 python -m dbae_jax.main --config=configs/digits.py --workdir=runs/digits --mode=evaluate
@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 
 def get_config() -> ConfigDict:
+    """Returns the config."""
     c = small.get_config()
     c.data.name = "digits"
     c.data.image_size = 16
@@ -31,6 +32,6 @@ def get_config() -> ConfigDict:
 
     c.eval.num_images = 0
     c.eval.num_train_images = 0
-    c.eval.num_generated = 1_437  # as many as there are training images
-    c.eval.probe_epochs = 200  # of eleven steps each
+    c.eval.num_generated = 1_437  # the number of training images
+    c.eval.probe_epochs = 200  # each has eleven steps
     return c

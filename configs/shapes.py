@@ -1,4 +1,4 @@
-r"""DBAE on shapes, pictures with nine known factors, at 32x32 RGB: trains on a CPU.
+r"""DBAE on shapes, rendered images with nine known factors, at 32x32 RGB: trains on a CPU.
 
 python -m dbae_jax.main --config=configs/shapes.py --workdir=runs/shapes
 python -m dbae_jax.main --config=configs/shapes.py --workdir=runs/shapes --mode=train_prior
@@ -6,7 +6,7 @@ python -m dbae_jax.main --config=configs/shapes.py --workdir=runs/shapes --mode=
     --config.eval.suite=all
 python -m dbae_jax.main --config=configs/shapes.py --workdir=runs/shapes --mode=report
 
-What the factors and attributes are: dbae_jax/data/shapes.py.
+dbae_jax/data/shapes.py describes the factors and attributes.
 """
 
 from dbae_jax.configs import small
@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 
 def get_config() -> ConfigDict:
+    """Returns the config."""
     c = small.get_config()
     c.data.name = "shapes"
     c.data.train_split = "train"

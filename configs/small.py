@@ -1,10 +1,11 @@
-"""What the small data sets share: networks, training and sampling that a CPU can do in minutes."""
+"""Common settings of the small data sets: networks and training that take minutes on a CPU."""
 
 from dbae_jax.configs import base
 from ml_collections import ConfigDict
 
 
 def get_config() -> ConfigDict:
+    """Returns the config."""
     c = base.get_config()
     _model(c)
     _prior(c)

@@ -157,6 +157,7 @@ def _trace(program: Program, folder: pathlib.Path) -> None:
 
 def _circumstances(config: Config) -> dict[str, Any]:
     devices = jax.devices()
+    settings: Any = jax.config  # its attributes are made at run time
     return {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "data": config.data.name,
@@ -173,7 +174,7 @@ def _circumstances(config: Config) -> dict[str, Any]:
         "host_cpu": _host_cpu(),
         "host_cores": _host_cores(),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
-        "compilation_cache": jax.config.jax_compilation_cache_dir is not None,
+        "compilation_cache": settings.jax_compilation_cache_dir is not None,
         "flops_counted": "products of the program without recomputation, a multiply-add as 2",
     }
 
@@ -265,7 +266,7 @@ def main(argv: list[str]) -> None:
         raise ConfigError("The benchmark is for one process: leave --coordinator and the like out.")
     if BATCH_SIZE.value is not None:
         config = with_batch_size(config, BATCH_SIZE.value)
-    profile = PROFILE.value and pathlib.Path(PROFILE.value)
+    profile = pathlib.Path(PROFILE.value) if PROFILE.value else None
     parts = list(workloads.names(config)) if PARTS.value is None else PARTS.value
     result = benchmark(config, parts, seconds=SECONDS.value, profile=profile)
     print(table(result))

@@ -3,7 +3,7 @@
 python -m dbae_jax.main --config=digits --workdir=runs/digits
 python -m dbae_jax.main --config=digits --workdir=runs/digits --mode=evaluate
 
---mode=X is dbae_jax/commands/X.py. `dbae` is the same command.
+--mode=NAME runs dbae_jax/commands/NAME.py. The console script `dbae` is the same command.
 """
 
 import pathlib
@@ -31,16 +31,12 @@ from dbae_jax.runtime import processes
 
 
 class Mode(NamedTuple):
-    """A mode of the command line.
+    """A mode of the command line."""
 
-    run: called as run(config, workdir, **values of the flags). about: one sentence for --help.
-    flags: the mode's own flags -> parameters of `run`. saves: whether SIGTERM saves a checkpoint.
-    """
-
-    run: Callable[..., Any]
-    about: str
-    flags: dict[str, str]
-    saves: bool = False
+    run: Callable[..., Any]  # called as run(config, workdir, **values of the flags)
+    about: str  # one sentence for --help
+    flags: dict[str, str]  # flag that only this mode has -> parameter of `run`
+    saves: bool = False  # whether a SIGTERM saves a checkpoint
 
 
 MODES = {
@@ -48,7 +44,11 @@ MODES = {
     "train_prior": Mode(
         train_prior.train_prior, "Trains the latent prior of a trained model.", {}, saves=True
     ),
-    "evaluate": Mode(evaluate.evaluate, "Runs suites of measurements into results.json.", {}),
+    "evaluate": Mode(
+        evaluate.evaluate,
+        "Measures the model, into results.json and figures.",
+        {},
+    ),
     "sample": Mode(
         sample.sample,
         "Samples images with the latent prior.",
@@ -67,39 +67,52 @@ MODES = {
         "Edits an attribute of images.",
         {name: name for name in ("attribute", "image", "scales", "fix_endpoint", "out")},
     ),
-    "report": Mode(report.report, "Writes report.html, a page about the model.", {}),
+    "report": Mode(report.report, "Writes report.html, a page about the results.", {}),
     "plan": Mode(
         plan.plan,
-        "Predicts memory and time of training on devices that are not there; needs no workdir.",
+        "Predicts memory and time of training on other devices, before you pay for hardware. Needs "
+        "no workdir.",
         {"topology": "topology", "effort": "effort"},
     ),
 }
 
 flags.adopt_module_key_flags(command_line)  # --help shows them
-MODE = flags.DEFINE_enum("mode", "train", tuple(MODES), "What to do.")
+MODE = flags.DEFINE_enum(
+    "mode", "train", tuple(MODES), "What the command does; see the list of modes."
+)
 DRY_RUN = flags.DEFINE_bool(
-    "dry_run", False, "Print the resolved config, the parameters and the FLOPs, and stop."
+    "dry_run", False, "Print the config with all overrides, the parameters and the FLOPs, and stop."
 )
 flags.DEFINE_integer("num", 64, "Number of images to sample.", lower_bound=1)
 flags.DEFINE_integer(
-    "seed", 0, "Seed of the samples; image i depends on seed and i.", lower_bound=0
+    "seed", 0, "Seed of the samples; image i depends on the seed and i alone.", lower_bound=0
 )
 flags.DEFINE_enum("format", "png", sample_files.FORMATS, "Format of the sampled images.")
-flags.DEFINE_string("out", None, "Folder for the files. Default: WORKDIR/samples or WORKDIR/edits.")
-flags.DEFINE_string("first", None, "First images: files or items such as test:17, with commas.")
-flags.DEFINE_string("second", None, "Second images, as many as first ones.")
+flags.DEFINE_string(
+    "out", None, "Folder for the images. Default: WORKDIR/samples or WORKDIR/edits."
+)
+flags.DEFINE_string(
+    "first", None, "First images: files, or images of the data set such as test:17, with commas."
+)
+flags.DEFINE_string("second", None, "Second images, as many as first images.")
 flags.DEFINE_integer("points", 11, "Number of images on each path, both ends included.")
 flags.DEFINE_enum("method", "linear", editing.METHODS, "Path between two latent codes.")
 flags.DEFINE_string("attribute", None, "Name of the attribute or class to edit.")
-flags.DEFINE_string("image", None, "Images to edit: files or items such as test:17, with commas.")
+flags.DEFINE_string(
+    "image", None, "Images to edit: files, or images of the data set such as test:17, with commas."
+)
 flags.DEFINE_list("scales", "-0.3,-0.15,0,0.15,0.3", "Edit strengths; 0 is the reconstruction.")
 flags.DEFINE_bool(
-    "infer_endpoint", False, "Models with Gaussian x_T: infer x_T of both images (DDIM inversion)."
+    "infer_endpoint", False, "Models with Gaussian x_T: infer x_T of both images by DDIM inversion."
 )
-flags.DEFINE_bool("fix_endpoint", False, "Hold x_T of the unedited image fixed.")
+flags.DEFINE_bool(
+    "fix_endpoint",
+    False,
+    "Hold x_T fixed at that of the unedited image, instead of computing it from the edited code.",
+)
 flags.DEFINE_string("topology", "v5e:4x4", "Devices to plan for, such as v5e:4x4 or gpu:8.")
 flags.DEFINE_enum(
-    "effort", "least", ("least", "full"), "XLA's optimization effort; full takes ten times longer."
+    "effort", "least", ("least", "full"), "Optimization effort of XLA; full takes ten times longer."
 )
 
 
@@ -124,12 +137,12 @@ def main(argv: list[str]) -> None:
 
 
 def run() -> None:
-    """The console script `dbae`."""
+    """Runs the command; the console script `dbae`."""
     command_line.run(main, help_text)
 
 
 def help_text() -> str:
-    """Returns what --help says of the modes and the flags of each."""
+    """Returns the part of --help about the modes and their flags."""
     lines = ["Modes, and the flags that belong to one mode:"]
     for name, mode in MODES.items():
         lines += ["", f"  --mode={name}: {mode.about}"]
@@ -138,10 +151,10 @@ def help_text() -> str:
 
 
 def _flags_of(name: str) -> dict[str, Any]:
-    """Returns the values of a mode's flags, as parameters of its function.
+    """Returns the values of the flags of a mode, by parameter of its function.
 
     Raises:
-      ConfigError: if a flag of another mode was given.
+      ConfigError: if the user gave a flag of a different mode.
     """
     own = MODES[name].flags
     for other, mode in MODES.items():
@@ -152,8 +165,8 @@ def _flags_of(name: str) -> dict[str, Any]:
                     "flag out or change --mode."
                 )
     values = {parameter: flags.FLAGS[flag].value for flag, parameter in own.items()}
-    if values.get("out") is not None:
-        values["out"] = pathlib.Path(values["out"])
+    if out := values.get("out"):
+        values["out"] = pathlib.Path(out)
     return values
 
 

@@ -122,7 +122,7 @@ def test_files_that_cannot_be_read_are_refused(small, tmp_path):
     torn = tmp_path / "torn.safetensors"
     torn.write_bytes(whole.read_bytes()[:-1000])
     for path, words in (
-        (torn, "not a whole"),
+        (torn, "not a complete"),
         (tmp_path / "absent.safetensors", "does not exist"),
         (tmp_path / "ema.bin", "must end in"),
     ):
@@ -147,7 +147,11 @@ def test_pickled_code_is_never_run(small, tmp_path):
     torch.save({"out.2.weight": Bomb()}, tmp_path / "bomb.pt")
     torch.save({"ema": {"out.2.weight": torch.zeros(1)}}, tmp_path / "nested.pt")
     (tmp_path / "torn.pt").write_bytes((tmp_path / "nested.pt").read_bytes()[:300])
-    for name, words in (("bomb", "tensors alone"), ("nested", "no flat"), ("torn", "whole file")):
+    for name, words in (
+        ("bomb", "tensors only"),
+        ("nested", "not hold a flat"),
+        ("torn", "complete"),
+    ):
         with pytest.raises(CheckpointError, match=words):
             convert.to_workdir(tmp_path / f"{name}.pt", small[0], tmp_path / "run")
     assert not (tmp_path / "ran").exists() and not (tmp_path / "run").exists()

@@ -45,7 +45,9 @@ def test_the_marginal_is_the_diffusion_s_and_nothing_pulls_at_the_end(schedule):
     np.testing.assert_array_equal(C, schedule.diffusion.variance(t))
     x_t, x_T = np.random.default_rng(0).normal(size=(2, 9, 2, 2, 1))
     np.testing.assert_array_equal(marginals.h_transform(schedule, t, x_t, x_T), 0)
-    assert marginals.is_free(schedule) and not marginals.is_free(schedule.diffusion)
+    assert marginals.has_gaussian_endpoint(schedule) and not marginals.has_gaussian_endpoint(
+        schedule.diffusion
+    )
 
 
 def test_the_bridge_tends_to_it_as_its_end_loses_all_signal():
@@ -172,7 +174,7 @@ def test_round_trips_close_as_steps_grow():
 
 
 def test_times_of_an_inversion_are_checked():
-    with pytest.raises(ValueError, match="pinned"):
+    with pytest.raises(ValueError, match="fixed to a decoded x_T"):
         tables.inversion_table(Bridge(VP()), np.array([0.1, 1.0]))
     for times in ([0.0, 1.0], [0.1, 0.9], [0.5, 0.2, 1.0], [1.0], [0.1, np.nan, 1.0]):
         with pytest.raises(ValueError, match="must rise from above 0 to T = 1"):
@@ -180,7 +182,7 @@ def test_times_of_an_inversion_are_checked():
 
 
 def test_a_free_end_needs_no_boot_and_drifts_start_at_it():
-    with pytest.raises(ValueError, match="boot=True: x_T is free"):
+    with pytest.raises(ValueError, match="boot=True: a Gaussian x_T"):
         Plan("dbim", 5, boot=True).table(Bridge(FREE))
     for sampler in ("euler", "heun"):
         assert Plan(sampler, 5).table(Bridge(FREE)).at.t[0] == FREE.t_max
@@ -245,7 +247,7 @@ def test_the_information_bound_is_tight_and_the_same_as_a_bridge_s():
             model_fn, x_0s, x_Ts, z, model_bridge, draws, points=60
         )
         values[name] = information.entropy_bound(measured)
-        values[name, "at end"] = measured.at_end.mean()
+        values[name, "at end"] = measured.at_endpoint.mean()
     for name in ("free", "bridge"):
         nats, error = values[name]
         assert nats == pytest.approx(exact, abs=4 * error) and error < 0.1
@@ -267,7 +269,7 @@ def test_configs_differ_from_dbae_s_in_the_end_alone():
     }
     for module in (diffae_shapes, diffae_celeba):
         config = from_config_dict(module.get_config())
-        assert marginals.is_free(build.make_bridge(config.bridge).schedule)
+        assert marginals.has_gaussian_endpoint(build.make_bridge(config.bridge).schedule)
 
 
 def test_only_the_endpoint_decoder_and_its_input_are_gone():
@@ -319,7 +321,7 @@ def test_training_goes_on_where_it_stopped(tmp_path, caplog):
     train.train(one, tmp_path / "run")
     with caplog.at_level("INFO", logger="dbae_jax"):
         state = train.train(config, tmp_path / "run")
-    assert "Going on from step 1" in caplog.text
+    assert "Resuming from step 1" in caplog.text
     assert checkpoint.steps(tmp_path / "run") == [1, 2] and int(state.step) == 2
     first, second = (workdir.load(tmp_path / "run", "raw", step) for step in (1, 2))
     jax.tree.map(np.testing.assert_array_equal, second.variables, jax.device_get(state.variables))

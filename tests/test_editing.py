@@ -236,14 +236,14 @@ def test_pictures_that_will_not_do(splits, tmp_path):
     ):
         with pytest.raises(DataError, match=words.replace("(", r"\(")):
             named_pictures.read(name, data, splits)
-    with pytest.raises(DataError, match="no picture is named"):
+    with pytest.raises(DataError, match="no image is named"):
         named_pictures.read_all([], data, lambda: splits)
 
 
 def test_data_without_attributes(tmp_path):
     images = np.zeros((4, 16, 16, 1), np.uint8)
     context = stubs.context({split: stubs.Data(images) for split in ("train", "test")})
-    with pytest.raises(DataError, match="its attribute files missing, or it has none"):
+    with pytest.raises(DataError, match="have no labels and no attributes: the"):
         attribute_directions.check(context, "Male")
     assert "docs/data.md" in suite.obstacle(context)
     lmdb = stubs.context(
@@ -276,7 +276,7 @@ class _Model(stubs.Model):
         return self.decode(self.encode(images), **plan)
 
 
-class _Judge:
+class _Classifier:
     kind, labels = "attributes", ("zero", "one", "two")
 
     def logits(self, images):
@@ -288,13 +288,15 @@ def _context(rng):
     for split, count in (("train", 4000), ("test", 40)):
         z = rng.uniform(-0.3, 0.3, (count, 8))
         attributes = np.int8(z[:, :3] > 0)
-        sources[split] = stubs.Data(stubs.images(z), _Judge.labels, attributes=attributes)
+        sources[split] = stubs.Data(stubs.images(z), _Classifier.labels, attributes=attributes)
     config = tiny.config(**{"eval.num_images": 0})
     return stubs.context(sources, model=_Model(config))
 
 
 def test_the_suite_finds_what_an_ideal_model_does():
-    measured = suite.measure_with(_Judge(), _context(np.random.default_rng(0)), {"judge": "j"})
+    measured = suite.measure_with(
+        _Classifier(), _context(np.random.default_rng(0)), {"classifier": "c"}
+    )
     assert measured.counts == {"train": 4000, "test": 40}
     scores = {name: entry["value"] for name, entry in measured.scores.items()}
     # A shift of 0.3 sqrt(8) along one axis, up to the edge at 1, in units of the codes' std.
@@ -305,7 +307,7 @@ def test_the_suite_finds_what_an_ideal_model_does():
     assert scores["flipped_following"] == 1 and scores["flipped_fixed"] > 0.95
     assert scores["monotonic_following"] > 0.95
     details = measured.scores["target_fixed"]["details"]
-    assert set(details["per_attribute"]) == set(_Judge.labels) and details["judge"] == "j"
+    assert set(details["per_attribute"]) == set(_Classifier.labels) and details["classifier"] == "c"
     assert json.dumps(measured.scores, allow_nan=False)
 
 

@@ -33,9 +33,7 @@ FOLDERS = {
         *("bridge", "models", "runtime", "editing", "sampling", "configuration", "data"),
         *("workdirs", "prior"),
     ),
-    "performance": (
-        *("bridge", "models", "runtime", "sampling", "configuration", "data", "training"),
-    ),
+    "performance": ("runtime", "configuration", "training", "api"),
     "evaluation": (
         *("bridge", "runtime", "editing", "sampling", "metrics", "configuration", "data"),
         *("workdirs", "api"),

@@ -1,1 +1,1 @@
-"""The mathematics of the diffusion bridge: schedules, marginals, preconditioning."""
+"""The mathematics of the diffusion bridge: noise schedules, marginals, preconditioning."""

@@ -1,9 +1,11 @@
-"""Reference diffusions x_t | x_0 ~ N(a_t x_0, s_t^2 I): the only place where VP and VE differ.
+"""Noise schedules VP and VE of the reference diffusion, x_t | x_0 ~ N(a_t x_0, s_t^2 I).
 
-Everything the bridge needs is written so that it stays accurate in float32 at both ends of time:
-small quantities are computed as such (expm1, factored differences), never as 1 minus something
-near 1. Functions take jax or numpy arrays and answer in kind, so the same formulas run in float32
-on a device and in float64 on the host.
+VP and VE differ only in this file. `Free` wraps a schedule for a Gaussian x_T (DiffAE).
+
+All formulas stay accurate in float32 near t = 0 and near t = T. Small quantities are computed
+directly (expm1, factored differences), never as 1 minus a number near 1. Functions take jax or
+numpy arrays and return arrays of the same library: the same formulas run in float32 on a device
+and in float64 on the host.
 
 Source: DBAE, section 2.1 and appendix; EDM (Karras et al., 2022) for the VE time range.
 """
@@ -11,13 +13,14 @@ Source: DBAE, section 2.1 and appendix; EDM (Karras et al., 2022) for the VE tim
 import dataclasses
 import math
 from types import ModuleType
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 Array = TypeVar("Array", jax.Array, np.ndarray)
+Scalar = Any  # a float64 scalar of numpy, for which functions of arrays work too
 
 
 def namespace(t: Array) -> ModuleType:
@@ -28,35 +31,39 @@ def namespace(t: Array) -> ModuleType:
 class Schedule(Protocol):
     """A linear diffusion dx = f(t) x dt + g(t) dw on [0, t_max], with SNR_t = a_t^2 / s_t^2.
 
-    t: times in [0, t_max], of any shape; every answer has the shape of t.
+    T is `t_max`; training and time grids start at `t_min`. t: times in [0, t_max], of any shape.
+    Every method of t returns an array of the shape of t.
     """
 
-    t_min: float
-    t_max: float
+    @property
+    def t_min(self) -> float: ...
+
+    @property
+    def t_max(self) -> float: ...
 
     def snr_end(self) -> float:
-        """SNR_T; 0 says that the end is free, see `Free`."""
+        """Returns SNR_T. It is 0 for a Gaussian x_T that is independent of z, see `Free`."""
 
     def alpha(self, t: Array) -> Array:
-        """a_t, the scale of x_0 in x_t."""
+        """Returns a_t, the scale of x_0 in x_t."""
 
     def variance(self, t: Array) -> Array:
-        """s_t^2, the variance of x_t given x_0."""
+        """Returns s_t^2, the variance of x_t given x_0."""
 
     def snr_ratio(self, t: Array) -> Array:
-        """r_t = SNR_T / SNR_t, from 0 at t = 0 to 1 at T."""
+        """Returns r_t = SNR_T / SNR_t, from 0 at t = 0 to 1 at T."""
 
     def snr_gap(self, t: Array) -> Array:
-        """1 - r_t, without cancellation near T."""
+        """Returns 1 - r_t, without cancellation near T."""
 
     def alpha_ratio(self, t: Array) -> Array:
-        """a_t / a_T."""
+        """Returns a_t / a_T."""
 
     def drift(self, t: Array) -> Array:
-        """f(t)."""
+        """Returns f(t)."""
 
     def diffusion_squared(self, t: Array) -> Array:
-        """g(t)^2."""
+        """Returns g(t)^2."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +102,7 @@ class VE:
 class VP:
     """Variance preserving: beta(t) = beta_min + beta_d t, s^2 = 1 - a^2, f = -beta/2, g^2 = beta.
 
-    With the defaults a_T = 0.58: the endpoint is not near noise.
+    With the default values a_T = 0.58, so x_T of the reference diffusion is not close to noise.
     """
 
     t_min: float = 1e-4
@@ -103,12 +110,12 @@ class VP:
     beta_d: float = 2.0
     beta_min: float = 0.1
 
-    def _m(self, t: Array) -> Array:
-        """m_t = -2 log a_t, the integral of beta from 0 to t; SNR_t = 1 / expm1(m_t)."""
+    def _m(self, t: Any) -> Any:
+        """Returns m_t = -2 log a_t, the integral of beta from 0 to t; SNR_t = 1 / expm1(m_t)."""
         return t * (0.5 * self.beta_d * t + self.beta_min)
 
     def _m_to_end(self, t: Array) -> Array:
-        """m_T - m_t, factored by T - t: a subtraction that is exact in floating point near T."""
+        """Returns m_T - m_t with the factor T - t, which is exact in floating point near T."""
         return (self.t_max - t) * (0.5 * self.beta_d * (self.t_max + t) + self.beta_min)
 
     def snr_end(self) -> float:
@@ -139,10 +146,12 @@ class VP:
 
 @dataclasses.dataclass(frozen=True)
 class Free:
-    """A diffusion whose end is not pinned: the limit SNR_T -> 0 of the bridge's coefficients.
+    """The schedule of DiffAE: x_T is Gaussian noise, independent of z (bridge.endpoint="free").
 
-    Then r = 0, so A = 0, B = a, C = s^2 and h = 0: x_t given x_0 is that of the diffusion itself,
-    and x_T, whose own SNR should be near 0, is noise. What DiffAE trains.
+    The class wraps a diffusion and takes the limit SNR_T -> 0 of the bridge's coefficients. Then
+    r = 0, so A = 0, B = a, C = s^2 and h = 0: q(x_t | x_0, x_T) does not depend on x_T, and equals
+    q(x_t | x_0) of the wrapped diffusion. The wrapped diffusion's own SNR_T should be near 0, so
+    that its x_T is nearly independent of x_0.
     """
 
     diffusion: Schedule

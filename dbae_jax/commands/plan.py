@@ -118,8 +118,8 @@ def measure(config: Config, name: str, *, quick: bool = True) -> Plan:
     """
     devices, chip = topology.devices(name)
     mesh = sharding.make_mesh(devices)
-    step = jitted_step.make_jitted_step(config, mesh)
-    traced = step.trace(*jitted_step.abstract_arguments(config, mesh))
+    training = jitted_step.make_training(config, mesh)
+    traced = training.train_step.trace(*jitted_step.abstract_arguments(config, training))
     try:
         compiled = traced.lower().compile(compiler_options=QUICK if quick else None)
     except jax.errors.JaxRuntimeError as error:

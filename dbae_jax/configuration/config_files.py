@@ -1,7 +1,7 @@
-"""Config files: --config names a file, or one of the configs that are installed with the package.
+"""Finds and loads config files: a file of the user, or one that is installed with the package.
 
-A config file is Python with a function `get_config() -> ConfigDict`, or `get_config(argument)` for
---config=FILE:ARGUMENT.
+A config file is a Python file with a function `get_config() -> ConfigDict`. With
+--config=FILE:ARGUMENT it is called as `get_config(argument)`.
 """
 
 import importlib.util
@@ -16,7 +16,7 @@ PACKAGE = "dbae_jax.configs"  # the repository's folder configs/, see setup.py
 
 
 def resolve(value: str) -> str:
-    """Returns a value of --config with the path of its file.
+    """Returns the value of --config with the path of the file instead of a name.
 
     Args:
       value: a file such as "configs/ffhq.py", or the name of an installed config, "ffhq" or
@@ -39,7 +39,7 @@ def resolve(value: str) -> str:
 
 
 def display(value: str) -> str:
-    """Returns the value of --config that a user would type for a resolved one."""
+    """Returns the value of --config as a user types it, for a resolved value."""
     name, colon, argument = value.partition(":")
     path = pathlib.Path(name)
     if path.is_absolute() and path.is_relative_to(folder()):
@@ -51,7 +51,7 @@ def load(value: str) -> ConfigDict:
     """Runs a config file and returns its config.
 
     Args:
-      value: of --config, resolved.
+      value: resolved value of --config.
 
     Raises:
       ConfigError: if the file fails or has no `get_config`.
@@ -78,7 +78,7 @@ def folder() -> pathlib.Path:
     """Returns the folder of the installed configs.
 
     Raises:
-      ConfigError: if the package was not installed.
+      ConfigError: if the package is not installed.
     """
     spec = importlib.util.find_spec(PACKAGE)
     if spec is None or spec.origin is None:

@@ -47,7 +47,7 @@ def make(context: Context) -> Classifier:
     names = names if labels.ndim == 2 and len(names) == labels.shape[1] else None
     if context.cache is None:
         return fit.fit(images, labels, name=name, label_names=names)
-    path = context.cache / f"{name}_judge.npz"
+    path = context.cache / f"{name}_classifier.npz"
     return fit.load_or_fit(path, images, labels, name=name, label_names=names)
 
 

@@ -1,6 +1,7 @@
-"""The networks together: one flax module, and the pure functions that others call."""
+"""Encoder, endpoint decoder and U-Net as one flax module, and as pure functions (`Networks`)."""
 
 import dataclasses
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -14,10 +15,11 @@ Variables = dict  # {"params": tree of weights, "stats": tree of running statist
 
 
 class AutoEncoder(nn.Module):
-    """Encoder, endpoint decoder and U-Net; their weights lie under those three names.
+    """Encoder, endpoint decoder and U-Net; the weights are stored under these three names.
 
-    `decoder` None: x_T is free. Then `endpoint` gives zeros, which the bridge multiplies by 0 and
-    the U-Net does not see, so that whoever calls need not know.
+    `decoder=None` is the model of DiffAE, whose x_T is Gaussian noise, independent of z. Then
+    `endpoint` returns zeros: the bridge multiplies them by A = 0, and the U-Net does not read them.
+    Callers therefore need no special case.
     """
 
     encoder: Encoder
@@ -25,21 +27,24 @@ class AutoEncoder(nn.Module):
     unet: UNet
 
     def encode(self, x_0: jax.Array) -> Code:
+        """Returns q(z | x_0) for images x_0 [B, H, W, C]."""
         return self.encoder(x_0)
 
     def endpoint(self, z: jax.Array, *, train: bool) -> jax.Array:
+        """Returns the decoded x_T [B, H, W, C] for latent codes z [B, D]."""
         if self.decoder is None:
             size = self.unet.image_size
             return jnp.zeros((len(z), size, size, self.unet.out_channels))
         return self.decoder(z, train=train)
 
     def network(self, x: jax.Array, c_noise: jax.Array, z: jax.Array, *, train: bool) -> jax.Array:
+        """Returns F [B, H, W, C] for x = [c_in x_t, x_T] [B, H, W, 2C], c_noise [B], z [B, D]."""
         if self.decoder is None:
             x = x[..., : self.unet.out_channels]
         return self.unet(x, c_noise, z, train=train)
 
     def __call__(self, x_0: jax.Array, c_noise: jax.Array) -> jax.Array:
-        """Runs all of them once: what initialisation and cost estimates need."""
+        """Runs all three networks once, for initialisation and cost estimates."""
         z = self.encode(x_0).mean
         x_T = self.endpoint(z, train=False)
         return self.network(jnp.concatenate([x_0, x_T], axis=-1), c_noise, z, train=False)
@@ -47,9 +52,11 @@ class AutoEncoder(nn.Module):
 
 @dataclasses.dataclass(frozen=True)
 class Networks:
-    """The networks as pure functions of `variables`; knows no bridge and no config.
+    """The networks as pure functions of `variables`, without a bridge or a config.
 
-    `precision` is jax's matmul precision: "default", "high" or "highest".
+    Attributes:
+      module: the flax module.
+      precision: jax's matmul precision, "default", "high" or "highest".
     """
 
     module: AutoEncoder
@@ -57,27 +64,27 @@ class Networks:
 
     @property
     def latent_dim(self) -> int:
-        """D, the width of z."""
+        """Latent dimension D."""
         return self.module.encoder.latent_dim
 
     def init(self, key: jax.Array) -> Variables:
-        """Draws weights and first running statistics."""
+        """Returns random weights and initial running statistics."""
         unet = self.module.unet
         x_0 = jnp.zeros((1, unet.image_size, unet.image_size, unet.out_channels))
-        return {"stats": {}} | self.module.init(key, x_0, jnp.zeros(1))
+        return {"stats": {}, **self.module.init(key, x_0, jnp.zeros(1))}
 
     def encode(self, variables: Variables, x_0: jax.Array) -> Code:
         """Returns q(z | x_0) for x_0: [B, H, W, C] in [-1, 1]."""
         return self._apply(variables, x_0, method="encode")
 
     def endpoint(self, variables: Variables, z: jax.Array) -> jax.Array:
-        """Returns x_T: [B, H, W, C] for z: [B, D], with the running statistics."""
+        """Returns x_T: [B, H, W, C] for z: [B, D], normalised with the running statistics."""
         return self._apply(variables, z, method="endpoint", train=False)
 
     def endpoint_train(self, variables: Variables, z: jax.Array) -> tuple[jax.Array, dict]:
-        """Returns x_T with the batch's statistics, and the running statistics after it."""
-        x_T, moved = self._apply(variables, z, method="endpoint", train=True, mutable=["stats"])
-        return x_T, moved.get("stats", {})
+        """Returns x_T normalised with batch statistics, and the updated running statistics."""
+        x_T, updated = self._apply(variables, z, method="endpoint", train=True, mutable=["stats"])
+        return x_T, updated.get("stats", {})
 
     def network(
         self,
@@ -87,11 +94,19 @@ class Networks:
         z: jax.Array,
         dropout_key: jax.Array | None = None,
     ) -> jax.Array:
-        """Returns F: [B, H, W, C]; a dropout key switches dropout on."""
+        """Returns the U-Net's output F: [B, H, W, C].
+
+        Args:
+          variables: {"params", "stats"}.
+          x: [c_in x_t, x_T], concatenated over channels: [B, H, W, 2C].
+          c_noise: noise levels [B].
+          z: latent codes [B, D].
+          dropout_key: random key of the dropout masks; None means no dropout.
+        """
         train = dropout_key is not None
         rngs = {"dropout": dropout_key} if train else None
         return self._apply(variables, x, c_noise, z, method="network", train=train, rngs=rngs)
 
-    def _apply(self, variables: Variables, *args, **kwargs):
+    def _apply(self, variables: Variables, *args: Any, **kwargs: Any) -> Any:
         with jax.default_matmul_precision(self.precision):
             return self.module.apply(variables, *args, **kwargs)

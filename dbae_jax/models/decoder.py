@@ -1,8 +1,10 @@
-"""Endpoint decoder z -> x_T: the generator of FastGAN, every convolution spectrally normalised.
+"""Endpoint decoder z -> x_T: the generator of FastGAN, with spectral norm in every convolution.
 
-Running state lives in the flax collection "stats": mean and var of the batch norms, and the
-singular vectors u and v of the spectral norms.
+Running statistics are stored in the flax collection "stats": mean and var of the batch norms, and
+the singular vectors u and v of the spectral norms.
 """
+
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -16,36 +18,41 @@ from dbae_jax.models.norms import channel_moments
 
 BATCH_NORM_EPS = 1e-5
 BATCH_NORM_MOMENTUM = 0.9
-FIRST_GATED_SIZE = 64
-FIRST_POWER_STEPS = 15
-GATE_REDUCTION = 16  # a gate at r looks at the features at r / 16
+FIRST_GATED_SIZE = 64  # smallest size of features that are gated
+INITIAL_POWER_STEPS = 15  # steps of the power method at initialisation
+GATE_REDUCTION = 16  # features at size r are gated by the features at size r / 16
 
 
 def width_at(base_channels: int, size: int) -> int:
-    """Returns the channels of the features at size x size: `base_channels` is the width at 128.
+    """Returns the number of channels of the features at size x size.
 
-    16 base at 4, 8 at 8, 4 at 16, 2 at 32 and at 64, 1 at 128, 1/2 at 256, and so on.
+    As multiples of `base_channels`: 16 at size 4, 8 at 8, 4 at 16, 2 at 32 and at 64, 1 at 128,
+    1/2 at 256, and so on.
     """
     return base_channels * 64 // size if size <= 32 else base_channels * 128 // size
 
 
 def as_matrix(kernel: jax.Array) -> jax.Array:
-    """Returns a kernel [h, w, in, out] as a float32 matrix with one row an output channel."""
+    """Returns a kernel [h, w, in, out] as a float32 matrix [out, h w in]."""
     return kernel.reshape(-1, kernel.shape[-1]).T.astype(jnp.float32)
 
 
 def power_iteration(kernel: jax.Array, u: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """One step of the power method: v = normalize(W'u), u = normalize(W v), as constants."""
+    """Returns (u, v) after one step of the power method: v = normalize(W'u), u = normalize(W v).
+
+    W is the matrix of the kernel [h, w, in, out]. u: [out]; v: [h w in]. Both are constants for
+    the gradient.
+    """
     matrix = lax.stop_gradient(as_matrix(kernel))
     v = _normalize(matrix.T @ u)
     return _normalize(matrix @ v), v
 
 
 def refresh_spectral_vectors(params: dict, stats: dict) -> dict:
-    """Returns `stats` with u and v moved one power step towards the kernels in `params`.
+    """Returns `stats` with u and v after one step of the power method on the kernels in `params`.
 
-    Averaged weights need singular vectors of their own: an average of the raw weights' vectors
-    belongs to no kernel.
+    EMA weights need singular vectors of their own: an average of the singular vectors of the raw
+    weights is not a singular vector of any kernel.
     """
     kernels, flat = traverse_util.flatten_dict(params), dict(traverse_util.flatten_dict(stats))
     for path in [path for path in flat if path[-1] == "u"]:
@@ -58,18 +65,22 @@ def _normalize(x: jax.Array) -> jax.Array:
     return x / jnp.maximum(jnp.linalg.norm(x), 1e-12)
 
 
-def _first_vectors(key: jax.Array, kernel: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Returns u and v after some steps from a random u: a fresh model can be evaluated at once."""
+def _initial_vectors(key: jax.Array, kernel: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns u and v after several steps of the power method from a random u.
+
+    These steps make an untrained model usable in evaluation mode.
+    """
     u = _normalize(jax.random.normal(key, kernel.shape[-1:]))
-    u = lax.fori_loop(0, FIRST_POWER_STEPS, lambda _, u: power_iteration(kernel, u)[0], u)
+    u = lax.fori_loop(0, INITIAL_POWER_STEPS, lambda _, u: power_iteration(kernel, u)[0], u)
     return power_iteration(kernel, u)
 
 
 class SpectralConv(nn.Module):
-    """A bias-free convolution whose kernel is divided by its largest singular value.
+    """A convolution without bias whose kernel is divided by its largest singular value.
 
-    Training takes one step of the power method first; evaluation uses the stored vectors. Both
-    divide by u'W v, in which only W carries a gradient. `upsampled`: x is upsampled twofold first.
+    In training mode, u and v first take one step of the power method; in evaluation mode the stored
+    u and v are used. Both modes divide by u'W v, where only W has a gradient. `upsampled`: x is
+    first upsampled by a factor of 2.
 
     Source: Miyato et al. (2018).
     """
@@ -83,6 +94,7 @@ class SpectralConv(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """Returns the convolution of x: [B, H, W, C] -> [B, H', W', channels]."""
         kernel = self.normalized_kernel(x.shape[-1], train=train).astype(self.dtype)
         x = x.astype(self.dtype)
         return convolve_upsampled(x, None, kernel) if self.upsampled else self._convolve(x, kernel)
@@ -99,12 +111,12 @@ class SpectralConv(nn.Module):
 
     @nn.nowrap
     def normalized_kernel(self, in_channels: int, *, train: bool) -> jax.Array:
-        """Returns kernel / sigma, [size, size, in, out] in float32; moves u and v when training."""
+        """Returns kernel / sigma: [size, size, in, out], float32. `train` also updates u and v."""
         shape = (self.size, self.size, in_channels, self.channels)
         kernel = self.param("kernel", kernel_init, shape, self.param_dtype)
-        start = (self.make_rng("params"), kernel) if self.is_initializing() else None
-        u = self.variable("stats", "u", lambda: _first_vectors(*start)[0])
-        v = self.variable("stats", "v", lambda: _first_vectors(*start)[1])
+        seeded: Any = (self.make_rng("params"), kernel) if self.is_initializing() else None
+        u = self.variable("stats", "u", lambda: _initial_vectors(*seeded)[0])
+        v = self.variable("stats", "v", lambda: _initial_vectors(*seeded)[1])
         if train and not self.is_initializing():
             u.value, v.value = power_iteration(kernel, u.value)
         sigma = u.value @ as_matrix(kernel) @ v.value
@@ -116,6 +128,7 @@ class SpectralConvTransposeFromPoint(SpectralConv):
 
     @nn.compact
     def __call__(self, z: jax.Array, *, train: bool) -> jax.Array:
+        """Returns [B, size, size, channels] for z: [B, D]."""
         kernel = self.normalized_kernel(z.shape[-1], train=train).astype(self.dtype)
         return jnp.einsum("bd,hwdc->bhwc", z.astype(self.dtype), kernel)
 
@@ -123,8 +136,9 @@ class SpectralConvTransposeFromPoint(SpectralConv):
 class BatchNorm(nn.Module):
     """Batch norm over the global batch, in float32.
 
-    Running statistics move by a tenth a pass; the variance kept is the unbiased one, the variance
-    divided by in training the biased one (as PyTorch).
+    In training mode, each pass updates running statistics to 0.9 running + 0.1 batch. As in
+    PyTorch, the running variance uses the unbiased variance of the batch, and the normalisation
+    uses the biased one.
     """
 
     dtype: DTypeLike = jnp.float32
@@ -132,6 +146,7 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """Returns x: [B, H, W, C] normalised, with batch statistics if `train`."""
         shape = x.shape[-1:]
         mean = self.variable("stats", "mean", jnp.zeros, shape)
         var = self.variable("stats", "var", jnp.ones, shape)
@@ -153,7 +168,8 @@ class BatchNorm(nn.Module):
 class UpBlock(nn.Module):
     """Nearest upsampling, convolution to twice the channels, batch norm, gated linear unit.
 
-    From z (no `size` before) the upsampling and the convolution are one transposed convolution.
+    On a latent code z, which has no positions, one transposed convolution replaces upsampling and
+    convolution.
     """
 
     channels: int
@@ -162,10 +178,11 @@ class UpBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        """Returns [B, 2H, 2W, channels] for x: [B, H, W, C], [B, 4, 4, channels] for z: [B, D]."""
+        dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         if x.ndim == 2:
-            conv = SpectralConvTransposeFromPoint(2 * self.channels, 4, name="conv", **dtypes)
-            x = conv(x, train=train)
+            from_point = SpectralConvTransposeFromPoint(2 * self.channels, 4, name="conv", **dtypes)
+            x = from_point(x, train=train)
         else:
             conv = SpectralConv(2 * self.channels, 3, upsampled=True, name="conv", **dtypes)
             x = conv(x, train=train)
@@ -173,7 +190,7 @@ class UpBlock(nn.Module):
 
 
 class Gate(nn.Module):
-    """Squeeze-excitation: coarse features -> [B, 1, 1, channels] in (0, 1)."""
+    """Squeeze-excitation: factors in (0, 1) for fine features, computed from coarse features."""
 
     channels: int
     dtype: DTypeLike = jnp.float32
@@ -181,7 +198,8 @@ class Gate(nn.Module):
 
     @nn.compact
     def __call__(self, coarse: jax.Array, *, train: bool) -> jax.Array:
-        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        """Returns factors [B, 1, 1, channels] for coarse features [B, h, w, c], h and w >= 4."""
+        dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         b, h, w, c = coarse.shape
         pooled = coarse.reshape(b, 4, h // 4, 4, w // 4, c).mean(axis=(2, 4))
         x = SpectralConv(self.channels, 4, padding="VALID", name="conv_0", **dtypes)(
@@ -192,7 +210,9 @@ class Gate(nn.Module):
 
 
 class Decoder(nn.Module):
-    """From 4x4 up to the image size; features from 64 up are gated by those 16 times coarser.
+    """Endpoint decoder: upsamples z from 4x4 to the image size.
+
+    From size 64 on, features of size r are gated by the features of size r / 16.
 
     Source: FastGAN (Liu et al., 2021), generator; DBAE, appendix.
     """
@@ -205,12 +225,13 @@ class Decoder(nn.Module):
 
     @nn.compact
     def __call__(self, z: jax.Array, *, train: bool) -> jax.Array:
-        """Returns x_T [B, H, W, C], float32, unbounded, for z [B, D].
+        """Returns x_T: [B, H, W, C], float32, unbounded, for z: [B, D].
 
-        Training uses the batch's statistics and moves the running ones.
+        `train` normalises with batch statistics and updates running statistics.
         """
-        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        h, size, features = z, 4, {}
+        dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        h, size = z, 4
+        features: dict[int, jax.Array] = {}
         while size <= self.image_size:
             width = width_at(self.base_channels, size)
             h = UpBlock(width, name=f"up_{size}", **dtypes)(h, train=train)

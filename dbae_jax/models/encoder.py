@@ -1,7 +1,7 @@
-"""Encoder x_0 -> z: half of a U-Net, pooled."""
+"""Encoder x_0 -> z: the down path of a U-Net, then pooling over positions."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -12,12 +12,17 @@ from dbae_jax.models import stages
 from dbae_jax.models.layers import AttentionBlock, ResBlock, conv, linear, rematerialised
 from dbae_jax.models.norms import GroupNorm
 
-LOG_SIGMA_BOUND = 5.0
+LOG_SIGMA_BOUND = 5.0  # bounds mean and log_sigma of stochastic codes
 MIN_SIGMA = 0.01
 
 
 class Code(NamedTuple):
-    """q(z | x_0): mean [B, D] and log_sigma [B, D], or None for a deterministic encoder."""
+    """The posterior q(z | x_0) of a batch of latent codes.
+
+    Attributes:
+      mean: [B, D].
+      log_sigma: [B, D]; None for a deterministic encoder.
+    """
 
     mean: jax.Array
     log_sigma: jax.Array | None
@@ -28,20 +33,22 @@ class Code(NamedTuple):
         return None if self.log_sigma is None else jnp.exp(self.log_sigma) + MIN_SIGMA
 
     def sample(self, eps: jax.Array) -> jax.Array:
-        """Returns mean + (exp(log_sigma) + 0.01) eps, or the mean of a deterministic code."""
-        if self.log_sigma is None:
-            return self.mean
-        return self.mean + self.sigma * eps
+        """Returns z = mean + (exp(log_sigma) + 0.01) eps for standard normal eps: [B, D].
+
+        A deterministic code is its mean.
+        """
+        sigma = self.sigma
+        return self.mean if sigma is None else self.mean + sigma * eps
 
 
 class Encoder(nn.Module):
-    """Residual tower, middle, norm, SiLU, pool and projection to z; one attention head.
+    """Encoder: down path, middle, norm, SiLU, pooling, projection to z; one attention head.
 
-    `pool="mean"` averages over positions, as the paper; `pool="flatten"` projects all positions.
-    Stochastic codes are bounded: mean and log_sigma are 5 tanh(v / 5). `remat`: see
-    `layers.rematerialised`.
+    `pool="mean"` averages over positions, as in the paper; `pool="flatten"` projects all positions.
+    Mean and log_sigma of stochastic codes are bounded: both are 5 tanh(v / 5) of the projection v.
+    `attention`: see `attention.attend`. `remat`: see `layers.rematerialised`.
 
-    Source: DBAE, appendix (the encoder of DiffAE with one convolution a block).
+    Source: DBAE, appendix (the encoder of DiffAE with one convolution per block).
     """
 
     latent_dim: int
@@ -59,8 +66,8 @@ class Encoder(nn.Module):
 
     @nn.compact
     def __call__(self, x_0: jax.Array) -> Code:
-        """Encodes x_0: [B, H, W, C], pixels in [-1, 1]; the code is float32."""
-        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        """Returns q(z | x_0) in float32 for x_0: [B, H, W, C], pixels in [-1, 1]."""
+        dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         res_block, attention_block = rematerialised(self.remat, ResBlock, AttentionBlock)
         attention = {"implementation": self.attention, **dtypes}
         h = conv(x_0.astype(self.dtype), self.base_channels, name="conv_in", **dtypes)
@@ -77,7 +84,7 @@ class Encoder(nn.Module):
 
     @nn.nowrap
     def stages(self, path: Callable[..., list[stages.Stage]]) -> list[stages.Stage]:
-        """Returns the table of the tower."""
+        """Returns the stages of the encoder; `path` is `stages.down_path`."""
         return path(
             image_size=self.image_size,
             base_channels=self.base_channels,

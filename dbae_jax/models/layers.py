@@ -1,11 +1,13 @@
-"""Building blocks that encoder and U-Net share. Images are [B, H, W, C].
+"""Building blocks of encoder and U-Net. Images and feature maps are [B, H, W, C].
 
-Every module takes `dtype`, what it computes in, and `param_dtype`, what its weights are kept in.
-Norms and softmax compute in float32 whatever the dtype. Weights start as PyTorch's layers do
-(uniform, variance 1 / (3 fan_in)), biases likewise: training starts where the authors' does.
+Every module has `dtype`, the number format of its computation, and `param_dtype`, the number format
+of its stored weights. Norms and softmax compute in float32 for any dtype. Weights and biases have
+the initial distributions of PyTorch's layers (weights uniform with variance 1 / (3 fan_in)), as in
+the authors' code.
 """
 
 import math
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -14,7 +16,7 @@ from jax import lax
 from jax.typing import DTypeLike
 
 from dbae_jax.models.attention import attend
-from dbae_jax.models.concatenated import of_parts
+from dbae_jax.models.concatenated import Parts, of_parts
 from dbae_jax.models.norms import Affine, GroupNorm
 
 kernel_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
@@ -22,7 +24,7 @@ zeros = nn.initializers.zeros_init()
 
 
 def bias_init(fan_in: int) -> nn.initializers.Initializer:
-    """Returns PyTorch's initializer of a bias: uniform in +-1/sqrt(fan_in)."""
+    """Returns PyTorch's initializer of biases: uniform in +-1/sqrt(fan_in)."""
     bound = 1 / math.sqrt(fan_in)
 
     def init(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> jax.Array:
@@ -31,10 +33,19 @@ def bias_init(fan_in: int) -> nn.initializers.Initializer:
     return init
 
 
-def conv(x: jax.Array, channels: int, *, size: int = 3, zero: bool = False, **kwargs) -> jax.Array:
-    """Convolves x: [B, H, W, C] -> [B, H, W, channels], padded; `zero` starts it at nothing.
+def conv(
+    x: jax.Array, channels: int, *, size: int = 3, zero: bool = False, **kwargs: Any
+) -> jax.Array:
+    """Returns a padded convolution of x: [B, H, W, C] -> [B, H, W, channels].
 
-    To be called inside a compact method; `kwargs` are name, dtype and param_dtype.
+    The function creates the weights, so it must be called inside a compact method.
+
+    Args:
+      x: feature map [B, H, W, C].
+      channels: output channels.
+      size: height and width of the kernel.
+      zero: whether the weights are initialised with 0.
+      **kwargs: name, dtype and param_dtype of the flax module.
     """
     return nn.Conv(
         channels,
@@ -45,14 +56,18 @@ def conv(x: jax.Array, channels: int, *, size: int = 3, zero: bool = False, **kw
     )(x)
 
 
-def linear(x: jax.Array, features: int, **kwargs) -> jax.Array:
-    """Maps the last axis of x linearly; called and configured as `conv`."""
+def linear(x: jax.Array, features: int, **kwargs: Any) -> jax.Array:
+    """Returns a linear map of the last axis of x: [..., C] -> [..., features].
+
+    The function creates the weights, so it must be called inside a compact method. `kwargs` are
+    those of `conv`.
+    """
     fan_in = x.shape[-1]
     return nn.Dense(features, kernel_init=kernel_init, bias_init=bias_init(fan_in), **kwargs)(x)
 
 
 def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Returns the padded convolution of x: [B, H, W, C] with [h, w, C, channels]."""
+    """Returns the padded convolution of x: [B, H, W, C] with a kernel [h, w, C, channels]."""
     return lax.conv_general_dilated(
         x,
         kernel,
@@ -63,16 +78,17 @@ def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def convolve_plain(x: jax.Array, _: None, kernel: jax.Array) -> jax.Array:
-    """As `convolve`, called as `convolve_activated`."""
+    """Returns `convolve(x, kernel)`; the arguments are those of `convolve_activated`."""
     return convolve(x, kernel)
 
 
 def convolve_upsampled(x: jax.Array, _: None, kernel: jax.Array) -> jax.Array:
-    """Returns the convolution with [3, 3, C, channels] of x upsampled twofold.
+    """Returns the convolution of x, upsampled by a factor of 2, with a kernel [3, 3, C, channels].
 
-    Narrower formats than float32 take it as one convolution of x, spread out with zeros between
-    its pixels, with [4, 4, C, channels], each of whose weights is the sum of those that meet the
-    same pixel: 4 products instead of 9 an output, and no upsampled map is written.
+    In formats narrower than float32 this is one convolution of x, dilated with zeros between its
+    pixels, with a kernel [4, 4, C, channels]. Each weight of that kernel is the sum of the weights
+    that multiply the same pixel. This takes 4 multiplications per output instead of 9, and writes
+    no upsampled feature map.
     """
     if x.dtype == jnp.float32:
         return convolve(upsample(x), kernel)
@@ -93,12 +109,12 @@ def convolve_upsampled(x: jax.Array, _: None, kernel: jax.Array) -> jax.Array:
 
 
 def convolve_activated(x: jax.Array, affine: Affine, kernel: jax.Array) -> jax.Array:
-    """Returns the convolution of SiLU(affine(x))."""
+    """Returns the convolution of SiLU(affine(x)) with a kernel [h, w, C, channels]."""
     return convolve(nn.silu(affine.apply(x)), kernel)
 
 
 class ConvOfParts(nn.Module):
-    """A convolution of feature maps that count as one, concatenated; initialised as `conv`."""
+    """A convolution of the concatenation of feature maps, with the initial weights of `conv`."""
 
     channels: int
     size: int = 3
@@ -107,16 +123,17 @@ class ConvOfParts(nn.Module):
     param_dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, parts: tuple[jax.Array, ...], affine: Affine | None = None) -> jax.Array:
+    def __call__(self, parts: Parts, affine: Affine | None = None) -> jax.Array:
         """Returns [B, H, W, channels] for parts [B, H, W, C_i].
 
-        With `affine`, [B, C] of all channels, it is the convolution of SiLU(affine(parts)).
+        With `affine`, whose scale and shift are [B, C] for all channels, the result is the
+        convolution of SiLU(affine(parts)).
         """
         width = sum(part.shape[-1] for part in parts)
         shape = (self.size, self.size, width, self.channels)
         kernel = self.param("kernel", kernel_init, shape, self.param_dtype).astype(self.dtype)
-        bias = bias_init(width * self.size**2)
-        bias = self.param("bias", bias, (self.channels,), self.param_dtype).astype(self.dtype)
+        draw = bias_init(width * self.size**2)
+        bias = self.param("bias", draw, (self.channels,), self.param_dtype).astype(self.dtype)
         parts = tuple(part.astype(self.dtype) for part in parts)
         plain = convolve_upsampled if self.upsampled else convolve_plain
         function = plain if affine is None else convolve_activated
@@ -139,12 +156,13 @@ RESAMPLE = {"keep": lambda x: x, "down": downsample, "up": upsample}
 
 
 class ResBlock(nn.Module):
-    """A residual block, of the ADM U-Net with an embedding, of the encoder without.
+    """A residual block: of the ADM U-Net if it is called with an embedding, else of the encoder.
 
-    Without: x -> skip(x) + conv(resample(SiLU(norm(x)))). With an embedding a second half follows
-    the convolution: norm, scale and shift by a linear map of SiLU(embedding), SiLU, dropout,
-    zero-initialised convolution. `resample` acts on both branches, `skip` is a 1x1 convolution
-    where channels change. `dropout` is the rate, 0 in evaluation.
+    Without an embedding: x -> skip(x) + conv(resample(SiLU(norm(x)))). With an embedding, a second
+    half follows the convolution: norm, scale and shift by a linear map of SiLU(embedding), SiLU,
+    dropout, zero-initialised convolution. `resample` ("keep", "down" or "up") is applied to both
+    branches. `skip` is a 1x1 convolution if the number of channels changes, else the identity.
+    `dropout` is the dropout rate; it must be 0 in evaluation.
     """
 
     channels: int
@@ -154,11 +172,9 @@ class ResBlock(nn.Module):
     param_dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(
-        self, parts: tuple[jax.Array, ...], embedding: jax.Array | None = None
-    ) -> jax.Array:
+    def __call__(self, parts: Parts, embedding: jax.Array | None = None) -> jax.Array:
         """Returns [B, H', W', channels] for parts [B, H, W, C_i] of x and an embedding [B, E]."""
-        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         resample = RESAMPLE[self.resample]
         affine = GroupNorm(name="norm_in", param_dtype=self.param_dtype)(parts)
         up = self.resample == "up"
@@ -177,7 +193,8 @@ class ResBlock(nn.Module):
         return ConvOfParts(self.channels, size=1, name="skip", **dtypes)(skip) + h
 
     def _modulated(self, h: jax.Array, embedding: jax.Array) -> jax.Array:
-        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        """Returns the second half of a residual block of the U-Net, applied to h [B, H, W, C]."""
+        dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         modulation = linear(nn.silu(embedding), 2 * self.channels, name="embedding", **dtypes)
         scale, shift = jnp.split(modulation, 2, axis=-1)
         norm = GroupNorm(name="norm_out", param_dtype=self.param_dtype)
@@ -187,10 +204,10 @@ class ResBlock(nn.Module):
 
 
 class AttentionBlock(nn.Module):
-    """Self-attention over positions, added to its input; softmax in float32.
+    """Self-attention over positions, added to its input, with the softmax in float32.
 
-    The projection's channels are ordered [head][q, k, v][channels of a head]. `implementation`:
-    see `attention.attend`.
+    The channels of the projection are ordered [head][q, k, v][channels of a head].
+    `implementation`: see `attention.attend`.
     """
 
     num_heads: int = 1
@@ -200,7 +217,8 @@ class AttentionBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        """Returns [B, H, W, C] for x: [B, H, W, C]."""
+        dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         b, height, width, channels = x.shape
         h = GroupNorm(name="norm", param_dtype=self.param_dtype)((x,)).apply(x)
         h = h.reshape(b, height * width, channels)
@@ -210,10 +228,10 @@ class AttentionBlock(nn.Module):
 
 
 class ToHeads(nn.Module):
-    """A 1x1 convolution to queries, keys and values, made head by head.
+    """A 1x1 convolution to the queries, keys and values of all heads.
 
-    The positions' features are never laid out as [B, N, heads, 3, d] and cut: on a TPU that costs
-    two copies of all three.
+    With more positions than channels, queries, keys and values are three separate matrix products.
+    Slicing one result of shape [B, N, heads, 3, d] would cost two copies of all three on a TPU.
     """
 
     num_heads: int
@@ -227,7 +245,7 @@ class ToHeads(nn.Module):
         shape, heads = (1, 1, channels, 3 * channels), (self.num_heads, 3, -1)
         kernel = self.param("kernel", kernel_init, shape, self.param_dtype).astype(self.dtype)
         bias = self.param("bias", bias_init(channels), shape[-1:], self.param_dtype)
-        if x.shape[1] <= channels:
+        if x.shape[1] <= channels:  # small feature maps: one product, whose result is sliced
             qkv = (x @ kernel[0, 0] + bias.astype(self.dtype)).reshape(*x.shape[:2], *heads)
             return tuple(qkv[:, :, :, i].swapaxes(1, 2) for i in range(3))
         kernel, bias = kernel.reshape(channels, *heads), bias.astype(self.dtype).reshape(heads)
@@ -237,7 +255,7 @@ class ToHeads(nn.Module):
 
 
 class FromHeads(nn.Module):
-    """A zero-initialised 1x1 convolution of all heads' results."""
+    """A zero-initialised 1x1 convolution of the concatenated outputs of all heads."""
 
     dtype: DTypeLike = jnp.float32
     param_dtype: DTypeLike = jnp.float32
@@ -258,16 +276,19 @@ class FromHeads(nn.Module):
 
 
 def rematerialised(remat: str, *blocks: type[nn.Module]) -> tuple[type[nn.Module], ...]:
-    """Returns the classes of blocks as `remat` has them: "none", as they are, or "blocks".
+    """Returns the classes of blocks with or without rematerialisation.
 
-    "blocks": of each block only its input is kept for the backward pass, which runs the block's
-    forward pass again: less memory, a third more arithmetic, the same numbers.
+    Args:
+      remat: "none" returns the classes unchanged. "blocks" stores only the input of each block for
+        the backward pass, which repeats the forward pass of the block: less memory, a third more
+        arithmetic, the same results.
+      *blocks: classes of flax modules.
     """
     return {"none": blocks, "blocks": tuple(map(nn.remat, blocks))}[remat]
 
 
 def sinusoid(position: jax.Array, width: int) -> jax.Array:
-    """Embeds positions: [B] -> [B, width], cosines of falling frequencies, then sines.
+    """Returns the embedding of positions: [B] -> [B, width], cosines first, then sines.
 
     Frequencies exp(-ln(10000) i / half), i < half = width // 2, in float32.
     """

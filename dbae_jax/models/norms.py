@@ -1,4 +1,4 @@
-"""Group norm of feature maps, and the statistics that it and batch norm take."""
+"""Group norm, and the means and variances that group norm and batch norm use."""
 
 from typing import NamedTuple
 
@@ -14,19 +14,20 @@ from dbae_jax.models.concatenated import Parts
 def channel_moments(x: jax.Array, axes: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
     """Returns mean and biased variance over `axes` of x: [B, H, W, C], in float32.
 
-    float32 takes two passes. Narrower formats take one, as E[x^2] - E[x]^2 of float32 sums: a
-    convolution before it then sums on its way out, and x is not read again. What cancels there
-    is less than what the format's rounding of x has cost already (tests/test_norms.py).
+    For float32, x is read twice. For narrower formats, x is read once: the variance is
+    E[x^2] - E[x]^2 of float32 sums, which a compiler can fuse into the convolution that writes x.
+    The error of this subtraction is smaller than the error of rounding x to the narrower format
+    (tests/models/test_norms.py).
     """
-    wide = x.astype(jnp.float32)
-    mean = wide.mean(axes)
+    in_float32 = x.astype(jnp.float32)
+    mean = in_float32.mean(axes)
     if x.dtype == jnp.float32:
-        return mean, jnp.square(wide - jnp.expand_dims(mean, axes)).mean(axes)
-    return mean, jnp.maximum(jnp.square(wide).mean(axes) - jnp.square(mean), 0)
+        return mean, jnp.square(in_float32 - jnp.expand_dims(mean, axes)).mean(axes)
+    return mean, jnp.maximum(jnp.square(in_float32).mean(axes) - jnp.square(mean), 0)
 
 
 class Affine(NamedTuple):
-    """One scale and one shift for each image and channel: [B, C] each, float32."""
+    """A scale and a shift per image and channel: [B, C] each, float32."""
 
     scale: jax.Array
     shift: jax.Array
@@ -38,10 +39,11 @@ class Affine(NamedTuple):
 
 
 class GroupNorm(nn.Module):
-    """Normalises over positions and the channels of a group, then scales and shifts.
+    """Group norm, returned as one scale and shift per image and channel (`Affine`).
 
-    Returned as what it does to each image and channel, in float32, for the caller to apply:
-    compilers then fuse it into the convolutions at both sides, and no normalised map is written.
+    The norm is over the positions and the channels of a group. The caller applies the `Affine`:
+    compilers then fuse it with the convolutions before and after it, and no normalised feature map
+    is written to memory.
     """
 
     num_groups: int = 32
@@ -52,29 +54,31 @@ class GroupNorm(nn.Module):
     def __call__(
         self, parts: Parts, modulation: tuple[jax.Array, jax.Array] | None = None
     ) -> Affine:
-        """Returns the norm of feature maps that count as one, concatenated.
+        """Returns the group norm of the concatenation of feature maps.
 
         Args:
-          parts: [B, H, W, C_i] each; their C_i sum to C.
-          modulation: a further scale and shift, [B, C] each, applied after the norm's own.
+          parts: feature maps [B, H, W, C_i], with C = sum of C_i.
+          modulation: another scale and shift, [B, C] each, applied after the scale and shift of
+            the norm.
         """
         channels = sum(part.shape[-1] for part in parts)
         scale = self.param("scale", nn.initializers.ones_init(), (channels,), self.param_dtype)
         shift = self.param("bias", nn.initializers.zeros_init(), (channels,), self.param_dtype)
         if modulation is not None:
-            by, to = (m.astype(jnp.float32) for m in modulation)
-            scale, shift = scale * by, shift * by + to
+            extra_scale, extra_shift = (m.astype(jnp.float32) for m in modulation)
+            scale, shift = scale * extra_scale, shift * extra_scale + extra_shift
         moments = [channel_moments(part, (1, 2)) for part in parts]
         mean, var = (jnp.concatenate(of_parts, axis=-1) for of_parts in zip(*moments, strict=True))
-        group_mean = self._over_group(mean)
-        # A group's variance: the mean of its channels' own, and the variance between channels.
-        group_var = self._over_group(var + jnp.square(mean - group_mean))
+        group_mean = self._group_mean(mean)
+        # The variance of a group is the mean variance of its channels plus the variance of their
+        # means.
+        group_var = self._group_mean(var + jnp.square(mean - group_mean))
         scale = scale * lax.rsqrt(group_var + self.epsilon)
         return Affine(scale, shift - group_mean * scale)
 
     @nn.nowrap
-    def _over_group(self, of_channels: jax.Array) -> jax.Array:
-        """Gives every channel its group's mean: [B, C] -> [B, C]."""
-        b, channels = of_channels.shape
-        means = of_channels.reshape(b, self.num_groups, -1).mean(-1)
+    def _group_mean(self, per_channel: jax.Array) -> jax.Array:
+        """Returns, for every channel, the mean over its group: [B, C] -> [B, C]."""
+        b, channels = per_channel.shape
+        means = per_channel.reshape(b, self.num_groups, -1).mean(-1)
         return jnp.repeat(means, channels // self.num_groups, axis=1)

@@ -1,7 +1,7 @@
-"""The towers of encoder and U-Net as tables: networks and converter both read these.
+"""Down path and up path of encoder and U-Net, as lists of stages.
 
-A stage is one entry of a tower: a residual block, attention after it or not. The first convolution
-is no stage. `index` counts as released state dicts do, with the first convolution at 0.
+The networks and the converter of state dicts (`torch_state_dict`) read the same lists. A stage is a
+residual block, with or without attention after it. The first convolution is not a stage.
 """
 
 import dataclasses
@@ -9,11 +9,11 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """A residual block to `channels`, then attention over positions, then 2x upsampling."""
+    """A residual block, then optional attention over positions, then optional 2x upsampling."""
 
-    index: int
-    channels: int
-    resample: str = "keep"
+    index: int  # as in released state dicts, where the first convolution has index 0
+    channels: int  # output channels
+    resample: str = "keep"  # or "down": the residual block halves the size
     attention: bool = False
     upsample_after: bool = False
 
@@ -26,10 +26,17 @@ def down_path(
     num_res_blocks: int,
     attention_resolutions: tuple[int, ...],
 ) -> list[Stage]:
-    """Returns the stages from the first convolution to the middle.
+    """Returns the stages of encoder and U-Net from the first convolution to the middle.
 
-    Each level has `num_res_blocks` stages, with attention at the named resolutions; one more,
-    which halves the size and keeps the channels, stands between levels.
+    Each level has `num_res_blocks` stages. Between two levels, one more stage halves the size and
+    keeps the channels.
+
+    Args:
+      image_size: height and width of the images.
+      base_channels: channels of the first convolution.
+      channel_mult: channels of each level, as multiples of base_channels.
+      num_res_blocks: stages per level.
+      attention_resolutions: sizes of the feature maps that attention is applied to.
     """
     stages: list[Stage] = []
     for level, mult in enumerate(channel_mult):
@@ -50,10 +57,10 @@ def up_path(
     num_res_blocks: int,
     attention_resolutions: tuple[int, ...],
 ) -> list[Stage]:
-    """Returns the U-Net's stages from the middle to the output, index from 0.
+    """Returns the stages of the U-Net from the middle to the output, with indices from 0.
 
-    Each level has `num_res_blocks + 1` stages, each on [h, skip]; the last of a level upsamples,
-    but for the finest level.
+    Each level has `num_res_blocks + 1` stages, whose input is [h, skip]. The last stage of every
+    level but the finest upsamples. The arguments are those of `down_path`.
     """
     stages: list[Stage] = []
     for level in reversed(range(len(channel_mult))):

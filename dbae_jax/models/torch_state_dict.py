@@ -1,12 +1,14 @@
-"""The authors' PyTorch state dicts as our variables, and back: names, shapes, layouts.
+"""Conversion of the authors' PyTorch state dicts to flax variables, and back.
 
-Reads the towers from the same tables as the networks, so every model that a config can describe
-(with the authors' mean pooling) has its state dict. Nothing here touches files.
+The conversion maps names, shapes and layouts of arrays. It reads the same lists of stages
+(`stages`) as the networks, so every model that a config can describe has a state dict, except for
+models without an endpoint decoder or without mean pooling. This file neither reads nor writes
+files.
 """
 
 import dataclasses
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import jax
 import numpy as np
@@ -16,32 +18,32 @@ from dbae_jax.errors import CheckpointError
 from dbae_jax.models import stages
 from dbae_jax.models.autoencoder import AutoEncoder
 from dbae_jax.models.decoder import FIRST_GATED_SIZE
+from dbae_jax.models.encoder import Encoder
+from dbae_jax.models.unet import UNet
 
 Shape = tuple[int, ...]
 StateDict = Mapping[str, np.ndarray]
 
-# A block of released decoders that never runs, and counters that nothing reads.
+# A block of released decoders that the authors' code never runs.
 UNUSED = re.compile(r"decoder\.feat_256\.")
+# PyTorch's counters of the batches that a batch norm has seen. No computation reads them.
 COUNTER = "num_batches_tracked"
 
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """How one of our arrays lies in PyTorch: its shape there, and the axes that lead to ours.
-
-    `view` is a shape that the PyTorch array takes before its axes are permuted by `axes`.
-    """
+    """The relation between the layout of an array in PyTorch and its layout in flax."""
 
     torch_shape: Shape
-    axes: tuple[int, ...]
-    view: Shape | None = None
+    axes: tuple[int, ...]  # permutation that leads from the PyTorch array to the flax array
+    view: Shape | None = None  # shape to which the PyTorch array is reshaped before `axes`
 
     def to_ours(self, array: np.ndarray, shape: Shape) -> np.ndarray:
-        """Returns the PyTorch array in our layout, of our `shape`."""
+        """Returns a PyTorch array in the layout of flax; `shape` is its shape in flax."""
         return array.reshape(self.view or self.torch_shape).transpose(self.axes).reshape(shape)
 
     def to_torch(self, array: np.ndarray) -> np.ndarray:
-        """Returns our array in PyTorch's layout."""
+        """Returns a flax array in the layout of PyTorch."""
         view = self.view or self.torch_shape
         permuted = array.reshape([view[axis] for axis in self.axes])
         return np.ascontiguousarray(permuted.transpose(np.argsort(self.axes))).reshape(
@@ -51,14 +53,19 @@ class Layout:
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """One entry of a state dict and the path of its array in our variables."""
+    """One entry of a state dict, and the path of its array in the flax variables."""
 
     key: str
     path: tuple[str, ...]
     layout: Layout
 
 
-# Kinds of arrays: our shape -> layout in PyTorch.
+# Functions of the kinds of arrays: shape in flax -> layout in PyTorch.
+Kind = Callable[[Shape], Layout]
+# (prefix in PyTorch, path in flax, kind of the kernel or None for a norm) of a layer with weights
+LayerNames = Iterator[tuple[str, tuple[str, ...], Kind | None]]
+
+
 def _same(shape: Shape) -> Layout:
     return Layout(shape, tuple(range(len(shape))))
 
@@ -86,10 +93,14 @@ def _conv_transposed(shape: Shape) -> Layout:
 
 
 def entries(module: AutoEncoder, variables: dict) -> list[Entry]:
-    """Returns the entries of the state dict of a model with these variables (or their shapes).
+    """Returns the entries of the state dict of a model.
+
+    Args:
+      module: the networks of the model.
+      variables: variables of the networks, or their shapes.
 
     Raises:
-      CheckpointError: for an encoder that PyTorch's code does not have.
+      CheckpointError: for a model that the authors' code does not have.
     """
     if module.decoder is None:
         raise CheckpointError(
@@ -112,16 +123,16 @@ def entries(module: AutoEncoder, variables: dict) -> list[Entry]:
 
 
 def from_state_dict(state_dict: StateDict, module: AutoEncoder, shapes: dict) -> dict:
-    """Returns our variables, filled from a state dict.
+    """Returns flax variables with the values of a state dict.
 
     Args:
-      state_dict: key -> array, as released.
-      module: the networks that it is for.
+      state_dict: key -> array, as released by the authors.
+      module: the networks of the model.
       shapes: variables of the networks, or `jax.eval_shape` of their initialisation.
 
     Raises:
-      CheckpointError: listing every missing, unknown and misshapen entry. The unused block
-        feat_256 and batch counters are accepted.
+      CheckpointError: if entries are missing, unknown or of another shape; the error lists them.
+        The unused block feat_256 and batch counters are accepted.
     """
     return _filled(state_dict, entries(module, shapes), shapes)
 
@@ -129,9 +140,12 @@ def from_state_dict(state_dict: StateDict, module: AutoEncoder, shapes: dict) ->
 def to_state_dict(
     variables: dict, module: AutoEncoder, counters: Mapping[str, int] | None = None
 ) -> dict[str, np.ndarray]:
-    """Returns the state dict of our variables, without the unused block feat_256.
+    """Returns the state dict of flax variables, without the unused block feat_256.
 
-    `counters` gives the number of batches that batch norms have seen, by key; 0 where missing.
+    Args:
+      variables: {"params", "stats"}.
+      module: the networks of the model.
+      counters: key -> number of batches that a batch norm has seen; 0 for missing keys.
     """
     flat = traverse_util.flatten_dict(jax.device_get(variables))
     state_dict = {}
@@ -144,37 +158,42 @@ def to_state_dict(
 
 
 def prior_from_state_dict(state_dict: StateDict, shapes: dict) -> dict:
-    """Returns the weights of a latent prior's network, filled from DiffAE's state dict.
+    """Returns the weights of the network of a latent prior, with the values of a state dict.
 
     Args:
-      state_dict: key -> array. `linear_emb`, a second name of `cond_layers.1`, is not read.
+      state_dict: key -> array, in the format of DiffAE. `linear_emb` is a second name of
+        `cond_layers.1`, and is not read.
       shapes: weights of the network, or `jax.eval_shape` of their initialisation.
 
     Raises:
-      CheckpointError: as `from_state_dict`.
+      CheckpointError: if entries are missing, unknown or of another shape; the error lists them.
     """
     used = {key: array for key, array in state_dict.items() if ".linear_emb." not in key}
     return _filled(used, prior_entries(shapes), shapes)
 
 
 def prior_entries(shapes: dict) -> list[Entry]:
-    """Returns the entries of the state dict of a latent prior's network."""
+    """Returns the entries of the state dict of the network of a latent prior.
+
+    Args:
+      shapes: weights of the network, or `jax.eval_shape` of their initialisation.
+    """
     found = []
-    for name, ours in traverse_util.flatten_dict(shapes):
+    for name, weight in traverse_util.flatten_dict(shapes):
         key = re.sub(r"^time_0", "time_embed.0", name)
         key = re.sub(r"^time_1", "time_embed.2", key)
         key = re.sub(r"^layer_(\d+)_time", r"layers.\1.cond_layers.1", key)
         key = re.sub(r"^layer_(\d+)_norm", r"layers.\1.norm", key)
         key = re.sub(r"^layer_(\d+)$", r"layers.\1.linear", key)
-        shape = tuple(shapes[name][ours].shape)
-        kind = _linear if ours == "kernel" else _same
-        torch_name = "bias" if ours == "bias" else "weight"
-        found.append(Entry(f"{key}.{torch_name}", (name, ours), kind(shape)))
+        shape = tuple(shapes[name][weight].shape)
+        kind = _linear if weight == "kernel" else _same
+        torch_name = "bias" if weight == "bias" else "weight"
+        found.append(Entry(f"{key}.{torch_name}", (name, weight), kind(shape)))
     return found
 
 
 def read_counters(state_dict: StateDict) -> dict[str, int]:
-    """Returns the batch counters of a state dict, the unused block's aside."""
+    """Returns the batch counters of a state dict, without counters of the unused block."""
     return {
         key: int(value)
         for key, value in state_dict.items()
@@ -183,6 +202,7 @@ def read_counters(state_dict: StateDict) -> dict[str, int]:
 
 
 def _filled(state_dict: StateDict, wanted: list[Entry], shapes: dict) -> dict:
+    """Returns flax variables of these shapes with the values of the state dict."""
     _refuse_misfits(state_dict, {entry.key: entry for entry in wanted})
     flat = traverse_util.flatten_dict(shapes)
     filled = {
@@ -195,6 +215,7 @@ def _filled(state_dict: StateDict, wanted: list[Entry], shapes: dict) -> dict:
 
 
 def _refuse_misfits(state_dict: StateDict, wanted: Mapping[str, Entry]) -> None:
+    """Raises CheckpointError if the state dict does not have exactly the wanted entries."""
     missing = [key for key in wanted if key not in state_dict]
     unknown = [
         key
@@ -218,7 +239,7 @@ def _refuse_misfits(state_dict: StateDict, wanted: Mapping[str, Entry]) -> None:
 
 
 def _torch_names(path: tuple[str, ...], flat: Mapping) -> list[str]:
-    """Names that a module's arrays have in PyTorch."""
+    """Returns the names that the arrays of a flax module have in PyTorch."""
     if ("stats", *path, "u") in flat:
         return ["weight_orig", "weight_u", "weight_v"]
     names = ["weight", "bias"]
@@ -227,10 +248,11 @@ def _torch_names(path: tuple[str, ...], flat: Mapping) -> list[str]:
     return names
 
 
-def _entry(key: str, path: tuple[str, ...], name: str, kind, flat: Mapping) -> Entry:
-    norm = ("params", *path, "scale") in flat
-    collection, ours = {
-        "weight": ("params", "scale" if norm else "kernel"),
+def _entry(key: str, path: tuple[str, ...], name: str, kind: Kind | None, flat: Mapping) -> Entry:
+    """Returns the entry of the PyTorch array `name` of the flax module at `path`."""
+    is_norm = ("params", *path, "scale") in flat
+    collection, flax_name = {
+        "weight": ("params", "scale" if is_norm else "kernel"),
         "weight_orig": ("params", "kernel"),
         "bias": ("params", "bias"),
         "weight_u": ("stats", "u"),
@@ -238,22 +260,23 @@ def _entry(key: str, path: tuple[str, ...], name: str, kind, flat: Mapping) -> E
         "running_mean": ("stats", "mean"),
         "running_var": ("stats", "var"),
     }[name]
-    full = (collection, *path, ours)
-    shape = tuple(flat[full].shape)
-    if name == "weight_v":  # ordered [in][h][w] there, [h][w][in] here
+    full_path = (collection, *path, flax_name)
+    shape = tuple(flat[full_path].shape)
+    if name == "weight_v":  # ordered [in][h][w] in PyTorch, [h][w][in] in flax
         h, w, i, _ = flat[("params", *path, "kernel")].shape
-        return Entry(key, full, Layout(shape, (1, 2, 0), view=(i, h, w)))
-    return Entry(key, full, (kind if ours == "kernel" else _same)(shape))
+        return Entry(key, full_path, Layout(shape, (1, 2, 0), view=(i, h, w)))
+    convert = kind if kind is not None and flax_name == "kernel" else _same
+    return Entry(key, full_path, convert(shape))
 
 
-def _modules(module: AutoEncoder) -> Iterator[tuple[str, tuple[str, ...], object]]:
-    """Yields (prefix in PyTorch, path of ours, kind of the kernel) of every layer with weights."""
+def _modules(module: AutoEncoder) -> LayerNames:
+    """Yields the names and the kind of every layer with weights."""
     yield from _unet(module)
     yield from _encoder(module)
     yield from _decoder(module)
 
 
-def _unet(module: AutoEncoder):
+def _unet(module: AutoEncoder) -> LayerNames:
     unet = ("unet",)
     for key, name in (
         ("time_embed.0", "time_0"),
@@ -261,7 +284,7 @@ def _unet(module: AutoEncoder):
         ("label_emb", "code"),
     ):
         yield key, (*unet, name), _linear
-    yield from _tower("", unet, module.unet, two_halves=True)
+    yield from _down_path_and_middle("", unet, module.unet, two_halves=True)
     for stage in module.unet.stages(stages.up_path):
         key, path = f"output_blocks.{stage.index}", f"up_{stage.index}"
         # The input [h, skip] always has more channels than h.
@@ -276,15 +299,20 @@ def _unet(module: AutoEncoder):
     yield "out.2", (*unet, "conv_out"), _conv
 
 
-def _encoder(module: AutoEncoder):
+def _encoder(module: AutoEncoder) -> LayerNames:
     path = ("encoder",)
-    yield from _tower("encoder.", path, module.encoder, two_halves=False)
+    yield from _down_path_and_middle("encoder.", path, module.encoder, two_halves=False)
     yield "encoder.out.0", (*path, "norm_out"), None
     yield "encoder.out.3", (*path, "project"), _linear_as_conv
 
 
-def _tower(prefix: str, root: tuple[str, ...], network, *, two_halves: bool):
-    """First convolution, down path and middle, which encoder and U-Net share."""
+def _down_path_and_middle(
+    prefix: str, root: tuple[str, ...], network: Encoder | UNet, *, two_halves: bool
+) -> LayerNames:
+    """Yields the layers of first convolution, down path and middle of encoder or U-Net.
+
+    `two_halves`: whether residual blocks have the second half of the U-Net's blocks.
+    """
     attention_kind = _conv if two_halves else _conv_1d
     yield f"{prefix}input_blocks.0.0", (*root, "conv_in"), _conv
     channels = network.base_channels
@@ -301,7 +329,7 @@ def _tower(prefix: str, root: tuple[str, ...], network, *, two_halves: bool):
     yield from _block(f"{middle}.2", (*root, "middle_1"), skip=False, two_halves=two_halves)
 
 
-def _block(key: str, path: tuple[str, ...], *, skip: bool, two_halves: bool):
+def _block(key: str, path: tuple[str, ...], *, skip: bool, two_halves: bool) -> LayerNames:
     yield f"{key}.in_layers.0", (*path, "norm_in"), None
     yield f"{key}.in_layers.2", (*path, "conv_in"), _conv
     if two_halves:
@@ -312,13 +340,14 @@ def _block(key: str, path: tuple[str, ...], *, skip: bool, two_halves: bool):
         yield f"{key}.skip_connection", (*path, "skip"), _conv
 
 
-def _attention(key: str, path: tuple[str, ...], kind):
+def _attention(key: str, path: tuple[str, ...], kind: Kind) -> LayerNames:
     yield f"{key}.norm", (*path, "norm"), None
     yield f"{key}.qkv", (*path, "qkv"), kind
     yield f"{key}.proj_out", (*path, "out"), kind
 
 
-def _decoder(module: AutoEncoder):
+def _decoder(module: AutoEncoder) -> LayerNames:
+    assert module.decoder is not None  # `_names` asks for it
     root, image_size = ("decoder",), module.decoder.image_size
     yield "decoder.init.init.0", (*root, "up_4", "conv"), _conv_transposed
     yield "decoder.init.init.1", (*root, "up_4", "norm"), None

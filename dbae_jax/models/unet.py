@@ -1,6 +1,7 @@
-"""U-Net of the denoiser: ADM's, conditioned on time and on z."""
+"""The U-Net of the denoiser: ADM's U-Net, conditioned on time and on z."""
 
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from dbae_jax.models import stages
+from dbae_jax.models.concatenated import Parts
 from dbae_jax.models.layers import (
     AttentionBlock,
     ResBlock,
@@ -17,15 +19,18 @@ from dbae_jax.models.layers import (
     sinusoid,
 )
 from dbae_jax.models.norms import GroupNorm
+from dbae_jax.models.stages import Stage
 
 
 class UNet(nn.Module):
-    """F([c_in x_t, x_T], c_noise, z).
+    """The network F([c_in x_t, x_T], c_noise, z).
 
-    Source: ADM (Dhariwal and Nichol, 2021) with resampling inside residual blocks and scale-shift
-    norms; the embedding of time and a linear map of z are added. The up path hands [h, skip] on as
-    two parts: they are never concatenated. `attention`: see `attention.attend`; `remat`: see
-    `layers.rematerialised`.
+    Resampling takes place inside residual blocks. The sum of the time embedding and a linear map of
+    z gives the scale and shift of norms in residual blocks. The up path passes h and the skip
+    connection as two parts (`concatenated.Parts`). `attention`: see `attention.attend`. `remat`:
+    see `layers.rematerialised`.
+
+    Source: ADM (Dhariwal and Nichol, 2021); DBAE, appendix.
     """
 
     image_size: int
@@ -45,18 +50,16 @@ class UNet(nn.Module):
     def __call__(
         self, x: jax.Array, c_noise: jax.Array, z: jax.Array, *, train: bool = False
     ) -> jax.Array:
-        """Runs the network.
+        """Returns F: [B, H, W, C], float32.
 
         Args:
-          x: [B, H, W, 2C], scaled x_t and x_T.
-          c_noise: [B], 250 ln t.
-          z: [B, D].
-          train: draws dropout masks from the "dropout" key.
-
-        Returns:
-          [B, H, W, C], float32.
+          x: scaled x_t and x_T, concatenated over channels: [B, H, W, 2C]. For a Gaussian x_T
+            (DiffAE): scaled x_t alone, [B, H, W, C].
+          c_noise: noise levels 250 ln t, [B].
+          z: latent codes [B, D].
+          train: whether to apply dropout, with masks drawn from the "dropout" key.
         """
-        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         embedding = self._embed(c_noise, z)
         h = conv(x.astype(self.dtype), self.base_channels, name="conv_in", **dtypes)
         skips = [h]
@@ -74,8 +77,8 @@ class UNet(nn.Module):
         return conv(h, self.out_channels, zero=True, name="conv_out", **dtypes).astype(jnp.float32)
 
     @nn.nowrap
-    def stages(self, path: Callable[..., list[stages.Stage]]) -> list[stages.Stage]:
-        """Returns the table of the down path or the up path."""
+    def stages(self, path: Callable[..., list[Stage]]) -> list[Stage]:
+        """Returns the stages of a path: `path` is `stages.down_path` or `stages.up_path`."""
         return path(
             image_size=self.image_size,
             base_channels=self.base_channels,
@@ -85,23 +88,42 @@ class UNet(nn.Module):
         )
 
     def _embed(self, c_noise: jax.Array, z: jax.Array) -> jax.Array:
-        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        """Returns the sum of the embeddings of time and z: [B, 4 base_channels]."""
+        dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         width = 4 * self.base_channels
         time = linear(sinusoid(c_noise, self.base_channels), width, name="time_0", **dtypes)
         time = linear(nn.silu(time), width, name="time_1", **dtypes)
         return time + linear(z, width, name="code", **dtypes)
 
-    def _stage(self, name, stage, parts, embedding, *, train):
-        up = {"resample": "up", "train": train}
-        as_named = {"resample": stage.resample, "train": train}
-        h = self._block(name, stage.channels, parts, embedding, **as_named)
+    def _stage(
+        self,
+        name: str,
+        stage: Stage,
+        parts: Parts,
+        embedding: jax.Array,
+        *,
+        train: bool,
+    ) -> jax.Array:
+        h = self._block(
+            name, stage.channels, parts, embedding, resample=stage.resample, train=train
+        )
         if stage.attention:
             h = self._attention(f"{name}_attention", h)
         if stage.upsample_after:
-            h = self._block(f"{name}_upsample", stage.channels, (h,), embedding, **up)
+            name = f"{name}_upsample"
+            h = self._block(name, stage.channels, (h,), embedding, resample="up", train=train)
         return h
 
-    def _block(self, name, channels, parts, embedding, *, resample="keep", train):
+    def _block(
+        self,
+        name: str,
+        channels: int,
+        parts: Parts,
+        embedding: jax.Array,
+        *,
+        resample: str = "keep",
+        train: bool,
+    ) -> jax.Array:
         (block,) = rematerialised(self.remat, ResBlock)
         return block(
             channels,
@@ -112,7 +134,7 @@ class UNet(nn.Module):
             name=name,
         )(parts, embedding)
 
-    def _attention(self, name, h):
+    def _attention(self, name: str, h: jax.Array) -> jax.Array:
         (block,) = rematerialised(self.remat, AttentionBlock)
         return block(
             h.shape[-1] // self.head_channels,

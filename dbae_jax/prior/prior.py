@@ -1,4 +1,4 @@
-"""The trained prior of the codes: where it lies, how it is read, how codes are drawn from it."""
+"""The trained latent prior: loading it from a workdir, and sampling latent codes from it."""
 
 import functools
 import pathlib
@@ -17,11 +17,13 @@ from dbae_jax.prior.diffusion import LatentDiffusion
 from dbae_jax.runtime import batching, fingerprint, rngs, sharding
 from dbae_jax.workdirs import checkpoint, workdir
 
-FOLDER = "prior"  # of a workdir: the prior's checkpoints, records and codes
-# In a checkpoint's meta: {"step", "weights", "fingerprint"} of the model whose codes it learned.
+# Folder of a workdir that holds the latent prior's checkpoints, records and latent codes.
+FOLDER = "prior"
+# Key in the meta of a latent prior's checkpoint. The value is {"step", "weights", "fingerprint"} of
+# the autoencoder whose codes the latent prior was trained on.
 AUTOENCODER = "autoencoder"
 
-# A prior goes on training only with the same values of these.
+# Training of a latent prior resumes only if these config values are unchanged.
 FIXED = (
     *("seed", "data.", "model.", "bridge."),
     *(f"prior.{key}" for key in ("num_layers", "width", "timesteps", "beta", "sample_codes")),
@@ -30,7 +32,7 @@ FIXED = (
 
 
 class Prior:
-    """Draws codes z from a trained network."""
+    """A trained latent prior p(z), from which latent codes z are sampled."""
 
     def __init__(
         self,
@@ -41,10 +43,15 @@ class Prior:
         step: int,
         mesh: jax.sharding.Mesh | None = None,
     ):
-        """Wraps variables {"params", "stats": {"mean": [D], "std": [D]}} of the codes.
+        """Wraps a network and its weights.
 
-        `step`: that they were trained to. `mesh`: devices that share the work; the variables must
-        lie on all of them.
+        Args:
+          config: the config, whose section `prior` describes the latent prior.
+          network: the network that estimates eps.
+          variables: {"params": weights, "stats": {"mean": [D], "std": [D]}}; "stats" are the
+            statistics of the training codes.
+          step: training step of the weights.
+          mesh: devices that share the work. The variables must be replicated on all of them.
         """
         self.step = step
         self.config = config.prior
@@ -52,13 +59,13 @@ class Prior:
         self._network = network
         self._diffusion = LatentDiffusion(config.prior.timesteps, config.prior.beta)
         self._mesh = mesh
-        self._draw = jax.jit(
-            self._draw_batch, out_shardings=None if mesh is None else sharding.replicated(mesh)
+        self._sample = jax.jit(
+            self._sample_batch, out_shardings=None if mesh is None else sharding.replicated(mesh)
         )
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """A short name of the weights, see `fingerprint.of`."""
+        """A short hash of the weights, see `fingerprint.of`."""
         return fingerprint.of(self.variables)
 
     def sample(
@@ -71,18 +78,18 @@ class Prior:
         steps: int | None = None,
         eta: float = 0.0,
     ) -> np.ndarray:
-        """Draws codes: [num, D], float32.
+        """Returns sampled latent codes: [num, D], float32.
 
         Args:
-          num: how many.
-          key: one key, folded with each code's place, or keys [num].
-          batch_size: codes at a time.
-          sampler: "ancestral" or "ddim"; default what the config says, as for `steps`.
-          steps: evaluations of the network.
-          eta: ddim: from 0, deterministic but for its start, to 1.
+          num: number of codes.
+          key: one random key, which is folded with the index of each code, or keys [num].
+          batch_size: codes per batch.
+          sampler: "ancestral" or "ddim"; by default the sampler of the config.
+          steps: number of network evaluations; by default the number of the config.
+          eta: amount of noise of "ddim", in [0, 1]. With 0 only the initial state is random.
 
         Raises:
-          DataError: for a sampler that there is not, or values out of range.
+          DataError: for an unknown sampler, or a value out of range.
         """
         sampler = self.config.sampler if sampler is None else sampler
         steps = self.config.sample_steps if steps is None else steps
@@ -92,31 +99,32 @@ class Prior:
             raise DataError(str(error)) from error
         size = batching.whole_size(batch_size, self._mesh)
 
-        def draw(indices):
-            return self._draw(self.variables, key, indices, table)
+        def sample_batch(indices):
+            return self._sample(self.variables, key, indices, table)
 
-        return batching.run(draw, np.arange(num), size=size, mesh=self._mesh)
+        return batching.run(sample_batch, np.arange(num), size=size, mesh=self._mesh)
 
-    def _draw_batch(self, variables, key, indices, table):
+    def _sample_batch(self, variables, key, indices, table):
         keys = jax.vmap(lambda k: rngs.stream(k, "prior"))(rngs.per_example(key, indices))
         shape = (self._network.latent_dim,)
 
-        def noise_fn(index):  # the start has a number that no step has
+        def noise_fn(index):
             return jax.vmap(lambda k: jax.random.normal(jax.random.fold_in(k, index), shape))(keys)
 
         eps_fn = functools.partial(self._network.predict, variables["params"])
-        start = noise_fn(self._diffusion.timesteps)
-        z = diffusion.sample(eps_fn, start, table, noise_fn)
+        # Noises 0 ... timesteps - 1 belong to the steps of the sampler.
+        initial = noise_fn(self._diffusion.timesteps)
+        z = diffusion.sample(eps_fn, initial, table, noise_fn)
         return denormalised(variables["stats"], z)
 
 
 def normalised(stats: dict, z: jax.Array) -> jax.Array:
-    """Returns (z - mean) / std of codes [B, D]."""
+    """Returns (z - mean) / std for latent codes z [B, D] and stats {"mean": [D], "std": [D]}."""
     return (z - stats["mean"]) / stats["std"]
 
 
 def denormalised(stats: dict, z: jax.Array) -> jax.Array:
-    """Undoes `normalised`."""
+    """Returns z std + mean for normalised codes z [B, D]: the inverse of `normalised`."""
     return z * stats["std"] + stats["mean"]
 
 
@@ -127,17 +135,17 @@ def load(
     *,
     mesh: jax.sharding.Mesh | None = None,
 ) -> Prior:
-    """Reads the prior of a workdir, its averaged weights.
+    """Reads the latent prior of a workdir, with its EMA weights.
 
     Args:
-      directory: the workdir of the model.
-      weights: {"step", "weights"} of the model that decodes the codes.
-      model_fingerprint: of that model, see `fingerprint.of`: with `weights` all that AUTOENCODER
-        names in the prior's meta.
-      mesh: devices that share the work; default the first.
+      directory: workdir of the autoencoder.
+      weights: {"step", "weights"} of the loaded autoencoder, which decodes the sampled codes.
+      model_fingerprint: hash of the weights of the loaded autoencoder, see `fingerprint.of`.
+      mesh: devices that share the work; by default the first device alone.
 
     Raises:
-      CheckpointError: if there is none, or it was trained on the codes of other weights.
+      CheckpointError: if the workdir has no latent prior, or if the latent prior was trained on the
+        codes of other autoencoder weights.
     """
     folder = directory / FOLDER
     if not checkpoint.steps(folder):
@@ -158,32 +166,39 @@ def load(
         variables = checkpoint.read_variables(folder, step, "ema", abstract)
         return Prior(config, network, variables, step=step, mesh=mesh)
 
-    return checkpoint.newest_readable(folder, read)[1]
+    found = checkpoint.newest_readable(folder, read)
+    assert found is not None  # there are checkpoints, as checked above
+    return found[1]
 
 
 def check_same_codes(
     folder: pathlib.Path, meta: dict[str, Any], autoencoder: dict[str, Any]
 ) -> None:
-    """Refuses a prior that was trained on the codes of other weights.
+    """Checks that a latent prior was trained on the codes of the loaded autoencoder weights.
+
+    Args:
+      folder: folder of the latent prior's checkpoints.
+      meta: meta of the latent prior's checkpoint.
+      autoencoder: {"step", "weights", "fingerprint"} of the loaded autoencoder.
 
     Raises:
-      CheckpointError: naming both.
+      CheckpointError: if the weights differ; the error names both.
     """
-    there = meta[AUTOENCODER]  # of older versions: without a fingerprint
-    if any(autoencoder[key] != value for key, value in there.items()):
+    trained_on = meta[AUTOENCODER]  # older versions have written no fingerprint
+    if any(autoencoder[key] != value for key, value in trained_on.items()):
         raise CheckpointError(
-            f"The prior in {folder} was trained on the codes of {_whose(there)}, not of "
-            f"{_whose(autoencoder)}: load those, or move the folder away and train a prior anew "
-            "with --mode=train_prior."
+            f"The latent prior in {folder} was trained on the codes of {_describe(trained_on)}, "
+            f"not of {_describe(autoencoder)}. Load the former weights, or move the folder away "
+            "and train a new latent prior with --mode=train_prior."
         )
 
 
-def _whose(autoencoder: dict[str, Any]) -> str:
+def _describe(autoencoder: dict[str, Any]) -> str:
     weights = f"the {autoencoder['weights']} weights of step {autoencoder['step']}"
     return f"{weights} ({autoencoder.get('fingerprint', 'fingerprint unknown')})"
 
 
 def first_variables(network: LatentNetwork, key: jax.Array) -> dict:
-    """Draws weights; mean and std of the codes are placeholders, to be replaced."""
-    nothing = jnp.zeros(network.latent_dim)
-    return {"params": network.init(key), "stats": {"mean": nothing, "std": nothing}}
+    """Returns initial variables; the caller replaces the placeholder mean and std of the codes."""
+    placeholder = jnp.zeros(network.latent_dim)
+    return {"params": network.init(key), "stats": {"mean": placeholder, "std": placeholder}}

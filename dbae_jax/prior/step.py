@@ -1,4 +1,4 @@
-"""A new state of the latent prior, and its training step."""
+"""Training of the latent prior: the initial train state and the training step."""
 
 import functools
 from collections.abc import Callable
@@ -18,7 +18,14 @@ from dbae_jax.workdirs.train_state import TrainState
 def create_state(
     network: LatentNetwork, optimizer: optax.GradientTransformation, key: jax.Array, stats: dict
 ) -> TrainState:
-    """Draws the state that training a prior starts from; `stats`: mean and std of the codes."""
+    """Returns the initial train state of a latent prior, with random weights.
+
+    Args:
+      network: the network that estimates eps.
+      optimizer: optax transformation of the gradients.
+      key: random key.
+      stats: {"mean": [D], "std": [D]} of the training codes.
+    """
     variables = first_variables(network, rngs.stream(key, "prior_init")) | {"stats": stats}
     return TrainState(
         step=jnp.zeros((), jnp.int32),
@@ -36,10 +43,18 @@ def make_step(
     ema_decay: float,
     sample_codes: bool,
 ) -> Callable[[TrainState, dict, jax.Array], tuple[TrainState, dict]]:
-    """Returns step(state, batch, key) -> (state, metrics), as `train_step.make_train_step`.
+    """Returns step(state, batch, key) -> (state, metrics), to be jitted by the caller.
 
-    The batch is {"mean"[, "sigma"]: [B, D]}; z is drawn anew every step if `sample_codes`, and
-    its mean otherwise.
+    The batch is {"mean": [B, D]} of q(z | x_0), with "sigma": [B, D] for stochastic codes. `key` is
+    the root key of the run; the step count is folded in here. The metrics are scalars: loss,
+    grad_norm, and param_norm after the step.
+
+    Args:
+      network: the network that estimates eps.
+      diffusion: the latent diffusion.
+      optimizer: optax transformation of the gradients.
+      ema_decay: decay of the EMA weights.
+      sample_codes: whether z is sampled from q(z | x_0) in every step; otherwise z is the mean.
     """
 
     def step(state: TrainState, batch: dict, key: jax.Array):
@@ -55,17 +70,17 @@ def make_step(
             eps_fn = functools.partial(network.predict, params)
             return diffusion.loss(eps_fn, z_0, t, eps).mean()
 
-        before = state.variables["params"]
-        loss, grads = jax.value_and_grad(loss_fn)(before)
-        updates, opt_state = optimizer.update(grads, state.opt_state, before)
-        params = optax.apply_updates(before, updates)
+        old_params = state.variables["params"]
+        loss, grads = jax.value_and_grad(loss_fn)(old_params)
+        updates, opt_state = optimizer.update(grads, state.opt_state, old_params)
+        params = optax.apply_updates(old_params, updates)
         ema = optax.incremental_update(params, state.ema["params"], 1 - ema_decay)
         metrics = {
             "loss": loss,
             "grad_norm": optax.tree.norm(grads),
             "param_norm": optax.tree.norm(params),
         }
-        variables, averaged = ({"params": p, "stats": stats} for p in (params, ema))
-        return TrainState(state.step + 1, variables, averaged, opt_state), metrics
+        variables, ema_variables = ({"params": p, "stats": stats} for p in (params, ema))
+        return TrainState(state.step + 1, variables, ema_variables, opt_state), metrics
 
     return step

@@ -1,8 +1,8 @@
-"""How far long work is: done/total, rate and time left, on a terminal or in a log.
+"""The progress of long work: done/total, rate and time left, on a terminal or in a log.
 
 On a terminal this is one moving line. In a file or a pipe it is a line every ten seconds, so that
-work that is shorter leaves none. Nothing is shown unless the package's logger shows INFO, which
-the commands ask for and a user of the Python API need not.
+shorter work leaves no line. Progress is shown only if the package's logger shows INFO: the commands
+set this level, and the Python API leaves it to the user.
 """
 
 import logging
@@ -29,18 +29,29 @@ class Progress:
             progress.advance(len(batch))
     """
 
-    def __init__(self, what: str, total: int, unit: str, *, initial: int = 0):
+    def __init__(
+        self,
+        what: str,
+        total: int,
+        unit: str,
+        *,
+        initial: int = 0,
+        log_every_seconds: float = LOG_EVERY_SECONDS,
+    ):
         """Starts the clock.
 
         Args:
           what: the work, as the beginning of a sentence, such as "Encoding images".
           total: number of units at the end.
-          unit: what is counted, in the plural, such as "images".
+          unit: name of the units, in the plural, such as "images".
           initial: number of units that were done before, as in a run that is resumed.
+          log_every_seconds: seconds between lines in a log; `math.inf` where the caller writes
+            lines with `report`.
         """
         self._what, self._total, self._unit = what, total, unit
         self._initial = self._done = initial
         self._started = self._logged = time.monotonic()
+        self._log_every_seconds = log_every_seconds
         self._bar = None
         if log.isEnabledFor(logging.INFO) and sys.stderr.isatty():
             self._bar = tqdm(
@@ -56,11 +67,26 @@ class Progress:
         """Counts units that are done; `details` are shown after the numbers."""
         self._done += count
         if self._bar is not None:
-            self._bar.set_postfix_str(details, refresh=False)
+            if details:
+                self._bar.set_postfix_str(details, refresh=False)
             self._bar.update(count)
-        elif time.monotonic() - self._logged >= LOG_EVERY_SECONDS:
+        elif time.monotonic() - self._logged >= self._log_every_seconds:
             self._logged = time.monotonic()
             log.info("%s", self.line(details))
+
+    def report(self, details: str, *, line: str) -> None:
+        """Shows details after the moving line; where there is none, logs a line instead."""
+        if self._bar is not None:
+            self._bar.set_postfix_str(details)
+        else:
+            log.info("%s", line)
+
+    def restart(self) -> None:
+        """Restarts the clock: leaves the time so far out of the rate, such as that of compiling."""
+        self._initial = self._done
+        self._started = self._logged = time.monotonic()
+        if self._bar is not None:
+            self._bar.unpause()
 
     def line(self, details: str = "") -> str:
         """Returns the progress in words: "Encoding images: 512/1437 images, 210/s, 4s left"."""
@@ -79,7 +105,7 @@ class Progress:
 
 
 def track(items: Iterable[T], what: str, *, total: int, unit: str) -> Iterator[T]:
-    """Yields the items and shows how many of them are done, see `Progress`."""
+    """Yields the items and shows how many of them are done; see `Progress`."""
     with Progress(what, total, unit) as progress:
         for item in items:
             yield item

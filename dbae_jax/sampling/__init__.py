@@ -1,1 +1,1 @@
-"""Sampling from x_T to x_0: time grids, coefficient tables, and the scan that runs them."""
+"""Samplers from x_T to x_0: time grids, tables of coefficients, and the scan that runs a table."""

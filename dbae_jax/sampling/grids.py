@@ -1,83 +1,94 @@
-"""Time grids for samplers: falling arrays of times that end with 0; float64, on the host.
+"""Time grids (time discretizations) for samplers: float64 arrays of times that fall to 0.
 
-Each function spreads `steps` times from `start` down to t_min, in its own measure, and appends 0: a
-grid has `steps` intervals. `start` is T for the implicit and multistep samplers, and a little below
-T for those that evaluate drifts, which diverge at T itself unless the end is free.
+`GRIDS` names them: "karras", "uniform", "power" and "lambda". Each function places `steps` times
+from `start` down to t_min, evenly in its own variable, and appends 0. A grid therefore has `steps`
+intervals. All grids are computed on the host.
+
+`start` is T for dbim and the multistep samplers. Euler and Heun evaluate drifts, which diverge at T
+for a decoded x_T, so their grids start `DISTANCE_TO_END` below T. For a Gaussian x_T (DiffAE) all
+grids start at T.
 """
 
 from collections.abc import Callable
 
 import numpy as np
 
-from dbae_jax.bridge.marginals import is_free, lambda_of
+from dbae_jax.bridge.marginals import has_gaussian_endpoint, lambda_of
 from dbae_jax.bridge.schedules import Schedule
 
-# The authors start this far below T, whatever the schedule.
+# T minus the first time of Euler and Heun grids. The authors use this value for VP and for VE.
 DISTANCE_TO_END = 1e-4
 
 
 def karras(schedule: Schedule, steps: int, *, start: float, rho: float = 7.0) -> np.ndarray:
     """Returns t_i = (hi + i/(N-1) (lo - hi))^rho for i < N = steps, then 0.
 
-    hi = start^(1/rho), lo = t_min^(1/rho); rho > 1 crowds the times near 0.
+    hi = start^(1/rho), lo = t_min^(1/rho). A larger rho places more of the times near 0.
 
     Args:
-      schedule: gives t_min and T.
-      steps: N, 2 or more.
+      schedule: the noise schedule; its t_min and T bound the grid.
+      steps: number of intervals N, 2 or more.
       start: first time, in (t_min, T].
-      rho: positive; 1 is the uniform grid.
+      rho: exponent, positive; 1 gives the uniform grid.
 
     Returns:
       [steps + 1], float64.
 
     Raises:
-      ValueError: for too few steps, a start off the schedule or rho not positive.
+      ValueError: if steps is below 2, start is not in (t_min, T], or rho is not positive.
 
     Source: EDM (Karras et al., 2022), eq. (5), as the authors of DBAE use it.
     """
     _check(schedule, steps, start, rho)
     high, low = start ** (1 / rho), schedule.t_min ** (1 / rho)
-    return _closed(high + np.linspace(0, 1, steps) * (low - high), lambda v: v**rho, start)
+    return _grid_from(high + np.linspace(0, 1, steps) * (low - high), lambda v: v**rho, start)
 
 
 def uniform(schedule: Schedule, steps: int, *, start: float, rho: float = 7.0) -> np.ndarray:
-    """Returns equal intervals of t; takes and raises what `karras` does, `rho` has no effect."""
+    """Returns times with equal intervals from start to t_min, then 0: [steps + 1].
+
+    The arguments and errors are those of `karras`; `rho` has no effect.
+    """
     _check(schedule, steps, start, rho)
-    return _closed(np.linspace(start, schedule.t_min, steps), lambda v: v, start)
+    return _grid_from(np.linspace(start, schedule.t_min, steps), lambda v: v, start)
 
 
 def power(schedule: Schedule, steps: int, *, start: float, rho: float = 7.0) -> np.ndarray:
-    """Returns t_min + (start - t_min) (1 - i/(N-1))^rho, then 0: as `karras`, crowding by t itself.
+    """Returns t_i = t_min + (start - t_min) (1 - i/(N-1))^rho, then 0: [steps + 1].
 
-    Takes and raises what `karras` does.
+    A larger rho places more of the times near t_min, as in `karras`. The arguments and errors are
+    those of `karras`.
     """
     _check(schedule, steps, start, rho)
     span = start - schedule.t_min
     if span * (1 / (steps - 1)) ** rho < 1e-14 * schedule.t_min:
         raise ValueError(f"steps={steps}, rho={rho}: the last times coincide; take a smaller rho.")
-    return _closed(np.linspace(1, 0, steps), lambda v: schedule.t_min + span * v**rho, start)
+    return _grid_from(np.linspace(1, 0, steps), lambda v: schedule.t_min + span * v**rho, start)
 
 
 def uniform_lambda(schedule: Schedule, steps: int, *, start: float, rho: float = 7.0) -> np.ndarray:
-    """Returns equal intervals of lambda = log(B / sqrt(C)), in which multistep samplers think.
+    """Returns times with equal intervals of lambda = log(B / sqrt(C)), then 0: [steps + 1].
 
-    From T, where lambda is infinite, the first interval goes to where equal intervals begin:
-    `START_SHARE` T; a free end has a finite lambda, and they begin at T. Takes and raises what
-    `karras` does; `rho` has no effect.
+    Multistep samplers integrate over lambda. For a decoded x_T, lambda is infinite at T: the first
+    interval then goes from T to `START_FRACTION` T, and equal intervals follow. For a Gaussian x_T,
+    lambda is finite at T, and all intervals down to t_min are equal.
+
+    The arguments and errors are those of `karras`; `rho` has no effect.
     """
     _check(schedule, steps, start, rho)
-    at_end = start == schedule.t_max and not is_free(schedule)
-    if steps - at_end < 2:
+    starts_at_infinity = start == schedule.t_max and not has_gaussian_endpoint(schedule)
+    if steps - starts_at_infinity < 2:
         return np.array([start, schedule.t_min, 0.0])
-    first = START_SHARE * start if at_end else start
-    ends = lambda_of(schedule, np.array([first, schedule.t_min]))
-    places = np.linspace(*ends, steps - at_end)[1:-1]
-    inner = invert_falling(lambda t: lambda_of(schedule, t), places, schedule.t_min, first)
-    return np.array([*[start] * at_end, first, *inner, schedule.t_min, 0.0])
+    first = START_FRACTION * start if starts_at_infinity else start
+    low, high = lambda_of(schedule, np.array([first, schedule.t_min]))
+    lambdas = np.linspace(low, high, steps - starts_at_infinity)[1:-1]
+    inner = invert_falling(lambda t: lambda_of(schedule, t), lambdas, schedule.t_min, first)
+    return np.array([*[start] * starts_at_infinity, first, *inner, schedule.t_min, 0.0])
 
 
-# Measured on trained digits models: docs/samplers.md.
-START_SHARE = 0.9
+# The second time of the lambda grid of a decoded x_T, as a fraction of T. Measured on trained
+# digits models: docs/samplers.md.
+START_FRACTION = 0.9
 
 GRIDS: dict[str, Callable[..., np.ndarray]] = {
     "karras": karras,
@@ -96,20 +107,32 @@ def _check(schedule: Schedule, steps: int, start: float, rho: float) -> None:
         raise ValueError(f"start={start}: must be in ({schedule.t_min:g}, {schedule.t_max:g}].")
 
 
-def _closed(values: np.ndarray, to_time: Callable, start: float) -> np.ndarray:
+def _grid_from(
+    values: np.ndarray, to_time: Callable[[np.ndarray], np.ndarray], start: float
+) -> np.ndarray:
+    """Returns the times of the values, then 0; the first time is exactly `start`."""
     times = np.append(to_time(values), 0.0)
-    times[0] = start  # exactly: roots and powers need not come back to it
+    times[0] = start  # start^(1/rho)^rho differs from start by rounding
     return times
 
 
-def invert_falling(fn: Callable, value: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Returns t with fn(t) = value, for fn that falls over [low, high], by bisection.
+def invert_falling(
+    fn: Callable[[np.ndarray], np.ndarray], value: np.ndarray, low: float, high: float
+) -> np.ndarray:
+    """Returns t with fn(t) = value by bisection, for a function that falls over [low, high].
 
-    value: of any shape, within fn's range.
+    Args:
+      fn: elementwise function of times.
+      value: values within the range of fn, of any shape.
+      low: lower bound of t.
+      high: upper bound of t.
+
+    Returns:
+      Times, of the shape of `value`.
     """
-    low, high = np.full_like(value, low), np.full_like(value, high)
+    lower, upper = np.full_like(value, low), np.full_like(value, high)
     for _ in range(100):
-        middle = (low + high) / 2
+        middle = (lower + upper) / 2
         above = fn(middle) > value
-        low, high = np.where(above, middle, low), np.where(above, high, middle)
-    return (low + high) / 2
+        lower, upper = np.where(above, middle, lower), np.where(above, upper, middle)
+    return (lower + upper) / 2

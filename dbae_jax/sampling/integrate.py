@@ -1,7 +1,7 @@
-"""Runs a sampler's table of coefficients: one scan on the device, whatever the sampler."""
+"""Runs the table of coefficients of any sampler as one `lax.scan` on the device."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,23 +11,26 @@ from jax import lax
 from dbae_jax.bridge.preconditioning import At
 from dbae_jax.sampling.tables import Table
 
-# (x_t [B, H, W, C], at of scalars, x_T [B, H, W, C]) -> estimate of x_0, with z already bound
+# (x_t [B, H, W, C], at with scalar entries, x_T [B, H, W, C]) -> estimate of x_0 [B, H, W, C]; the
+# function already holds z.
 BoundDenoiseFn = Callable[[jax.Array, At, jax.Array], jax.Array]
 
-
-# index of a noise -> standard normal [B, H, W, C]
-NoiseFn = Callable[[jax.Array], jax.Array]
+# index of a random draw -> standard normal noise [B, H, W, C]
+NoiseFn = Callable[[jax.Array | int], jax.Array]
 
 
 class Sample(NamedTuple):
-    """What a sampler gives.
+    """The result of a sampler.
 
-    x_0: [B, H, W, C] in [-1, 1]. path: [S, B, H, W, C], states from x_T to x_0, or None. times:
-    [S], those of the states. nfe: network evaluations.
+    Attributes:
+      x_0: sampled images [B, H, W, C], in [-1, 1].
+      path: states along the trajectory from x_T to x_0, [S, B, H, W, C], or None.
+      times: times of the states, [S].
+      nfe: number of network evaluations.
     """
 
-    x_0: jax.Array
-    path: jax.Array | None
+    x_0: jax.Array | np.ndarray
+    path: jax.Array | np.ndarray | None
     times: np.ndarray
     nfe: int
 
@@ -41,18 +44,23 @@ def integrate(
     keep_path: bool = False,
     clip: bool = True,
 ) -> tuple[jax.Array, jax.Array | None]:
-    """Runs a table from x_T: one `lax.scan`, to be called inside jit.
+    """Integrates from x_T to x_0 with a sampler's table: one `lax.scan`, to be called inside jit.
+
+    With a table of `tables.inversion_table` it integrates in the other direction, from a state
+    near x_0 to a Gaussian x_T.
 
     Args:
-      denoise_fn: the denoiser with z bound; its answer is clipped to [-1, 1] here.
-      x_T: [B, H, W, C]; of a table that walks up to a free x_T, the state that it starts from.
-      table: of a sampler; may be traced, so other grids of the same length compile nothing.
-      noise_fn: gives the i-th noise; None for tables without noise.
-      keep_path: also returns the state after every row.
-      clip: clips the end to [-1, 1], which images need and noise must not have.
+      denoise_fn: the denoiser, with z already bound. Its estimate is clipped to [-1, 1] here.
+      x_T: the state at which the integration starts, [B, H, W, C].
+      table: coefficients of a sampler. The table may be traced: a second grid of the same length
+        does not compile again.
+      noise_fn: function that returns the i-th noise; None for tables without noise.
+      keep_path: whether to return the state after every row.
+      clip: whether to clip the final state to [-1, 1]. Images need this; a Gaussian x_T must not
+        be clipped.
 
     Returns:
-      The end, x_0 [B, H, W, C], and the states [NFE, B, H, W, C] or None.
+      The final state [B, H, W, C], and the states after every row [NFE, B, H, W, C] or None.
     """
 
     def body(carry, row):
@@ -76,20 +84,22 @@ def integrate(
 
     rows = jax.tree.map(lambda a: a.astype(x_T.dtype) if a.dtype.kind == "f" else a, table)
     used = (True, table.from_saved is not None, table.w_D1 is not None, table.w_D2 is not None)
-    first = tuple(x_T if use else None for use in used)
+    first: Any = tuple(x_T if use else None for use in used)
     (x, *_), path = lax.scan(body, first, rows)
     return jnp.clip(x, -1, 1) if clip else x, path
 
 
 def example_noise_fn(keys: jax.Array, image_shape: tuple[int, ...]) -> NoiseFn:
-    """Returns noises from one key an example: an image does not depend on its batch.
+    """Returns a noise function with one key per example.
+
+    The noise of an image, and so the image, does not depend on the rest of its batch.
 
     Args:
-      keys: [B] keys, for instance of `rngs.per_example`.
-      image_shape: (H, W, C).
+      keys: random keys [B], for instance of `rngs.per_example`.
+      image_shape: shape of the noise of one example, for images (H, W, C).
     """
 
-    def noise_fn(index: jax.Array) -> jax.Array:
+    def noise_fn(index: jax.Array | int) -> jax.Array:
         return jax.vmap(lambda k: jax.random.normal(jax.random.fold_in(k, index), image_shape))(
             keys
         )
@@ -97,6 +107,12 @@ def example_noise_fn(keys: jax.Array, image_shape: tuple[int, ...]) -> NoiseFn:
     return noise_fn
 
 
-def path_states(x_T: jax.Array, states: jax.Array, table: Table) -> jax.Array:
-    """Returns the trajectory [S, B, H, W, C]: x_T, then the states that the table puts on it."""
+def path_states(x_T: Any, states: Any, table: Table) -> jax.Array:
+    """Returns the trajectory [S, B, H, W, C], clipped to [-1, 1].
+
+    Args:
+      x_T: the state at which the integration started, [B, H, W, C].
+      states: the state after every row of the table, [NFE, B, H, W, C].
+      table: coefficients of the sampler; `table.on_path` selects the states of the trajectory.
+    """
     return jnp.clip(jnp.concatenate([x_T[None], states[np.flatnonzero(table.on_path)]]), -1, 1)

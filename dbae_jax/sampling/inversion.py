@@ -1,4 +1,4 @@
-"""Gaussian x_T (DiffAE): its scale, and DDIM inversion, which infers it from an image."""
+"""Gaussian x_T (DiffAE): its standard deviation, and DDIM inversion, which infers x_T from x_0."""
 
 import numpy as np
 
@@ -8,21 +8,33 @@ from dbae_jax.errors import DataError
 from dbae_jax.sampling import grids
 from dbae_jax.sampling.tables import Table, inversion_table
 
-INVERSION_STEPS = 100  # network evaluations, where nothing else is asked for
+INVERSION_STEPS = 100  # default number of network evaluations
 
 
 def end_scale(schedule: Schedule) -> float:
-    """Returns s_T, the std of a free x_T."""
-    return float(np.sqrt(schedule.variance(np.float64(schedule.t_max))))
+    """Returns s_T, the standard deviation of a Gaussian x_T."""
+    return float(np.sqrt(schedule.variance(np.asarray(schedule.t_max))))
 
 
 def initial_state(x_0: np.ndarray, schedule: Schedule) -> np.ndarray:
-    """Returns the state at t_min, a x_0: the ODE moves it by less than the noise there, s^2."""
-    return (schedule.alpha(np.float64(schedule.t_min)) * x_0).astype(x_0.dtype)
+    """Returns a_t x_0 at t = t_min, the state at which inversion starts: [B, H, W, C].
+
+    Between 0 and t_min the ODE changes the state by less than the noise level at t_min.
+
+    Args:
+      x_0: images [B, H, W, C], in [-1, 1].
+      schedule: the noise schedule of the model.
+    """
+    return (schedule.alpha(np.asarray(schedule.t_min)) * x_0).astype(x_0.dtype)
 
 
 def inversion(bridge: Bridge, steps: int, grid: str) -> Table:
-    """Tabulates DDIM from t_min up to T in `steps` evaluations, on a grid of `time_grids.GRIDS`.
+    """Returns the table of DDIM inversion, from t_min up to T.
+
+    Args:
+      bridge: schedule and scalings of a model with a Gaussian x_T.
+      steps: number of network evaluations, 2 or more.
+      grid: name of a time grid, one of `grids.GRIDS`.
 
     Raises:
       DataError: for an unknown grid or too few steps.
@@ -33,4 +45,4 @@ def inversion(bridge: Bridge, steps: int, grid: str) -> Table:
     if steps < 2:
         raise DataError(f"steps={steps}: inferring x_T takes at least 2.")
     times = grids.GRIDS[grid](bridge.schedule, steps + 1, start=bridge.schedule.t_max)
-    return inversion_table(bridge, times[-2::-1])  # all but 0, where there is no noise to infer
+    return inversion_table(bridge, times[-2::-1])  # rising, without t = 0

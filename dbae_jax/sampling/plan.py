@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from dbae_jax.bridge.marginals import is_free
+from dbae_jax.bridge.marginals import has_gaussian_endpoint
 from dbae_jax.bridge.preconditioning import Bridge
 from dbae_jax.errors import ConfigError
 from dbae_jax.sampling import grids
@@ -103,7 +103,7 @@ class Plan:
           ValueError: for a grid that does not fit the bridge.
         """
         self.check()
-        from_end = self.sampler not in DRIFTS or is_free(bridge.schedule)
+        from_end = self.sampler not in DRIFTS or has_gaussian_endpoint(bridge.schedule)
         return SAMPLERS[self.sampler](bridge, self._times(bridge, from_end=from_end), self)
 
     def _times(self, bridge: Bridge, *, from_end: bool) -> np.ndarray:

@@ -1,18 +1,23 @@
-"""Samplers as tables: coefficients of every step, in float64 on the host.
+"""Each sampler as a table of coefficients: Euler, Heun, DBIM, multistep, and DDIM inversion.
 
-Every sampler is a list of network evaluations, and what each does to the state is linear in x, x_T,
-the denoised images D (this one and up to two before) and fresh noise. The coefficients depend on
-the time grid alone; `samplers.integrate` runs any table as one scan. A row is one network
-evaluation, so the number of rows is the NFE.
+A sampler is a sequence of network evaluations. Each evaluation changes the state linearly in the
+state x, in x_T, in the denoised images D (the current one and up to two earlier ones) and in new
+noise. The coefficients depend only on the time grid, and are computed in float64 on the host.
+`integrate.integrate` runs any table as one scan. One row is one network evaluation, so the number
+of rows is the NFE.
 
-The terms in x and x_T are written as w_x (x - x_T) + w_xT x_T: near T, w_x of the ODE diverges like
-1 / (T - t) while x - x_T vanishes, and this form does not cancel.
+To add a sampler, write a function (bridge, times, options) -> `Table`: it builds one dict per row
+(the keys are "t" and column names of `Table`) and passes the list of rows to `_table_from`. Then
+name the function in `plan.SAMPLERS`.
 
-Letters: s -> t, a step down in time; A, B, C of the bridge marginal (C a variance); k the share of
-the noise of x_s that x_t keeps; lambda_t = log(B_t / sqrt(C_t)).
+The terms in x and x_T have the form w_x (x - x_T) + w_xT x_T. Near T, w_x of the ODE diverges like
+1 / (T - t) while x - x_T vanishes; in this form no large terms cancel.
 
-Sources: DBAE, algorithm 2; DDBM (Zhou et al., 2024), algorithm 1, for churned Heun; DBIM (Zheng et
-al., 2025) for the implicit samplers, derived anew from `bridge`'s marginals.
+Letters: s -> t is a step down in time. A, B, C are the coefficients of the bridge marginal (C is a
+variance). k is the factor of x_s in x_t. lambda_t = log(B_t / sqrt(C_t)).
+
+Sources: DBAE, algorithm 2; DDBM (Zhou et al., 2024), algorithm 1, for Heun with churn; DBIM (Zheng
+et al., 2025) for the implicit samplers, derived here from the marginals of `bridge`.
 """
 
 import itertools
@@ -20,32 +25,34 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dbae_jax.bridge.marginals import is_free, lambda_of, marginal_coefficients
+from dbae_jax.bridge.marginals import has_gaussian_endpoint, lambda_of, marginal_coefficients
 from dbae_jax.bridge.preconditioning import At, Bridge
-from dbae_jax.bridge.schedules import Schedule
+from dbae_jax.bridge.schedules import Scalar, Schedule
 
 
 class Table(NamedTuple):
-    """A sampler, unrolled: one row a network evaluation, arrays of shape [NFE].
+    """The coefficients of a sampler: one row per network evaluation, columns of shape [NFE].
 
-    A row evaluates D at x and `at`, and moves the state,
-      move = w_x (x - x_T) + w_xT x_T + w_D D + w_D1 D_before + w_D2 D_before_that
+    A row evaluates the denoiser D at x and `at`, and updates the state:
+      move = w_x (x - x_T) + w_xT x_T + w_D D + w_D1 D_1 + w_D2 D_2
       x' = (saved if from_saved else x) + move + w_noise eps
       saved' = x + move / 2
-    A Heun step is two rows: the full Euler step, which also saves the half step, and half a step
-    with the slope at its end, added to the saved one. Columns that a sampler does not use are None.
+    D_1 and D_2 are the denoised images one and two rows earlier. A Heun step is two rows. The
+    first row is a full Euler step, and saves the state after half of this step. The second row
+    adds half a step, with the slope at the end of the interval, to the saved state. Columns that a
+    sampler does not use are None.
     """
 
-    at: At  # where D is evaluated: the time and the scalings there
+    at: At  # the time at which D is evaluated, and the scalings at that time
     w_x: np.ndarray
     w_xT: np.ndarray
     w_D: np.ndarray
-    on_path: np.ndarray  # bool: the state after this row belongs to the trajectory
+    on_path: np.ndarray  # bool: whether the state after this row belongs to the trajectory
     w_D1: np.ndarray | None = None
     w_D2: np.ndarray | None = None
-    from_saved: np.ndarray | None = None  # bool
+    from_saved: np.ndarray | None = None  # bool: whether the row starts from the saved state
     w_noise: np.ndarray | None = None
-    noise_index: np.ndarray | None = None  # which noise, counted from 0
+    noise_index: np.ndarray | None = None  # index of the noise eps, from 0
 
     @property
     def nfe(self) -> int:
@@ -54,37 +61,38 @@ class Table(NamedTuple):
 
     @property
     def path_times(self) -> np.ndarray:
-        """Times of the states on the trajectory: where it starts, then where each row leads."""
-        leads_to = np.append(self.at.t[1:], 0.0)
-        return np.append(self.at.t[0], leads_to[self.on_path])
+        """Times of the states on the trajectory, [S]: the first time, then one per path row."""
+        times_after = np.append(self.at.t[1:], 0.0)
+        return np.append(self.at.t[0], times_after[self.on_path])
 
 
 def euler_table(bridge: Bridge, times: np.ndarray, *, churn: float = 0.0) -> Table:
-    """Tabulates the Euler sampler: an evaluation an interval, one more with churn.
+    """Returns the table of the Euler sampler: N evaluations, or 2 N with churn.
 
     Args:
       bridge: schedule and scalings.
-      times: [N + 1], falling, below T (from T where x_T is free), the last one 0.
-      churn: share in [0, 1) of each interval that the reverse SDE walks first; the ODE then
-        walks from there to the interval's end.
+      times: time grid [N + 1], falling from below T to 0. For a Gaussian x_T the grid may also
+        start at T; a grid that starts below T is extended to T.
+      churn: fraction, in [0, 1), of every interval integrated with the reverse SDE. The ODE is
+        then integrated from there to the end of the interval.
 
     Raises:
       ValueError: for a bad grid or churn.
     """
     rows, schedule = [], bridge.schedule
-    for i, (start, end) in enumerate(_intervals(schedule, times, from_end=False)):
+    for i, (start, end) in enumerate(_intervals(schedule, times, start_at_T=False)):
         start, churned = _churn_rows(schedule, start, end, churn, i)
         rows += [*churned, _ode_row(schedule, start, end - start)]
-    return _stack(bridge, rows)
+    return _table_from(bridge, rows)
 
 
 def heun_table(bridge: Bridge, times: np.ndarray, *, churn: float = 0.0) -> Table:
-    """Tabulates Heun's sampler: 2 N - 1 evaluations (the last step, to 0, is Euler's).
+    """Returns the table of Heun's sampler: 2 N - 1 evaluations, or 3 N - 1 with churn.
 
-    Takes and raises what `euler_table` does; churn adds an evaluation an interval.
+    The last step, to t = 0, is an Euler step. The arguments and errors are those of `euler_table`.
     """
     rows, schedule = [], bridge.schedule
-    for i, (start, end) in enumerate(_intervals(schedule, times, from_end=False)):
+    for i, (start, end) in enumerate(_intervals(schedule, times, start_at_T=False)):
         start, churned = _churn_rows(schedule, start, end, churn, i)
         rows += churned
         full = _ode_row(schedule, start, end - start)
@@ -93,109 +101,119 @@ def heun_table(bridge: Bridge, times: np.ndarray, *, churn: float = 0.0) -> Tabl
         else:
             half = _ode_row(schedule, end, (end - start) / 2)
             rows += [full | {"on_path": False}, half | {"from_saved": True}]
-    return _stack(bridge, rows)
+    return _table_from(bridge, rows)
 
 
 def dbim_table(bridge: Bridge, times: np.ndarray, *, eta: float = 0.0, boot: bool = False) -> Table:
-    """Tabulates the diffusion bridge implicit model: an evaluation an interval.
+    """Returns the table of the diffusion bridge implicit model (DBIM): N evaluations.
 
     Each step keeps the trained marginals:
-    x_t = k x_s + (B_t - k B_s) D + (A_t - k A_s) x_T + w eps.
+    x_t = k x_s + (B_t - k B_s) D + (A_t - k A_s) x_T + w eps,
+    k = sqrt(C_t - w^2) / sqrt(C_s), w = eta s_t sqrt(1 - SNR_s / SNR_t).
 
     Args:
       bridge: schedule and scalings.
-      times: [N + 1], falling to 0. From T itself, or from below: then the step from T to
-        times[0] comes first and costs one more evaluation.
-      eta: in [0, 1]: 0 deterministic; 1 a Markov bridge, in whose steps x_T does not appear.
-      boot: draws a noise for the first step, the "booting noise", at whose end the marginal's
-        is due; without it that noise is 0.
+      times: time grid [N + 1], falling to 0. A grid that starts below T is extended to T, which
+        costs one more evaluation.
+      eta: amount of noise, in [0, 1]. With 0 the steps are deterministic. With 1 the sampler is a
+        Markov bridge: its steps below T have no term in x_T.
+      boot: whether the first step, from T to t, draws the noise of the marginal, sqrt(C_t) eps
+        (DBIM's "booting noise"). Without it this noise is 0.
 
     Raises:
-      ValueError: for a bad grid or eta.
+      ValueError: for a bad grid or eta, or boot with a Gaussian x_T.
     """
     if not 0 <= eta <= 1:
         raise ValueError(f"eta={eta}: must be in [0, 1].")
     schedule = bridge.schedule
-    rows, rest = _begin(schedule, times, boot=boot)
-    for index, (start, end) in enumerate(rest, start=len(rows)):
+    rows, intervals = _rows_from_T(schedule, times, boot=boot)
+    for index, (start, end) in enumerate(intervals, start=len(rows)):
         rows.append(_implicit_row(schedule, start, end, eta, index))
-    return _stack(bridge, rows)
+    return _table_from(bridge, rows)
 
 
 def multistep_table(bridge: Bridge, times: np.ndarray, *, order: int, boot: bool = False) -> Table:
-    """Tabulates the multistep sampler, exact in x and x_T: an evaluation an interval.
+    """Returns the table of the multistep sampler: N evaluations.
 
-    In lambda the flow is an integral over D alone. Order 2 takes D as linear in lambda from this
-    evaluation and the one before, order 3 as quadratic from two before. The first interval below T
-    is of order 1, the next at most of order 2; the last one, to 0 where lambda is infinite, of
-    order 1, which there means x_0 = D.
+    The probability-flow ODE is exact in x and x_T; what remains is an integral of D over lambda:
+    x_t = sqrt(C_t/C_s) x_s + (A_t - A_s sqrt(C_t/C_s)) x_T
+      + B_t [(1 - e^-h) D + (e^-h + h - 1) D' + (h^2/2 - h + 1 - e^-h) D''],
+    h = lambda_t - lambda_s. The derivatives D', D'' over lambda come from earlier evaluations.
+    Order 1 drops both. Order 2 uses one earlier D and has D' (D is linear in lambda). Order 3 uses
+    two earlier D and has both (D is quadratic in lambda).
+
+    The first interval below T has order 1, and the second has order 2 at most. The last interval
+    ends at t = 0, where lambda is infinite: it has order 1, which means x_0 = D.
 
     Args:
       bridge: schedule and scalings.
-      times: as `dbim_table` takes.
+      times: time grid, as in `dbim_table`.
       order: 1 (the same as DBIM with eta = 0), 2 or 3.
-      boot: as `dbim_table` takes.
+      boot: whether to draw the booting noise, as in `dbim_table`.
 
     Raises:
-      ValueError: for a bad grid or order.
+      ValueError: for a bad grid or order, or boot with a Gaussian x_T.
     """
     if order not in (1, 2, 3):
         raise ValueError(f"order={order}: must be 1, 2 or 3.")
     schedule = bridge.schedule
-    rows, rest = _begin(schedule, times, boot=boot)
-    before = []
-    for start, end in rest:
-        before = [start, *before][: order if end > 0 else 1]
-        rows.append(_multistep_row(schedule, before, end))
-    return _stack(bridge, rows)
+    rows, intervals = _rows_from_T(schedule, times, boot=boot)
+    times_of_D: list[Scalar] = []
+    for start, end in intervals:
+        times_of_D = [start, *times_of_D][: order if end > 0 else 1]
+        rows.append(_multistep_row(schedule, times_of_D, end))
+    return _table_from(bridge, rows)
 
 
 def inversion_table(bridge: Bridge, times: np.ndarray) -> Table:
-    """Tabulates DDIM backwards: from x at times[0] to x_T, along the ODE; an evaluation a step.
+    """Returns the table of DDIM inversion, from the state at times[0] to x_T: N evaluations.
 
-    Each step is that of `dbim_table` with eta = 0, up in time, so that decoding from the x_T found
-    leads back, up to an error that vanishes like the steps' length.
+    Each step is a step of `dbim_table` with eta = 0, in rising time. Sampling from the inferred x_T
+    therefore returns to the image, up to an error of first order in the length of the steps.
 
     Args:
-      bridge: schedule and scalings; x_T must be free.
-      times: [N + 1], rising in (0, T], the last one T.
+      bridge: schedule and scalings of a model with a Gaussian x_T.
+      times: times [N + 1] in (0, T], rising to T.
 
     Raises:
-      ValueError: for a bad grid, or a bridge whose end is pinned.
+      ValueError: for a bad grid, or a bridge to a decoded x_T.
 
     Source: DDIM (Song et al., 2021), section 4.3; DiffAE (Preechakul et al., 2022), eq. (8).
     """
     schedule, times = bridge.schedule, np.asarray(times, np.float64)
-    if not is_free(schedule):
-        raise ValueError("x_T of a bridge is pinned: there is nothing to infer.")
+    if not has_gaussian_endpoint(schedule):
+        raise ValueError("inversion needs a Gaussian x_T; this bridge is fixed to a decoded x_T.")
     rising = times.ndim == 1 and len(times) >= 2 and (np.diff(times) > 0).all()
     if not (rising and times[0] > 0 and times[-1] == schedule.t_max):
         raise ValueError(f"times must rise from above 0 to T = {schedule.t_max:g}, got {times}.")
     steps = itertools.pairwise(times)
-    return _stack(bridge, [_multistep_row(schedule, [s], t) for s, t in steps])
+    return _table_from(bridge, [_multistep_row(schedule, [s], t) for s, t in steps])
 
 
-def _begin(
+def _rows_from_T(
     schedule: Schedule, times: np.ndarray, *, boot: bool
-) -> tuple[list[dict], list[tuple[np.float64, np.float64]]]:
-    """Returns the row of the step from T and the steps after it.
+) -> tuple[list[dict], list[tuple[Scalar, Scalar]]]:
+    """Returns the special first row, which starts at T, and the intervals after it.
 
-    Where x_T is free, its marginal has width at T already, and all steps are alike.
+    For a Gaussian x_T, C_T > 0: no step is special, and all intervals are returned.
     """
-    intervals = _intervals(schedule, times, from_end=True)
-    if not is_free(schedule):
-        return [_boot_row(schedule, intervals[0][1], boot=boot)], intervals[1:]
+    intervals = _intervals(schedule, times, start_at_T=True)
+    if not has_gaussian_endpoint(schedule):
+        return [_first_row(schedule, intervals[0][1], boot=boot)], intervals[1:]
     if boot:
-        raise ValueError("boot=True: x_T is free and holds the noise that booting would draw.")
+        raise ValueError("boot=True: a Gaussian x_T is noise already; boot needs a decoded x_T.")
     return [], intervals
 
 
 def _intervals(
-    schedule: Schedule, times: np.ndarray, *, from_end: bool
-) -> list[tuple[np.float64, np.float64]]:
-    """Checks a grid and returns its steps; `from_end` starts them at T, as a free x_T does."""
+    schedule: Schedule, times: np.ndarray, *, start_at_T: bool
+) -> list[tuple[Scalar, Scalar]]:
+    """Checks a grid and returns its intervals (s, t).
+
+    `start_at_T` extends the grid to T. A Gaussian x_T always does so.
+    """
     times, T = np.asarray(times, np.float64), schedule.t_max
-    from_end = from_end or is_free(schedule)
+    start_at_T = start_at_T or has_gaussian_endpoint(schedule)
     if times.ndim != 1 or len(times) < 3:
         raise ValueError(f"times of shape {list(times.shape)}: a grid needs at least 2 steps.")
     falling = np.diff(times) < 0  # False for NaN too
@@ -203,83 +221,83 @@ def _intervals(
         at = int(np.argmin(falling))
         raise ValueError(f"times must fall strictly, got {times[at]:g} and then {times[at + 1]:g}.")
     if times[-1] != 0:
-        raise ValueError(f"times must fall to 0, got {times[-1]:g} at the end.")
-    if times[0] > T or (times[0] == T and not from_end):
-        raise ValueError(f"times must start {'at or ' * from_end}below T = {T:g}, got {times[0]}.")
-    if from_end and times[0] < T:
+        raise ValueError(f"times must fall to 0, got {times[-1]:g} as the last time.")
+    if times[0] > T or (times[0] == T and not start_at_T):
+        at_or = "at or " * start_at_T
+        raise ValueError(f"times must start {at_or}below T = {T:g}, got {times[0]}.")
+    if start_at_T and times[0] < T:
         times = np.insert(times, 0, T)
     return list(itertools.pairwise(times))
 
 
-def _boot_row(schedule: Schedule, t: np.float64, *, boot: bool) -> dict:
-    """From x = x_T at T, where the marginal has no width, to its mean (and noise) at t."""
+def _first_row(schedule: Schedule, t: Scalar, *, boot: bool) -> dict:
+    """Returns the step from x = x_T at T, where C_T = 0, to A_t x_T + B_t D [+ sqrt(C_t) eps]."""
     A, B, C = marginal_coefficients(schedule, t)
-    row = {"t": np.float64(schedule.t_max), "w_x": 0.0, "w_xT": A - 1, "w_D": B}
+    row = {"t": Scalar(schedule.t_max), "w_x": 0.0, "w_xT": A - 1, "w_D": B}
     return row | ({"w_noise": np.sqrt(C), "noise_index": 0} if boot else {})
 
 
-def _implicit_row(
-    schedule: Schedule, s: np.float64, t: np.float64, eta: float, noise_index: int
-) -> dict:
+def _implicit_row(schedule: Schedule, s: Scalar, t: Scalar, eta: float, noise_index: int) -> dict:
+    """Returns the step of `dbim_table` from s to t."""
     A_s, B_s, C_s = marginal_coefficients(schedule, s)
     A_t, B_t, C_t = marginal_coefficients(schedule, t)
     a_ratio = schedule.alpha(s) / schedule.alpha(t)
     snr_ratio = a_ratio**2 * schedule.variance(t) / schedule.variance(s)  # SNR_s / SNR_t
     w = eta * np.sqrt(schedule.variance(t) * (1 - snr_ratio))
     k = np.sqrt(max(C_t - w**2, 0.0) / C_s)
-    row = _kept(k, A_s, A_t) | {"t": s, "w_D": B_t - k * B_s}
+    row = _terms_of_x_and_x_T(k, A_s, A_t) | {"t": s, "w_D": B_t - k * B_s}
     return row | ({"w_noise": w, "noise_index": noise_index} if w > 0 else {})
 
 
-def _multistep_row(schedule: Schedule, before: list[np.float64], t: np.float64) -> dict:
-    """A step from before[0] to t, with D known at the times in `before`, newest first."""
-    s = before[0]
+def _multistep_row(schedule: Schedule, times_of_D: list[Scalar], t: Scalar) -> dict:
+    """Returns the step from times_of_D[0] to t; D is known at `times_of_D`, the latest first."""
+    s = times_of_D[0]
     A_s, _, C_s = marginal_coefficients(schedule, s)
     A_t, B_t, C_t = marginal_coefficients(schedule, t)
-    row = _kept(np.sqrt(C_t / C_s), A_s, A_t) | {"t": s}
+    row = _terms_of_x_and_x_T(np.sqrt(C_t / C_s), A_s, A_t) | {"t": s}
     if t == 0:
         return row | {"w_D": B_t}
-    known = [lambda_of(schedule, time) for time in before]
-    h = lambda_of(schedule, t) - known[0]
-    e = -np.expm1(-h)
+    lambdas = [lambda_of(schedule, time) for time in times_of_D]
+    h = lambda_of(schedule, t) - lambdas[0]
+    e = -np.expm1(-h)  # 1 - e^-h
     integrals = B_t * np.array([e, h - e, h**2 / 2 - h + e])  # of D, D', D'' over the step
-    weights = integrals[: len(known)] @ _derivatives(np.array(known))
+    weights = integrals[: len(lambdas)] @ _derivative_matrix(np.array(lambdas))
     return row | dict(zip(("w_D", "w_D1", "w_D2"), weights, strict=False))
 
 
-def _derivatives(at: np.ndarray) -> np.ndarray:
-    """Returns the matrix from values at points (up to 3) to derivatives 0, 1, ... at the first.
+def _derivative_matrix(points: np.ndarray) -> np.ndarray:
+    """Returns the matrix [n, n] from values at n <= 3 points to derivatives at the first point.
 
-    Of the polynomial through the points: row i gives the i-th derivative.
+    Row i gives the i-th derivative of the polynomial through the values.
     """
-    powers = (at - at[0])[:, None] ** np.arange(len(at))
-    factorials = np.array([1.0, 1.0, 2.0])[: len(at)]
+    powers = (points - points[0])[:, None] ** np.arange(len(points))
+    factorials = np.array([1.0, 1.0, 2.0])[: len(points)]
     return factorials[:, None] * np.linalg.inv(powers)
 
 
-def _kept(k: np.float64, A_s: np.float64, A_t: np.float64) -> dict:
-    """Coefficients of k x + (A_t - k A_s) x_T."""
+def _terms_of_x_and_x_T(k: Scalar, A_s: Scalar, A_t: Scalar) -> dict:
+    """Returns w_x and w_xT of a step to k x + (A_t - k A_s) x_T + ..."""
     return {"w_x": k - 1, "w_xT": k - 1 + A_t - k * A_s}
 
 
-def _ode_row(schedule: Schedule, t: float, dt: float) -> dict:
-    """dt times the probability-flow drift, as coefficients of x - x_T, x_T and D."""
+def _ode_row(schedule: Schedule, t: Scalar, dt: Scalar) -> dict:
+    """Returns dt times the drift of the probability-flow ODE, by terms in x - x_T, x_T and D."""
     t = np.float64(t)
     A, B, C = marginal_coefficients(schedule, t)
     half = schedule.diffusion_squared(t) / (2 * C)
-    of_x = schedule.drift(t) + half * (1 - 2 * schedule.snr_ratio(t))
-    return {"t": t, "w_x": dt * of_x, "w_xT": dt * (of_x + half * A), "w_D": -dt * half * B}
+    x_drift = schedule.drift(t) + half * (1 - 2 * schedule.snr_ratio(t))
+    return {"t": t, "w_x": dt * x_drift, "w_xT": dt * (x_drift + half * A), "w_D": -dt * half * B}
 
 
-def _sde_row(schedule: Schedule, t: float, dt: float, noise_index: int) -> dict:
-    """An Euler-Maruyama step of the reverse SDE; its drift has no term in x_T."""
+def _sde_row(schedule: Schedule, t: Scalar, dt: Scalar, noise_index: int) -> dict:
+    """Returns an Euler-Maruyama step of the reverse SDE, whose drift has no term in x_T."""
     t = np.float64(t)
     g2, variance = schedule.diffusion_squared(t), schedule.variance(t)
-    of_x = schedule.drift(t) + g2 / variance
+    x_drift = schedule.drift(t) + g2 / variance
     return {
         "t": t,
-        "w_x": dt * of_x,
-        "w_xT": dt * of_x,
+        "w_x": dt * x_drift,
+        "w_xT": dt * x_drift,
         "w_D": -dt * g2 * schedule.alpha(t) / variance,
         "w_noise": np.sqrt(g2 * abs(dt)),
         "noise_index": noise_index,
@@ -289,6 +307,7 @@ def _sde_row(schedule: Schedule, t: float, dt: float, noise_index: int) -> dict:
 def _churn_rows(
     schedule: Schedule, start: float, end: float, churn: float, index: int
 ) -> tuple[float, list[dict]]:
+    """Returns the time at which the ODE step starts, and the row of the SDE step before it."""
     if not 0 <= churn < 1:
         raise ValueError(f"churn={churn}: must be in [0, 1).")
     if churn == 0:
@@ -297,12 +316,13 @@ def _churn_rows(
     return middle, [_sde_row(schedule, start, middle - start, index)]
 
 
-def _stack(bridge: Bridge, rows: list[dict]) -> Table:
-    blank = {"on_path": True, "w_D1": 0.0, "w_D2": 0.0, "from_saved": False}
-    blank |= {"w_noise": 0.0, "noise_index": 0}
+def _table_from(bridge: Bridge, rows: list[dict]) -> Table:
+    """Returns the table of the rows; a column that no row names stays None."""
+    defaults = {"on_path": True, "w_D1": 0.0, "w_D2": 0.0, "from_saved": False}
+    defaults |= {"w_noise": 0.0, "noise_index": 0}
     used = set().union(*rows) | {"on_path"}
     columns = {
-        name: np.array([(blank | row)[name] for row in rows])
+        name: np.array([(defaults | row)[name] for row in rows])
         for name in Table._fields
         if name in used
     }
@@ -310,7 +330,7 @@ def _stack(bridge: Bridge, rows: list[dict]) -> Table:
         at = bridge.at(np.array([row["t"] for row in rows]))
     if not np.isfinite(at).all():
         raise ValueError(
-            "the scalings are not finite at T, where dbim and multistep begin, with "
-            "config.bridge.endpoint_std=0 or perfectly correlated ends; use euler or heun."
+            "the scalings are not finite at T, where dbim and multistep start, with "
+            "config.bridge.endpoint_std=0 or perfectly correlated x_0 and x_T; use euler or heun."
         )
     return Table(at=at, **columns)

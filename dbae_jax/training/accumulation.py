@@ -1,4 +1,4 @@
-"""The gradient of the loss on a batch, with the U-Net seeing a part of the batch at a time."""
+"""Gradient accumulation: the gradient of the loss on a batch, with the U-Net on microbatches."""
 
 from typing import TypeVar
 
@@ -19,70 +19,76 @@ def accumulated_gradient(
     variables: dict,
     x_0: jax.Array,
     draws: losses.Draws,
-    num_parts: int,
+    num_microbatches: int,
     *,
     tc_weight: float = 0.0,
 ) -> tuple[losses.LossTerms, dict]:
-    """Returns the loss terms of a batch and the gradient of their mean, as if taken in one.
+    """Returns the loss terms of a batch, and the gradient of the mean loss of the whole batch.
 
-    The endpoint decoder sees the whole batch at once: its batch norm and its power step are those
-    of one pass, and so is the gradient, up to rounding and the dropout masks, whatever the number
-    of parts. Encoder and U-Net, which keep nearly all the memory, see one part after another: the
-    U-Net's gradient is summed part by part and those of z and x_T kept; behind the last part the
-    decoder is gone back through once, and the encoder part by part, run a second time for it.
+    Encoder and U-Net, which need nearly all the memory, run on one microbatch after another. The
+    endpoint decoder runs once on the whole batch, so its batch norm and its spectral norm take one
+    step. The gradient therefore equals the gradient of one pass on the whole batch for any number
+    of microbatches, up to rounding and dropout masks.
+
+    First, the gradient of the U-Net's weights is summed over microbatches, and the gradients of z
+    and x_T are stored. Then one backward pass through the endpoint decoder follows, and a backward
+    pass through the encoder for each microbatch, which repeats the encoder's forward pass.
 
     Args:
-      networks: functions of `variables`.
+      networks: the networks, as functions of `variables`.
       bridge: schedule and scalings.
       variables: {"params", "stats"}.
-      x_0: [B, H, W, C], pixels in [-1, 1].
-      draws: times and noises of the batch.
-      num_parts: a divisor of B.
-      tc_weight: of the whole batch's total correlation in the mean whose gradient this is.
+      x_0: images [B, H, W, C], pixels in [-1, 1].
+      draws: times and noise of the batch.
+      num_microbatches: number of microbatches, a divisor of B.
+      tc_weight: factor of the total correlation of the whole batch, which is added to the loss.
     """
     params, stats = variables["params"], variables["stats"]
 
     def codes_of(params):
         full = {"params": params, "stats": stats}
         encode = jax.checkpoint(lambda x_0: networks.encode(full, x_0))
-        code = join(lax.map(encode, split(x_0, num_parts)))
-        made = losses.endpoint(networks, full, code.sample(draws.eps), train=True)
-        correlation = total_correlation(code.mean, code.sigma, made.z) if tc_weight else None
-        return (made.z, made.x_T, correlation), made.stats
+        code = join(lax.map(encode, split(x_0, num_microbatches)))
+        decoded = losses.endpoint(networks, full, code.sample(draws.eps), train=True)
+        correlation = total_correlation(code.mean, code.sigma, decoded.z) if tc_weight else None
+        return (decoded.z, decoded.x_T, correlation), decoded.stats
 
-    (z, x_T, correlation), pull_back, moved = jax.vjp(codes_of, params, has_aux=True)
+    (z, x_T, correlation), vjp_of_codes, new_stats = jax.vjp(codes_of, params, has_aux=True)
 
-    def loss_of_part(params, z, x_T, x_0, draws):
+    def microbatch_loss(params, z, x_T, x_0, draws):
         full = {"params": params, "stats": stats}
         codes = losses.Endpoint(z, x_T, {})
         terms = losses.denoising_loss(networks, bridge, full, x_0, codes, draws)
-        return terms.weighted.mean() / num_parts, terms
+        return terms.weighted.mean() / num_microbatches, terms
 
-    def add_part(total, part):
-        grad = jax.grad(loss_of_part, argnums=(0, 1, 2), has_aux=True)
-        (by_params, *by_codes), terms = grad(params, *part)
-        return jax.tree.map(jnp.add, total, by_params), (terms, tuple(by_codes))
+    def add_microbatch(total, microbatch):
+        gradient = jax.grad(microbatch_loss, argnums=(0, 1, 2), has_aux=True)
+        (grad_params, *grad_codes), terms = gradient(params, *microbatch)
+        return jax.tree.map(jnp.add, total, grad_params), (terms, tuple(grad_codes))
 
-    parts = split((z, x_T, x_0, draws._replace(dropout_key=None)), num_parts)
-    keys = jax.random.split(draws.dropout_key, num_parts)
-    parts = (*parts[:-1], parts[-1]._replace(dropout_key=keys))
-    total, outcome = lax.scan(add_part, jax.tree.map(jnp.zeros_like, params), parts)
-    terms, by_codes = join(outcome)
-    by_correlation = None if correlation is None else jnp.full_like(correlation, tc_weight)
-    (by_params,) = pull_back((*by_codes, by_correlation))
-    terms = terms._replace(stats=moved, total_correlation=correlation)
-    return terms, jax.tree.map(jnp.add, total, by_params)
+    microbatches = split((z, x_T, x_0, draws._replace(dropout_key=None)), num_microbatches)
+    assert draws.dropout_key is not None  # only training accumulates
+    keys = jax.random.split(draws.dropout_key, num_microbatches)
+    microbatches = (*microbatches[:-1], microbatches[-1]._replace(dropout_key=keys))
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    total, outcome = lax.scan(add_microbatch, zeros, microbatches)
+    terms, grad_codes = join(outcome)
+    grad_correlation = None if correlation is None else jnp.full_like(correlation, tc_weight)
+    (grad_params,) = vjp_of_codes((*grad_codes, grad_correlation))
+    terms = terms._replace(stats=new_stats, total_correlation=correlation)
+    return terms, jax.tree.map(jnp.add, total, grad_params)
 
 
-def split(tree: Tree, num_parts: int) -> Tree:
-    """Cuts the first axis of all arrays: [B, ...] -> [num_parts, B / num_parts, ...].
+def split(tree: Tree, num_microbatches: int) -> Tree:
+    """Splits the first axis of all arrays: [B, ...] -> [n, B / n, ...], n = num_microbatches.
 
-    Part i has the examples i, i + num_parts, ...: of a batch that is split over devices, every
-    device then works on its own examples in every part.
+    Microbatch i has the examples i, i + n, i + 2 n, ... If a batch is sharded over devices, every
+    device then works on its own examples in every microbatch.
     """
-    return jax.tree.map(lambda a: a.reshape(-1, num_parts, *a.shape[1:]).swapaxes(0, 1), tree)
+    n = num_microbatches
+    return jax.tree.map(lambda a: a.reshape(-1, n, *a.shape[1:]).swapaxes(0, 1), tree)
 
 
 def join(tree: Tree) -> Tree:
-    """Undoes `split`."""
+    """Joins microbatches: [n, B / n, ...] -> [B, ...], the inverse of `split`."""
     return jax.tree.map(lambda a: a.swapaxes(0, 1).reshape(-1, *a.shape[2:]), tree)

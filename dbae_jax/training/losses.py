@@ -1,6 +1,6 @@
-"""The one loss that trains encoder, endpoint decoder and U-Net together.
+"""The loss that trains encoder, endpoint decoder and U-Net jointly.
 
-Knows the networks only through their functions, those of `Networks`.
+The loss uses the networks only through the protocol `Networks`.
 """
 
 from typing import NamedTuple, Protocol
@@ -15,39 +15,39 @@ from dbae_jax.training.total_correlation import total_correlation
 
 
 class Code(Protocol):
-    """What an encoder says of a batch's z, such as `models.encoder.Code`."""
+    """The posterior q(z | x_0) of a batch, such as `models.encoder.Code`."""
 
     @property
     def mean(self) -> jax.Array:
-        """[B, D]."""
+        """Mean of z: [B, D]."""
 
     @property
     def sigma(self) -> jax.Array | None:
-        """[B, D]; None for a deterministic encoder."""
+        """Standard deviation of z: [B, D]; None for a deterministic encoder."""
 
     def sample(self, eps: jax.Array) -> jax.Array:
-        """Returns z for standard normal eps: [B, D] both."""
+        """Returns z: [B, D] for standard normal eps: [B, D]."""
 
 
 class Networks(Protocol):
-    """What is trained, as functions of `variables`; `models.autoencoder.Networks` says what of."""
+    """The networks as functions of `variables`, such as `models.autoencoder.Networks`."""
 
     @property
     def latent_dim(self) -> int:
-        """D, the width of z."""
+        """Latent dimension D."""
 
     @property
     def precision(self) -> str:
-        """Of matrix products, for `jax.default_matmul_precision`."""
+        """Matmul precision, for `jax.default_matmul_precision`."""
 
     def encode(self, variables: dict, x_0: jax.Array) -> Code:
-        """Returns q(z | x_0)."""
+        """Returns q(z | x_0) for x_0: [B, H, W, C]."""
 
     def endpoint(self, variables: dict, z: jax.Array) -> jax.Array:
-        """Returns x_T, with the running statistics."""
+        """Returns x_T: [B, H, W, C] for z: [B, D], normalised with the running statistics."""
 
     def endpoint_train(self, variables: dict, z: jax.Array) -> tuple[jax.Array, dict]:
-        """Returns x_T with the batch's statistics, and the running statistics after it."""
+        """Returns x_T normalised with batch statistics, and the updated running statistics."""
 
     def network(
         self,
@@ -57,40 +57,40 @@ class Networks(Protocol):
         z: jax.Array,
         dropout_key: jax.Array | None = None,
     ) -> jax.Array:
-        """Returns F, the U-Net's answer."""
+        """Returns the U-Net's output F: [B, H, W, C]."""
 
 
 class Draws(NamedTuple):
-    """All that is random in one evaluation of the loss."""
+    """All random numbers of one evaluation of the loss."""
 
     t: jax.Array  # [B], times in [t_min, T]
-    noise: jax.Array  # [B, H, W, C], standard normal, of x_t
-    eps: jax.Array  # [B, D], standard normal, of a stochastic code
+    noise: jax.Array  # [B, H, W, C], standard normal noise in x_t
+    eps: jax.Array  # [B, D], standard normal noise in z of a stochastic encoder
     dropout_key: jax.Array | None  # None: no dropout
 
 
 class LossTerms(NamedTuple):
-    """The loss an example, and what else a forward pass gives."""
+    """The loss per example, and the other results of the forward pass."""
 
     weighted: jax.Array  # [B], weight(t) times x_0_error
     x_0_error: jax.Array  # [B], mean squared error of the denoised image
     z: jax.Array  # [B, D]
-    stats: dict  # running statistics after the pass
-    total_correlation: jax.Array | None = None  # of the batch's codes, where it was asked for
+    stats: dict  # running statistics after the forward pass
+    total_correlation: jax.Array | None = None  # scalar, of the latent codes; None if not requested
 
 
 class Endpoint(NamedTuple):
-    """What encoder and endpoint decoder make of a batch."""
+    """Latent codes and decoded endpoints of a batch."""
 
     z: jax.Array  # [B, D]
     x_T: jax.Array  # [B, H, W, C]
-    stats: dict  # running statistics after the pass
+    stats: dict  # running statistics after the forward pass
 
 
 def draw(key: jax.Array, image_shape: tuple[int, ...], latent_dim: int, bridge: Bridge) -> Draws:
-    """Draws t ~ U(t_min, T) and the noises for images of shape [B, H, W, C].
+    """Returns t ~ U(t_min, T) and the noise for images of shape [B, H, W, C].
 
-    Draws are for the global batch and do not depend on how it lies on devices.
+    The random numbers belong to the global batch: they do not depend on the number of devices.
     """
     batch = image_shape[0]
     schedule = bridge.schedule
@@ -115,27 +115,33 @@ def bridge_loss(
     shuffle_codes: bool = False,
     with_total_correlation: bool = False,
 ) -> LossTerms:
-    """Denoising error of x_0 on the bridge from x_0 to the decoded endpoint.
+    """Returns the weighted denoising error of x_0 on the bridge from x_0 to the decoded x_T.
 
-    x_T is made anew from z, so gradients reach the encoder and the decoder through x_t, through
-    the condition x_T and through z. The denoised image is not clipped.
+    x_T is decoded from z inside the loss. Gradients therefore reach encoder and endpoint decoder
+    through x_t, through the condition x_T of the U-Net, and through z. The denoised image is not
+    clipped.
 
     Args:
-      networks: functions of `variables`.
+      networks: the networks, as functions of `variables`.
       bridge: schedule and scalings.
       variables: {"params", "stats"}.
-      x_0: [B, H, W, C], pixels in [-1, 1].
-      draws: times and noises.
-      train: the decoder normalises with the batch's statistics and moves the running ones.
-      shuffle_codes: gives every example its neighbour's z (and endpoint): a diagnostic, which
-        raises the loss by as much as the code is used.
-      with_total_correlation: also estimates the codes'; for stochastic encoders.
+      x_0: images [B, H, W, C], pixels in [-1, 1].
+      draws: times and noise of the batch.
+      train: whether the endpoint decoder normalises with batch statistics and updates the running
+        statistics.
+      shuffle_codes: whether every example gets z and x_T of the next example. This is a
+        diagnostic: the more the denoiser uses z and x_T, the more the loss rises.
+      with_total_correlation: whether to estimate the total correlation of the latent codes, which
+        needs a stochastic encoder.
 
     Source: DBAE, eq. (13) with the weights of its section 4 (DDBM's).
     """
     code = networks.encode(variables, x_0)
     z = code.sample(draws.eps)
-    correlation = total_correlation(code.mean, code.sigma, z) if with_total_correlation else None
+    correlation = None
+    if with_total_correlation:
+        assert code.sigma is not None  # the config asks for a stochastic encoder
+        correlation = total_correlation(code.mean, code.sigma, z)
     if shuffle_codes:
         z = jnp.roll(z, 1, axis=0)
     codes = endpoint(networks, variables, z, train=train)
@@ -144,7 +150,7 @@ def bridge_loss(
 
 
 def endpoint(networks: Networks, variables: dict, z: jax.Array, *, train: bool) -> Endpoint:
-    """Decodes z: [B, D] to x_T, with the batch's statistics when training."""
+    """Returns x_T, decoded from z: [B, D]; `train` normalises with batch statistics."""
     if not train:
         return Endpoint(z, networks.endpoint(variables, z), variables["stats"])
     return Endpoint(z, *networks.endpoint_train(variables, z))
@@ -158,7 +164,10 @@ def denoising_loss(
     codes: Endpoint,
     draws: Draws,
 ) -> LossTerms:
-    """The part of `bridge_loss` behind the endpoint; each example's is its own."""
+    """Returns the terms of `bridge_loss` for given z and x_T.
+
+    The loss of an example does not depend on the rest of the batch.
+    """
     x_t = marginal_sample(bridge.schedule, draws.t, x_0, codes.x_T, draws.noise)
 
     def network_fn(x, c_noise, z):

@@ -1,4 +1,4 @@
-"""Drawing a state of training, and moving its averages."""
+"""The initial train state, and the update of its EMA weights."""
 
 import jax
 import jax.numpy as jnp
@@ -13,12 +13,15 @@ from dbae_jax.workdirs.train_state import TrainState
 def create_state(
     networks: Networks, optimizer: optax.GradientTransformation, key: jax.Array
 ) -> TrainState:
-    """Draws a new state; pure, so `jax.eval_shape` and `jit` with shardings work on it."""
+    """Returns a train state at step 0 with random weights.
+
+    The function is pure: it can be used with `jax.eval_shape`, and with `jax.jit` and shardings.
+    """
     return state_from_variables(networks.init(rngs.stream(key, "init")), optimizer)
 
 
 def state_from_variables(variables: dict, optimizer: optax.GradientTransformation) -> TrainState:
-    """Starts at step 0 from given weights, which are the first average too."""
+    """Returns a train state at step 0 whose weights and EMA weights are the given variables."""
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         variables=variables,
@@ -28,15 +31,20 @@ def state_from_variables(variables: dict, optimizer: optax.GradientTransformatio
 
 
 def update_ema(ema: dict, variables: dict, decay: float) -> dict:
-    """Moves the averages: decay * average + (1 - decay) * raw, of weights and statistics alike.
+    """Returns updated EMA weights and statistics: decay * ema + (1 - decay) * variables.
 
-    The singular vectors of the spectral norms then take a step of the power method on the
-    averaged kernels, so that the statistics belong to the averaged weights.
+    Then the singular vectors of the spectral norms take one step of the power method on the EMA
+    kernels, so that the statistics fit the EMA weights.
+
+    Args:
+      ema: EMA variables {"params", "stats"}.
+      variables: raw variables {"params", "stats"} after the training step.
+      decay: decay of the EMA weights.
     """
 
-    def average(old: jax.Array, new: jax.Array) -> jax.Array:
+    def update(old: jax.Array, new: jax.Array) -> jax.Array:
         return (decay * old + (1 - decay) * new).astype(old.dtype)
 
-    averaged = jax.tree.map(average, ema, variables)
-    stats = refresh_spectral_vectors(averaged["params"], averaged["stats"])
-    return {"params": averaged["params"], "stats": stats}
+    updated = jax.tree.map(update, ema, variables)
+    stats = refresh_spectral_vectors(updated["params"], updated["stats"])
+    return {"params": updated["params"], "stats": stats}

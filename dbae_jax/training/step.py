@@ -1,4 +1,4 @@
-"""One training step, and the diagnostics of the code, as pure functions of state, batch, key."""
+"""The training step, and diagnostics of the latent code, as pure functions of state, batch, key."""
 
 from collections.abc import Callable
 
@@ -30,18 +30,27 @@ def make_train_step(
 ) -> StepFn:
     """Returns train_step(state, batch, key) -> (state, metrics), to be jitted by the caller.
 
-    The batch is the global one; `key` is the run's root key and never changes, the step count is
-    folded in here. Metrics are scalars: loss, x_0_mse (of the denoised images, in units of
-    [-1, 1]), grad_norm, and param_norm after the step. With more than one of `accumulation_steps`
-    the batch is worked off in as many parts, see `accumulation`. `tc_weight` times the codes'
-    total correlation (nats; a metric then) is added to the loss.
+    The batch is the global batch. `key` is the root key of the run; the step count is folded in
+    here. The metrics are scalars: loss, x_0_mse (mean squared error of the denoised images, for
+    pixels in [-1, 1]), grad_norm, and param_norm after the step.
+
+    Args:
+      networks: the networks, as functions of variables.
+      bridge: schedule and scalings.
+      optimizer: optax transformation of the gradients.
+      ema_decay: decay of the EMA weights.
+      accumulation_steps: number of microbatches that the batch is processed in, see
+        `accumulation`.
+      tc_weight: factor of the total correlation of the latent codes (in nats), which is added to
+        the loss. If it is not 0, total_correlation is a further metric.
     """
     gradient = _make_gradient(
         networks, bridge, accumulation_steps=accumulation_steps, tc_weight=tc_weight
     )
 
     def train_step(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, Metrics]:
-        # Around the whole: our own backward passes are traced when the networks are left already.
+        # The networks set their precision themselves, but custom backward passes are traced after
+        # the networks return: the whole step needs the precision.
         with jax.default_matmul_precision(networks.precision):
             return step(state, batch, key)
 
@@ -70,11 +79,13 @@ def make_train_step(
 
 
 def make_diagnose(networks: losses.Networks, bridge: Bridge) -> DiagnoseFn:
-    """Returns diagnose(state, batch, key) -> metrics of the code, with the averaged weights.
+    """Returns diagnose(state, batch, key) -> metrics of the latent code, with EMA weights.
 
-    z_variance: mean over the code's entries of the variance over the batch. code_gap: the loss
-    with every image given another's code minus the loss with its own, at the same times and
-    noises; near 0 where the denoiser does without the code. eval_loss: the latter.
+    The metrics are scalars:
+      z_variance: variance of z over the batch, averaged over the D entries.
+      eval_loss: the loss in evaluation mode, without dropout.
+      code_gap: the loss with each image given the latent code of a different image, minus
+        eval_loss, at the same times and noise. Near 0, the denoiser ignores the latent code.
     """
 
     def diagnose(state: TrainState, batch: Batch, key: jax.Array) -> Metrics:
@@ -100,7 +111,7 @@ def make_diagnose(networks: losses.Networks, bridge: Bridge) -> DiagnoseFn:
 def _make_gradient(
     networks: losses.Networks, bridge: Bridge, *, accumulation_steps: int, tc_weight: float
 ) -> Callable[[dict, jax.Array, losses.Draws], tuple[losses.LossTerms, dict]]:
-    """Returns gradient(variables, x_0, draws) -> (terms of the loss, its gradient)."""
+    """Returns gradient(variables, x_0, draws) -> (loss terms, gradient of the mean loss)."""
 
     def gradient(variables, x_0, draws):
         if accumulation_steps > 1:
@@ -123,8 +134,8 @@ def _make_gradient(
 
 
 def _objective(terms: losses.LossTerms, tc_weight: float) -> jax.Array:
-    loss = terms.weighted.mean()
-    return loss + tc_weight * terms.total_correlation if tc_weight else loss
+    loss, correlation = terms.weighted.mean(), terms.total_correlation
+    return loss if correlation is None else loss + tc_weight * correlation
 
 
 def _draw(

@@ -1,4 +1,7 @@
-"""How far the entries of z depend on each other: an estimate from one batch of codes."""
+"""Total correlation of latent codes, which measures how much the entries of z depend on each other.
+
+The penalty of DBAE+TC is this estimate on each training batch.
+"""
 
 import math
 
@@ -8,31 +11,31 @@ from jax.scipy.special import logsumexp
 
 
 def total_correlation(mean: jax.Array, sigma: jax.Array, z: jax.Array) -> jax.Array:
-    """Estimates KL(q(z) || prod_d q(z_d)) of the aggregate posterior q(z) = E q(z | x_0), in nats.
+    """Returns an estimate of KL(q(z) || prod_d q(z_d)), in nats, for q(z) = E q(z | x_0).
 
-    q(z) and its marginals are taken for mixtures of the batch's own posteriors, one for each
-    example. The estimate tends to the total correlation as the batch grows; in a small one it is
-    too high, for an example's own posterior weighs 1 / B in the mixture instead of 1 / N (tests
-    measure it).
+    q(z) and its marginals are replaced by mixtures of the B posteriors of the batch. The estimate
+    tends to the total correlation as the batch grows. For a small batch it is too high, because the
+    posterior of the same example has weight 1 / B in the mixture, not 1 / N, where N is the size
+    of the data set (tests/training/test_total_correlation.py measures this bias).
 
-    beta-TCVAE's minibatch-weighted estimate divides these mixtures, D marginals and one joint, by
-    N more, N the size of the data set. That adds the constant (D - 1) log N, which has no gradient
-    and is no correlation: it is left out, and with it N.
+    The minibatch-weighted estimate of beta-TCVAE divides the D marginal mixtures and the joint
+    mixture by N in addition. This adds the constant (D - 1) log N, which has no gradient and is not
+    part of the correlation. It is left out here, so N is not needed.
 
     Args:
-      mean: [B, D], of q(z | x_0).
-      sigma: [B, D], its standard deviations.
-      z: [B, D], drawn from it.
+      mean: means of q(z | x_0), [B, D].
+      sigma: standard deviations of q(z | x_0), [B, D].
+      z: samples of q(z | x_0), [B, D].
 
     Returns:
-      A scalar.
+      The estimate, a scalar.
 
     Source: Chen et al. (2018), "Isolating Sources of Disentanglement in VAEs", eq. (4) and S3.
     """
     count, dim = z.shape
-    # [i, j, d]: log q(z_d of example i | example j)
+    # log_q[i, j, d] = log q(z_d of example i | x_0 of example j)
     scaled = (z[:, None] - mean) / sigma
-    logs = -0.5 * scaled**2 - jnp.log(sigma) - 0.5 * math.log(2 * math.pi)
-    joint = logsumexp(logs.sum(axis=-1), axis=1)
-    marginals = logsumexp(logs, axis=1).sum(axis=-1)
+    log_q = -0.5 * scaled**2 - jnp.log(sigma) - 0.5 * math.log(2 * math.pi)
+    joint = logsumexp(log_q.sum(axis=-1), axis=1)
+    marginals = logsumexp(log_q, axis=1).sum(axis=-1)
     return jnp.mean(joint - marginals) + (dim - 1) * math.log(count)

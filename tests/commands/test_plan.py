@@ -305,15 +305,12 @@ def test_the_step_is_the_one_that_trains():
     """On devices that are there, the same function and the same shapes run."""
     config = tiny.config()
     mesh = sharding.make_mesh(jax.devices()[:2])
-    step = jitted_step.make_jitted_step(config, mesh)
-    arguments = jitted_step.abstract_arguments(config, mesh)
-    compiled = step.lower(*arguments).compile()
+    training = jitted_step.make_training(config, mesh)
+    arguments = jitted_step.abstract_arguments(config, training)
+    compiled = training.train_step.lower(*arguments).compile()
     everywhere = sharding.replicated(mesh)
     key = jax.device_put(jax.random.key(0), everywhere)
-    networks, optimizer = build.make_networks(config), make_optimizer(config)
-    state = jax.jit(lambda key: create_state(networks, optimizer, key), out_shardings=everywhere)(
-        key
-    )
+    state = jax.jit(training.init, out_shardings=everywhere)(key)
     batch = sharding.to_global(mesh, {"image": tiny.images(16)})
     state, metrics = compiled(state, batch, key)
     assert int(state.step) == 1 and np.isfinite(float(metrics["loss"]))

@@ -21,14 +21,17 @@ WRONG_COMMANDS = {
     "wrong type": (["--config.model.latent_dim=many"], "config.model.latent_dim must be int"),
     "value below": (["--config.train.batch_size=0"], "config.train.batch_size=0"),
     "no data": (["--config.data.name=mnist"], "config.data.name='mnist' is not prepared in"),
-    "no flag": (["train"], "'train' is no flag"),
+    "no flag": (["train"], "'train' is not a flag"),
     "mode": (["--mode=dance"], "<train|train_prior|evaluate|"),
     "flag of another mode": (
         ["--seed=3"],
         "--seed belongs to --mode=sample, and the mode is 'train'",
     ),
     "missing workdir": (["--mode=evaluate"], "does not exist"),
-    "suite": (["--mode=evaluate", "--config.eval.suite=fid"], "'fid' is no suite; there are recon"),
+    "suite": (
+        ["--mode=evaluate", "--config.eval.suite=fid"],
+        "'fid' is no suite; there are the suites",
+    ),
 }
 
 
@@ -56,7 +59,7 @@ def test_missing_flags_and_files(tmp_path):
         (["--config=configs/digits.py"], "--workdir is missing"),
         (["--config=configs/nothing.py", f"--workdir={tmp_path / 'run'}"], "does not exist"),
         (["--config=celebb"], "Name a file, or one of bedroom, celeba, celebahq"),
-        (["--config=paper/generation:sharp"], "ValueError: 'sharp' is no variant"),
+        (["--config=paper/generation:sharp"], "ValueError: 'sharp' is not a variant"),
     ):
         done = commands.run("main", *flags)
         assert done.returncode == 2 and words in done.stderr and "Traceback" not in done.stderr
@@ -154,7 +157,7 @@ def test_wrong_configs_name_the_key_and_what_is_allowed(name):
 def test_unknown_missing_and_mistyped_keys_in_a_config_file():
     good = to_dict(tiny.config())
     assert to_dict(from_dict(good)) == good
-    with pytest.raises(ConfigError, match=r"config\.model\.depth is no key"):
+    with pytest.raises(ConfigError, match=r"config\.model\.depth is not a key"):
         from_dict(good | {"model": good["model"] | {"depth": 3}})
     with pytest.raises(ConfigError, match=r"config\.seed is missing"):
         from_dict({key: value for key, value in good.items() if key != "seed"})
@@ -175,7 +178,7 @@ def test_overrides_are_explained():
 
     assert explain("--config.model.latent_dim=3") is None
     assert explain("--config.model.unet.channel_mult=(1,2)") is None
-    assert "config.modle is no key; did you mean 'model'?" in explain("--config.modle.x=3")
+    assert "config.modle is not a key; did you mean 'model'?" in explain("--config.modle.x=3")
     assert "config.seed is a value" in explain("--config.seed.x=3")
     assert "is a section" in explain("--config.model=3")
     assert "must be bool" in explain("--config.model.stochastic=maybe")

@@ -2,6 +2,7 @@
 
 import io
 import logging
+import math
 
 import pytest
 
@@ -39,6 +40,36 @@ def test_a_log_has_a_line_every_ten_seconds(clock, caplog):
     assert caplog.messages == [
         "Encoding images: 40/100 images, 2.5/s, 24s left, loss 0.5",
     ]
+
+
+def test_a_caller_may_write_the_lines_of_a_log_itself(clock, caplog):
+    with (
+        caplog.at_level("INFO", logger="dbae_jax"),
+        progress.Progress("Training", 100, "steps", log_every_seconds=math.inf) as shown,
+    ):
+        clock.now += 40
+        shown.restart()  # what came before does not count
+        clock.now += 20
+        shown.advance(10)
+        shown.report("loss 0.5", line="step 10/100, loss 0.5")
+        assert shown.line() == "Training: 10/100 steps, 0.5/s, 3m 00s left"
+    assert caplog.messages == ["step 10/100, loss 0.5"]
+
+
+def test_details_stay_behind_the_moving_line(monkeypatch, caplog):
+    terminal = Terminal()
+    monkeypatch.setattr(progress.sys, "stderr", terminal)
+    with (
+        caplog.at_level("INFO", logger="dbae_jax"),
+        progress.Progress("Training", 9, "steps", initial=4) as shown,
+    ):
+        shown.restart()
+        shown.advance()
+        shown.report("loss 0.5", line="not shown")
+        shown.advance()
+    text = terminal.getvalue()
+    assert "5/9" in text and "loss 0.5" in text and "not shown" not in text
+    assert not caplog.messages
 
 
 def test_nothing_is_shown_to_users_of_the_python_api(clock, caplog, monkeypatch):

@@ -110,7 +110,7 @@ def precision_recall(generated: ImageSet, real: ImageSet) -> Entries:
     return {found.name: _entry(found, "higher") for found in both}
 
 
-def label_net_scores(
+def classifier_scores(
     generated: ImageSet, real: ImageSet, net: Classifier, images: np.ndarray, labels: np.ndarray
 ) -> Entries:
     """Returns the scores that a label network can give.

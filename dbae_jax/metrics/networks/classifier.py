@@ -1,6 +1,6 @@
 """A small convolutional network from images to labels, whose last hidden layer are its features.
 
-For data of which the published networks know nothing. Who trains it: `evaluators.label_net_fit`.
+For data of which the published networks know nothing. `evaluation.classifier.fit` trains it.
 """
 
 import jax
