@@ -1,4 +1,4 @@
-"""Measures the loader of a config alone, from source to host batches, without a model.
+"""Measures how fast a config's data are read into batches in host memory, without a model.
 
 python -m dbae_jax.data.loader_speed --config=configs/digits.py --json=speed.json
 """
@@ -19,17 +19,21 @@ from dbae_jax.errors import ConfigError
 from dbae_jax.runtime import files
 
 flags.adopt_module_key_flags(command_line)  # --help shows them
-SECONDS = flags.DEFINE_float("measure_seconds", 5.0, "How long to measure, after the first batch.")
+SECONDS = flags.DEFINE_float("measure_seconds", 5.0, "Seconds to measure after the first batch.")
 
 
 def measure(config: Config, seconds: float) -> dict[str, Any]:
-    """Reads training batches for at least `seconds` and returns what that took.
+    """Reads training batches for at least `seconds` and returns the figures.
+
+    Args:
+      config: config whose section "data" and train.batch_size are used.
+      seconds: seconds to measure after the first batch.
 
     Returns:
-      images_per_second; images; seconds; first_batch_seconds (opening the source and starting
-      workers included); memory_mib, the peak of this process, memory_rise_mib, by how much
-      reading raised that peak, and worker_memory_mib, the peak of the largest worker (0: none);
-      cpus that this process may use; and the config's "data" section and batch_size.
+      images_per_second, images and seconds; first_batch_seconds, which includes opening the source
+      and starting workers; memory_mib, the peak of this process; memory_rise_mib, the part of that
+      peak that reading added; worker_memory_mib, the peak of the largest worker (0 without
+      workers); cpus, the number that this process may use; batch_size; and the section "data".
     """
     before, started = _peak_mib(resource.RUSAGE_SELF), time.perf_counter()
     data, images = config.data, 0
@@ -54,7 +58,7 @@ def measure(config: Config, seconds: float) -> dict[str, Any]:
         "first_batch_seconds": first - started,
         "memory_mib": peak,
         "memory_rise_mib": peak - before,
-        # Of all children that have ended, so of the workers only once they are closed.
+        # The system counts children that have ended, so the workers must be closed by now.
         "worker_memory_mib": _peak_mib(resource.RUSAGE_CHILDREN) if data.num_workers else 0.0,
         "cpus": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count(),
         "batch_size": config.train.batch_size,
@@ -63,13 +67,13 @@ def measure(config: Config, seconds: float) -> dict[str, Any]:
 
 
 def _peak_mib(who: int) -> float:
-    """Returns the largest resident size so far, in MiB."""
-    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB on Linux
+    """Returns the peak resident memory so far, in MiB."""
+    unit = 1 if sys.platform == "darwin" else 1024  # macOS: bytes; Linux: KiB
     return resource.getrusage(who).ru_maxrss * unit / 2**20
 
 
 def describe(measured: dict[str, Any]) -> str:
-    """Returns a measurement as lines of text."""
+    """Returns the figures of `measure` as lines of text."""
     data = measured["data"]
     reading = ("num_threads", "num_workers", "prefetch_batches", "flip")
     setting = ", ".join(f"{name}={data[name]}" for name in reading)
@@ -79,9 +83,9 @@ def describe(measured: dict[str, Any]) -> str:
             f"{setting}, {measured['cpus']} CPUs",
             f"{measured['images_per_second']:,.0f} images/s over {measured['seconds']:.1f} s; "
             f"the first batch after {measured['first_batch_seconds']:.2f} s",
-            f"host memory: peak {measured['memory_mib']:,.0f} MiB, of which reading added "
-            f"{measured['memory_rise_mib']:,.0f}; workers {measured['worker_memory_mib']:,.0f} "
-            "MiB at most each",
+            f"peak host memory: {measured['memory_mib']:,.0f} MiB, of which reading added "
+            f"{measured['memory_rise_mib']:,.0f} MiB; largest worker: "
+            f"{measured['worker_memory_mib']:,.0f} MiB",
         ]
     )
 

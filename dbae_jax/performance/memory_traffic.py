@@ -68,9 +68,8 @@ def _of_fusion(fusion: Instruction, types: Types, program: hlo.Computations) -> 
     """Returns the bytes of the operand parts that a fusion reads and the result parts it writes."""
     fused = program[fusion.named("calls")[0]]
     results, made = _ARRAY.findall(fusion.type), _made(fused)
-    made = (
-        made if len(made) == len(results) else [None] * len(results)
-    )  # e.g. a sort has one instruction for several results
+    if len(made) != len(results):  # one instruction with several results, such as a sort
+        made = [None] * len(results)
     total = 0
     for whole, instruction in zip(results, made, strict=True):
         parts = _updates(instruction, fused, program) if instruction else None
