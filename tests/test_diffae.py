@@ -307,7 +307,7 @@ def test_what_needs_an_endpoint_decoder_says_so():
     networks = build.make_networks(config)
     with pytest.raises(CheckpointError, match="no counterpart in the authors' state dicts"):
         torch_state_dict.entries(networks.module, jax.eval_shape(networks.init, jax.random.key(0)))
-    with pytest.raises(ConfigError, match="endpoint is not allowed: it must be among encode, den"):
+    with pytest.raises(ConfigError, match="endpoint is not allowed: it must be one of encode, den"):
         benchmark.benchmark(config, ["endpoint"], seconds=0.0)
     assert "decoder " not in describe.describe(config)
 
