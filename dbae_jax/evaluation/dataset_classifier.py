@@ -17,7 +17,9 @@ def obstacle(context: Context) -> str | None:
     name = context.config.data.name
     if "attributes" in context.known:
         if not np.isin(context.splits["train"][0]["attributes"], (0, 1)).all():
-            return f"the attributes of {name} are real numbers, and a classifier needs values 0 or 1"
+            return (
+                f"the attributes of {name} are real numbers, and a classifier needs values 0 or 1"
+            )
     elif "label" not in context.known:
         return f"images of {name} have neither labels nor attributes to train a classifier on"
     least = FitSettings().least_images
