@@ -287,7 +287,7 @@ def test_only_the_endpoint_decoder_and_its_input_are_gone():
 
 
 def test_configs_that_cannot_work_are_refused():
-    with pytest.raises(ConfigError, match=r"SNR_T at most 0.001, and here it is 0.5"):
+    with pytest.raises(ConfigError, match=r"at most 0.001, and here it is 0.5"):
         build.make_bridge(tiny.config(**{"bridge.endpoint": "free"}).bridge)
     with pytest.raises(ConfigError, match="endpoint='none' is not allowed"):
         tiny.config(**{"bridge.endpoint": "none"})
