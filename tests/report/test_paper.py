@@ -58,7 +58,7 @@ def test_variants_set_what_their_names_say():
     assert (ode.sample.sampler, ode.sample.steps, ode.eval.label) == ("euler", 100, "ode")
     assert (sde.sample.churn, sde.eval.label, sde.model.stochastic) == (0.33, "sde", True)
     for variant, words in (
-        ("slow", "'slow' is no variant; there are ode, sde"),
+        ("slow", "'slow' is not a variant; there are ode, sde"),
         ("ode,sde", "excl"),
     ):
         with pytest.raises(ValueError, match=words):
@@ -75,7 +75,7 @@ def test_variants_on_the_command_line(variant, tmp_path):
     environment = os.environ | {"PYTHONPATH": str(tmp_path / "lib")}
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)
     if variant == "fast":
-        assert done.returncode == 2 and "'fast' is no variant" in done.stderr
+        assert done.returncode == 2 and "'fast' is not a variant" in done.stderr
     else:
         assert done.returncode == 0, done.stderr
         assert '"churn": 0.33' in done.stdout and '"stochastic": true' in done.stdout
