@@ -24,7 +24,7 @@ _TEMPLATES = jinja2.Environment(
 
 def _subscripts(text: str) -> Markup:
     """Returns text as HTML in which the T of x_T (and of x_t, x_0) is a subscript."""
-    return Markup(re.sub(r"\bx_([0tT])\b", r"x<sub>\1</sub>", escape(text)))
+    return Markup(re.sub(r"\bx_([0tT])\b", r"x<sub>\1</sub>", str(escape(text))))
 
 
 _TEMPLATES.filters["subscripts"] = _subscripts
