@@ -182,7 +182,7 @@ def fid(generated: ImageStatistics, real: ImageStatistics, preset: str) -> Score
 
     Raises:
       DataError: if the network, its preparation or a number of images is not the protocol's.
-        `frechet_score` measures these sets under another name.
+        `frechet_score` measures these sets under a different name.
     """
     net, wanted = _one_net(generated, real), _preset(preset)
     if not (net.origin.published and net.origin.net == INCEPTION):

@@ -1,4 +1,4 @@
-"""Distances between feature sets against closed forms, definitions by loops, and torch-fidelity."""
+"""Distances between feature sets: closed forms, definitions by loops, and torch-fidelity."""
 
 import numpy as np
 import pytest
@@ -82,9 +82,7 @@ def test_precision_and_recall_follow_their_definition(sets):
     generated, real = (s[:150] for s in sets)
 
     def fraction(x, manifold):
-        radii = np.sort(cdist(manifold, manifold), axis=1)[
-            :, 3
-        ]  # column 0 is the distance to itself
+        radii = np.sort(cdist(manifold, manifold), axis=1)[:, 3]  # column 0: itself
         return np.mean([any(d <= radii) for d in cdist(x, manifold)])
 
     got = precision_recall(generated, real)
