@@ -124,7 +124,7 @@ def test_real_images_are_mirrored_if_the_preset_asks_for_it(images, monkeypatch)
     assert (seen != other).any()
     (plain,) = metric.preset_images([real], "adm")
     np.testing.assert_array_equal(plain, real)
-    with pytest.raises(TooFewError, match="of 60 real images, there are 50"):
+    with pytest.raises(TooFewError, match="needs 60 real images, got 50"):
         list(metric.preset_images([real[:50]], "diffae"))
 
 
