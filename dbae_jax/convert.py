@@ -129,7 +129,10 @@ def main(argv: list[str]) -> None:
         raise ConfigError("--checkpoint is missing; name a .pt or .safetensors file (or --prior).")
     if PRIOR.value and (CHECKPOINT.value or REVERSE.value):
         raise ConfigError("--prior cannot be combined with --checkpoint or --reverse.")
-    path, directory = pathlib.Path(CHECKPOINT.value or PRIOR.value), command_line.read_workdir()
+    path, directory = (
+        pathlib.Path(CHECKPOINT.value or PRIOR.value or ""),
+        command_line.read_workdir(),
+    )
     if REVERSE.value:
         from_workdir(directory, path)
     else:

@@ -51,7 +51,7 @@ def test_round_trip_is_bit_exact(small, suffix, tmp_path):
     _assert_same(again, _without_unused(values))
 
 
-def test_a_converted_model_computes_the_same_and_trains_on(small, tmp_path):
+def test_a_converted_model_computes_the_same_and_can_be_trained(small, tmp_path):
     c, values = small
     convert.write_state_dict(tmp_path / "ema.safetensors", values)
     convert.to_workdir(tmp_path / "ema.safetensors", c, tmp_path / "run")
@@ -166,10 +166,10 @@ def test_files_that_cannot_be_read_are_refused(small, tmp_path):
     c, values = small
     whole = tmp_path / "ema.safetensors"
     convert.write_state_dict(whole, values)
-    torn = tmp_path / "torn.safetensors"
-    torn.write_bytes(whole.read_bytes()[:-1000])
+    damaged = tmp_path / "torn.safetensors"
+    damaged.write_bytes(whole.read_bytes()[:-1000])
     for path, words in (
-        (torn, "not a complete"),
+        (damaged, "not a complete"),
         (tmp_path / "absent.safetensors", "does not exist"),
         (tmp_path / "ema.bin", "must end in"),
     ):

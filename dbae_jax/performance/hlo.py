@@ -29,7 +29,7 @@ class Collective(NamedTuple):
     """All collectives of one kind in one run of a program: number, and bytes of their results."""
 
     kind: str
-    count: int
+    count: int  # type: ignore[assignment]  # a key of the JSON, and not tuple.count
     num_bytes: int
 
 
@@ -118,7 +118,8 @@ def collectives(program: Computations) -> list[Collective]:
     Bytes are those of the result on one device. In an asynchronous pair, the result of "-done"
     counts. A collective in a loop counts as often as the loop runs.
     """
-    counts, sizes = collections.Counter(), collections.Counter()
+    counts: collections.Counter[str] = collections.Counter()
+    sizes: collections.Counter[str] = collections.Counter()
     for name, times in runs(program).items():
         for instruction in program[name]:
             kind = instruction.kind.removesuffix("-done")

@@ -67,7 +67,8 @@ def _of_instruction(instruction: Instruction, types: Types, program: hlo.Computa
 def _of_fusion(fusion: Instruction, types: Types, program: hlo.Computations) -> int:
     """Returns the bytes of the operand parts that a fusion reads and the result parts it writes."""
     fused = program[fusion.named("calls")[0]]
-    results, made = _ARRAY.findall(fusion.type), _made(fused)
+    results = _ARRAY.findall(fusion.type)
+    made: list[Instruction | None] = [*_made(fused)]
     if len(made) != len(results):  # one instruction with several results, such as a sort
         made = [None] * len(results)
     total = 0
@@ -116,7 +117,7 @@ def _parts_read(
     """Yields the parts that a fused computation reads of an operand; None stands for all of it."""
     made = {i.name for i in _made(fused)}
     # Names of the operand, and names of the operand after something was written into it.
-    names, written = {_parameter(fused, place)}, set()
+    names, written = {_parameter(fused, place)}, set[str]()
     for user in fused:
         at = {i for i, name in enumerate(user.operands) if name in names}
         over = {i for i, name in enumerate(user.operands) if name in written}
@@ -144,7 +145,10 @@ def _parameter(fused: list[Instruction], place: int) -> str:
 
 
 def _array(type_text: str) -> Array:
-    return _ARRAY.search(type_text).groups(default="")
+    found = _ARRAY.search(type_text)
+    assert found is not None  # every operand has the type of an array
+    number_format, shape, layout = found.groups(default="")
+    return number_format, shape, layout
 
 
 def _part(part: Array, *, of: Array) -> int:

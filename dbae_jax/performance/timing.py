@@ -118,6 +118,7 @@ def make_matmul(
             best, best_rate = candidate, candidate.flops / seconds
         if seconds > LONG_MATMUL_SECONDS:
             break
+    assert best is not None  # every rate is above 0
     return best
 
 

@@ -87,8 +87,9 @@ def count(name: str, config: Config) -> float:
     config = plain(config)
     if name == TRAIN_STEP:
         mesh = sharding.make_mesh(jax.devices()[:1])
-        step = jitted_step.make_jitted_step(config, mesh)
-        return count_flops(step, *jitted_step.abstract_arguments(config, mesh))
+        training = jitted_step.make_training(config, mesh)
+        arguments = jitted_step.abstract_arguments(config, training)
+        return count_flops(training.train_step, *arguments)
     networks = build.make_networks(config)
     function = functools.partial(getattr(jit_functions(None), name), **STATIC.get(name, {}))
     return count_flops(
@@ -118,7 +119,7 @@ def _train_step(config: Config) -> Program:
     training = jitted_step.make_training(config, mesh)
     state = jax.jit(training.init, out_shardings=everywhere, compiler_options=options)(key)
     batch = {"image": sharding.spread(mesh, _images(config, config.train.batch_size))}
-    compiled, *cost = _compile(training.train_step.lower, state, batch, key)
+    compiled, cost = _compile(training.train_step.lower, state, batch, key)
 
     def run(calls: int) -> None:
         nonlocal state
@@ -126,7 +127,7 @@ def _train_step(config: Config) -> Program:
             state, metrics = compiled(state, batch, key)
         jax.block_until_ready((state, metrics))
 
-    return Program(run, config.train.batch_size, count(TRAIN_STEP, config), *cost)
+    return Program(run, config.train.batch_size, count(TRAIN_STEP, config), **cost)
 
 
 def _function(name: str, config: Config) -> Program:
@@ -143,12 +144,12 @@ def _function(name: str, config: Config) -> Program:
         for key, value in _arguments(name, config).items()
     }
     lower = functools.partial(getattr(jit_functions(mesh), name).lower, networks)
-    compiled, *cost = _compile(lower, variables, **arguments, **STATIC.get(name, {}))
+    compiled, cost = _compile(lower, variables, **arguments, **STATIC.get(name, {}))
 
     def run(calls: int) -> None:
         jax.block_until_ready([compiled(variables, **arguments) for _ in range(calls)])
 
-    return Program(run, config.eval.batch_size, count(name, config), *cost)
+    return Program(run, config.eval.batch_size, count(name, config), **cost)
 
 
 def _arguments(name: str, config: Config) -> dict[str, Any]:
@@ -177,16 +178,15 @@ def _images(config: Config, count: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (count, size, size, channels), np.uint8)
 
 
-def _compile(
-    lower: Any, *args: Any, **kwargs: Any
-) -> tuple[jax.stages.Compiled, float, float, dict[str, int] | None]:
-    """Returns the compiled program, the seconds of tracing and of compiling, and its memory."""
+def _compile(lower: Any, *args: Any, **kwargs: Any) -> tuple[jax.stages.Compiled, dict[str, Any]]:
+    """Returns the compiled program and what it cost: the last three fields of `Program`."""
     started = time.perf_counter()
     lowered = lower(*args, **kwargs)
     traced = time.perf_counter()
     compiled = lowered.compile()
     done = time.perf_counter()
-    return compiled, traced - started, done - traced, _memory(compiled)
+    cost = {"trace_seconds": traced - started, "compile_seconds": done - traced}
+    return compiled, cost | {"memory": _memory(compiled)}
 
 
 def _memory(compiled: jax.stages.Compiled) -> dict[str, int] | None:

@@ -168,7 +168,7 @@ def measurements(context: Context, measured: dict[str, Any] | None) -> list[tabl
       measured: results.json, or None.
     """
     entries = current(measured, context.model)
-    if not entries:
+    if measured is None or not entries:
         return []
     return tables.scores(entries) + tables.beside_paper(measured, context.config.data.name)
 
@@ -217,6 +217,7 @@ def _is_current(measured: dict[str, Any], model: DBAE) -> bool:
 
 def provenance(config: Config, directory: pathlib.Path, model: DBAE, command: Command) -> list[Row]:
     """Returns the origin of the page: model, sampler, software, devices, date."""
+    assert model.step is not None  # models of workdirs have one
     meta = checkpoint.read_meta(directory, model.step)
     devices = jax.devices()
     now = datetime.datetime.now(datetime.UTC)

@@ -136,7 +136,7 @@ def _edits(context: Context, amounts: Amounts) -> tuple[list[Slider] | Missing, 
     count, known = len(chosen.directions.names), chosen.known
     scales, sample = chosen.scales(amounts.scales), context.config.sample
     which = f"the {count} of {known} with the best separated codes" if count < known else "all"
-    return sliders.edits(model, images, chosen.directions, scales, sample), (
+    return sliders.edits(model, images, chosen.directions, scales.tolist(), sample), (
         "Each slider edits the latent codes of test images along one attribute or class "
         f"({which}). At scale s, a code moves by s \N{SQUARE ROOT}D times the unit normal of a "
         f"logistic probe, as in the paper; D = {model.latent_dim} is the latent dimension. The "
@@ -178,7 +178,10 @@ def _charts(
     if not charts:
         missing.append(Missing(f"This workdir has no record of training ({workdir.METRICS})."))
     by_time = _loss_by_time(entries.get(results.name_of("information", config.data.name)), command)
-    (missing if isinstance(by_time, Missing) else charts).append(by_time)
+    if isinstance(by_time, Missing):
+        missing.append(by_time)
+    else:
+        charts.append(by_time)
     return charts + curves.prior(records.read(directory / prior.FOLDER)), missing
 
 

@@ -77,7 +77,9 @@ def loss_by_time(found: Mapping[str, Sequence[float]], images: int) -> Captioned
         log_x=True,
         log_y=True,
     )
-    return made and CaptionedChart(
+    if made is None:
+        return None
+    return CaptionedChart(
         made,
         f"Means over {images:,} images. The error of the denoiser falls as t approaches 0, where "
         "the state x_t is nearly the image. The training loss multiplies this error by a weight "

@@ -96,9 +96,9 @@ def explain(suite: str, name: str) -> Term:
         if name.endswith(ending):
             term = explain(suite, name.removesuffix(ending))
             return Term(f"{term.name}, {short}", _joined(term.meaning, long))
-    term = _TERMS.get(f"{suite}/{name}") or _TERMS.get(name)
-    if term:
-        return term
+    known = _TERMS.get(f"{suite}/{name}") or _TERMS.get(name)
+    if known:
+        return known
     for kind, term in _OF_FEATURES.items():
         network = name.removeprefix(kind).replace("_", " ").strip()
         if name == kind or name.startswith(f"{kind}_"):

@@ -102,4 +102,5 @@ def render(page: Page) -> str:
 
 def _source(name: str) -> Markup:
     """Returns a template file unescaped, for <style> or <script>."""
+    assert _TEMPLATES.loader is not None
     return Markup(_TEMPLATES.loader.get_source(_TEMPLATES, name)[0])

@@ -35,7 +35,7 @@ class Strip(NamedTuple):
     """
 
     uri: str
-    count: int
+    count: int  # type: ignore[assignment]  # read by the templates, and not tuple.count
     size: int
 
 

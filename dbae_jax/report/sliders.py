@@ -113,7 +113,7 @@ def edits(
     start = int(np.argmin(np.abs(scales)))
     seed = noise_seed(sample, free=model.gaussian_endpoint)
     named = list(zip(directions.names, directions.steps, strict=True))
-    sliders = []
+    sliders: list[Slider] = []
     for name, step in track(
         named, "Editing test images", total=len(named), unit="attributes or classes"
     ):
@@ -138,17 +138,18 @@ def trajectories(model: DBAE, images: np.ndarray, *, steps: int, every: int) -> 
       steps: number of steps of the sampler.
       every: steps between two positions of the slider; it divides `steps`.
     """
-    z, grid = model.encode(images), {"steps": steps, "grid": "uniform", "sampler": "dbim"}
-    options = {"ODE": {}, "SDE": {"eta": 1.0, "boot": not model.gaussian_endpoint}}
+    z, plan = model.encode(images), Plan("dbim", steps, "uniform")
+    noisy = dataclasses.replace(plan, eta=1.0, boot=not model.gaussian_endpoint)
+    options = {"ODE": plan, "SDE": noisy}
     paths = {
-        name: model.trajectory(z, rng=0, **grid, **options[name])
+        name: np.asarray(model.trajectory(z, rng=0, plan=options[name]).path)
         for name in track(options, "Computing trajectories", total=len(options), unit="samplers")
     }
     groups = tuple(
         (
             *(
-                Panel(strip(found.path[::every, i]), f"Test image {i + 1}: {name} state", name)
-                for name, found in paths.items()
+                Panel(strip(path[::every, i]), f"Test image {i + 1}: {name} state", name)
+                for name, path in paths.items()
             ),
             Panel(strip(_real(images[[i]])), f"Test image {i + 1}", "test image"),
         )
@@ -166,7 +167,8 @@ def different(labels: np.ndarray | None, count: int, pairs: int) -> list[tuple[i
     """Returns up to `pairs` pairs of indices below `count`, with different labels if known."""
     if labels is None:
         return [(i, i + 1) for i in range(0, min(2 * pairs, count - 1), 2)]
-    chosen, used = [], set()
+    chosen: list[tuple[int, int]] = []
+    used: set[int] = set()
     for first in range(count):
         for second in range(first + 1, count):
             if labels[first] != labels[second] and not used & {first, second}:
