@@ -59,8 +59,8 @@ def test_first_weights_are_uniform_within_torchs_bound():
 
 def test_an_epoch_sees_every_example_once_and_fills_up_at_weight_0():
     batches = linear_probe._batches(10, 4, np.random.default_rng(0), flip=True)
-    assert batches.index.shape == (3, 4)
-    counted = batches.index[batches.weight > 0]
+    assert batches.rows.shape == (3, 4)
+    counted = batches.rows[batches.weight > 0]
     assert sorted(counted) == list(range(10)) and batches.weight.sum() == 10
     assert 0 < batches.flip.mean() < 1
 
@@ -75,8 +75,8 @@ def test_an_epoch_in_one_scan_is_its_steps_one_by_one():
     state = params, optax.adam(1e-2).init(params)
     for _ in range(2):
         batches = linear_probe._batches(10, 4, rng, flip=False)
-        for index, weight in zip(batches.index, batches.weight, strict=True):
-            real = index[weight > 0]
+        for rows, weight in zip(batches.rows, batches.weight, strict=True):
+            real = rows[weight > 0]
             state = linear_probe.update(
                 "real", recipe, state, z[real], targets[real], jnp.ones(len(real))
             )
