@@ -91,7 +91,7 @@ def test_scores_of_published_weights_have_their_names(images):
 
 def test_a_wrong_number_of_images_for_a_preset_is_refused(images, monkeypatch):
     generated, real = (_look(some) for some in images)
-    with pytest.raises(DataError, match="of 50000 generated and 50000 real images, got 90 and 70"):
+    with pytest.raises(DataError, match="50000 generated and 50000 real images, got 90 and 70"):
         generation.inception_scores(generated, real, preset="diffae")
     with pytest.raises(DataError, match=r"50000 real images, got 90 and 70; change"):
         generation.check_preset("diffae", 90, 70)
