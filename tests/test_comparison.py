@@ -122,7 +122,7 @@ def test_all_seeds_of_a_model_share_one_training(tmp_path, monkeypatch):
         given.setdefault(config.bridge.endpoint, []).append(training)
 
     monkeypatch.setattr(comparison.train, "train", train)
-    for name in ("_of_seed", "summarised", "_paint"):
+    for name in ("_measure_seed", "summarised", "_paint"):
         monkeypatch.setattr(comparison, name, lambda *args: {})
     monkeypatch.setattr(comparison, "table", lambda record: "")
     comparison.compare(tiny.config(), tmp_path, [0, 1], SETTINGS)

@@ -65,13 +65,8 @@ def interpolate(
     )
     decoded = edits.decode_rows(model, z, x_T, rng=seed, plan=config.sample)
     shown = [np.asarray(to_float(some))[:, None] for some in (first_images, second_images)]
-    settings: dict[str, Any] = {
-        "first": pairs[0],
-        "second": pairs[1],
-        "points": points,
-        "method": method,
-    }
-    settings |= {"infer_endpoint": infer_endpoint}
+    settings: dict[str, Any] = {"first": pairs[0], "second": pairs[1], "points": points}
+    settings |= {"method": method, "infer_endpoint": infer_endpoint}
     return edit_files.write(
         folder,
         (edit_files.slug(pairs[0]), edit_files.slug(pairs[1]), method),

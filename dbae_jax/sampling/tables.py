@@ -233,7 +233,7 @@ def _intervals(
 def _first_row(schedule: Schedule, t: Scalar, *, boot: bool) -> dict:
     """Returns the step from x = x_T at T, where C_T = 0, to A_t x_T + B_t D [+ sqrt(C_t) eps]."""
     A, B, C = marginal_coefficients(schedule, t)
-    row = {"t": Scalar(schedule.t_max), "w_x": 0.0, "w_xT": A - 1, "w_D": B}
+    row = {"t": np.float64(schedule.t_max), "w_x": 0.0, "w_xT": A - 1, "w_D": B}
     return row | ({"w_noise": np.sqrt(C), "noise_index": 0} if boot else {})
 
 

@@ -70,8 +70,8 @@ def test_too_few_images_are_found_before_work():
     images = stubs.images(np.zeros((300, 8)))
     few = _context(stubs.Data(images[:199], label=LABELS))
     for suite in (dataset_classifier, editing):
-        assert "trained on 200 images or more, and of the training images" in suite.obstacle(few)
-    assert "celebahq 199 are used" in dataset_classifier.obstacle(few)
+        assert "needs at least 200 training images, and 199 images of" in suite.obstacle(few)
+    assert "199 images of celebahq are used" in dataset_classifier.obstacle(few)
 
     def obstacle(train, test=300, attributes=None, factors=None):
         known = {"attributes": attributes, "factors": factors}
