@@ -170,7 +170,7 @@ def measurements(context: Context, measured: dict[str, Any] | None) -> list[tabl
     entries = current(measured, context.model)
     if measured is None or not entries:
         return []
-    return tables.scores(entries) + tables.beside_paper(measured, context.config.data.name)
+    return tables.scores(entries) + tables.compare_with_paper(measured, context.config.data.name)
 
 
 def missing_scores(

@@ -135,7 +135,9 @@ def _edits(context: Context, amounts: Amounts) -> tuple[list[Slider] | Missing, 
     images, model = context.images("test", amounts.edited), context.model
     count, known = len(chosen.directions.names), chosen.known
     scales, sample = chosen.scales(amounts.scales), context.config.sample
-    which = f"the {count} of {known} with the best separated codes" if count < known else "all"
+    which = "all of them"
+    if count < known:
+        which = f"the {count} of {known} with the best separated codes"
     return sliders.edits(model, images, chosen.directions, scales.tolist(), sample), (
         "Each slider edits the latent codes of test images along one attribute or class "
         f"({which}). At scale s, a code moves by s \N{SQUARE ROOT}D times the unit normal of a "

@@ -180,7 +180,7 @@ QUANTITIES: tuple[Quantity, ...] = (
 )
 
 
-def beside(found: Mapping[str, Any], trained_on: str) -> list[Comparison]:
+def compare(found: Mapping[str, Any], trained_on: str) -> list[Comparison]:
     """Returns the published scores of models of a data set, with the scores of this model.
 
     Args:

@@ -141,21 +141,25 @@ def trajectories(model: DBAE, images: np.ndarray, *, steps: int, every: int) -> 
     z, plan = model.encode(images), Plan("dbim", steps, "uniform")
     noisy = dataclasses.replace(plan, eta=1.0, boot=not model.gaussian_endpoint)
     options = {"ODE": plan, "SDE": noisy}
-    paths = {
-        name: np.asarray(model.trajectory(z, rng=0, plan=options[name]).path)
+    runs = {
+        name: model.trajectory(z, rng=0, plan=options[name])
         for name in track(options, "Computing trajectories", total=len(options), unit="samplers")
     }
     groups = tuple(
         (
             *(
-                Panel(strip(path[::every, i]), f"Test image {i + 1}: {name} state", name)
-                for name, path in paths.items()
+                Panel(
+                    strip(np.asarray(run.path)[::every, i]),
+                    f"Test image {i + 1}: {name} state",
+                    name,
+                )
+                for name, run in runs.items()
             ),
             Panel(strip(_real(images[[i]])), f"Test image {i + 1}", "test image"),
         )
         for i in range(len(images))
     )
-    positions = tuple(f"t = {time:.3g}" for time in paths["ODE"].times[::every])
+    positions = tuple(f"t = {time:.3g}" for time in runs["ODE"].times[::every])
     return Slider("trajectory", "Diffusion time", positions, 0, groups)
 
 

@@ -53,7 +53,7 @@ def scores(entries: dict[str, dict[str, Any]]) -> list[Table]:
     ]
 
 
-def beside_paper(found: dict[str, Any], trained_on: str) -> list[Table]:
+def compare_with_paper(found: dict[str, Any], trained_on: str) -> list[Table]:
     """Returns the paper's tables, each with a column for this model.
 
     Args:
@@ -63,7 +63,7 @@ def beside_paper(found: dict[str, Any], trained_on: str) -> list[Table]:
     Returns:
       No tables if the paper has no models of this data set, latent dimension and image size.
     """
-    comparisons = paper.beside(found, trained_on)
+    comparisons = paper.compare(found, trained_on)
     made = []
     for number in dict.fromkeys(one.quantity.table for one in comparisons):
         rows = [one for one in comparisons if one.quantity.table == number]

@@ -115,7 +115,7 @@ def test_scores_of_a_model_next_to_published_scores():
             "reconstruction/celebahq": _entry(*celebahq, mse=low(0.5), lpips=low(3)),
         },
     }
-    rows = {(r.quantity.name, r.quantity.data, r.score): r for r in paper.beside(found, "ffhq")}
+    rows = {(r.quantity.name, r.quantity.data, r.score): r for r in paper.compare(found, "ffhq")}
     r = rows["Pearson r", "lfw", "r"]
     assert r.value == pytest.approx(0.6) and r.std == pytest.approx(0.02**0.5)
     assert r.method == "DBAE" and r.quantity.published[r.method] == 0.675
@@ -130,8 +130,8 @@ def test_scores_of_a_model_next_to_published_scores():
     )
     assert r.how == "3,000 images" and rows["AP", "celeba", "ap"].how == ""
     small = found | {"model": MODEL | {"image_size": 64}}
-    assert {r.quantity.trained_on for r in paper.beside(small, "celeba")} == {"celeba"}
-    assert paper.beside(found, "digits") == []
+    assert {r.quantity.trained_on for r in paper.compare(small, "celeba")} == {"celeba"}
+    assert paper.compare(found, "digits") == []
 
 
 def test_sampled_z_comes_first_as_in_the_paper():
@@ -140,7 +140,7 @@ def test_sampled_z_comes_first_as_in_the_paper():
         low, high = score(value, "lower"), score(value, "higher")
         found["results"][label] = _entry("probe", "celeba", label, ap=high)
         found["results"][ode] = _entry("reconstruction", "celebahq", ode, mse=low)
-    rows = {(r.quantity.name, r.score): r for r in paper.beside(found, "ffhq")}
+    rows = {(r.quantity.name, r.score): r for r in paper.compare(found, "ffhq")}
     assert rows["AP", "ap"].value == rows["MSE", "mse"].value == 0.6
     assert rows["AP", "ap"].how == "3,000 images, sampled z, label sampled"
 
@@ -150,7 +150,7 @@ def test_a_diffae_is_compared_with_the_papers_diffae():
     model = MODEL | {"stochastic": False, "endpoint": "free"}
     (row,) = (
         row
-        for row in paper.beside({"model": model, "results": entries}, "ffhq")
+        for row in paper.compare({"model": model, "results": entries}, "ffhq")
         if row.value is not None
     )
     assert row.method == "DiffAE" and row.quantity.published[row.method] == 0.606
@@ -162,5 +162,5 @@ def test_a_diffae_is_compared_with_the_papers_diffae():
 )
 def test_models_of_a_different_kind_are_not_compared_with_the_paper(other):
     entries = {"probe/lfw": _entry("probe", "lfw", r=score(0.5, "higher"))}
-    assert paper.beside({"model": MODEL, "results": entries}, "ffhq")
-    assert paper.beside({"model": MODEL | other, "results": entries}, "ffhq") == []
+    assert paper.compare({"model": MODEL, "results": entries}, "ffhq")
+    assert paper.compare({"model": MODEL | other, "results": entries}, "ffhq") == []

@@ -150,14 +150,14 @@ def test_a_wrong_config_or_results_file_is_refused_before_the_page_is_made(
 def test_a_chart_puts_points_where_its_ticks_say():
     steps, losses = np.arange(1, 1001), 10.0 ** -np.linspace(0, 3, 1000)
     series = charts.Series("a", steps, losses)
-    drawn = charts.chart([series], title="t", x_label="x", y_label="y", log_y=True)
-    assert [tick.text for tick in drawn.x_ticks] == ["0", "200", "400", "600", "800", "1000"]
-    assert [tick.text for tick in drawn.y_ticks] == ["0.001", "0.01", "0.1", "1"]
-    points = np.array([[float(v) for v in p.split(",")] for p in drawn.lines[0].points.split()])
+    made = charts.chart([series], title="t", x_label="x", y_label="y", log_y=True)
+    assert [tick.text for tick in made.x_ticks] == ["0", "200", "400", "600", "800", "1000"]
+    assert [tick.text for tick in made.y_ticks] == ["0.001", "0.01", "0.1", "1"]
+    points = np.array([[float(v) for v in p.split(",")] for p in made.lines[0].points.split()])
     assert len(points) == charts.MAX_POINTS
     # A straight line in these axes, through the ticks.
-    x_ticks = np.array([(tick.place, float(tick.text)) for tick in drawn.x_ticks])
-    y_ticks = np.array([(-tick.place, np.log10(float(tick.text))) for tick in drawn.y_ticks])
+    x_ticks = np.array([(tick.place, float(tick.text)) for tick in made.x_ticks])
+    y_ticks = np.array([(-tick.place, np.log10(float(tick.text))) for tick in made.y_ticks])
     x = np.interp(points[:, 0], *x_ticks.T)
     y = np.interp(-points[:, 1], *y_ticks.T)
     np.testing.assert_allclose(y, -3 * (x - 1) / 999, atol=0.01)
@@ -167,8 +167,8 @@ def test_a_chart_puts_points_where_its_ticks_say():
 def test_a_chart_leaves_out_values_that_are_not_finite_or_positive():
     bad = charts.Series("bad", [1, 2, 3, 4], [np.nan, 1.0, 0.0, 2.0])
     labels = {"title": "t", "x_label": "x", "y_label": "y"}
-    drawn = charts.chart([bad, charts.Series("one", [1], [1])], log_y=True, **labels)
-    assert [len(line.points.split()) for line in drawn.lines] == [2]
+    made = charts.chart([bad, charts.Series("one", [1], [1])], log_y=True, **labels)
+    assert [len(line.points.split()) for line in made.lines] == [2]
     assert charts.chart([charts.Series("one", [1], [1])], **labels) is None
     flat = charts.chart([charts.Series("flat", [1, 2], [3, 3])], **labels)
     assert flat.lines[0].end[1] == pytest.approx((charts.TOP + charts.HEIGHT - charts.BOTTOM) / 2)
@@ -209,16 +209,16 @@ def test_a_table_of_the_paper_has_a_column_for_this_model():
     entry["counts"] = {"test": 19_962}
     model = {"step": 1, "stochastic": False, "latent_dim": 512, "image_size": 64}
     found = {"model": model, "results": {"probe/celeba": entry}}
-    (table,) = tables.beside_paper(found, "celeba")
+    (table,) = tables.compare_with_paper(found, "celeba")
     methods = ["DiffAE", "PDAE", "DiTi", "DBAE-d", "DBAE"]
     assert table.header == ["score", "this model", *methods, "better"]
     precision, *others = table.rows
     assert precision.cells[:2] == ["0.661 ± 0.001", "0.603"] and precision.cells[-3] == "0.650"
     assert precision.meaning == "probe on celeba; this model: ap, 19,962 images"
     assert [row.cells[0] for row in others] == [tables.NONE] * 2
-    assert tables.beside_paper(found, "digits") == []
+    assert tables.compare_with_paper(found, "digits") == []
     found["model"] = model | {"latent_dim": 32}
-    assert tables.beside_paper(found, "celeba") == []
+    assert tables.compare_with_paper(found, "celeba") == []
 
 
 def test_the_page_edits_the_attributes_with_the_best_separated_codes(tmp_path):
@@ -282,7 +282,8 @@ class _Photos:
     def edit(self, images, step, scales, **plan):
         return self.images(len(images), len(scales))
 
-    def trajectory(self, z, *, steps, **plan):
+    def trajectory(self, z, *, rng, plan):
+        steps = plan.steps
         path = np.broadcast_to(self.noisy, (steps + 1, len(z), *self.noisy.shape))
         return Sample(path[-1], path, np.linspace(1, 0, steps + 1), steps)
 
