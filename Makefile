@@ -29,6 +29,7 @@ test: $(VENV)/installed-$(EXTRAS)
 lint: $(VENV)/installed-$(EXTRAS)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 	$(BIN)/shellcheck launch/*.sh .ci/run
 
 # One stamp file per set of extras. Changes of pyproject.toml or the pinned versions reinstall.
