@@ -31,7 +31,7 @@ def test_paths_have_exact_ends_and_take_many_codes(method):
     np.testing.assert_array_equal(editing.path(z_0, z_0, 4, method)[:, 2], z_0)
 
 
-def test_a_line_is_even():
+def test_codes_on_a_line_are_evenly_spaced():
     z_0, z_1 = _codes(2, 6), _codes(2, 6, seed=1)
     steps = np.diff(editing.line(z_0, z_1, 9), axis=1)
     np.testing.assert_allclose(
@@ -74,7 +74,7 @@ def test_arcs_of_parallel_opposite_and_zero_codes():
         editing.path(z, z, 3, "straight")
 
 
-def _worlds(rng):
+def _linear_attributes(rng):
     """Returns correlated codes of different scales, normals, and attributes linear in the codes."""
     mixing = rng.normal(size=(6, 6)) * np.array([1, 2, 0.5, 1, 1, 3])
     z = rng.normal(size=(20_000, 6)) @ mixing + rng.normal(size=6)
@@ -90,7 +90,7 @@ def _cosine(a, b):
 
 @pytest.mark.parametrize("probe", ["logistic", "ridge"])
 def test_the_direction_of_a_linear_attribute_is_its_normal(probe):
-    z, normals, targets = _worlds(np.random.default_rng(0))
+    z, normals, targets = _linear_attributes(np.random.default_rng(0))
     found = editing.directions(z, targets, ("first", "second"), probe=probe)
     for name, normal in zip(("first", "second"), normals, strict=True):
         assert _cosine(found.step(name), normal) > 0.99
@@ -103,7 +103,7 @@ def test_the_direction_of_a_linear_attribute_is_its_normal(probe):
 
 
 def test_other_probes_and_targets():
-    z, normals, targets = _worlds(np.random.default_rng(1))
+    z, normals, targets = _linear_attributes(np.random.default_rng(1))
     means = editing.directions(z, targets, ("a", "b"), probe="means")
     held = targets[:, 0] == 1
     assert _cosine(means.step("a"), z[held].mean(axis=0) - z[~held].mean(axis=0)) > 1 - 1e-6
@@ -156,18 +156,18 @@ def test_interpolations_end_with_the_reconstructions(model, method):
 def test_x_T_of_edits_is_fixed_or_recomputed(model):
     images, step, scales = tiny.images(3), 3 * _codes(8), (-0.5, 0, 1)
     z = model.encode(images)
-    following = model.edit(images, step, scales, steps=3)
+    recomputed = model.edit(images, step, scales, steps=3)
     fixed = model.edit(images, step, scales, fix_endpoint=True, steps=3)
-    assert following.shape == fixed.shape == (3, 3, 16, 16, 1)
+    assert recomputed.shape == fixed.shape == (3, 3, 16, 16, 1)
     for i, scale in enumerate(scales):
-        there = (z + np.float32(scale) * step).astype(np.float32)
-        expected = model.decode(there, steps=3)
-        np.testing.assert_allclose(following[:, i], expected, atol=1e-5)
-        kept = model.decode(there, x_T=model.endpoint(z), steps=3)
-        np.testing.assert_allclose(fixed[:, i], kept, atol=1e-5)
-        assert scale == 0 or np.abs(kept - expected).max() > 1e-2
-    np.testing.assert_array_equal(following[:, 1], model.reconstruct(images, steps=3))
-    np.testing.assert_array_equal(fixed[:, 1], following[:, 1])
+        shifted = (z + np.float32(scale) * step).astype(np.float32)
+        expected = model.decode(shifted, steps=3)
+        np.testing.assert_allclose(recomputed[:, i], expected, atol=1e-5)
+        with_x_T = model.decode(shifted, x_T=model.endpoint(z), steps=3)
+        np.testing.assert_allclose(fixed[:, i], with_x_T, atol=1e-5)
+        assert scale == 0 or np.abs(with_x_T - expected).max() > 1e-2
+    np.testing.assert_array_equal(recomputed[:, 1], model.reconstruct(images, steps=3))
+    np.testing.assert_array_equal(fixed[:, 1], recomputed[:, 1])
 
 
 def test_all_edits_of_an_image_share_its_noise(model):
@@ -206,10 +206,9 @@ def test_images_are_named_by_item_or_by_file(splits, tmp_path):
     for ending in ("png", "jpg", "webp", "bmp"):
         path = tmp_path / f"an image.{ending}"
         Image.fromarray(pixels).convert("RGB" if ending == "webp" else "L").save(path)
-        gray = path
         if ending == "webp":  # a format that has only color images
             with pytest.raises(DataError, match="in colour"):
-                named_pictures.read(str(gray), data, {})
+                named_pictures.read(str(path), data, {})
             continue
         wanted = transforms.load(path.read_bytes(), crop="center", size=16, channels=1)
         np.testing.assert_array_equal(named_pictures.read(str(path), data, {}), wanted)
@@ -227,7 +226,7 @@ def test_invalid_names_of_images_are_refused(splits, tmp_path):
         (str(tmp_path), "is a folder"),
         (str(tmp_path / "text.png"), "cannot be decoded"),
         (str(tmp_path / "colour.png"), "colour.png: the image is in colour"),
-        (str(tmp_path / "deep.png"), "8 bits a channel"),
+        (str(tmp_path / "deep.png"), "8 bits per channel"),
         ("test:360", "test:360 is out of range: the test split of digits has the items 0 to 359"),
         ("-1", "-1 is out of range"),
         ("val:3", "There is no image file val:3"),

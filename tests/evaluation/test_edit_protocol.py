@@ -69,7 +69,7 @@ def test_invalid_inputs_are_refused(logits):
     for arguments, words in (
         ((before, after[:3], SCALES, 1), r"Logits after an edit must be \[4, 40, 3\]"),
         ((before, after * np.nan, SCALES, 1), "must be finite"),
-        ((before[:, :2], after, SCALES, 1), "one width"),
+        ((before[:, :2], after, SCALES, 1), "the same width"),
         ((before, after, (-2, 0, 1, 2), 1), "must be finite and not 0"),
         ((before, after, SCALES, 3), "No other attribute of 3 is left to compare attribute 3"),
     ):

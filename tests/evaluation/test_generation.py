@@ -39,9 +39,9 @@ def _net(origin=PUBLISHED, preparation="pytorch"):
     return FeatureNet(origin, 3, _colours, preparation)
 
 
-def _look(images, net=None, name="some"):
+def _image_set(images, net=None, name="some"):
     parts = np.array_split(images, 3)
-    return generation.look(name, parts, net or _net(), batch_size=16)
+    return generation.image_set(name, parts, net or _net(), batch_size=16)
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ def _pixels(bright, count):
 
 
 def test_scores_of_published_weights_have_their_names(images):
-    generated, real = (_look(some) for some in images)
+    generated, real = (_image_set(some) for some in images)
     found = generation.inception_scores(generated, real)
     assert set(found) == {f"fd_{INCEPTION}", "kid", "precision", "recall", "inception_score"}
     want = metric.frechet_score(generated.statistics, real.statistics)
@@ -81,7 +81,7 @@ def test_scores_of_published_weights_have_their_names(images):
     # 90 images make no subset of 1000.
     assert found["kid"]["value"] is None
     assert "needs 1000 rows or more, got 90" in found["kid"]["details"]["reason"]
-    other = [_look(some, _net(Origin("colours"))) for some in images]
+    other = [_image_set(some, _net(Origin("colours"))) for some in images]
     found = generation.inception_scores(*other)
     assert set(found) == {
         f"{n}_colours" for n in ("fd", "kd", "precision", "recall", "classifier_score")
@@ -90,7 +90,7 @@ def test_scores_of_published_weights_have_their_names(images):
 
 
 def test_a_wrong_number_of_images_for_a_preset_is_refused(images, monkeypatch):
-    generated, real = (_look(some) for some in images)
+    generated, real = (_image_set(some) for some in images)
     with pytest.raises(DataError, match="50000 generated and 50000 real images, got 90 and 70"):
         generation.inception_scores(generated, real, preset="diffae")
     with pytest.raises(DataError, match=r"50000 real images, got 90 and 70; change"):
@@ -103,7 +103,7 @@ def test_a_wrong_number_of_images_for_a_preset_is_refused(images, monkeypatch):
     generation.check_preset("diffae", 90, 70)
     seen = metric.preset_images(np.array_split(images[1], 4), "diffae", seed=1)
     found = generation.inception_scores(
-        generated, generation.look("real", seen, _net()), preset="diffae"
+        generated, generation.image_set("real", seen, _net()), preset="diffae"
     )
     assert found["fid"]["details"]["preset"] == "diffae" and "kid" in found
     assert found["fid"]["details"]["real_images"] == 60
@@ -130,8 +130,8 @@ def test_real_images_are_mirrored_if_the_preset_asks_for_it(images, monkeypatch)
 
 def test_too_few_images_and_nan_features_say_so(images):
     net = dataclasses.replace(_net(Origin("colours")), width=3)
-    few = _look(images[0][:3], net)
-    found = generation.inception_scores(few, _look(images[1], net))
+    few = _image_set(images[0][:3], net)
+    found = generation.inception_scores(few, _image_set(images[1], net))
     assert found["fd_colours"]["value"] is None
     assert found["fd_colours"]["details"]["reason"] == (
         "The Frechet distance needs more images than features (3) in each set, got 3 and 70."
@@ -141,17 +141,17 @@ def test_too_few_images_and_nan_features_say_so(images):
     assert "10 rows or more" in found["classifier_score_colours"]["details"]["reason"]
     torn = dataclasses.replace(net, apply=lambda x: Outputs(_colours(x).pool * np.nan, None))
     with pytest.raises(DataError, match="features hold NaN or infinity in 16 rows"):
-        _look(images[0], torn)
+        _image_set(images[0], torn)
     with pytest.raises(DataError, match="There are no drawn images"):
-        generation.look("drawn", iter(()), net)
+        generation.image_set("drawn", iter(()), net)
 
 
 def test_features_of_the_first_images_are_kept(images):
     """Moments are of all; single images are compared with the first ones."""
     net = _net(Origin("colours"))
-    whole, some = _look(images[0], net), None
+    whole, some = _image_set(images[0], net), None
     parts = np.array_split(images[0], 4)
-    some = generation.look("real", parts, net, most=30, batch_size=16).statistics
+    some = generation.image_set("real", parts, net, most=30, batch_size=16).statistics
     np.testing.assert_array_equal(some.features, whole.statistics.features[:30])
     np.testing.assert_array_equal(some.logits, whole.statistics.logits[:30])
     assert some.moments.count == 90
@@ -160,14 +160,14 @@ def test_features_of_the_first_images_are_kept(images):
 
 def test_grey_images_are_shown_as_grey_colours():
     grey = metric_goldens.images(16, 9)[..., :1]
-    some = generation.look("grey", [grey], _net())
+    some = generation.image_set("grey", [grey], _net())
     np.testing.assert_allclose(some.statistics.features, _colours(grey.repeat(3, -1)).pool)
 
 
 def test_class_frequencies_are_compared(classifier):
     generated, real = _pixels(30, 100), _pixels(60, 120)
     labels = (np.arange(120) < 60).astype(int)
-    sets = [_look(some, classifier.features) for some in (generated, real)]
+    sets = [_image_set(some, classifier.features) for some in (generated, real)]
     found = generation.classifier_scores(*sets, classifier, real, labels)
     distance = found["class_distance"]
     assert distance["value"] == pytest.approx(0.2) and distance["better"] == "lower"
@@ -184,7 +184,7 @@ def test_class_frequencies_are_compared(classifier):
     assert found["confidence"]["details"]["on_real"]["accuracy"] == 1
     # 64 features of so simple a network: more than the images of a small set.
     assert found[f"fd_{classifier.origin.net}"]["value"] is not None
-    few = _look(generated[:60], classifier.features)
+    few = _image_set(generated[:60], classifier.features)
     found = generation.classifier_scores(few, sets[1], classifier, real, labels)
     assert (
         "needs more images than features"
@@ -195,7 +195,7 @@ def test_class_frequencies_are_compared(classifier):
 def test_attribute_rates_are_compared(classifier):
     attributes = dataclasses.replace(classifier, kind="attributes", labels=("odd", "bright"))
     generated, real = _pixels(30, 100), _pixels(60, 120)
-    sets = [_look(some, attributes.features) for some in (generated, real)]
+    sets = [_image_set(some, attributes.features) for some in (generated, real)]
     labels = np.stack([np.ones(120), np.arange(120) < 60], axis=1).astype(int)
     found = generation.classifier_scores(*sets, attributes, real, labels)
     assert found["class_distance"]["value"] == pytest.approx(0.1)
@@ -206,10 +206,10 @@ def test_attribute_rates_are_compared(classifier):
 def test_the_floor_is_of_real_images_alone(images):
     """The floor uses all real images, whether or not their features are kept."""
     net = _net(Origin("colours"))
-    other, floors = _look(images[1], net), []
+    other, floors = _image_set(images[1], net), []
     for parts, most in ((3, None), (7, 9)):
         split = np.array_split(images[0], parts)
-        real = generation.look("real", split, net, most=most, keep_halves=True, batch_size=16)
+        real = generation.image_set("real", split, net, most=most, keep_halves=True, batch_size=16)
         floors.append(generation.noise_floor(real) | generation.noise_floor(real, other))
     halves, floor = (floors[0][f"fd_colours_floor{end}"] for end in ("_halves", ""))
     assert halves["details"]["images"] == [45, 45] and halves["value"] > 0
@@ -219,7 +219,7 @@ def test_the_floor_is_of_real_images_alone(images):
         assert floors[1][name]["details"] == whole["details"]
     want = metric.frechet_score(other.statistics, real.statistics).value
     assert floor["value"] == pytest.approx(want, rel=1e-9)
-    few = generation.look("real", [images[0][:3]], net, keep_halves=True)
+    few = generation.image_set("real", [images[0][:3]], net, keep_halves=True)
     few = generation.noise_floor(few)["fd_colours_floor_halves"]
     assert few["value"] is None and "two images or more, got 1" in few["details"]["reason"]
     with pytest.raises(DataError, match="no halves of colours were kept"):

@@ -41,7 +41,7 @@ class ImageSet:
     statistics: ImageStatistics
 
 
-def look(
+def image_set(
     name: str,
     batches: Iterable[np.ndarray],
     net: FeatureNet,
@@ -50,7 +50,7 @@ def look(
     keep_halves: bool = False,
     batch_size: int = 50,
 ) -> ImageSet:
-    """Computes the features of images, which need not fit in memory together.
+    """Returns a set of images with their features; the images need not fit in memory together.
 
     Args:
       name: name of the set of images, such as "generated" or "real".
@@ -164,8 +164,8 @@ def noise_floor(real: ImageSet, other: ImageSet | None = None) -> Entries:
     Args:
       real: real images with which generated images are compared.
       other: different real images instead of generated images, as many as are generated; the score
-        is called "..._floor". For None, two halves of `real` are compared, which `look` must have
-        kept; the score is called "..._floor_halves".
+        is called "..._floor". For None, two halves of `real` are compared, which `image_set` must
+        have kept; the score is called "..._floor_halves".
     """
     net = real.statistics.net
     name = f"fd_{net.origin.net}_floor" + ("" if other else "_halves")

@@ -149,7 +149,7 @@ def _generated(context: Context, net: FeatureNet) -> Iterator[ImageSet]:
     section = context.config.eval
     for seed in range(section.generated_sets):
         images = sampled_images(context, seed)
-        yield _look("generated", images, net, context, total=section.num_generated)
+        yield _image_set("generated", images, net, context, total=section.num_generated)
 
 
 def _by_classifier(context: Context, sets: Sequence[Entries], once: Entries) -> int:
@@ -160,12 +160,12 @@ def _by_classifier(context: Context, sets: Sequence[Entries], once: Entries) -> 
     """
     net = dataset_classifier.make(context)
     images, labels = dataset_classifier.labelled(context, "test", context.limit("test"))
-    real = _look("real", [images], net.features, context, total=len(images), keep_halves=True)
+    real = _image_set("real", [images], net.features, context, total=len(images), keep_halves=True)
     for sampled, part in zip(_generated(context, net.features), sets, strict=True):
         part |= generation.classifier_scores(sampled, real, net, images, labels)
     most = context.config.eval.num_generated
     train = context.images("train", min(context.limit("train"), most))
-    other = _look("training", [train], net.features, context, total=len(train))
+    other = _image_set("training", [train], net.features, context, total=len(train))
     once |= generation.noise_floor(real, other) | generation.noise_floor(real)
     return len(images)
 
@@ -183,10 +183,10 @@ def _training_images(
     chosen = preset_images(images, preset) if preset else images
     total = (PRESETS[preset].real if preset else None) or len(context.splits["train"])
     most = context.config.eval.num_generated
-    return _look("real", chosen, net, context, total=total, most=most, keep_halves=keep_halves)
+    return _image_set("real", chosen, net, context, total=total, most=most, keep_halves=keep_halves)
 
 
-def _look(
+def _image_set(
     name: str,
     images: Iterable[np.ndarray],
     net: FeatureNet,
@@ -206,6 +206,6 @@ def _look(
                 progress.advance(len(batch))
 
     size = context.config.eval.batch_size
-    return generation.look(
+    return generation.image_set(
         name, counted(), net, most=most, keep_halves=keep_halves, batch_size=size
     )

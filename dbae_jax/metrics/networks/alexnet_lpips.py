@@ -58,13 +58,13 @@ def linear_shapes() -> dict[str, tuple[int, ...]]:
 
 
 def _activations(params: Params, x: jax.Array) -> list[jax.Array]:
-    x, seen = (x - SHIFT[None, None, None]) / SCALE[None, None, None], []
+    x, found = (x - SHIFT[None, None, None]) / SCALE[None, None, None], []
     for name, _, _, _, stride, padding, pooled in CONVS:
         if pooled:
             x = layers.max_pool(x, stride=2, padding="VALID")
         x = jax.nn.relu(layers.convolve(params, name, x, stride, [(padding, padding)] * 2))
-        seen.append(x)
-    return seen
+        found.append(x)
+    return found
 
 
 def _direction(x: jax.Array) -> jax.Array:
