@@ -1,14 +1,14 @@
-# `make demo` trains a model on real images and shows it; `make test` proves the code; `make lint`
-# checks its form. Each makes its own virtual environment, .venv, where there is none.
+# `make demo` trains a model on real images and writes a report about it, `make test` runs the tests,
+# `make lint` checks the style. Each creates the virtual environment .venv if it does not exist.
 PYTHON ?= python3
 VENV ?= .venv
-# Extras of setup.py to install for tests; add torch to test reading .pt files: EXTRAS=test,torch
+# Extras of pyproject.toml to install. EXTRAS=test,torch also tests .pt files.
 EXTRAS ?= test
-# Test processes; each takes a core and up to 10 GB
+# Number of test processes; each needs a core and up to 10 GB of memory.
 JOBS ?= 2
 WORKDIR ?= runs/digits
 BIN := $(VENV)/bin
-# Pinned versions for the Pythons that are tested; others take the newest that setup.py allows.
+# Pinned versions for the tested Python versions. Others get the newest that pyproject.toml allows.
 SERIES = $(shell $(PYTHON) -c 'import sys; print(*sys.version_info[:2], sep="")')
 CONSTRAINTS = $(addprefix -c ,$(wildcard constraints/py$(SERIES).txt))
 
@@ -29,10 +29,11 @@ test: $(VENV)/installed-$(EXTRAS)
 lint: $(VENV)/installed-$(EXTRAS)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 	$(BIN)/shellcheck launch/*.sh .ci/run
 
-# One stamp a set of extras; a change of setup.py or of the pinned versions installs anew.
-$(VENV)/installed-%: setup.py $(wildcard constraints/*.txt)
+# One stamp file per set of extras. Changes of pyproject.toml or the pinned versions reinstall.
+$(VENV)/installed-%: pyproject.toml setup.py $(wildcard constraints/*.txt)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet $(CONSTRAINTS) -e '$(if $(filter demo,$*),.,.[$*])'
 	touch $@

@@ -1,16 +1,21 @@
-"""DiffAE on digits: the baseline of DBAE, same encoder, U-Net, data, budget; x_T is noise.
+"""DiffAE on digits: the baseline of configs/digits.py.
+
+Encoder, U-Net, data and training are the same; x_T is Gaussian noise, independent of z.
 
 python -m dbae_jax.main --config=configs/diffae_digits.py --workdir=runs/diffae_digits
 python -m dbae_jax.comparison --config=configs/digits.py --workdir=runs/comparison
 
-The second trains this and configs/digits.py and compares them: docs/comparison.md.
+The second command trains this model and that of configs/digits.py and compares them; see
+docs/comparison.md.
 """
 
-from configs import digits
+from dbae_jax.configs import digits
+from ml_collections import ConfigDict
 
 
-def get_config():
+def get_config() -> ConfigDict:
+    """Returns the config."""
     c = digits.get_config()
-    c.bridge.endpoint = "free"
-    c.bridge.beta_d = 19.9  # with beta_min = 0.1 the usual VP, whose x_T is noise: a_T = 0.0066
+    c.bridge.endpoint = "free"  # Gaussian x_T
+    c.bridge.beta_d = 19.9  # with beta_min = 0.1: the usual VP, a_T = 0.0066
     return c

@@ -1,16 +1,21 @@
-"""DiffAE on shapes: the baseline of DBAE, same encoder, U-Net, data, budget; x_T is noise.
+"""DiffAE on shapes: the baseline of configs/shapes.py.
+
+Encoder, U-Net, data and training are the same; x_T is Gaussian noise, independent of z.
 
 python -m dbae_jax.main --config=configs/diffae_shapes.py --workdir=runs/diffae_shapes
 python -m dbae_jax.comparison --config=configs/shapes.py --workdir=runs/comparison_shapes
 
-The second trains this and configs/shapes.py and compares them, see docs/comparison.md.
+The second command trains this model and that of configs/shapes.py and compares them; see
+docs/comparison.md.
 """
 
-from configs import shapes
+from dbae_jax.configs import shapes
+from ml_collections import ConfigDict
 
 
-def get_config():
+def get_config() -> ConfigDict:
+    """Returns the config."""
     c = shapes.get_config()
-    c.bridge.endpoint = "free"
-    c.bridge.beta_d = 19.9  # with beta_min = 0.1 the usual VP, whose x_T is noise: a_T = 0.0066
+    c.bridge.endpoint = "free"  # Gaussian x_T
+    c.bridge.beta_d = 19.9  # with beta_min = 0.1: the usual VP, a_T = 0.0066
     return c

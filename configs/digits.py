@@ -1,4 +1,4 @@
-"""DBAE on scikit-learn's handwritten digits at 16x16: real images, minutes on a CPU.
+"""DBAE on scikit-learn's handwritten digits at 16x16: real images, trains in minutes on a CPU.
 
 python -m dbae_jax.main --config=configs/digits.py --workdir=runs/digits
 python -m dbae_jax.main --config=configs/digits.py --workdir=runs/digits --mode=evaluate
@@ -7,72 +7,31 @@ python -m dbae_jax.main --config=configs/digits.py --workdir=runs/digits --mode=
 python -m dbae_jax.main --config=configs/digits.py --workdir=runs/digits --mode=report
 """
 
+from dbae_jax.configs import small
 from ml_collections import ConfigDict
-
-from configs import base
 
 
 def get_config() -> ConfigDict:
-    c = base.get_config()
-    _model(c)
-    _prior(c)
-
+    """Returns the config."""
+    c = small.get_config()
     c.data.name = "digits"
     c.data.image_size = 16
     c.data.channels = 1
-    c.data.flip = False
-    c.data.num_threads = 2
-    c.data.prefetch_batches = 2
 
-    c.optim.learning_rate = 3e-3
-    c.optim.schedule = "cosine"
-    c.optim.ema_decay = 0.99
+    c.model.latent_dim = 16
+    c.model.encoder.channel_mult = (1, 2, 2)
+    c.model.unet.channel_mult = (1, 2, 2)
 
-    c.train.batch_size = 64
     c.train.num_steps = 800
-    c.train.log_every_steps = 50
     c.train.diagnose_every_steps = 200
     c.train.picture_every_steps = 400
-
     c.checkpoint.every_steps = 200
-    c.checkpoint.keep_every_steps = 0
 
-    c.sample.sampler = "dbim"
-    c.sample.grid = "lambda"
-    c.sample.steps = 5
-
-    c.eval.batch_size = 64
-    c.eval.num_images = 0
-    c.eval.num_train_images = 0
-    c.eval.information_points = 32
-    c.eval.num_generated = 1_437  # as many as there are training images
-    c.eval.probe_epochs = 200  # of eleven steps each
-    c.eval.probe_learning_rate = 1e-2
-    return c
-
-
-def _model(c: ConfigDict) -> None:
-    c.model.latent_dim = 16
-    c.model.encoder.base_channels = 32
-    c.model.encoder.channel_mult = (1, 2, 2)
-    c.model.encoder.num_res_blocks = 1
-    c.model.encoder.attention_resolutions = ()
-    c.model.encoder.pool = "flatten"
-    c.model.decoder.base_channels = 8
-    c.model.unet.base_channels = 32
-    c.model.unet.channel_mult = (1, 2, 2)
-    c.model.unet.num_res_blocks = 1
-    c.model.unet.attention_resolutions = (4,)
-    c.model.unet.head_channels = 32
-    c.model.unet.dropout = 0.0
-
-
-def _prior(c: ConfigDict) -> None:
-    c.prior.num_layers = 4
-    c.prior.width = 512
-    c.prior.learning_rate = 1e-3
-    c.prior.ema_decay = 0.995
-    c.prior.num_steps = 8000
-    c.prior.log_every_steps = 500
     c.prior.evaluate_every_steps = 1000
     c.prior.checkpoint_every_steps = 1000
+
+    c.eval.num_images = 0
+    c.eval.num_train_images = 0
+    c.eval.num_generated = 1_437  # the number of training images
+    c.eval.probe_epochs = 200  # each has eleven steps
+    return c

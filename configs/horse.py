@@ -3,13 +3,15 @@
 python -m dbae_jax.main --config=configs/horse.py --workdir=runs/horse
 """
 
-from configs import ffhq
+from dbae_jax.configs import ffhq
+from ml_collections import ConfigDict
 
 
-def get_config():
+def get_config() -> ConfigDict:
+    """Returns the config."""
     c = ffhq.get_config()
     c.data.name = "horse"
-    # As the authors: all images to train on, with those that are evaluated. To hold them out:
+    # As the authors do: training uses all images, also those that are evaluated. To hold these out:
     # --config.data.train_split='train[10000:]'
     c.data.train_split = "train"
     c.data.test_split = "train[:10000]"

@@ -1,7 +1,39 @@
-"""Diffusion Bridge AutoEncoders (Kim et al., ICLR 2025) in JAX and Flax."""
+"""Diffusion Bridge AutoEncoders (Kim et al., ICLR 2025) in JAX and Flax.
+
+Train a model on a CPU in minutes, then use it from Python:
+
+    dbae --config=digits --workdir=runs/digits
+
+    import dbae_jax
+    from dbae_jax.data import sources
+
+    model = dbae_jax.DBAE.load("runs/digits")
+    images = sources.digits("test", 16).images[:8]  # uint8 [8, 16, 16, 1]
+    z = model.encode(images)                        # latent codes [8, D]
+    x_T = model.endpoint(z)                         # endpoints [8, 16, 16, 1]
+    again = model.decode(z)                         # reconstructions, float32 in [-1, 1]
+    path = model.interpolate(images[:4], images[4:])  # [4, 11, 16, 16, 1]
+    dbae_jax.to_uint8(again)                        # pixels 0..255
+
+Public modules:
+
+    dbae_jax.editing: paths between latent codes, and directions that edit attributes.
+    dbae_jax.errors: the errors of this package; all are `DBAEError`.
+    dbae_jax.configs: the installed configs; dbae_jax.configs.base explains every key.
+    dbae_jax.data.sources: images in memory, and what a data set must provide.
+
+Commands; each explains its flags with --help:
+
+    python -m dbae_jax.main: train, evaluate, sample, interpolate, edit, report and plan. The same
+      command is installed as `dbae`.
+    python -m dbae_jax.data.prepare: prepares a data set.
+    python -m dbae_jax.comparison: trains DBAE and DiffAE and compares them.
+    python -m dbae_jax.benchmark: measures speed and memory.
+    python -m dbae_jax.convert: converts the authors' checkpoints to workdirs, and back.
+"""
 
 from dbae_jax.api.dbae import DBAE
 from dbae_jax.data.images import to_uint8
 
-__all__ = ["DBAE", "to_uint8"]
+__all__ = ["DBAE", "__version__", "to_uint8"]
 __version__ = "0.1.0"

@@ -1,12 +1,12 @@
-"""Measures speed, share of the device's matmul rate, memory and compile time, without a data set.
+"""Measures speed, memory and compile time of a config's model; needs no data set.
 
 python -m dbae_jax.benchmark --config=configs/celeba.py --batch_size=8 --json=benchmark.json
 
-Every sample lies between two of a large matrix product in the config's number format on the same
-devices, and shares are ratios of such neighbours: what else the machine does slows both. FLOPs are
-the model's: the convolutions and matrix products of the program as traced, of the training step
-with its backward pass, a multiply-add counted as 2; what rematerialisation or fused kernels compute
-once more is not counted.
+A large matrix product in the config's number format is timed before and after each sample, on the
+same devices. Speeds are also given as fractions of its rate, because other load on the machine
+slows both. FLOPs are those of the model: the convolutions and matrix products of the traced
+program, including the backward pass of the training step. A multiply-add counts as 2. Recomputed
+activations count once.
 """
 
 import datetime
@@ -34,16 +34,16 @@ flags.adopt_module_key_flags(command_line)  # --help shows them
 BATCH_SIZE = flags.DEFINE_integer(
     "batch_size",
     None,
-    "Images a call over all devices, in place of config.train.batch_size and eval.batch_size.",
+    "Images per call over all devices, instead of config.train.batch_size and eval.batch_size.",
     lower_bound=1,
 )
 PARTS = flags.DEFINE_list(
-    "parts", None, f"What to measure; default all of {','.join(workloads.NAMES)} that there are."
+    "parts", None, f"Programs to measure, with commas: {','.join(workloads.NAMES)}. Default: all."
 )
 SECONDS = flags.DEFINE_float(
-    "seconds", 20.0, "To time each part for, about; at least five samples.", lower_bound=0.0
+    "seconds", 20.0, "Approximate seconds per program; at least five samples.", lower_bound=0.0
 )
-PROFILE = flags.DEFINE_string("profile", None, "Folder for a trace of a few training steps.")
+PROFILE = flags.DEFINE_string("profile", None, "Folder for a profile of a few training steps.")
 
 PROFILED_STEPS = 3
 
@@ -59,26 +59,26 @@ def benchmark(
     profile: pathlib.Path | None = None,
     clock: timing.Clock = time.perf_counter,
 ) -> dict[str, Any]:
-    """Measures parts of a model with random weights, on all devices.
+    """Measures programs of a model with random weights, on all devices.
 
     Args:
-      config: of the model; config.train.batch_size for the training step, config.eval.batch_size
-        for all else, and config.sample for reconstructions.
-      parts: of `programs.NAMES`.
-      seconds: to time each for, about.
-      matmul_sizes: of the product to compare with; the fastest is taken.
+      config: config of the model. The training step takes config.train.batch_size images, the
+        other programs config.eval.batch_size, and "decode" runs the sampler config.sample.
+      parts: programs to measure, from `workloads.NAMES`.
+      seconds: approximate seconds per program.
+      matmul_sizes: sizes of the matrix product to compare with; the fastest is used.
       profile: folder for a profiler's trace of a few training steps.
-      clock: seconds from any start.
+      clock: function that returns the time in seconds.
 
     Returns:
-      What was measured with (date, versions, devices, number format), "matmul", "parts" by name
-      and "host_peak_bytes", all of JSON types. Spreads have median, lower and upper quartile and
-      repeats. Bytes are those of one device; `compiled_bytes.temp` is what a call needs beside
-      its arguments and answers, `alias` what donation saves.
+      The circumstances (date, versions, devices, number format), "matmul", "parts" by name and
+      "host_peak_bytes", all as JSON types. A measured value has its median, lower and upper
+      quartile and the number of repeats. Bytes are per device: `compiled_bytes.temp` is needed
+      in addition to arguments and results, `alias` is saved by donation.
 
     Raises:
-      ConfigError: for a part that the model does not have, a batch that the devices cannot share,
-        or a trace of training steps without them; before anything is compiled.
+      ConfigError: for a program that the model does not have, a batch that the devices cannot
+        share, or `profile` without the training step; before anything is compiled.
     """
     _check(config, parts, profile)
     mesh = sharding.make_mesh()
@@ -91,15 +91,15 @@ def benchmark(
     )
     rates, measured = [], {}
     for name in [name for name in workloads.NAMES if name in parts]:
-        log.info("%s: compiling", name)
+        log.info("Compiling %s.", name)
         program = workloads.make(name, config)
-        log.info("%s: timing", name)
+        log.info("Timing %s.", name)
         pairs = timing.interleave(program.run, matmul.run, seconds=seconds, clock=clock)
         rates += [matmul.flops / pair.reference for pair in pairs]
         measured[name] = _row(program, matmul, pairs)
         if name == workloads.TRAIN_STEP and profile is not None:
             _trace(program, profile)
-        del program  # its arrays, before the next one's are made
+        del program  # frees its arrays before the next program's are made
     return {
         **_circumstances(config),
         "matmul": {"size": matmul.size, "flops_per_second": _spread(rates)},
@@ -112,23 +112,23 @@ def _check(config: Config, parts: list[str], profile: pathlib.Path | None) -> No
     allowed = ", ".join(workloads.names(config))
     for name in parts:
         if name not in workloads.names(config):
-            raise ConfigError(f"--parts={name} is not allowed: it must be among {allowed}.")
+            raise ConfigError(f"--parts={name} is not allowed: it must be one of {allowed}.")
         workloads.check_batch_size(name, config)
     if not parts:
-        raise ConfigError(f"--parts names nothing to measure; allowed are {allowed}.")
+        raise ConfigError(f"--parts is empty: name some of {allowed}.")
     if profile is not None and workloads.TRAIN_STEP not in parts:
         raise ConfigError(
-            f"--profile traces training steps: add {workloads.TRAIN_STEP} to --parts."
+            f"--profile records training steps: add {workloads.TRAIN_STEP} to --parts."
         )
     if profile is not None and profile.exists() and not profile.is_dir():
-        raise ConfigError(f"--profile={profile} is a file; name a folder.")
+        raise ConfigError(f"--profile={profile} is a file: name a folder.")
 
 
 def _row(program: Program, matmul: Matmul, pairs: list[timing.Pair]) -> dict[str, Any]:
-    """Returns a part's figures."""
+    """Returns the figures of a program."""
     seconds = [pair.seconds for pair in pairs]
     rates = [program.flops / pair.seconds for pair in pairs]
-    shares = [
+    fractions = [
         rate / (matmul.flops / pair.reference) for rate, pair in zip(rates, pairs, strict=True)
     ]
     return {
@@ -137,7 +137,7 @@ def _row(program: Program, matmul: Matmul, pairs: list[timing.Pair]) -> dict[str
         "seconds": _spread(seconds),
         "images_per_second": _spread([program.batch_size / s for s in seconds]),
         "flops_per_second": _spread(rates),
-        "share_of_matmul": _spread(shares),
+        "share_of_matmul": _spread(fractions),
         "trace_seconds": program.trace_seconds,
         "compile_seconds": program.compile_seconds,
         "compiled_bytes": program.memory,
@@ -152,11 +152,12 @@ def _spread(values: list[float]) -> dict[str, float]:
 def _trace(program: Program, folder: pathlib.Path) -> None:
     with jax.profiler.trace(str(folder)):
         program.run(PROFILED_STEPS)
-    log.info("a trace of %d training steps is in %s", PROFILED_STEPS, folder)
+    log.info("Wrote a profile of %d training steps to %s.", PROFILED_STEPS, folder)
 
 
 def _circumstances(config: Config) -> dict[str, Any]:
     devices = jax.devices()
+    settings: Any = jax.config  # its attributes are made at run time
     return {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "data": config.data.name,
@@ -173,13 +174,13 @@ def _circumstances(config: Config) -> dict[str, Any]:
         "host_cpu": _host_cpu(),
         "host_cores": _host_cores(),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
-        "compilation_cache": jax.config.jax_compilation_cache_dir is not None,
-        "flops_counted": "products of the program without recomputation, a multiply-add as 2",
+        "compilation_cache": settings.jax_compilation_cache_dir is not None,
+        "flops_counted": "convolutions and products without recomputation, a multiply-add as 2",
     }
 
 
 def _host_cpu() -> str:
-    """Returns the processor's name, as Linux tells it."""
+    """Returns the name of the processor."""
     info = pathlib.Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
@@ -187,34 +188,34 @@ def _host_cpu() -> str:
 
 
 def _host_cores() -> int | None:
-    """Returns the cores that this process may use, which Linux alone tells, or those there are."""
+    """Returns the number of cores that this process may use (Linux), or of all cores."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def _host_peak_bytes() -> int:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak  # kilobytes, but for macOS
+    return peak if sys.platform == "darwin" else 1024 * peak  # kilobytes except on macOS
 
 
 def _device_peak_bytes() -> int | None:
-    """Returns the most that one device has held until now; None where the backend keeps none."""
+    """Returns the peak memory use of a device so far, or None if the backend does not record it."""
     stats = [device.memory_stats() for device in jax.local_devices()]
     peaks = [one["peak_bytes_in_use"] for one in stats if one and "peak_bytes_in_use" in one]
     return max(peaks, default=None)
 
 
 def table(result: dict[str, Any]) -> str:
-    """Returns the figures as a table in Markdown, medians with quartiles in brackets."""
+    """Returns the figures as a Markdown table: medians, with quartiles in brackets."""
     rate = _show(result["matmul"]["flops_per_second"], 1e-9, 0)
     lines = [
         f"{result['devices']} x {result['device_kind']} ({result['host_cpu']}, "
         f"{result['host_cores']} cores), jax {result['jax']}, {result['dtype']}, "
         f"{result['image_size']} pixels, {result['date']}",
-        f"matmul of size {result['matmul']['size']}: {rate} GFLOP/s; "
-        f"host memory at the peak {result['host_peak_bytes'] / 1e9:.1f} GB",
+        f"matrix product of size {result['matmul']['size']}: {rate} GFLOP/s; "
+        f"peak host memory: {result['host_peak_bytes'] / 1e9:.1f} GB",
         "",
-        "| part | batch | images/s | GFLOP an image | GFLOP/s | share of matmul | compile s | "
-        "device GB |",
+        "| program | batch | images/s | GFLOP per image | GFLOP/s | fraction of matmul rate | "
+        "compile s | device GB |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for name, row in result["parts"].items():
@@ -240,7 +241,7 @@ def _show(values: dict[str, float], scale: float, digits: int) -> str:
 
 
 def _gigabytes(row: dict[str, Any]) -> str:
-    """Returns the peak in use, or what the program was compiled to need."""
+    """Returns the peak memory use, or the memory that the compiled program needs."""
     if row["device_peak_bytes"] is not None:
         return f"{row['device_peak_bytes'] / 1e9:.2f}"
     if row["compiled_bytes"] is None:
@@ -251,21 +252,21 @@ def _gigabytes(row: dict[str, Any]) -> str:
 
 
 def with_batch_size(config: Config, batch_size: int) -> Config:
-    """Returns the config with both batch sizes set; checked again, as the command line's is."""
+    """Returns the checked config with both batch sizes set."""
     values = to_dict(config)
     values["train"]["batch_size"] = values["eval"]["batch_size"] = batch_size
     return from_dict(values)
 
 
 def main(argv: list[str]) -> None:
-    """Measures what the flags name; prints the table and writes the figures."""
+    """Measures the config that the flags name, prints the table and writes the figures."""
     del argv
     config, output = command_line.read_config(), command_line.json_path()
     if command_line.COORDINATOR.value or command_line.NUM_PROCESSES.value:
-        raise ConfigError("The benchmark is for one process: leave --coordinator and the like out.")
+        raise ConfigError("The benchmark runs in one process: leave out --coordinator.")
     if BATCH_SIZE.value is not None:
         config = with_batch_size(config, BATCH_SIZE.value)
-    profile = PROFILE.value and pathlib.Path(PROFILE.value)
+    profile = pathlib.Path(PROFILE.value) if PROFILE.value else None
     parts = list(workloads.names(config)) if PARTS.value is None else PARTS.value
     result = benchmark(config, parts, seconds=SECONDS.value, profile=profile)
     print(table(result))

@@ -1,43 +1,51 @@
-"""Turns the authors' checkpoints into workdirs, and workdirs into the authors' checkpoints.
+"""Converts the authors' state dicts to workdirs, and workdirs to the authors' state dicts.
 
 python -m dbae_jax.convert --checkpoint=ema.pt --config=configs/celeba.py --workdir=DIR
+python -m dbae_jax.convert --prior=latent.pt --config=configs/celeba.py --workdir=DIR
 python -m dbae_jax.convert --reverse --checkpoint=ema.safetensors --workdir=DIR
 
-Files are .safetensors, or .pt with the `torch` extra; no pickled code is ever run.
+The second command adds DiffAE's latent prior to the model in DIR, for --mode=sample. Files are
+.safetensors, or .pt with the `torch` extra; pickled code is never run.
 """
 
 import logging
 import pathlib
 
 import jax
+import numpy as np
 from absl import flags
 
+from dbae_jax.commands import trained_model
 from dbae_jax.configuration import build, command_line
 from dbae_jax.configuration.config import Config
 from dbae_jax.errors import CheckpointError, ConfigError
 from dbae_jax.models import torch_state_dict
+from dbae_jax.prior import prior
 from dbae_jax.runtime.tensor_files import check_suffix, read_state_dict, write_state_dict
-from dbae_jax.training.optimizer import make_optimizer
+from dbae_jax.training.optimizer import make_optimizer, make_prior_optimizer
 from dbae_jax.training.state import state_from_variables
 from dbae_jax.workdirs import checkpoint, workdir
+from dbae_jax.workdirs.train_state import TrainState
 
 CHECKPOINT = flags.DEFINE_string("checkpoint", None, "State dict: a .pt or .safetensors file.")
-REVERSE = flags.DEFINE_bool("reverse", False, "Write the workdir's averaged weights to the file.")
+PRIOR = flags.DEFINE_string("prior", None, "State dict of a latent prior for the model in WORKDIR.")
+REVERSE = flags.DEFINE_bool("reverse", False, "Write the workdir's EMA weights to --checkpoint.")
 
-COUNTERS = "torch_counters"  # in a checkpoint's meta: what batch norms counted in PyTorch
+COUNTERS = "torch_counters"  # in a checkpoint's meta: batches that PyTorch's batch norms have seen
+STATISTICS = {"mean": "conds_mean", "std": "conds_std"}  # of the latent codes -> DiffAE's keys
 
 log = logging.getLogger("dbae_jax.convert")  # run as a command, __name__ is "__main__"
 
 
 def to_workdir(path: pathlib.Path, config: Config, directory: pathlib.Path) -> None:
-    """Writes a workdir whose raw and averaged weights are those of a state dict.
+    """Writes a workdir whose raw and EMA weights are those of a state dict.
 
-    Training goes on from there with a fresh optimizer, at step 0.
+    Training can resume from the workdir, at step 0 with a new optimizer state.
 
     Args:
-      path: .pt or .safetensors.
-      config: of the model that the state dict holds.
-      directory: must be empty or missing.
+      path: .pt or .safetensors file.
+      config: config of the model in the state dict.
+      directory: workdir to write; must be empty or missing.
 
     Raises:
       CheckpointError: if the file or the folder cannot be used; nothing is written.
@@ -51,18 +59,55 @@ def to_workdir(path: pathlib.Path, config: Config, directory: pathlib.Path) -> N
     variables = jax.tree.map(jax.numpy.asarray, variables)
     state = state_from_variables(variables, make_optimizer(config))
     meta = workdir.meta(config, **{COUNTERS: torch_state_dict.read_counters(read)})
+    _write(state, meta, config, directory)
+    log.info("Converted %s to the workdir %s.", path, directory)
+
+
+def prior_to_workdir(path: pathlib.Path, config: Config, directory: pathlib.Path) -> None:
+    """Writes the latent prior of a state dict into the workdir of its model.
+
+    Args:
+      path: .pt or .safetensors file with the keys of DiffAE's latent network (time_embed.*,
+        layers.*) and conds_mean and conds_std, the [D] mean and standard deviation of the codes.
+      config: config of the model; its section "prior" must describe the network.
+      directory: workdir of the model, without a latent prior.
+
+    Raises:
+      CheckpointError: if the file or the workdir cannot be used; nothing is written.
+      ConfigError: if the config is not that of the model.
+    """
+    folder = directory / prior.FOLDER
+    if folder.exists():
+        raise CheckpointError(f"{folder} exists already; move it away to convert another prior.")
+    read = read_state_dict(path)
+    model, _ = trained_model.open_model(config, directory)
+    stats = {name: read.pop(key, np.zeros(0)) for name, key in STATISTICS.items()}
+    if any(value.shape != (model.latent_dim,) for value in stats.values()):
+        raise CheckpointError(
+            f"{path} needs conds_mean and conds_std of shape [{model.latent_dim}]: mean and "
+            "standard deviation of the latent codes that the prior was trained on."
+        )
+    shapes = jax.eval_shape(build.make_latent_network(config).init, jax.random.key(0))
+    params = torch_state_dict.prior_from_state_dict(read, shapes)
+    variables = jax.tree.map(jax.numpy.float32, {"params": params, "stats": stats})
+    state = state_from_variables(variables, make_prior_optimizer(config))
+    of_model = {"step": model.step, "weights": "ema", "fingerprint": model.fingerprint}
+    _write(state, workdir.meta(config, **{prior.AUTOENCODER: of_model}), config, folder)
+    log.info("Converted %s to the latent prior %s.", path, folder)
+
+
+def _write(state: TrainState, meta: dict, config: Config, directory: pathlib.Path) -> None:
     with checkpoint.Writer(directory, keep_last=1, keep_every_steps=0) as writer:
         writer.save(state, 0, meta)
     workdir.write_config(directory, config)
-    log.info("Converted %s: %s holds a model that loads like any other.", path, directory)
 
 
 def from_workdir(directory: pathlib.Path, path: pathlib.Path) -> None:
-    """Writes a workdir's averaged weights as a state dict.
+    """Writes the EMA weights of a workdir as a state dict.
 
     Args:
-      directory: the workdir.
-      path: .pt or .safetensors; must not exist.
+      directory: workdir of a model.
+      path: .pt or .safetensors file to write; must not exist.
 
     Raises:
       CheckpointError: if the workdir cannot be read, or the file exists.
@@ -74,19 +119,25 @@ def from_workdir(directory: pathlib.Path, path: pathlib.Path) -> None:
     counters = checkpoint.read_meta(directory, loaded.step).get(COUNTERS)
     written = torch_state_dict.to_state_dict(loaded.variables, loaded.networks.module, counters)
     write_state_dict(path, written)
-    log.info("Wrote the averaged weights of step %d to %s.", loaded.step, path)
+    log.info("Wrote the EMA weights of step %d to %s.", loaded.step, path)
 
 
 def main(argv: list[str]) -> None:
-    """Converts as the flags say."""
+    """Converts the file that the flags name."""
     del argv
-    if not CHECKPOINT.value:
-        raise ConfigError("--checkpoint is missing; name a .pt or .safetensors file.")
-    path, directory = pathlib.Path(CHECKPOINT.value), command_line.read_workdir()
+    if not CHECKPOINT.value and not PRIOR.value:
+        raise ConfigError("--checkpoint is missing; name a .pt or .safetensors file (or --prior).")
+    if PRIOR.value and (CHECKPOINT.value or REVERSE.value):
+        raise ConfigError("--prior cannot be combined with --checkpoint or --reverse.")
+    path, directory = (
+        pathlib.Path(CHECKPOINT.value or PRIOR.value or ""),
+        command_line.read_workdir(),
+    )
     if REVERSE.value:
         from_workdir(directory, path)
     else:
-        to_workdir(path, command_line.read_config(), directory)
+        convert = prior_to_workdir if PRIOR.value else to_workdir
+        convert(path, command_line.read_config(), directory)
 
 
 if __name__ == "__main__":

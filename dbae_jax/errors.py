@@ -1,30 +1,43 @@
-"""Errors that a user can mend: one sentence that says what is wrong, where, and what to do."""
+"""The errors of this package that a user can fix.
+
+Each message is a sentence that states what is wrong, where, and what to do:
+
+    from dbae_jax import DBAE, errors
+
+    try:
+        model = DBAE.load("runs/digits")
+    except errors.CheckpointError as error:
+        print(error)
+"""
 
 
 class DBAEError(ValueError):
-    """Base of every error of this package; the command line prints it without a traceback."""
+    """The base class of all errors of this package.
 
-    exit_code = 2  # of the command that meets it
+    The command line prints the message without a traceback and exits with `exit_code`.
+    """
+
+    exit_code = 2
 
 
 class ConfigError(DBAEError):
-    """A key, type, range or combination of the config is wrong."""
+    """A key, a type, a range or a combination of values in the config is wrong."""
 
 
 class DataError(DBAEError):
-    """Images, codes or a data set are not what was announced."""
+    """Images, latent codes or a data set do not have the required form."""
 
 
 class TooFewError(DataError):
-    """There are fewer images or examples than a measure is defined for."""
+    """There are fewer images or examples than a computation needs."""
 
 
 class CheckpointError(DBAEError):
-    """A workdir or a state dict is missing, torn or of another model."""
+    """A workdir or a file of weights is missing, damaged or of a different model."""
 
 
 class NonFiniteError(DBAEError):
-    """Training left the finite numbers."""
+    """A value of the training is infinite or not a number."""
 
 
 class DeviceMemoryError(DBAEError):
@@ -32,12 +45,12 @@ class DeviceMemoryError(DBAEError):
 
 
 class PreemptedError(DBAEError):
-    """The machine is about to be taken away; the state is saved, and the run can go on."""
+    """The machine is about to be taken away; the state is saved, and the run can resume."""
 
-    exit_code = 75  # "temporary failure, try again", by sysexits.h
+    exit_code = 75  # "temporary failure, try again" in sysexits.h
 
 
 class LostProcessError(DBAEError):
-    """Another process of the run has gone, and the run cannot go on without it."""
+    """A different process of the run has ended, and the run cannot continue without it."""
 
     exit_code = 76

@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# Trains on all GPUs of this machine (or those of CUDA_VISIBLE_DEVICES), in bfloat16.
+# Trains on all GPUs of this machine, or on those in CUDA_VISIBLE_DEVICES, in bfloat16. When started
+# again, it resumes from the last checkpoint.
 #
 #   launch/gpu.sh CONFIG WORKDIR [FLAG ...]
 #   launch/gpu.sh configs/ffhq.py runs/ffhq --config.data.data_dir=/data
 #
-# Needs dbae_jax in the environment that is active, or in that of PYTHON=/path/to/bin/python.
-# A relative WORKDIR is taken from where you stand, and so is CONFIG where there is such a file; else
-# CONFIG is taken from this repository, and so are relative paths in FLAGs (data_dir).
+# dbae_jax must be installed in the active environment, or in the one of PYTHON=/path/to/bin/python.
+# A relative WORKDIR or CONFIG is relative to the current folder. If CONFIG does not exist there, it
+# is relative to this repository, as are relative paths in FLAGs (data_dir).
 set -euo pipefail
 
 if [ "$#" -lt 2 ]; then
@@ -20,7 +21,7 @@ workdir=$(absolute "$2")
 shift 2
 
 cd "$(dirname "$0")/.."
-export JAX_PLATFORMS=cuda # rather stop than train on the CPU
+export JAX_PLATFORMS=cuda # fail instead of training on the CPU
 export XLA_PYTHON_CLIENT_MEM_FRACTION=${XLA_PYTHON_CLIENT_MEM_FRACTION:-0.92}
 export JAX_COMPILATION_CACHE_DIR=${JAX_COMPILATION_CACHE_DIR:-$HOME/.cache/dbae_jax}
 exec launch/until_done.sh "${PYTHON:-python3}" -m dbae_jax.main \

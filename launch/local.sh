@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Trains on the CPU of this machine, and goes on from the last checkpoint when started again.
+# Trains on the CPU of this machine. When started again, it resumes from the last checkpoint.
 #
 #   launch/local.sh CONFIG WORKDIR [FLAG ...]
 #   launch/local.sh configs/digits.py runs/digits --config.seed=1
 #
-# Needs dbae_jax in the environment that is active, or in that of PYTHON=/path/to/bin/python.
-# A relative WORKDIR is taken from where you stand, and so is CONFIG where there is such a file; else
-# CONFIG is taken from this repository, and so are relative paths in FLAGs (data_dir).
+# dbae_jax must be installed in the active environment, or in the one of PYTHON=/path/to/bin/python.
+# A relative WORKDIR or CONFIG is relative to the current folder. If CONFIG does not exist there, it
+# is relative to this repository, as are relative paths in FLAGs (data_dir).
 set -euo pipefail
 
 if [ "$#" -lt 2 ]; then

@@ -1,17 +1,18 @@
 #!/usr/bin/env bash
-# Trains on a TPU pod slice of Google Cloud: makes it if it is not there, copies this folder (as it
-# is now, less what git ignores) to all its workers, and runs on all of them. A slice that was
-# preempted is made anew, and the run goes on from its last checkpoint.
-# Stopping this script may leave the run going on the slice; only deleting the slice surely ends it.
-# Workers get an environment with Python 3.11 or newer by uv: the images of TPU VMs may have an older.
+# Trains on a TPU pod slice of Google Cloud, in bfloat16. The script creates the slice if it does not
+# exist, copies this repository (without files that git ignores) to all workers, and trains there. It
+# creates a preempted slice again, and training resumes from the last checkpoint.
+# If you stop this script, training may continue on the slice; delete the slice to end it.
+# uv installs Python 3.11 or newer on the workers, because images of TPU VMs may have an older one.
 # WORKDIR and data_dir must be the same folders on all workers: a Filestore or gcsfuse mount.
 #
 #   launch/tpu_pod.sh NAME ZONE TYPE CONFIG WORKDIR [FLAG ...]
 #   launch/tpu_pod.sh dbae us-east1-c v5litepod-16 configs/ffhq.py /mnt/runs/ffhq \
 #     --config.data.data_dir=/mnt/data
 #
-# CREATE_FLAGS="--spot" and the like are handed to gcloud; RUNTIME names the software version.
-# RETRIES=100 restarts, PAUSE=30 seconds apart; 5 failures in a row to make or feed a slice end it.
+# CREATE_FLAGS are flags of "gcloud ... create", such as --spot; RUNTIME is the software version.
+# The script gives up after RETRIES=100 restarts, PAUSE=30 seconds apart, or if it fails 5 times in a
+# row to create the slice or to copy the files.
 set -euo pipefail
 
 if [ "$#" -lt 5 ]; then
@@ -29,7 +30,7 @@ git ls-files -coz --exclude-standard | tar --null -T - -czf "$archive"
 
 tpu() { gcloud compute tpus tpu-vm "$@" --zone="$zone" --quiet; }
 
-state() { # prints READY, CREATING, ..., or MISSING where there is no such slice
+state() { # prints READY, CREATING, ..., or MISSING if the slice does not exist
   if tpu describe "$name" --format='value(state)' 2>"$scratch/error"; then return; fi
   if grep -q NOT_FOUND "$scratch/error"; then echo MISSING && return; fi
   cat "$scratch/error" >&2
@@ -53,11 +54,11 @@ train() {
   )"
 }
 
-failed=0 # in a row
-lost=0
+failed=0 # failures in a row to create the slice or to copy the files
+lost=0 # runs that ended with a temporary failure
 while [ "$failed" -lt 5 ] && [ "$lost" -le "${RETRIES:-100}" ]; do
   code=75
-  now=$(state) # any message of gcloud's but NOT_FOUND ends the script
+  now=$(state) # any error of gcloud except NOT_FOUND ends the script
   case $now in
     MISSING) if make_slice; then failed=0; else failed=$((failed + 1)); fi ;;
     PREEMPTED | TERMINATED) tpu delete "$name" || failed=$((failed + 1)) ;;
@@ -67,20 +68,20 @@ while [ "$failed" -lt 5 ] && [ "$lost" -le "${RETRIES:-100}" ]; do
         failed=0 code=0
         train "$@" || code=$?
         case $code in
-          0 | 1 | 2) exit "$code" ;; # done, or something to mend
+          0 | 1 | 2) exit "$code" ;; # done, or an error that the user has to fix
         esac
         lost=$((lost + 1))
-        echo "ended with $code; starting again" >&2
+        echo "Training exited with $code; starting it again." >&2
       else
         failed=$((failed + 1))
       fi
       ;;
     *)
-      echo "The slice $name is $now: start it or delete it, and try again." >&2
+      echo "The slice $name is $now: start or delete it, then run this script again." >&2
       exit 1
       ;;
   esac
   sleep "${PAUSE:-30}"
 done
-echo "gave up: $lost lost runs of $name, $failed failures in a row to make or feed it" >&2
+echo "Giving up on $name: $lost lost runs, $failed failures in a row to create it or copy files." >&2
 exit "$code"

@@ -1,10 +1,13 @@
 #!/usr/bin/env bash
-# Runs a command again while it ends for a reason that passes: a machine taken away (75), another
-# process of the run lost (76, 134), or killed (137, 143). Any other end is the end.
-# TERM or INT (Ctrl-C) to this script is the end too: the command gets a TERM, saves, and its code
-# is handed on.
+# Runs a command, and runs it again after a temporary failure: it was preempted (exit code 75), it
+# lost another process of the run (76, 134), or it was killed (137, 143). Any other exit code is
+# final.
+# If this script gets TERM or INT (Ctrl-C), it sends TERM to the command, which saves a checkpoint,
+# and exits with the command's exit code.
 #
-#   launch/until_done.sh COMMAND [ARGUMENT ...]      RETRIES=100, PAUSE=10 (seconds) by default
+#   launch/until_done.sh COMMAND [ARGUMENT ...]
+#
+# RETRIES=100 is the largest number of restarts, PAUSE=10 the seconds before each of them.
 set -uo pipefail
 
 retries=${RETRIES:-100}
@@ -16,9 +19,9 @@ trap 'stopped=1 signalled=1; [ -z "$child" ] || kill -TERM "$child" 2>/dev/null'
 for ((attempt = 0; attempt <= retries; attempt++)); do
   "$@" &
   child=$!
-  if [ -n "$stopped" ]; then kill -TERM "$child" 2>/dev/null; fi # it came before the child's number
+  if [ -n "$stopped" ]; then kill -TERM "$child" 2>/dev/null; fi # it came before $child was set
   signalled=1
-  while [ -n "$signalled" ]; do # a signal ends a wait before the command ends
+  while [ -n "$signalled" ]; do # a signal ends `wait` before the command ends
     signalled=
     wait "$child"
     code=$?
@@ -26,11 +29,11 @@ for ((attempt = 0; attempt <= retries; attempt++)); do
   child=
   if [ -n "$stopped" ]; then exit "$code"; fi
   case $code in
-    75 | 76 | 134 | 137 | 143) echo "ended with $code; starting again" >&2 ;;
+    75 | 76 | 134 | 137 | 143) echo "The command exited with $code; starting it again." >&2 ;;
     *) exit "$code" ;;
   esac
   sleep "${PAUSE:-10}"
   if [ -n "$stopped" ]; then exit "$code"; fi
 done
-echo "gave up after $retries restarts" >&2
+echo "Giving up after $retries restarts." >&2
 exit "$code"

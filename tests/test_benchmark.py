@@ -1,4 +1,4 @@
-"""The benchmark: what it counts, how it divides, what it refuses. No test looks at a real clock."""
+"""The benchmark: its FLOPs, its ratios and its errors. No test depends on the real clock."""
 
 import json
 
@@ -18,7 +18,7 @@ from tests.helpers.paths import ROOT
 
 
 class Machine:
-    """A clock that programs move; `speed` tells how fast the machine runs at a time."""
+    """A clock that programs move forward; `speed` is the machine's speed at a time."""
 
     def __init__(self, speed=lambda now: 1.0):
         self.now, self.speed = 0.0, speed
@@ -34,7 +34,7 @@ class Machine:
         return run
 
 
-def test_pairs_see_what_each_program_takes():
+def test_pairs_hold_the_seconds_of_program_and_reference():
     machine = Machine()
     pairs = timing.interleave(
         machine.program(2.0), machine.program(0.03), seconds=100, clock=machine.clock
@@ -45,7 +45,7 @@ def test_pairs_see_what_each_program_takes():
 
 
 @pytest.mark.parametrize(("seconds", "repeats"), [(0, timing.MIN_REPEATS), (1e9, 100)])
-def test_samples_are_not_fewer_than_some_nor_more_than_many(seconds, repeats):
+def test_the_number_of_samples_is_bounded(seconds, repeats):
     machine = Machine()
     run = machine.program(0.001)
     assert len(timing.interleave(run, run, seconds=seconds, clock=machine.clock)) == repeats
@@ -61,12 +61,12 @@ def test_a_drifting_machine_moves_seconds_but_not_their_ratio():
     np.testing.assert_allclose(ratios, 10, rtol=0.002)
 
 
-def test_the_spread_is_that_of_the_quartiles():
+def test_the_spread_has_median_and_quartiles():
     assert timing.spread([5.0, 1.0, 2.0, 4.0, 3.0]) == timing.Spread(3.0, 2.0, 4.0, 5)
 
 
-def test_shares_and_rates_are_ratios(monkeypatch):
-    """A program of 6 GFLOP on 3 images in 2 s beside a product of 4 GFLOP in half a second."""
+def test_rates_and_fractions_of_the_matmul_rate(monkeypatch):
+    """A program of 6 GFLOP on 3 images in 2 s, and a product of 4 GFLOP in half a second."""
     machine = Machine()
     fake = workloads.Program(machine.program(2.0), 3, 6e9, 0.25, 7.0, None)
     monkeypatch.setattr(workloads, "make", lambda name, config: fake)
@@ -120,7 +120,7 @@ def test_flops_of_a_training_step_are_its_own():
     def slope(count):
         return (count(32) - count(16)) / 16
 
-    counted = tiny.config(**{"model.attention": "xla"})  # as `programs.count` has it
+    counted = tiny.config(**{"model.attention": "xla"})  # as `workloads.count` does it
     networks = build.make_networks(counted)
     variables = jax.eval_shape(networks.init, jax.random.key(0))
 
@@ -140,12 +140,10 @@ def test_flops_of_a_training_step_are_its_own():
     assert slope(forward) == pytest.approx(describe.forward_flops(config, networks), rel=0.1)
 
 
-def test_a_reconstruction_is_an_encoding_an_endpoint_and_evaluations():
+def test_flops_of_decoding_are_those_of_its_network_evaluations():
     config = tiny.config()
-    counts = {name: workloads.count(name, config) for name in workloads.FUNCTIONS}
-    assert counts["reconstruct"] == (
-        counts["encode"] + counts["endpoint"] + config.sample.steps * counts["denoise"]
-    )
+    counts = {name: workloads.count(name, config) for name in ("denoise", "decode")}
+    assert counts["decode"] == config.sample.steps * counts["denoise"]
 
 
 @pytest.mark.parametrize("name", workloads.NAMES)
@@ -162,11 +160,11 @@ def test_recomputing_adds_no_flops_of_the_model():
     assert workloads.count("train_step", again) == workloads.count("train_step", config)
 
 
-def test_a_benchmark_of_a_tiny_model_is_whole(tmp_path):
+def test_the_benchmark_of_a_tiny_model_is_complete(tmp_path):
     config = tiny.config()
     result = benchmark.benchmark(
         config,
-        ["train_step", "reconstruct"],
+        ["train_step", "decode"],
         seconds=0,
         matmul_sizes=(64,),
         profile=tmp_path / "trace",
@@ -175,7 +173,7 @@ def test_a_benchmark_of_a_tiny_model_is_whole(tmp_path):
     assert result["devices"] == 8 and result["backend"] == "cpu" and result["dtype"] == "float32"
     assert result["jax"] == jax.__version__ and len(result["date"]) == 10
     assert result["host_peak_bytes"] > 1e8
-    assert list(result["parts"]) == ["reconstruct", "train_step"]
+    assert list(result["parts"]) == ["decode", "train_step"]
     for name, row in result["parts"].items():
         assert row["batch_size"] == (16 if name == "train_step" else 8)
         assert row["flops_per_image"] > 1e5 and row["compile_seconds"] > 0
@@ -191,14 +189,14 @@ def test_a_benchmark_of_a_tiny_model_is_whole(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"parts": ["encode", "deconde"]}, "--parts=deconde is not allowed: it must be among enc"),
-        ({"parts": []}, "--parts names nothing"),
+        ({"parts": ["encode", "deconde"]}, "--parts=deconde is not allowed: it must be one of enc"),
+        ({"parts": []}, "--parts is empty: name some of encode"),
         ({"batch_size": 12}, r"config.eval.batch_size=12 cannot be shared .* 8 devices; use 8 or"),
-        ({"profile": ROOT}, "--profile traces training steps"),
+        ({"profile": ROOT}, "--profile records training steps"),
         ({"parts": ["train_step"], "profile": ROOT / "README.md"}, "README.md is a file"),
     ],
 )
-def test_what_cannot_be_measured_is_refused_first(changes, sentence, monkeypatch):
+def test_wrong_input_is_refused_before_anything_is_timed(changes, sentence, monkeypatch):
     monkeypatch.setattr(timing, "make_matmul", lambda *args, **kwargs: pytest.fail("too late"))
     settings = {"parts": ["encode"], "profile": None, "batch_size": 8} | changes
     config = benchmark.with_batch_size(tiny.config(), settings.pop("batch_size"))
@@ -229,7 +227,7 @@ def test_the_command_writes_figures_and_a_table(tmp_path):
         (["--json=docs"], "error: --json=docs cannot be written: it is a folder."),
     ],
 )
-def test_the_command_answers_in_one_sentence(given, sentence):
+def test_the_command_prints_errors_as_one_sentence(given, sentence):
     done = _command(*given, cold=True)
     assert done.returncode == 2 and done.stderr.startswith(sentence)
     assert len(done.stderr.splitlines()) == 1

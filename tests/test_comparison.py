@@ -1,4 +1,4 @@
-"""DBAE beside DiffAE: the split of errors and variances, and the command that compares them."""
+"""DBAE and DiffAE: the split of errors and variances, and the command that compares them."""
 
 import dataclasses
 import json
@@ -8,8 +8,8 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from dbae_jax.configs import diffae_digits, digits
 
-from configs import diffae_digits, digits
 from dbae_jax import comparison
 from dbae_jax.configuration.config import from_config_dict
 from dbae_jax.data.sources import ArraySource
@@ -25,7 +25,7 @@ SETTINGS = comparison.Settings(num_images=4, draws=2, evaluations=(2,))
 
 
 def _draws(count, images=4000, within=0.03, between=0.05):
-    """x_hat = m(z) + e: m of variance `between` over images, e of variance `within` over draws."""
+    """Returns m(z) and x_hat = m(z) + e; the variances are `between` for m and `within` for e."""
     rng = np.random.default_rng(0)
     means = between**0.5 * rng.standard_normal((1, images, 2, 2, 1))
     return means, means + within**0.5 * rng.standard_normal((count, images, 2, 2, 1))
@@ -43,8 +43,8 @@ def test_one_draw_has_no_variance_of_its_own():
     assert endpoint_split.variance_share(_draws(1)[1]) == 0
 
 
-def test_errors_split_into_what_z_lost_and_what_draws_add():
-    """x_0 = m + lost: MSE = (lost + within) / 4, of the mean lost / 4, however few the draws."""
+def test_errors_split_into_the_loss_of_z_and_the_variance_of_draws():
+    """For x_0 = m + lost, MSE = (lost + within) / 4, and the mean of the draws has lost / 4."""
     means, draws = _draws(3, images=400)
     pad = [(0, 0), (0, 0), (0, 10), (0, 10), (0, 0)]  # SSIM needs 11 pixels
     rng = np.random.default_rng(1)
@@ -57,14 +57,14 @@ def test_errors_split_into_what_z_lost_and_what_draws_add():
 
 
 def test_the_derived_config_is_the_file_s():
-    derived = comparison.free_config(from_config_dict(digits.get_config()))
+    derived = comparison.gaussian_config(from_config_dict(digits.get_config()))
     assert derived == from_config_dict(diffae_digits.get_config())
-    with pytest.raises(ConfigError, match="that of the DBAE"):
-        comparison.free_config(derived)
+    with pytest.raises(ConfigError, match="the config of the DBAE"):
+        comparison.gaussian_config(derived)
 
 
 def _save(config, directory, shift=0.0):
-    """In place of training, which test_system and test_diffae try: weights as they are drawn."""
+    """Saves initial weights instead of training, which test_system and test_diffae test."""
     if not checkpoint.steps(directory):
         drawn, optimizer = tiny.variables(config), make_optimizer(config)
         variables = jax.tree.map(lambda leaf: leaf + shift, drawn)
@@ -78,7 +78,7 @@ def compared(tmp_path_factory):
     directory, trained = tmp_path_factory.mktemp("comparison"), []
     config = tiny.config(**{"train.num_steps": 1, "eval.information_points": 2})
 
-    def train(config, directory):
+    def train(config, directory, training):
         trained.append((config.bridge.endpoint, config.seed, directory.name))
         _save(config, directory)
 
@@ -112,6 +112,23 @@ def test_a_comparison_trains_measures_and_writes(compared):
     assert all(np.isfinite(b["unexplained_bits_per_dim"]).all() for b in bounds.values())
     text = (directory / "comparison_table.md").read_text()
     assert "| diffae | z, random x_T | dbim | 2 |" in text and f"| 2 | {ratio:.2f} |" in text
+
+
+def test_all_seeds_of_a_model_share_one_training(tmp_path, monkeypatch):
+    """Each model's training step then compiles once."""
+    given = {}
+
+    def train(config, directory, training):
+        given.setdefault(config.bridge.endpoint, []).append(training)
+
+    monkeypatch.setattr(comparison.train, "train", train)
+    for name in ("_measure_seed", "summarised", "_paint"):
+        monkeypatch.setattr(comparison, name, lambda *args: {})
+    monkeypatch.setattr(comparison, "table", lambda record: "")
+    comparison.compare(tiny.config(), tmp_path, [0, 1], SETTINGS)
+    assert {name: len(trainings) for name, trainings in given.items()} == {"decoded": 2, "free": 2}
+    for first, second in given.values():
+        assert first is second
 
 
 def test_what_is_done_is_not_done_again(compared, monkeypatch):
@@ -148,8 +165,8 @@ def _again(directory, monkeypatch, config):
     return False
 
 
-def test_what_was_measured_of_others_is_measured_again(compared, tmp_path, monkeypatch):
-    """Weights that were trained anew to the same step; other arithmetic; other images; torn."""
+def test_results_that_are_not_valid_are_measured_again(compared, tmp_path, monkeypatch):
+    """After another training, with another number format, on other images, or damaged."""
     config, directory, _ = compared
     run = pathlib.Path(shutil.copytree(directory, tmp_path / "run"))
     with monkeypatch.context() as patch:
@@ -166,17 +183,6 @@ def test_what_was_measured_of_others_is_measured_again(compared, tmp_path, monke
     shutil.rmtree(run / "dbae-3" / checkpoint.FOLDER)
     _save(dataclasses.replace(config, seed=3), run / "dbae-3", shift=0.01)
     assert checkpoint.steps(run / "dbae-3") == [1] and _again(run, monkeypatch, config)
-
-
-def test_one_process_decides_for_all_whether_to_measure(compared, tmp_path, monkeypatch):
-    """This one finds no figures, and the one that writes does; or the other way round."""
-    config, directory, record = compared
-    run = pathlib.Path(shutil.copytree(directory, tmp_path / "run"))
-    (run / "figures-3.json").unlink()
-    monkeypatch.setattr(comparison.processes, "from_writer", lambda look: record["seeds"][0])
-    assert not _again(run, monkeypatch, config)
-    monkeypatch.setattr(comparison.processes, "from_writer", lambda look: None)
-    assert _again(directory, monkeypatch, config)
 
 
 def test_seeds_sum_up_to_means_and_ranges():

@@ -1,4 +1,4 @@
-"""The converter: authors' state dicts to workdirs and back, and what it refuses."""
+"""The converter: the authors' state dicts to workdirs and back, latent priors, and errors."""
 
 import jax
 import numpy as np
@@ -51,7 +51,7 @@ def test_round_trip_is_bit_exact(small, suffix, tmp_path):
     _assert_same(again, _without_unused(values))
 
 
-def test_a_converted_model_computes_the_same_and_trains_on(small, tmp_path):
+def test_a_converted_model_computes_the_same_and_can_be_trained(small, tmp_path):
     c, values = small
     convert.write_state_dict(tmp_path / "ema.safetensors", values)
     convert.to_workdir(tmp_path / "ema.safetensors", c, tmp_path / "run")
@@ -75,6 +75,53 @@ def test_a_released_model_through_files(tmp_path):
     convert.from_workdir(tmp_path / "run", tmp_path / "again.safetensors")
     again = safetensors.numpy.load_file(tmp_path / "again.safetensors")
     _assert_same(again, _without_unused(case.state_dict))
+
+
+@pytest.fixture
+def prior_file(tmp_path):
+    """A workdir with a model, and the state dict of a latent prior for it."""
+    c = tiny.config()
+    tiny.write_workdir(c, tmp_path / "run")
+    shapes = jax.eval_shape(build.make_latent_network(c).init, jax.random.key(0))
+    values = {
+        entry.key: golden.draw(entry.key, entry.layout.torch_shape)
+        for entry in torch_state_dict.prior_entries(shapes)
+    }
+    values["layers.0.linear_emb.weight"] = values["layers.0.cond_layers.1.weight"]
+    values["conds_mean"] = np.arange(8, dtype=np.float32)
+    values["conds_std"] = np.full(8, 1e-6, np.float32)
+    return c, tmp_path / "run", values
+
+
+def test_a_converted_prior_samples_images(prior_file, tmp_path):
+    c, directory, values = prior_file
+    convert.write_state_dict(tmp_path / "latent.safetensors", values)
+    convert.prior_to_workdir(tmp_path / "latent.safetensors", c, directory)
+    model = dbae_jax.DBAE.load(directory)
+    kernel = model.prior.variables["params"]["layer_1"]["kernel"]
+    np.testing.assert_array_equal(kernel, values["layers.1.linear.weight"].T)
+    # The standard deviation of the codes is so small that their mean remains.
+    z = model.prior.sample(3, jax.random.key(0), batch_size=3)
+    np.testing.assert_allclose(z, np.tile(values["conds_mean"], (3, 1)), atol=0.01)
+    assert np.isfinite(model.sample(2, 0)).all()
+    with pytest.raises(CheckpointError, match="exists already"):
+        convert.prior_to_workdir(tmp_path / "latent.safetensors", c, directory)
+
+
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [
+        ("conds_std", r"needs conds_mean and conds_std of shape \[8\]"),
+        ("layers.2.linear.bias", "1 mi"),
+    ],
+)
+def test_priors_that_do_not_fit_are_refused(prior_file, tmp_path, key, words):
+    c, directory, values = prior_file
+    del values[key]
+    convert.write_state_dict(tmp_path / "latent.safetensors", values)
+    with pytest.raises(CheckpointError, match=words):
+        convert.prior_to_workdir(tmp_path / "latent.safetensors", c, directory)
+    assert not (directory / "prior").exists()
 
 
 def test_every_released_key_is_known():
@@ -119,10 +166,10 @@ def test_files_that_cannot_be_read_are_refused(small, tmp_path):
     c, values = small
     whole = tmp_path / "ema.safetensors"
     convert.write_state_dict(whole, values)
-    torn = tmp_path / "torn.safetensors"
-    torn.write_bytes(whole.read_bytes()[:-1000])
+    damaged = tmp_path / "torn.safetensors"
+    damaged.write_bytes(whole.read_bytes()[:-1000])
     for path, words in (
-        (torn, "not a whole"),
+        (damaged, "not a complete"),
         (tmp_path / "absent.safetensors", "does not exist"),
         (tmp_path / "ema.bin", "must end in"),
     ):
@@ -147,7 +194,11 @@ def test_pickled_code_is_never_run(small, tmp_path):
     torch.save({"out.2.weight": Bomb()}, tmp_path / "bomb.pt")
     torch.save({"ema": {"out.2.weight": torch.zeros(1)}}, tmp_path / "nested.pt")
     (tmp_path / "torn.pt").write_bytes((tmp_path / "nested.pt").read_bytes()[:300])
-    for name, words in (("bomb", "tensors alone"), ("nested", "no flat"), ("torn", "whole file")):
+    for name, words in (
+        ("bomb", "tensors only"),
+        ("nested", "not hold a flat"),
+        ("torn", "complete"),
+    ):
         with pytest.raises(CheckpointError, match=words):
             convert.to_workdir(tmp_path / f"{name}.pt", small[0], tmp_path / "run")
     assert not (tmp_path / "ran").exists() and not (tmp_path / "run").exists()
@@ -162,7 +213,7 @@ def test_flattened_pooling_has_no_counterpart(tmp_path):
 
 def test_every_config_with_mean_pooling_converts():
     """Sizes and widths that were never released have state dicts of the same scheme."""
-    from configs import base
+    from dbae_jax.configs import base
 
     c = base.get_config()
     c.data.image_size = 256

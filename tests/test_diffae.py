@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from dbae_jax.configs import diffae_celeba, diffae_digits, diffae_shapes, digits
 
-from configs import diffae_celeba, diffae_digits, diffae_shapes, digits
 from dbae_jax import benchmark
 from dbae_jax.bridge import marginals
 from dbae_jax.bridge.preconditioning import Bridge
@@ -248,7 +248,7 @@ def test_the_information_bound_is_tight_and_equals_that_of_a_bridge():
             model_fn, x_0s, x_Ts, z, model_bridge, draws, points=60
         )
         values[name] = information.entropy_bound(measured)
-        values[name, "at T"] = measured.at_end.mean()
+        values[name, "at T"] = measured.at_endpoint.mean()
     for name in ("free", "bridge"):
         nats, error = values[name]
         assert nats == pytest.approx(exact, abs=4 * error) and error < 0.1
@@ -288,7 +288,7 @@ def test_networks_differ_only_in_the_endpoint_decoder_and_the_input_x_T():
 
 
 def test_configs_that_cannot_work_are_refused():
-    with pytest.raises(ConfigError, match=r"SNR_T at most 0.001, and here it is 0.5"):
+    with pytest.raises(ConfigError, match=r"at most 0.001, and here it is 0.5"):
         build.make_bridge(tiny.config(**{"bridge.endpoint": "free"}).bridge)
     with pytest.raises(ConfigError, match="endpoint='none' is not allowed"):
         tiny.config(**{"bridge.endpoint": "none"})
@@ -308,7 +308,7 @@ def test_functions_that_need_an_endpoint_decoder_refuse_diffae():
     networks = build.make_networks(config)
     with pytest.raises(CheckpointError, match="no counterpart in the authors' state dicts"):
         torch_state_dict.entries(networks.module, jax.eval_shape(networks.init, jax.random.key(0)))
-    with pytest.raises(ConfigError, match="endpoint is not allowed: it must be among encode, den"):
+    with pytest.raises(ConfigError, match="endpoint is not allowed: it must be one of encode, den"):
         benchmark.benchmark(config, ["endpoint"], seconds=0.0)
     assert "decoder " not in describe.describe(config)
 
@@ -322,7 +322,7 @@ def test_training_resumes_where_it_stopped(tmp_path, caplog):
     train.train(one, tmp_path / "run")
     with caplog.at_level("INFO", logger="dbae_jax"):
         state = train.train(config, tmp_path / "run")
-    assert "Going on from step 1" in caplog.text
+    assert "Resuming from step 1" in caplog.text
     assert checkpoint.steps(tmp_path / "run") == [1, 2] and int(state.step) == 2
     first, second = (workdir.load(tmp_path / "run", "raw", step) for step in (1, 2))
     jax.tree.map(np.testing.assert_array_equal, second.variables, jax.device_get(state.variables))

@@ -1,4 +1,4 @@
-"""Editing: paths between codes, directions, x_T kept or not, pictures by name, scores."""
+"""Editing: paths between codes, directions, fixed and recomputed x_T, named images, scores."""
 
 import json
 
@@ -20,7 +20,7 @@ def _codes(*shape, seed=0):
 
 
 @pytest.mark.parametrize("method", editing.METHODS)
-def test_paths_begin_and_end_exactly_and_take_many_codes(method):
+def test_paths_have_exact_ends_and_take_many_codes(method):
     z_0, z_1 = _codes(3, 5), 4 * _codes(3, 5, seed=1)
     found = editing.path(z_0, z_1, 7, method)
     assert found.shape == (3, 7, 5) and found.dtype == np.float32
@@ -39,7 +39,7 @@ def test_a_line_is_even():
     )
 
 
-def test_an_arc_turns_evenly_and_keeps_norms():
+def test_angle_and_norm_change_evenly_along_an_arc():
     z_0, z_1 = _codes(6), _codes(6, seed=1)
     z_1 *= np.linalg.norm(z_0) / np.linalg.norm(z_1)
     norms = np.linalg.norm(editing.arc(z_0, z_1, 9), axis=-1)
@@ -62,7 +62,7 @@ def test_arcs_of_parallel_opposite_and_zero_codes():
     )
     near = z + 1e-6 * _codes(2, 6, seed=1)
     np.testing.assert_allclose(editing.arc(z, near, 5)[:, 2], z, atol=1e-5)
-    with pytest.raises(DataError, match="opposite"):
+    with pytest.raises(DataError, match="are opposite"):
         editing.arc(z, -3 * z, 5)
     with pytest.raises(DataError, match="is 0 and has no direction"):
         editing.arc(z, 0 * z, 5)
@@ -75,7 +75,7 @@ def test_arcs_of_parallel_opposite_and_zero_codes():
 
 
 def _worlds(rng):
-    """Codes of uneven, correlated scales and attributes that are linear in them."""
+    """Returns correlated codes of different scales, normals, and attributes linear in the codes."""
     mixing = rng.normal(size=(6, 6)) * np.array([1, 2, 0.5, 1, 1, 3])
     z = rng.normal(size=(20_000, 6)) @ mixing + rng.normal(size=6)
     normals = rng.normal(size=(2, 6))
@@ -95,7 +95,7 @@ def test_the_direction_of_a_linear_attribute_is_its_normal(probe):
     for name, normal in zip(("first", "second"), normals, strict=True):
         assert _cosine(found.step(name), normal) > 0.99
     np.testing.assert_allclose(np.linalg.norm(found.steps, axis=1), np.sqrt(6), rtol=1e-6)
-    # Where the probe sees normalised codes, the shift is made there: sqrt(D) times a unit vector.
+    # With normalised codes, the shift there is sqrt(D) times a unit vector.
     std = z.std(axis=0)
     normalised = editing.directions(z, targets, ("first", "second"), probe=probe, normalise=True)
     np.testing.assert_allclose(np.linalg.norm(normalised.steps / std, axis=1), 6**0.5, rtol=1e-5)
@@ -113,13 +113,13 @@ def test_other_probes_and_targets():
     assert classes == (3, 5, 7) and held.tolist() == [[1, 0, 0], [0, 0, 1], [1, 0, 0], [0, 1, 0]]
 
 
-def test_directions_refuse_what_shows_none():
+def test_directions_refuse_invalid_codes_and_targets():
     z, targets = _codes(20, 4), np.eye(20, dtype=np.int8)[:, :2]
     for bad, words in (
         ((z, targets * 0, ("a", "b")), "'a' is 0 for all 20 training images"),
         ((z, targets, ("a",)), r"targets \[N, 1\]"),
         ((z * np.nan, targets, ("a", "b")), "not finite"),
-        ((z * 0, targets, ("a", "b")), "know nothing of 'a'"),
+        ((z * 0, targets, ("a", "b")), "do not depend on 'a'"),
     ):
         with pytest.raises(DataError, match=words):
             editing.directions(*bad)
@@ -127,12 +127,12 @@ def test_directions_refuse_what_shows_none():
         editing.directions(z, targets, ("a", "b"), probe="forest")
 
 
-def test_unknown_names_are_told_what_there_is():
+def test_an_error_about_an_unknown_name_lists_the_names():
     assert editing.check_name("Male", ("Male", "Young")) == "Male"
     with pytest.raises(DataError, match="no attribute 'male': there are Male, Young"):
         editing.check_name("male", ("Male", "Young"))
     many = [f"attribute_{i}" for i in range(40)] + ["Smiling"]
-    with pytest.raises(DataError, match="of 41, the nearest are Smiling"):
+    with pytest.raises(DataError, match="most similar of 41 names are Smiling"):
         editing.check_name("smilin", many)
 
 
@@ -143,7 +143,7 @@ def model():
 
 
 @pytest.mark.parametrize("method", editing.METHODS)
-def test_interpolations_end_in_the_reconstructions(model, method):
+def test_interpolations_end_with_the_reconstructions(model, method):
     images = tiny.images(6)
     found = model.interpolate(images[:3], images[3:], points=5, method=method, steps=3)
     assert found.shape == (3, 5, 16, 16, 1) and found.dtype == np.float32
@@ -153,7 +153,7 @@ def test_interpolations_end_in_the_reconstructions(model, method):
     np.testing.assert_array_equal(found[0], model.decode(z[0], steps=3))
 
 
-def test_edits_keep_x_T_or_let_it_follow(model):
+def test_x_T_of_edits_is_fixed_or_recomputed(model):
     images, step, scales = tiny.images(3), 3 * _codes(8), (-0.5, 0, 1)
     z = model.encode(images)
     following = model.edit(images, step, scales, steps=3)
@@ -170,7 +170,7 @@ def test_edits_keep_x_T_or_let_it_follow(model):
     np.testing.assert_array_equal(fixed[:, 1], following[:, 1])
 
 
-def test_a_row_shares_its_noise(model):
+def test_all_edits_of_an_image_share_its_noise(model):
     images, noisy = tiny.images(2), {"rng": 3, "eta": 1.0, "steps": 3}
     rows = model.edit(np.repeat(images[:1], 2, axis=0), _codes(8), (0, 0), **noisy)
     np.testing.assert_array_equal(rows[0, 0], rows[0, 1])
@@ -183,9 +183,9 @@ def test_wrong_edits_are_refused(model):
     with pytest.raises(DataError, match="8 finite numbers"):
         model.edit(images, np.ones(4), (0,))
     for scales in ((), (np.inf,), ("many",), 0.5):
-        with pytest.raises(DataError, match="scales must be a list"):
+        with pytest.raises(DataError, match="Scales must be a list"):
             model.edit(images, np.ones(8), scales)
-        with pytest.raises(DataError, match="scales must be a list"):
+        with pytest.raises(DataError, match="Scales must be a list"):
             model.edit(images, np.ones(8), scales, fix_endpoint=True)
     with pytest.raises(DataError, match="one shape"):
         model.interpolate(images, images[:1])
@@ -196,7 +196,7 @@ def splits():
     return {split: registry.make_source(tiny.config().data, split) for split in ("train", "test")}
 
 
-def test_pictures_are_read_by_item_and_by_file(splits, tmp_path):
+def test_images_are_named_by_item_or_by_file(splits, tmp_path):
     data = tiny.config().data
     for name, split, index in (("test:17", "test", 17), ("4", "test", 4), ("train:3", "train", 3)):
         np.testing.assert_array_equal(
@@ -204,22 +204,20 @@ def test_pictures_are_read_by_item_and_by_file(splits, tmp_path):
         )
     pixels = np.random.default_rng(0).integers(0, 256, (40, 60), np.uint8)
     for ending in ("png", "jpg", "webp", "bmp"):
-        path = tmp_path / f"a picture.{ending}"
+        path = tmp_path / f"an image.{ending}"
         Image.fromarray(pixels).convert("RGB" if ending == "webp" else "L").save(path)
         gray = path
-        if ending == "webp":  # which knows colour alone
+        if ending == "webp":  # a format that has only color images
             with pytest.raises(DataError, match="in colour"):
                 named_pictures.read(str(gray), data, {})
             continue
         wanted = transforms.load(path.read_bytes(), crop="center", size=16, channels=1)
         np.testing.assert_array_equal(named_pictures.read(str(path), data, {}), wanted)
-    both = named_pictures.read_all(
-        [str(tmp_path / "a picture.png"), "test:1"], data, lambda: splits
-    )
+    both = named_pictures.read_all([str(tmp_path / "an image.png"), "test:1"], data, lambda: splits)
     assert both.shape == (2, 16, 16, 1) and both.dtype == np.uint8
 
 
-def test_pictures_that_will_not_do(splits, tmp_path):
+def test_invalid_names_of_images_are_refused(splits, tmp_path):
     data = tiny.config().data
     (tmp_path / "text.png").write_text("no image")
     Image.new("RGB", (20, 20)).save(tmp_path / "colour.png")
@@ -236,14 +234,14 @@ def test_pictures_that_will_not_do(splits, tmp_path):
     ):
         with pytest.raises(DataError, match=words.replace("(", r"\(")):
             named_pictures.read(name, data, splits)
-    with pytest.raises(DataError, match="no picture is named"):
+    with pytest.raises(DataError, match="no image is named"):
         named_pictures.read_all([], data, lambda: splits)
 
 
 def test_data_without_attributes(tmp_path):
     images = np.zeros((4, 16, 16, 1), np.uint8)
     context = stubs.context({split: stubs.Data(images) for split in ("train", "test")})
-    with pytest.raises(DataError, match="its attribute files missing, or it has none"):
+    with pytest.raises(DataError, match="have no labels and no attributes: the"):
         attribute_directions.check(context, "Male")
     assert "docs/data.md" in suite.obstacle(context)
     lmdb = stubs.context(
@@ -253,9 +251,9 @@ def test_data_without_attributes(tmp_path):
 
 
 class _Model(stubs.Model):
-    """Decodes a code to an image whose first pixels are it; x_T is a copy of the code.
+    """Decodes a code to an image whose first pixels are the mean of the code and x_T.
 
-    Of what an edit changes, half comes by x_T.
+    x_T is a copy of the code, so that half of the change of an edit comes from x_T.
     """
 
     gaussian_endpoint = False
@@ -276,7 +274,7 @@ class _Model(stubs.Model):
         return self.decode(self.encode(images), **plan)
 
 
-class _Judge:
+class _Classifier:
     kind, labels = "attributes", ("zero", "one", "two")
 
     def logits(self, images):
@@ -288,13 +286,15 @@ def _context(rng):
     for split, count in (("train", 4000), ("test", 40)):
         z = rng.uniform(-0.3, 0.3, (count, 8))
         attributes = np.int8(z[:, :3] > 0)
-        sources[split] = stubs.Data(stubs.images(z), _Judge.labels, attributes=attributes)
+        sources[split] = stubs.Data(stubs.images(z), _Classifier.labels, attributes=attributes)
     config = tiny.config(**{"eval.num_images": 0})
     return stubs.context(sources, model=_Model(config))
 
 
-def test_the_suite_finds_what_an_ideal_model_does():
-    measured = suite.measure_with(_Judge(), _context(np.random.default_rng(0)), {"judge": "j"})
+def test_the_suite_measures_the_edits_of_an_ideal_model():
+    measured = suite.measure_with(
+        _Classifier(), _context(np.random.default_rng(0)), {"classifier": "c"}
+    )
     assert measured.counts == {"train": 4000, "test": 40}
     scores = {name: entry["value"] for name, entry in measured.scores.items()}
     # A shift of 0.3 sqrt(8) along one axis, up to the edge at 1, in units of the codes' std.
@@ -305,11 +305,11 @@ def test_the_suite_finds_what_an_ideal_model_does():
     assert scores["flipped_following"] == 1 and scores["flipped_fixed"] > 0.95
     assert scores["monotonic_following"] > 0.95
     details = measured.scores["target_fixed"]["details"]
-    assert set(details["per_attribute"]) == set(_Judge.labels) and details["judge"] == "j"
+    assert set(details["per_attribute"]) == set(_Classifier.labels) and details["classifier"] == "c"
     assert json.dumps(measured.scores, allow_nan=False)
 
 
-def test_log_odds_of_classes_are_one_against_the_others():
+def test_log_odds_of_a_class_are_against_all_other_classes():
     class Classes:
         kind, labels = "classes", ("0", "1", "2")
 

@@ -7,8 +7,8 @@ of these takes minutes, which test_plan.py does for a small one and docs/scaling
 import jax
 import jax.numpy as jnp
 import pytest
+from dbae_jax.configs import bedroom, celeba, celebahq, ffhq, horse
 
-from configs import bedroom, celeba, celebahq, ffhq, horse
 from dbae_jax.configuration import build
 from dbae_jax.configuration.config import from_config_dict
 from dbae_jax.training.optimizer import make_optimizer

@@ -155,7 +155,8 @@ def _integrate(networks):
 
 def test_scalings(case):
     """Scalings in float64 on the host, and in float32 on the device, at the same float32 times."""
-    from configs import base
+    from dbae_jax.configs import base
+
     from dbae_jax.configuration import build, config
 
     for name in [n for n in case.outputs if n.startswith("scalings/")]:

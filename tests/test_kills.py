@@ -7,6 +7,8 @@ import jax
 import numpy as np
 
 from dbae_jax.commands import train
+from dbae_jax.runtime import sharding
+from dbae_jax.training.jitted_step import make_training
 from dbae_jax.workdirs import checkpoint, records, workdir
 from dbae_jax.workdirs.train_state import TrainState
 from tests.helpers import commands, tiny
@@ -72,7 +74,7 @@ def _reached(moment, directory, process, rng):
 
 def _state(directory, step):
     config = _config(step)
-    run = train.set_up(config, directory)
+    run = train.set_up(config, directory, make_training(config, sharding.make_mesh()))
     assert isinstance(run.state, TrainState) and int(run.state.step) == step
     return jax.device_get(run.state)
 

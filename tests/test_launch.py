@@ -1,4 +1,4 @@
-"""The launch scripts, with stand-ins for what they call: arguments, restarts, ends."""
+"""The launch scripts, with stand-ins for the commands that they call."""
 
 import os
 import pathlib
@@ -25,7 +25,7 @@ JOB = {"DBAE_JAX_JOB": "1", "SLURM_JOB_ID": "77"}
 
 @pytest.fixture
 def stand_in(tmp_path, monkeypatch):
-    """stand_in(name, *codes) puts a command in PATH that notes its call and ends with the codes."""
+    """stand_in(name, *codes) puts a command in PATH that logs its calls and exits with codes."""
     folder = tmp_path / "bin"
     folder.mkdir()
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
@@ -57,7 +57,7 @@ def _run(script, *arguments, cwd=None, **environment):
     )
 
 
-def test_shellcheck_has_nothing_to_say():
+def test_shellcheck_finds_nothing():
     done = subprocess.run(
         [pathlib.Path(sys.executable).with_name("shellcheck"), *LAUNCH.glob("*.sh")],
         capture_output=True,
@@ -87,12 +87,12 @@ def test_one_machine_starts_again_after_a_preemption_and_stops_after_a_mistake(s
 def test_restarts_are_bounded(stand_in):
     calls = stand_in("trainer", 75, 75, 75, 75)
     done = _run("local.sh", *SCRIPTS["local.sh"], PYTHON="trainer", RETRIES="2")
-    assert done.returncode == 75 and len(calls()) == 3 and "gave up" in done.stderr
+    assert done.returncode == 75 and len(calls()) == 3 and "Giving up" in done.stderr
 
 
 @pytest.fixture
 def trapping(tmp_path, stand_in):
-    """trapping(name) is a command that, on a TERM, notes it in a file and ends with 75."""
+    """trapping(name) puts a command in PATH that records a TERM in a file and exits with 75."""
     del stand_in  # only for the folder it makes and puts in PATH
 
     def make(name):
@@ -112,7 +112,7 @@ def trapping(tmp_path, stand_in):
 
 
 def _run_and_signal(script, arguments, noted, number, **environment):
-    """Runs a script, signals it once its command runs, and returns its code and what it said."""
+    """Runs a script, signals it once its command runs; returns its exit code and its stderr."""
     with subprocess.Popen(
         [LAUNCH / script, *arguments],
         env=os.environ | environment,
@@ -162,7 +162,7 @@ def test_the_queueings_of_a_slurm_job_are_bounded(stand_in, restarts, requeued):
     given = {"RETRIES": "2", "SLURM_RESTART_COUNT": restarts}
     done = _run("slurm.sh", *SCRIPTS["slurm.sh"], **JOB, **given)
     assert done.returncode == 75 and len(control()) == requeued
-    assert ("gave up after 2 restarts" in done.stderr) != requeued
+    assert ("Giving up after 2 restarts" in done.stderr) != requeued
 
 
 @pytest.mark.parametrize(("gpus", "devices"), [("8", "0,1,2,3,4,5,6,7"), ("1", "0")])
@@ -172,7 +172,7 @@ def test_a_slurm_process_has_all_gpus_of_its_node(stand_in, tmp_path, gpus, devi
     assert _run("slurm.sh", "4", gpus, *SCRIPTS["slurm.sh"][2:], **JOB).stdout == f"{devices}\n"
 
 
-def test_a_slurm_job_hands_a_signal_to_its_processes_waits_and_queues_again(
+def test_a_slurm_job_sends_a_signal_to_its_processes_waits_and_queues_again(
     stand_in, trapping, tmp_path
 ):
     noted, control = trapping("srun"), stand_in("scontrol")
@@ -205,9 +205,10 @@ def test_relative_paths_are_those_of_the_caller(stand_in, tmp_path, script):
 
 @pytest.fixture
 def pod(tmp_path, stand_in, monkeypatch):
-    """pod(verb=[answers]) runs tpu_pod.sh in a small repository; gives the end and the calls.
+    """pod(verbs={verb: [answers]}) runs tpu_pod.sh in a small repository.
 
-    An answer is what gcloud says at that call of the verb, or its code; the last one stays.
+    An answer is the output of gcloud for one call of the verb, or its exit code; the last answer
+    is repeated. Returns the finished process and the calls of gcloud.
     """
     repository = tmp_path / "repository"
     shutil.copytree(LAUNCH, repository / "launch")
@@ -247,7 +248,7 @@ def _verbs(calls):
     return " ".join(call.split()[0] for call in calls)
 
 
-def test_a_pod_is_made_fed_and_run_on_all_workers(pod):
+def test_a_pod_is_created_and_trains_on_all_workers(pod):
     verbs = {"describe": [NOWHERE, "READY"]}
     done, calls = pod("--config.seed=1", verbs=verbs, CREATE_FLAGS="--spot")
     assert done.returncode == 0, done.stderr
@@ -259,7 +260,7 @@ def test_a_pod_is_made_fed_and_run_on_all_workers(pod):
 
 
 @pytest.mark.parametrize("lost", [["PREEMPTED", NOWHERE], ["DELETING", NOWHERE], ["TERMINATED"]])
-def test_a_preempted_pod_is_made_anew(pod, lost):
+def test_a_preempted_pod_is_created_again(pod, lost):
     verbs = {"describe": ["READY", *lost, "READY"], "ssh": ["255 lost", ""]}
     done, calls = pod(verbs=verbs)
     assert done.returncode == 0, done.stderr
@@ -276,7 +277,7 @@ def test_a_pod_gets_this_folder_as_it_is_now(pod, tmp_path):
     assert not list(tmp_path.glob("tmp.*"))
 
 
-def test_a_pod_is_left_alone_where_git_fails(pod, stand_in):
+def test_a_failure_of_git_ends_the_script(pod, stand_in):
     stand_in("git", 128)
     done, calls = pod(verbs={"describe": ["READY"]})
     assert done.returncode == 128 and calls == []
@@ -289,13 +290,13 @@ def test_a_pod_runs_nothing_until_it_has_the_files(pod):
 
 
 @pytest.mark.parametrize(("verb", "now"), [("create", NOWHERE), ("scp", "READY")])
-def test_a_pod_that_cannot_be_made_or_fed_is_given_up(pod, verb, now):
+def test_the_script_gives_up_after_five_failures_in_a_row(pod, verb, now):
     done, calls = pod(verbs={"describe": [now], verb: ["1 no capacity"]})
     assert done.returncode == 75 and _verbs(calls).split()[1::2] == [verb] * 5
     assert "5 failures in a row" in done.stderr
 
 
-def test_a_pod_that_is_coming_is_waited_for(pod):
+def test_the_script_waits_for_a_pod_that_is_being_created(pod):
     done, calls = pod(verbs={"describe": ["CREATING", "RESTARTING", "READY"]})
     assert done.returncode == 0, done.stderr
     assert _verbs(calls) == "describe describe describe scp ssh"
@@ -304,7 +305,7 @@ def test_a_pod_that_is_coming_is_waited_for(pod):
 @pytest.mark.parametrize(
     ("now", "said"), [("1 PERMISSION_DENIED: who are you?", "who are you?"), ("STOPPED", "STOPPED")]
 )
-def test_a_pod_of_which_nothing_is_known_ends_the_script(pod, now, said):
+def test_an_unknown_state_of_a_pod_ends_the_script(pod, now, said):
     done, calls = pod(verbs={"describe": [now]})
     assert done.returncode == 1 and said in done.stderr and _verbs(calls) == "describe"
 
@@ -312,7 +313,7 @@ def test_a_pod_of_which_nothing_is_known_ends_the_script(pod, now, said):
 def test_the_restarts_of_a_pod_are_bounded(pod):
     done, calls = pod(verbs={"describe": ["READY"], "ssh": ["255 lost"]}, RETRIES="1")
     assert done.returncode == 255 and _verbs(calls) == "describe scp ssh describe scp ssh"
-    assert "gave up: 2 lost runs" in done.stderr
+    assert "2 lost runs" in done.stderr
 
 
 def test_a_mistake_on_a_pod_ends_the_script(pod):

@@ -24,7 +24,7 @@ FOLDERS = {
     "editing": (),  # a public module of the root
     "sampling": ("bridge",),
     "metrics": ("runtime",),
-    "configuration": ("bridge", "models", "runtime"),
+    "configuration": ("bridge", "models", "runtime", "sampling"),
     "data": ("configuration", "runtime"),
     "workdirs": ("configuration", "models", "runtime"),
     "training": ("bridge", "models", "runtime", "configuration", "data", "workdirs"),
@@ -33,14 +33,15 @@ FOLDERS = {
         *("bridge", "models", "runtime", "editing", "sampling", "configuration", "data"),
         *("workdirs", "prior"),
     ),
-    "performance": (
-        *("bridge", "models", "runtime", "sampling", "configuration", "data", "training"),
-    ),
+    "performance": ("runtime", "configuration", "training", "api"),
     "evaluation": (
         *("bridge", "runtime", "editing", "sampling", "metrics", "configuration", "data"),
         *("workdirs", "api"),
     ),
-    "report": ("editing", "configuration", "data", "workdirs", "prior", "api", "evaluation"),
+    "report": (
+        *("runtime", "editing", "sampling", "configuration", "data", "workdirs", "prior"),
+        *("api", "evaluation"),
+    ),
     "commands": (
         *("models", "runtime", "editing", "configuration", "data", "workdirs", "training"),
         *("prior", "api", "performance", "evaluation", "report"),
@@ -63,7 +64,11 @@ OWNERS = {
     "torch": {"runtime.tensor_files"},
     "safetensors": {"runtime.tensor_files"},
     "tensorflow": set(),
-    "ml_collections": {"configuration.config", "configuration.command_line"},
+    "ml_collections": {
+        "configuration.config",
+        "configuration.config_files",
+        "configuration.command_line",
+    },
     "jax.sharding": {"runtime.sharding"},
     "flax.linen": {n for n in FILES if n.startswith("models.")},
     "sklearn": {

@@ -3,8 +3,10 @@
 Kills are in test_kills.py, signals and lost processes in test_processes.py.
 """
 
+import dataclasses
 import json
 import pathlib
+import re
 import shutil
 
 import jax
@@ -16,6 +18,8 @@ import dbae_jax
 from dbae_jax.commands import evaluate, train
 from dbae_jax.errors import CheckpointError, ConfigError, NonFiniteError
 from dbae_jax.evaluation import results
+from dbae_jax.runtime import sharding
+from dbae_jax.training.jitted_step import make_training
 from dbae_jax.workdirs import checkpoint, records, workdir
 from tests.helpers import tiny
 
@@ -66,6 +70,18 @@ def test_an_interrupted_run_ends_as_the_uninterrupted_one(finished, tmp_path):
     assert _logged_steps(directory) == [1, 2, 3, 4, 5, 6]
 
 
+def test_seeds_that_share_a_training_compile_its_step_once(finished, tmp_path):
+    config = tiny.config(**{"train.num_steps": 2})
+    training = make_training(config, sharding.make_mesh())
+    for seed in (0, 1):
+        train.train(dataclasses.replace(config, seed=seed), tmp_path / str(seed), training)
+    assert training.train_step._cache_size() == 1
+    first, second = (_params(tmp_path / seed, 2) for seed in ("0", "1"))
+    _assert_same(first, _params(finished, 2))
+    kernels = [variables["params"]["unet"]["conv_in"]["kernel"] for variables in (first, second)]
+    assert not np.array_equal(*kernels)
+
+
 def test_hooks_and_evaluation_write_what_they_should(tmp_path, caplog):
     overrides = {
         "train.num_steps": 2,
@@ -80,9 +96,15 @@ def test_hooks_and_evaluation_write_what_they_should(tmp_path, caplog):
     assert len([r for r in rows if {"z_variance", "code_gap", "eval_loss"} <= r.keys()]) == 2
     assert [r["step"] for r in rows if "test_mse" in r] == [2]
     assert (tmp_path / "run" / "pictures" / "reconstructions_00000002.png").exists()
-    assert "images/s" in caplog.text and "left" in caplog.text
-    assert "the code is hardly used" in caplog.text  # after two steps it is not
-    assert "loss on test images" in caplog.text and "MSE of test images" in caplog.text
+    first, *others = caplog.messages
+    assert first.startswith("Training on 8 devices (cpu), 1 process: digits, ")
+    assert re.search(r", \S+M parameters, 2 steps of 16 images\.$", first)
+    assert others[0] == "Compiling the training step ..." and others[1].startswith("Compiled in ")
+    line = r"step 2/2, loss \d\.\d{4}, \d+ images/s, \d+\.\d% waiting for data, 0s left"
+    assert any(re.fullmatch(line, message) for message in others)
+    assert "(near +0 means that z is not used)" in caplog.text
+    assert "z is hardly used" in caplog.text  # after two steps it is not
+    assert "test loss" in caplog.text and "MSE of test images" in caplog.text
 
     entries = evaluate.evaluate(config, tmp_path / "run")
     found = results.read(tmp_path / "run")

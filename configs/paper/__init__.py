@@ -1,1 +1,1 @@
-"""Settings of the paper's tables, one file a table and training set; see docs/evaluation.md."""
+"""Settings of the paper's tables, one file per table and training set; see docs/evaluation.md."""

@@ -1,21 +1,23 @@
-"""TAD and ATTRS of CelebA's attributes by InfoDiffusion's protocol; trains its own model.
+"""TAD and ATTRS of CelebA's attributes by InfoDiffusion's protocol, on a model of this config.
 
 python -m dbae_jax.main --config=configs/paper/disentanglement.py:stochastic --workdir=runs/tad
 python -m dbae_jax.main --config=configs/paper/disentanglement.py:stochastic --workdir=runs/tad \
     --mode=evaluate
 
-Known of that protocol: 64 pixels, the short side resized and the centre cut out; the first 10,000
-training images, five folds, standardised codes of 32 numbers. Not known here: the paper's width of
-z and its weight of the penalty of DBAE+TC (--config.train.tc_weight, with "stochastic"); the
-authors' repository holds neither code nor figures of it. Variants: deterministic, stochastic,
-sampled.
+Known of this protocol: images are resized by their short side to 64 pixels and the center is cut
+out; it uses the first 10,000 training images, five folds, and standardised codes of latent
+dimension 32. The paper's latent dimension and its weight of the total correlation in DBAE+TC
+(--config.train.tc_weight, with "stochastic") are unknown: the authors' repository has neither the
+code nor figures of it. Variants: deterministic, stochastic, sampled.
 """
 
-from configs import celeba
-from configs.paper import variants
+from dbae_jax.configs import celeba
+from dbae_jax.configs.paper import variants
+from ml_collections import ConfigDict
 
 
-def get_config(variant=""):
+def get_config(variant: str = "") -> ConfigDict:
+    """Returns the config of one or several variants, with commas; "" for the first ones."""
     c = celeba.get_config()
     c.data.crop = "short"
     c.model.latent_dim = 32

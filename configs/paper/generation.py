@@ -1,19 +1,22 @@
-"""FID, precision, recall and inception score of images that an FFHQ model draws from its prior.
+"""FID, precision, recall and inception score of images sampled with an FFHQ model and its prior.
 
 python -m dbae_jax.main --config=configs/ffhq.py --workdir=runs/ffhq
 python -m dbae_jax.main --config=configs/ffhq.py --workdir=runs/ffhq --mode=train_prior
 python -m dbae_jax.main --config=configs/paper/generation.py --workdir=runs/ffhq --mode=evaluate
 
-50,000 images against the first 50,000 training images, as DiffAE measures FID. Not known here: the
-paper's own protocol and samplers; the authors' repository holds neither prior nor figures of it.
-Needs Inception's published weights in eval.weights_dir. Variants: deterministic, stochastic.
+50,000 images are compared with the first 50,000 training images, as DiffAE measures FID. The
+paper's own protocol and samplers are unknown: the authors' repository has neither the prior nor
+figures of it. Needs Inception's published weights in eval.weights_dir. Variants: deterministic,
+stochastic.
 """
 
-from configs import ffhq
-from configs.paper import variants
+from dbae_jax.configs import ffhq
+from dbae_jax.configs.paper import variants
+from ml_collections import ConfigDict
 
 
-def get_config(variant=""):
+def get_config(variant: str = "") -> ConfigDict:
+    """Returns the config of one or several variants, with commas; "" for the first ones."""
     c = ffhq.get_config()
     variants.evaluate(c, "generation")
     c.eval.num_generated = 50_000

@@ -1,18 +1,21 @@
-"""Table 1, right, r and MSE: linear probes of LFW's 73 attributes on codes of an FFHQ model.
+"""Table 1, right, r and MSE: linear probes of LFW's 73 attributes on latent codes of an FFHQ model.
 
 python -m dbae_jax.main --config=configs/ffhq.py --workdir=runs/ffhq
 python -m dbae_jax.main --config=configs/paper/table1_ffhq_lfw.py --workdir=runs/ffhq \
     --mode=evaluate
 
-Published: r .638, MSE .404 (DBAE-d); .675, .332 (DBAE); how they were chosen: see
-table1_celeba_lfw.py. Variants: deterministic, stochastic, sampled.
+Published: r .638, MSE .404 (DBAE-d); .675, .332 (DBAE).
+table1_celeba_lfw.py explains how their epochs were chosen. Variants: deterministic, stochastic,
+sampled.
 """
 
-from configs import ffhq
-from configs.paper import variants
+from dbae_jax.configs import ffhq
+from dbae_jax.configs.paper import variants
+from ml_collections import ConfigDict
 
 
-def get_config(variant=""):
+def get_config(variant: str = "") -> ConfigDict:
+    """Returns the config of one or several variants, with commas; "" for the first ones."""
     c = ffhq.get_config()
     c.data.name = "lfw"
     c.data.crop = "zoom"

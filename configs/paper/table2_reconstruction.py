@@ -6,17 +6,19 @@ python -m dbae_jax.main --config=configs/paper/table2_reconstruction.py --workdi
 python -m dbae_jax.main --config=configs/paper/table2_reconstruction.py:sde --workdir=runs/ffhq \
     --mode=evaluate
 
-Published: SSIM .953 (see dbae_jax/paper.py), LPIPS .072, MSE 2.49e-3 (DBAE-d); .920, .094, 4.81e-3
-(DBAE): SSIM and MSE by the ODE, LPIPS by the SDE. Variants: ode, sde; deterministic, stochastic,
-sampled. LPIPS needs its published weights in eval.weights_dir.
+Published: SSIM .953 (see dbae_jax/report/paper.py), LPIPS .072, MSE 2.49e-3 (DBAE-d); .920, .094,
+4.81e-3 (DBAE). SSIM and MSE use the ODE, LPIPS the SDE. Variants: ode, sde; deterministic,
+stochastic, sampled. LPIPS needs its published weights in eval.weights_dir.
 """
 
-from configs import celebahq
-from configs.paper import variants
+from dbae_jax.configs import celebahq
+from dbae_jax.configs.paper import variants
+from ml_collections import ConfigDict
 
 SAMPLERS = {
     "ode": {"sample.sampler": "euler", "sample.steps": 100, "eval.label": "ode"},
-    # The reverse SDE walks a third of every interval. The authors' other choice: euler, 333 steps.
+    # A third of every interval is integrated with the reverse SDE. The authors also use euler with
+    # 333 steps.
     "sde": {
         "sample.sampler": "heun",
         "sample.steps": 167,
@@ -26,7 +28,8 @@ SAMPLERS = {
 }
 
 
-def get_config(variant=""):
+def get_config(variant: str = "") -> ConfigDict:
+    """Returns the config of one or several variants, with commas; "" for the first ones."""
     c = celebahq.get_config()
     variants.evaluate(c, "reconstruction", lpips=True)
     return variants.apply(c, variant, SAMPLERS, variants.ENCODERS)

@@ -1,27 +1,36 @@
-"""What may follow a config of this folder, as in table2_reconstruction.py:stochastic,sde."""
+"""Variants of the configs in this folder, given as in table2_reconstruction.py:stochastic,sde."""
+
+from typing import Any
+
+from ml_collections import ConfigDict
 
 ENCODERS = {
     "deterministic": {},  # "DBAE-d"
-    "stochastic": {"model.stochastic": True},  # "DBAE", measured by the mean of z
-    # "DBAE", measured by draws of z, as the authors' scripts do
+    "stochastic": {"model.stochastic": True},  # "DBAE", measured with the mean of z
+    # "DBAE", measured with samples of z, as the authors' scripts do
     "sampled": {
         "model.stochastic": True,
         "eval.sample_codes": True,
-        "eval.label": "sampled",  # beside the results of "stochastic"
+        "eval.label": "sampled",  # keeps the results next to those of "stochastic"
     },
 }
 
 
-def apply(c, words, *groups):
-    """Sets what the words say; of each group of words at most one, else the group's first.
+def apply(c: ConfigDict, words: str, *groups: dict[str, dict[str, Any]]) -> ConfigDict:
+    """Sets the keys of the given variants, and of the first variant of every other group.
 
-    Results are kept by the labels of all words: "ode", "sampled", "ode-sampled".
+    The label of the results joins those of the variants: "ode", "sampled", "ode-sampled".
+
+    Args:
+      c: config to change.
+      words: names of variants with commas, at most one of each group.
+      *groups: variants that exclude each other: name -> keys and values.
     """
     given = [word for word in words.split(",") if word]
     known = [word for group in groups for word in group]
     wrong = [word for word in given if word not in known]
     if wrong:
-        raise ValueError(f"{wrong[0]!r} is no variant; there are {', '.join(known)}")
+        raise ValueError(f"{wrong[0]!r} is not a variant; there are {', '.join(known)}")
     labels = []
     for group in groups:
         chosen = [word for word in given if word in group] or [next(iter(group))]
@@ -34,8 +43,8 @@ def apply(c, words, *groups):
     return c
 
 
-def evaluate(c, suite, **changes):
-    """Sets the suite and keys of `eval`; all held-out images are used."""
+def evaluate(c: ConfigDict, suite: str, **changes: Any) -> ConfigDict:
+    """Sets the suite and other keys of `eval`, and the evaluation of all held-out images."""
     c.eval.suite = suite
     c.eval.num_images = 0
     for key, value in changes.items():

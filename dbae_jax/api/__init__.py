@@ -1,1 +1,1 @@
-"""A trained model in Python."""
+"""The Python API: trained models."""

@@ -1,4 +1,4 @@
-"""Arguments of `api.DBAE`: what callers may leave out, and sentences for what they may not say."""
+"""Checks and converts the arguments of `DBAE`; wrong arguments raise DataError."""
 
 import jax
 import numpy as np
@@ -18,11 +18,16 @@ NO_PRIOR = (
     "--mode=train_prior, and load the model from there."
 )
 
-Rng = int | jax.Array | None  # a seed, a key of jax.random.key, keys [B], or nothing
+Rng = int | jax.Array | None  # a seed, a key of jax.random.key, keys [B], or None
 
 
 def make_key(rng: Rng, count: int) -> jax.Array:
-    """Returns one key, or `count` of them, for a seed, a key, keys, or nothing."""
+    """Returns one key, or `count` keys.
+
+    Args:
+      rng: a seed, a key, keys [count], or None for seed 0.
+      count: number of examples.
+    """
     if rng is None or isinstance(rng, (int, np.integer)):
         return jax.random.key(rng or 0)
     if not jax.numpy.issubdtype(rng.dtype, jax.dtypes.prng_key) or rng.shape not in ((), (count,)):
@@ -31,7 +36,7 @@ def make_key(rng: Rng, count: int) -> jax.Array:
 
 
 def check_codes(z: np.ndarray, latent_dim: int) -> np.ndarray:
-    """Returns codes as float32 [B, latent_dim], or raises DataError."""
+    """Returns latent codes as float32 [B, latent_dim], or raises DataError."""
     z = np.asarray(z)
     if z.ndim != 2 or z.shape[1] != latent_dim or len(z) == 0:
         raise DataError(f"z must be [B, {latent_dim}], got shape {list(z.shape)}.")
@@ -39,7 +44,14 @@ def check_codes(z: np.ndarray, latent_dim: int) -> np.ndarray:
 
 
 def check_states(x: np.ndarray, name: str, count: int, data: DataConfig) -> np.ndarray:
-    """Returns `count` states of the bridge as float32 [count, H, W, C], or raises DataError."""
+    """Returns states of the bridge as float32, or raises DataError.
+
+    Args:
+      x: [count, H, W, C].
+      name: name of the argument for the error.
+      count: expected number of states.
+      data: section of the model's config, with the size and channels of its images.
+    """
     x, want = np.asarray(x), (count, data.image_size, data.image_size, data.channels)
     if x.shape != want:
         raise DataError(f"{name} must be {list(want)}, got shape {list(x.shape)}.")
@@ -51,16 +63,20 @@ def check_times(t: float | np.ndarray, count: int, schedule: Schedule) -> np.nda
     t = np.asarray(t, np.float64)
     if t.shape not in ((), (count,)):
         raise DataError(f"t must be a scalar or [{count}], got shape {list(t.shape)}.")
-    low, high = schedule.t_min * (1 - 1e-6), schedule.t_max * (1 + 1e-6)  # float32 rounds
+    low, high = (
+        schedule.t_min * (1 - 1e-6),
+        schedule.t_max * (1 + 1e-6),
+    )  # float32 rounding
     if not np.all((t >= low) & (t <= high)):
         raise DataError(f"t must lie in [{schedule.t_min:g}, {schedule.t_max:g}], got {t}.")
     return t
 
 
 def _finite_float(array: np.ndarray, name: str) -> np.ndarray:
+    """Returns an array as float32, or raises DataError if a value is not real and finite."""
     real = np.issubdtype(array.dtype, np.integer) or np.issubdtype(array.dtype, np.floating)
     if not real or not np.isfinite(array).all():
-        raise DataError(f"{name} must hold real, finite numbers: no NaN or infinity.")
+        raise DataError(f"{name} must hold real, finite numbers, without NaN or infinity.")
     return array.astype(np.float32)
 
 
@@ -69,10 +85,10 @@ def check_images(images: np.ndarray | jax.Array, data: DataConfig) -> np.ndarray
 
     Args:
       images: [B, H, W, C], uint8, or float in [-1, 1].
-      data: of the model, with the size and channels of its images.
+      data: section of the model's config, with the size and channels of its images.
 
     Raises:
-      DataError: for another rank, shape, dtype or range, or values that are not finite.
+      DataError: if the shape, dtype or range is wrong, or values are not finite.
     """
     images, size, channels = np.asarray(images), data.image_size, data.channels
     want = f"[B, {size}, {size}, {channels}]"

@@ -13,7 +13,7 @@ from dbae_jax.api.checks import Rng, make_key
 from dbae_jax.api.programs import Programs
 from dbae_jax.configuration import build
 from dbae_jax.configuration.config import Config
-from dbae_jax.errors import CheckpointError, DataError
+from dbae_jax.errors import CheckpointError, ConfigError, DataError
 from dbae_jax.models.autoencoder import Networks
 from dbae_jax.prior import prior
 from dbae_jax.prior.prior import Prior
@@ -53,16 +53,15 @@ class DBAE:
         """Combines a config with weights; `DBAE.load` reads both from a workdir.
 
         Args:
-          config: of the model.
+          config: config of the model.
           variables: {"params", "stats"}, its weights and running statistics.
-          networks: of the config, if they are built already.
-          batch_size: images per batch, rounded up to a multiple of the mesh's devices. Default:
-            config.eval.batch_size.
+          networks: networks of the config, if they are built already.
+          batch_size: images per batch, rounded up for the mesh. Default: config.eval.batch_size.
           mesh: devices that share every batch (`sharding.make_mesh`) and hold the variables. Of
             several processes, each makes the same calls and gets the whole result.
           step: number of training steps that the weights have taken.
           source: where the weights come from, for `repr`.
-          load_prior: fingerprint of the weights -> their latent prior; called at first use.
+          load_prior: fingerprint of the weights -> latent prior; called at the first use.
         """
         self.config = config
         self.variables = variables
@@ -90,9 +89,9 @@ class DBAE:
         Args:
           directory: the workdir.
           weights: "ema", the EMA weights, or "raw", the weights of the last training step.
-          step: of the checkpoint. Default: the newest one that can be read.
+          step: step of the checkpoint. Default: the newest checkpoint that can be read.
           batch_size: images per batch. Default: config.eval.batch_size of the run.
-          mesh: devices that share the work; `sharding.make_mesh()` has all. Default: the first.
+          mesh: devices that share the work, such as `sharding.make_mesh()`. Default: the first one.
 
         Raises:
           CheckpointError: if there is no such workdir, or no checkpoint that can be read.
@@ -138,7 +137,7 @@ class DBAE:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """A hash of the weights, see `fingerprint.of`."""
+        """Hash of the weights; see `fingerprint.of`."""
         return fingerprint.of(self.variables)
 
     @property
@@ -164,7 +163,7 @@ class DBAE:
         return self.programs.encode(self.variables, images, key)
 
     def posterior(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        """Returns mean and standard deviation of q(z | x_0), [B, D]; deterministic: None for it."""
+        """Returns mean and standard deviation (deterministic: None) of q(z | x_0): [B, D] each."""
         images = checks.check_images(images, self.config.data)
         return self.programs.posterior(self.variables, images)
 
@@ -172,7 +171,7 @@ class DBAE:
         """Decodes z: [B, D] to the endpoint x_T of the diffusion: [B, H, W, C], unbounded.
 
         Raises:
-          DataError: where x_T is Gaussian; `draw_x_T` samples it and `invert` infers it.
+          DataError: if x_T is Gaussian; `draw_x_T` samples it and `invert` infers it.
         """
         if self.gaussian_endpoint:
             raise DataError(checks.GAUSSIAN)
@@ -184,7 +183,7 @@ class DBAE:
         `rng` is a seed, a key, or keys [num]; `decode` samples the same x_T from it.
 
         Raises:
-          DataError: without `rng`, or where x_T is decoded from z.
+          DataError: without `rng`, or if x_T is decoded from z.
         """
         return gaussian_endpoint.draw_x_T(self, num, rng)
 
@@ -207,7 +206,7 @@ class DBAE:
           grid: "karras", "uniform", "power" or "lambda".
 
         Raises:
-          DataError: where x_T is decoded from z.
+          DataError: if x_T is decoded from z.
         """
         return gaussian_endpoint.invert(self, images, z, steps=steps, grid=grid)
 
@@ -242,6 +241,7 @@ class DBAE:
         grid: str | np.ndarray | None = None,
         eta: float = 0.0,
         boot: bool = False,
+        plan: Plan | None = None,
     ) -> np.ndarray:
         """Decodes latent codes z: [B, D] to images: [B, H, W, C], float32 in [-1, 1].
 
@@ -261,11 +261,11 @@ class DBAE:
             0. Default: karras for euler and heun, lambda for the others.
           eta: dbim: from 0, deterministic, to 1, a Markov bridge.
           boot: dbim and multistep: whether the first step adds noise.
+          plan: all sampler options at once, such as `config.sample`, instead of the above.
         """
-        plan = Plan.recommended(
-            sampler=sampler, steps=steps, grid=grid, rho=rho, churn=churn, eta=eta, boot=boot
-        )
-        return self._sample(z, x_T, plan, rng, keep_path=False).x_0
+        more: dict[str, Any] = {"grid": grid, "rho": rho, "churn": churn, "eta": eta, "boot": boot}
+        plan = Plan.recommended(plan, sampler=sampler, steps=steps, **more)
+        return np.asarray(self._sample(z, x_T, plan, rng, keep_path=False).x_0)
 
     def trajectory(
         self, z: np.ndarray, x_T: np.ndarray | None = None, rng: Rng = None, **plan: Any
@@ -306,7 +306,7 @@ class DBAE:
           **plan: sampler options, as for `decode`.
 
         Raises:
-          DataError: for `infer_endpoint` where x_T is decoded from z, and as `decode`.
+          DataError: for `infer_endpoint` if x_T is decoded from z, and as for `decode`.
         """
         return edits.interpolate(
             self, first, second, points, method, rng, infer_endpoint=infer_endpoint, **plan
@@ -359,7 +359,7 @@ class DBAE:
 
         Args:
           num: number of images.
-          rng: a seed, a key, or keys [num]; image i depends on its own key, or on i.
+          rng: a seed, a key, or keys [num].
           prior_sampler: "ancestral" or "ddim". Default: config.prior.sampler.
           prior_steps: network evaluations per latent code. Default: config.prior.sample_steps.
           prior_eta: ddim: from 0, deterministic, to 1.
@@ -396,5 +396,5 @@ class DBAE:
     def _table(self, plan: Plan) -> Table:
         try:
             return plan.table(self.bridge)
-        except ValueError as error:
+        except (ConfigError, ValueError) as error:
             raise DataError(str(error)) from error

@@ -1,4 +1,4 @@
-"""Interpolates and edits images with a trained model: latent codes are changed and decoded."""
+"""Interpolates and edits images: changes their latent codes and decodes them."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -11,7 +11,7 @@ from dbae_jax.runtime import rngs
 
 
 class Model(Protocol):
-    """What the functions here need of a model; `DBAE` has it."""
+    """The methods of a model that this module uses; `DBAE` has them."""
 
     @property
     def latent_dim(self) -> int: ...
@@ -25,9 +25,7 @@ class Model(Protocol):
 
     def invert(self, images: np.ndarray, z: np.ndarray | None = None) -> np.ndarray: ...
 
-    def decode(
-        self, z: np.ndarray, x_T: np.ndarray | None = None, *, rng: Rng = None, **plan: Any
-    ) -> np.ndarray: ...
+    def decode(self, *args: Any, **kwargs: Any) -> np.ndarray: ...
 
 
 def interpolate(
@@ -58,20 +56,21 @@ def latent_paths(
     *,
     infer_endpoint: bool = False,
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Returns the latent codes, and inferred endpoints, that `interpolate` decodes.
+    """Returns the latent codes and the inferred endpoints that `interpolate` decodes.
+
+    The arguments are those of `DBAE.interpolate`.
 
     Returns:
-      z: [B, points, D], and x_T: [B points, H, W, C] if endpoints are inferred, else None.
+      z: [B, points, D]; x_T: [B * points, H, W, C], or None if endpoints are not inferred.
     """
-    images = (first, second)
-    ends = [model.encode(some) for some in images]
-    z = editing.path(*ends, points, method)
+    z_0, z_1 = model.encode(first), model.encode(second)
+    z = editing.path(z_0, z_1, points, method)
     if not infer_endpoint:
         return z, None
-    inferred = [model.invert(some, code) for some, code in zip(images, ends, strict=True)]
-    flat = (x_T.reshape(len(x_T), -1) for x_T in inferred)
-    arcs = editing.path(*flat, points, "spherical")
-    return z, arcs.reshape(-1, *inferred[0].shape[1:])
+    x_T, other = model.invert(first, z_0), model.invert(second, z_1)
+    count = len(x_T)
+    arcs = editing.path(x_T.reshape(count, -1), other.reshape(count, -1), points, "spherical")
+    return z, arcs.reshape(-1, *x_T.shape[1:])
 
 
 def edit(
@@ -114,8 +113,8 @@ def decode_rows(
     Args:
       model: a trained model.
       z: [B, P, D], P latent codes for each of B images.
-      x_T: [B, H, W, C], one endpoint for the codes of an image, or [B P, H, W, C], one for each
-        code. By default `DBAE.endpoint` of each code; where x_T is Gaussian, one sample for the
+      x_T: [B, H, W, C], one endpoint for the codes of an image, or [B * P, H, W, C], one for
+        each code. Default: `DBAE.endpoint` of each code, or if x_T is Gaussian, one sample for the
         codes of an image.
       rng: a seed, a key, or keys [B], as for `DBAE.decode`; the codes of an image share it.
       **plan: sampler options, as for `DBAE.decode`.

@@ -14,7 +14,7 @@ from dbae_jax.sampling import inversion
 
 
 class Model(Protocol):
-    """What the functions here need of a model; `DBAE` has it."""
+    """The parts of a model that this module uses; `DBAE` has them."""
 
     config: Config
     variables: dict

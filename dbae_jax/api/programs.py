@@ -1,7 +1,6 @@
-"""The compiled functions of a model, and running them batch by batch.
+"""The compiled functions of a model.
 
-`jit_functions` gives each as a jitted function of one batch; `Programs` runs them on inputs of any
-length.
+`jit_functions` returns jitted functions of one batch. `Programs` runs them on inputs of any length.
 """
 
 from collections.abc import Callable
@@ -24,8 +23,8 @@ from dbae_jax.sampling.tables import Table
 class Functions(NamedTuple):
     """Jitted functions of one batch, which may be split over the devices of a mesh.
 
-    Models whose networks are equal share the compiled programs, since jax finds them by function
-    and static arguments. The first argument of each but `draw_x_T` is the networks.
+    The networks are a static argument of all functions except `draw_x_T`. Models with equal
+    networks therefore share the compiled programs.
     """
 
     encode: Callable  # networks, variables, images, key, indices, *, sample -> z
@@ -43,7 +42,7 @@ def jit_functions(mesh: jax.sharding.Mesh | None) -> Functions:
     """Jits the functions of a model for a mesh.
 
     Args:
-      mesh: devices that share a batch; each of them gets the whole answer. None: one device.
+      mesh: devices that share a batch; each gets the whole result. None: one device.
     """
     placed = None if mesh is None else sharding.replicated(mesh)
 
@@ -65,16 +64,17 @@ class Programs:
     """The compiled functions of one model, for inputs of any length.
 
     Inputs run in batches of `batch_size`, the last one padded, so that each function compiles
-    once; answers are numpy arrays. `variables` are the model's weights and running statistics.
+    once. Results are numpy arrays. The argument `variables` of the methods holds the weights and
+    running statistics of the model.
     """
 
     def __init__(self, networks: Networks, batch_size: int, mesh: jax.sharding.Mesh | None):
         """Jits the functions.
 
         Args:
-          networks: of the model.
-          batch_size: examples in a batch, rounded up to a multiple of the mesh's devices.
-          mesh: devices that share every batch; None: one device.
+          networks: networks of the model.
+          batch_size: examples per batch, rounded up to a multiple of the number of devices.
+          mesh: devices that share every batch. None: one device.
         """
         self.batch_size = batching.whole_size(batch_size, mesh)
         self._networks = networks
@@ -82,18 +82,23 @@ class Programs:
         self._jitted = jit_functions(mesh)
 
     def encode(self, variables: dict, images: np.ndarray, key: jax.Array | None) -> np.ndarray:
-        """Returns z: [B, D], its mean, or with a key (or keys [B]) a sample of q(z | x_0)."""
-        draw, key = key is not None, jax.random.key(0) if key is None else key
+        """Returns the mean of z: [B, D]; with a key (or keys [B]) a sample of q(z | x_0)."""
+        given, key = key is not None, jax.random.key(0) if key is None else key
 
         def encode(images: jax.Array, indices: jax.Array) -> jax.Array:
-            return self._jitted.encode(self._networks, variables, images, key, indices, sample=draw)
+            return self._jitted.encode(
+                self._networks, variables, images, key, indices, sample=given
+            )
 
         return self._run(encode, images, np.arange(len(images)))
 
     def posterior(
         self, variables: dict, images: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray | None]:
-        """Returns mean and scale of q(z | x_0): [B, D] each; None for the scale of a point."""
+        """Returns the mean and the standard deviation of q(z | x_0): [B, D] each.
+
+        The standard deviation is None for a deterministic encoder.
+        """
         return self._run(lambda x: self._jitted.posterior(self._networks, variables, x), images)
 
     def endpoint(self, variables: dict, z: np.ndarray) -> np.ndarray:
@@ -118,7 +123,16 @@ class Programs:
         *,
         keep_path: bool = False,
     ) -> Sample:
-        """Runs a sampler's table from x_T: [B, H, W, C]; `keep_path` keeps the states."""
+        """Runs a sampler.
+
+        Args:
+          variables: weights and running statistics.
+          x_T: [B, H, W, C], endpoints to start from.
+          z: [B, D].
+          key: one key, or keys [B].
+          table: coefficients of the sampler at every step.
+          keep_path: whether the result holds the states along the trajectory.
+        """
 
         def decode(x_T: jax.Array, z: jax.Array, indices: jax.Array) -> Any:
             return self._jitted.decode(
@@ -135,7 +149,7 @@ class Programs:
     def invert(
         self, variables: dict, images: np.ndarray, z: np.ndarray, table: Table, schedule: Schedule
     ) -> np.ndarray:
-        """Runs a table up in time, from images at t_min to x_T: [B, H, W, C]."""
+        """Integrates the ODE from images at t_min to x_T: [B, H, W, C]; see `inversion`."""
         return self._run(
             lambda x, z: self._jitted.invert(self._networks, variables, x, z, table),
             inversion.initial_state(np.asarray(to_float(images)), schedule),
@@ -152,7 +166,7 @@ class Programs:
 
         return self._run(draw, np.arange(num))
 
-    def _run(self, fn: Callable, *arrays):
+    def _run(self, fn: Callable, *arrays: Any) -> Any:
         return batching.run(fn, *arrays, size=self.batch_size, mesh=self._mesh)
 
 
@@ -209,7 +223,7 @@ def _decode(
         integrate.example_noise_fn(keys, x_T.shape[1:]),
         keep_path=keep_path,
     )
-    return (x_0, jnp.moveaxis(states, 0, 1)) if keep_path else x_0
+    return x_0 if states is None else (x_0, jnp.moveaxis(states, 0, 1))
 
 
 def _invert(networks: Networks, variables: dict, x: jax.Array, z: jax.Array, table: Table):
@@ -222,6 +236,6 @@ def _invert(networks: Networks, variables: dict, x: jax.Array, z: jax.Array, tab
 def _draw_x_T(
     key: jax.Array, indices: jax.Array, scale: float, *, image_shape: tuple[int, ...]
 ) -> jax.Array:
-    """Draws [n, H, W, C] from a stream of its own: samplers take other noises of these keys."""
+    """Samples x_T from its own stream, so that it is independent of the noise of samplers."""
     keys = jax.vmap(lambda k: rngs.stream(k, "x_T"))(rngs.per_example(key, indices))
     return jnp.float32(scale) * integrate.example_noise_fn(keys, image_shape)(0)

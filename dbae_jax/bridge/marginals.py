@@ -16,20 +16,19 @@ A = r a_t / a_T, B = a_t (1 - r), C = s_t^2 (1 - r), r = SNR_T / SNR_t.
 Source: DBAE, section 3.1 and eqs. (7)-(10); DDBM (Zhou et al., 2024), eqs. (6)-(8).
 """
 
-from typing import NamedTuple
+from typing import Generic, NamedTuple
 
-import jax
 import numpy as np
 
 from dbae_jax.bridge.schedules import Array, Schedule, namespace
 
 
-class Marginal(NamedTuple):
+class Marginal(NamedTuple, Generic[Array]):
     """Coefficients of q(x_t | x_0, x_T), each with the shape of t; C is a variance."""
 
-    A: jax.Array
-    B: jax.Array
-    C: jax.Array
+    A: Array
+    B: Array
+    C: Array
 
 
 def expand(coefficient: Array, x: Array) -> Array:
@@ -49,7 +48,7 @@ def expand(coefficient: Array, x: Array) -> Array:
     return coefficient.reshape(coefficient.shape + (1,) * (x.ndim - 1))
 
 
-def marginal_coefficients(schedule: Schedule, t: Array) -> Marginal:
+def marginal_coefficients(schedule: Schedule, t: Array) -> Marginal[Array]:
     """Returns A, B, C of the bridge marginal at t."""
     gap = schedule.snr_gap(t)
     return Marginal(

@@ -8,7 +8,7 @@ Source: DDBM (Zhou et al., 2024), eqs. (11)-(13), as DBAE trains with.
 
 import dataclasses
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Generic, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ from dbae_jax.bridge.marginals import expand, marginal_coefficients
 from dbae_jax.bridge.schedules import Array, Schedule, namespace
 
 
-class At(NamedTuple):
+class At(NamedTuple, Generic[Array]):
     """A time t and the scalings at that time, each with the shape of t.
 
     `weight` is the weight of the loss, 1 / c_out^2.
@@ -27,12 +27,12 @@ class At(NamedTuple):
     place of t_0 is 8e-6. Samplers therefore compute the scalings in float64 on the host.
     """
 
-    t: jax.Array
-    c_skip: jax.Array
-    c_out: jax.Array
-    c_in: jax.Array
-    c_noise: jax.Array
-    weight: jax.Array
+    t: Array
+    c_skip: Array
+    c_out: Array
+    c_in: Array
+    c_noise: Array
+    weight: Array
 
 
 # (network input [B, H, W, 2C], c_noise [B], z [B, D]) -> F [B, H, W, C]
@@ -62,7 +62,7 @@ class Bridge:
     schedule: Schedule
     moments: Moments | None = Moments()
 
-    def at(self, t: Array) -> At:
+    def at(self, t: Array) -> At[Array]:
         """Returns t and the scalings at t, in the precision of t.
 
         Args:

@@ -13,13 +13,14 @@ Source: DBAE, section 2.1 and appendix; EDM (Karras et al., 2022) for the VE tim
 import dataclasses
 import math
 from types import ModuleType
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 Array = TypeVar("Array", jax.Array, np.ndarray)
+Scalar = Any  # a float64 scalar of numpy, for which functions of arrays work too
 
 
 def namespace(t: Array) -> ModuleType:
@@ -34,8 +35,11 @@ class Schedule(Protocol):
     Every method of t returns an array of the shape of t.
     """
 
-    t_min: float
-    t_max: float
+    @property
+    def t_min(self) -> float: ...
+
+    @property
+    def t_max(self) -> float: ...
 
     def snr_end(self) -> float:
         """Returns SNR_T. It is 0 for a Gaussian x_T that is independent of z, see `Free`."""
@@ -106,7 +110,7 @@ class VP:
     beta_d: float = 2.0
     beta_min: float = 0.1
 
-    def _m(self, t: Array) -> Array:
+    def _m(self, t: Any) -> Any:
         """Returns m_t = -2 log a_t, the integral of beta from 0 to t; SNR_t = 1 / expm1(m_t)."""
         return t * (0.5 * self.beta_d * t + self.beta_min)
 

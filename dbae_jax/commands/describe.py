@@ -1,4 +1,4 @@
-"""What a config amounts to, without running it: keys, parameters, arithmetic."""
+"""Describes a config without running it: its keys, parameters and FLOPs."""
 
 import json
 
@@ -13,7 +13,7 @@ from dbae_jax.performance.flops import count_flops
 
 
 def describe(config: Config) -> str:
-    """Returns the resolved config, the table of parameters and the FLOPs an image, as text."""
+    """Returns the resolved config, the table of parameters and the FLOPs per image, as text."""
     networks = build.make_networks(build.portable(config))
     build.make_bridge(config.bridge)
     params = jax.eval_shape(networks.init, jax.random.key(0))["params"]
@@ -27,14 +27,14 @@ def describe(config: Config) -> str:
             f"Parameters: {sum(parts.values()) / 1e6:.1f}M ("
             + ", ".join(f"{name} {count / 1e6:.1f}M" for name, count in parts.items())
             + ")",
-            f"FLOPs per image: {flops / 1e9:.1f} G forward (one evaluation of each of them), about"
-            f" {3 * flops / 1e9:.1f} G a training step",
+            f"FLOPs per image: {flops / 1e9:.1f} G for one forward pass of all networks, about "
+            f"{3 * flops / 1e9:.1f} G per training step",
         ]
     )
 
 
 def forward_flops(config: Config, networks: Networks) -> float:
-    """Returns the operations of one forward pass of all networks, for one image."""
+    """Returns the FLOPs of one forward pass of all networks for one image."""
     size, channels = config.data.image_size, config.data.channels
     return count_flops(
         networks.module.apply,

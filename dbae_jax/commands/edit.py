@@ -1,14 +1,8 @@
-"""Interpolations and edits of pictures named on the command line, as files.
+"""--mode=edit: edits an attribute of the images that the command line names, into files."""
 
-Each call writes three files of one name into a folder, WORKDIR/edits or --out: a PNG, a row a
-picture, the picture itself first; an .npz with codes and images; a .json with the settings, to
-which the model's fingerprint and the data belong. The name ends with a digest of the settings: the
-same call again replaces its files; one of another model, other data or arguments does not.
-"""
-
-import logging
 import math
 import pathlib
+from typing import Any
 
 import numpy as np
 
@@ -22,8 +16,6 @@ from dbae_jax.errors import ConfigError
 from dbae_jax.evaluation import attribute_directions
 from dbae_jax.evaluation.suites.reconstruction import noise_seed
 
-log = logging.getLogger(__name__)
-
 
 def edit(
     config: Config,
@@ -35,42 +27,42 @@ def edit(
     fix_endpoint: bool = False,
     out: pathlib.Path | None = None,
 ) -> pathlib.Path:
-    """Decodes pictures with codes moved along an attribute's direction.
+    """Decodes images from latent codes that are moved along an attribute's direction.
 
     Args:
-      config: must fit the run's model; `sample`, and of `eval` num_probe_images and
-        normalise_codes are followed. Its data give the direction.
+      config: config that fits the run's model. Its section `sample` and its keys
+        `eval.num_probe_images` and `eval.normalise_codes` apply; its data determine the direction.
       directory: the workdir.
       attribute: name of an attribute of the data, or of a class.
-      image: names of pictures, with commas between, see `picture_input.read`.
-      scales: numbers, as they were written.
-      fix_endpoint: keeps each picture's x_T (a free one is inferred).
+      image: names of images, separated by commas, see `named_pictures.read`.
+      scales: scales of the edit, as they were written.
+      fix_endpoint: holds the x_T of each image fixed; a Gaussian x_T is inferred first.
       out: folder for the files; default "edits" in the workdir.
 
     Returns:
-      The PNG: rows of picture and edits in the order of the scales.
+      The PNG with one row per image: the image, and its edits in the order of the scales.
 
     Raises:
-      ConfigError, DataError: for arguments, pictures or attributes that will not do.
+      ConfigError, DataError: if an argument, image or attribute is not valid.
       CheckpointError: if the workdir holds no model.
     """
     if not attribute or not image:
-        raise ConfigError("--mode=edit needs --attribute, a name, and --image, files or items.")
+        raise ConfigError("--mode=edit needs --attribute (a name) and --image (files or items).")
     names, numbers = edit_files.split_names(image), parse_scales(scales)
     folder = edit_files.check_folder(directory, out)
     opened, _ = trained_model.open_model(config, directory, OF_MODEL)
     context = trained_model.make_context(opened, directory)
     attribute_directions.check(context, attribute)
     model, sample = context.model, config.sample
-    pictures = named_pictures.read_all(names, config.data, lambda: context.splits)
+    images = named_pictures.read_all(names, config.data, lambda: context.splits)
     step = attribute_directions.find(context, [attribute]).step(attribute)
     seed = noise_seed(sample, free=model.gaussian_endpoint)
-    z = model.encode(pictures)
-    x_T = edits.endpoint_before_edit(model, pictures, z) if fix_endpoint else None
-    there = editing.moved(z, step, numbers)
-    edited = edits.decode_rows(model, there, x_T, rng=seed, **vars(sample))
-    shown = np.asarray(to_float(pictures))[:, None]
-    settings = {"attribute": attribute, "image": names, "scales": numbers}
+    z = model.encode(images)
+    x_T = edits.endpoint_before_edit(model, images, z) if fix_endpoint else None
+    moved = editing.moved(z, step, numbers)
+    edited = edits.decode_rows(model, moved, x_T, rng=seed, plan=sample)
+    shown = np.asarray(to_float(images))[:, None]
+    settings: dict[str, Any] = {"attribute": attribute, "image": names, "scales": numbers}
     settings |= {"fix_endpoint": fix_endpoint, "normalise_codes": config.eval.normalise_codes}
     settings |= {"training_images": context.limit("train")}
     return edit_files.write(
@@ -81,16 +73,16 @@ def edit(
             "fixed" if fix_endpoint else "following",
         ),
         np.concatenate([shown, edited], axis=1),
-        {"z": there, "step": step, "images": to_uint8(edited), "before": pictures},
+        {"z": moved, "step": step, "images": to_uint8(edited), "before": images},
         edit_files.about(config, model, "edit") | context.settings() | settings,
     )
 
 
 def parse_scales(texts: list[str]) -> list[float]:
-    """Returns the numbers that --scales lists.
+    """Returns the numbers of --scales.
 
     Raises:
-      ConfigError: if one is no finite number, or there are none.
+      ConfigError: if a scale is not a finite number, or there is none.
     """
     numbers = []
     for text in texts or [""]:
@@ -100,7 +92,7 @@ def parse_scales(texts: list[str]) -> list[float]:
             numbers.append(math.nan)
         if not math.isfinite(numbers[-1]):
             raise ConfigError(
-                f"--scales={','.join(texts)} is not allowed: {text!r} is no finite number; write "
-                "such as --scales=-0.3,0,0.3."
+                f"--scales={','.join(texts)} is not allowed: {text!r} is not a finite number; an "
+                "example is --scales=-0.3,0,0.3."
             )
     return numbers

@@ -1,4 +1,9 @@
-"""The three files that an interpolation or an edit writes."""
+"""The files of interpolations and edits: a PNG, an .npz and a .json with the same name.
+
+The PNG shows one row per image. The .npz holds latent codes and images, and the .json the settings,
+the model's fingerprint and the data. The name ends with a hash of the settings: the same command
+replaces its files; a different model, different data or different arguments write other files.
+"""
 
 import hashlib
 import json
@@ -14,26 +19,21 @@ from dbae_jax.configuration.config import Config
 from dbae_jax.data.images import save_grid
 from dbae_jax.runtime import files
 
+FOLDER = "edits"  # default folder in the workdir
+DIGITS = 8  # length of the hash in file names
+# Keys of config.data that determine the images.
+OF_IMAGES = ("crop", "image_size", "lmdb", "train_split", "test_split")
+
 log = logging.getLogger(__name__)
 
 
-FOLDER = "edits"  # default, in the workdir
-
-
-DIGITS = 8  # of the settings' digest
-
-
-OF_PICTURES = ("crop", "image_size", "lmdb", "train_split", "test_split")  # keys of config.data
-
-
 def split_names(text: str) -> list[str]:
-    """Returns the names in a list with commas between them."""
+    """Returns the names in a comma-separated list."""
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def about(config: Config, model: DBAE, mode: str) -> dict[str, Any]:
-    """Returns what determines the pictures beside the arguments: model, data, sampler."""
-    sample = vars(config.sample)
+    """Returns the settings of an image that are no arguments: model, data and sampler."""
     return {
         "mode": mode,
         "step": model.step,
@@ -41,21 +41,25 @@ def about(config: Config, model: DBAE, mode: str) -> dict[str, Any]:
         "fingerprint": model.fingerprint,
         **{key: getattr(config.model, key) for key in ("dtype", "matmul_precision")},
         "data": config.data.name,
-        **{key: getattr(config.data, key) for key in OF_PICTURES},
-        "sample": sample,
-        "nfe": model.nfe(**sample),
+        **{key: getattr(config.data, key) for key in OF_IMAGES},
+        "sample": vars(config.sample),
+        "nfe": model.nfe(plan=config.sample),
     }
 
 
 def check_folder(directory: pathlib.Path, out: pathlib.Path | None) -> pathlib.Path:
-    """Returns the folder for the files; refuses one that cannot be written."""
+    """Returns the folder for the files, by default `FOLDER` in the workdir.
+
+    Raises:
+      ConfigError: if the folder cannot be written.
+    """
     folder = directory / FOLDER if out is None else out
     files.check_folder(folder, "--out")
     return folder
 
 
 def slug(names: list[str]) -> str:
-    """Returns a part of a file name that tells the first of several names."""
+    """Returns a part of a file name that contains the first of several names."""
     name = pathlib.Path(names[0]).stem
     word = re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-") or "picture"
     return word if len(names) == 1 else f"{word}-and-{len(names) - 1}-more"
@@ -68,12 +72,23 @@ def write(
     arrays: dict[str, np.ndarray],
     settings: dict[str, Any],
 ) -> pathlib.Path:
-    """Writes the files, named by `words` and a digest of the settings; returns the PNG."""
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:DIGITS]
-    stem = "_".join((*words, digest))
+    """Writes the three files.
+
+    Args:
+      folder: folder for the files.
+      words: first parts of the file name.
+      rows: rows of images [N, columns, H, W, C] in [-1, 1], for the PNG.
+      arrays: content of the .npz.
+      settings: content of the .json.
+
+    Returns:
+      The PNG file.
+    """
+    text = json.dumps(settings, sort_keys=True)
+    stem = "_".join((*words, hashlib.sha256(text.encode()).hexdigest()[:DIGITS]))
     named = {ending: folder / f"{stem}.{ending}" for ending in ("png", "npz", "json")}
     save_grid(named["png"], list(rows))
     files.write_npz(named["npz"], arrays)
     files.write_json(named["json"], settings)
-    log.info("%s shows it; codes and settings are beside it.", named["png"])
+    log.info("The images are in %s, with the codes (.npz) and settings (.json).", named["png"])
     return named["png"]

@@ -1,14 +1,15 @@
-"""--mode=evaluate: runs suites of measurements on a trained model, into results.json.
+"""--mode=evaluate: runs suites of measurements on a trained model and writes results.json.
 
-A suite that is measured already, with the settings of now, is not measured again; results.json is
-written after each. The model may be measured on other data than it was trained on, if only the
-images have its size and channels.
+A suite that was measured with the current settings is not measured again. results.json is written
+after each suite. The model may be measured on data that it was not trained on, if the images have
+its size and channels.
 """
 
 import logging
 import pathlib
 import time
 import zlib
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -25,30 +26,29 @@ from dbae_jax.evaluation.results import Book
 from dbae_jax.runtime import files, processes
 from dbae_jax.workdirs import workdir
 
-# Keys that tell the data of the run from others.
+# Keys that identify the data of a run.
 OF_DATA = ("data.name", "data.crop", "data.train_split", "data.test_split")
 
 log = logging.getLogger(__name__)
 
 
 def evaluate(config: Config, directory: pathlib.Path) -> dict[str, Any]:
-    """Measures and shows the model of a workdir, with its averaged weights.
+    """Measures the model of a workdir with its EMA weights, and writes results.json.
 
-    Writes results.json into the workdir. If the suite "reconstruction" was asked for, on the data
-    that the run was trained on and without a label, it also writes reconstructions.png and
-    trajectory.png.
+    The suite "reconstruction" also writes reconstructions.png and trajectory.png, if the data are
+    those of the training and the results have no label.
 
     Args:
-      config: must fit the run's model; `data`, `sample` and `eval` are followed.
+      config: config that fits the run's model; its sections `data`, `sample` and `eval` apply.
       directory: the workdir.
 
     Returns:
-      Suite -> its entry in results.json, of the suites that were asked for.
+      The requested suites -> their entries in results.json.
 
     Raises:
-      CheckpointError, ConfigError, DataError: if the workdir holds no model, or another one, or
-        what is asked for cannot be measured, or kept; before anything is.
-      TooFewError: if a suite that was named by itself is of more images than there are.
+      CheckpointError, ConfigError, DataError: if the workdir holds no such model, or a requested
+        suite cannot be measured, or the workdir cannot be written; raised before any measurement.
+      TooFewError: if a suite that the config names itself needs more images than there are.
     """
     names = asked_for(config.eval.suite)
     files.check_folder(directory, "--workdir")
@@ -71,20 +71,19 @@ def evaluate(config: Config, directory: pathlib.Path) -> dict[str, Any]:
         _paint(context, directory, measured_now="reconstruction" in pending)
     entries = _entries(book, context, plan)
     summary.report(entries)
-    log.info("%s is in %s.", results.FILE, directory)
+    log.info("The results are in %s.", directory / results.FILE)
     return entries
 
 
 def settings_by_suite(context: Context, names: dict[str, bool]) -> dict[str, dict[str, Any]]:
-    """Returns suite -> what determines its numbers, of those that can be measured.
+    """Returns suite -> the settings that determine its results, for the suites that apply.
 
     Args:
       context: model and data.
-      names: as `asked_for` gives them; those not named by themselves are passed over if they
-        do not apply.
+      names: suites, see `asked_for`. A suite that is only part of a group may not apply.
 
     Raises:
-      ConfigError: if a suite that was named by itself does not apply.
+      ConfigError: if a suite that the config names itself does not apply.
       DBAEError: if something that a suite needs is missing.
     """
     plan = {}
@@ -118,23 +117,27 @@ def _key(context: Context, suite: str) -> str:
     return results.name_of(suite, context.config.data.name, context.config.eval.label)
 
 
-def _entries(book: Book, context: Context, names: Any) -> dict[str, dict[str, Any]]:
+def _entries(book: Book, context: Context, names: Iterable[str]) -> dict[str, dict[str, Any]]:
     keys = {name: _key(context, name) for name in names}
     return {name: book.entries[key] for name, key in keys.items() if key in book.entries}
 
 
 def _pending(book: Book, context: Context, plan: dict[str, dict[str, Any]]) -> list[str]:
-    """Returns the suites without a valid entry; the same ones on every process of a run."""
+    """Returns the suites without a valid entry; the same suites on every process of a run."""
     done = [name for name in plan if book.has(_key(context, name), plan[name])]
     if not processes.agree(zlib.crc32(",".join(done).encode()) & 0x7FFFFFFF):
-        done = []  # they see different files
+        done = []  # the processes see different files
     for name in done:
-        log.info("%s is measured already.", _key(context, name))
+        log.info("%s has been measured with the same settings.", _key(context, name))
     return [name for name in plan if name not in done]
 
 
 def _measure(context: Context, book: Book, name: str, settings: dict[str, Any]) -> None:
-    log.info("Measuring %s.", _key(context, name))
+    suffix = f", label {context.config.eval.label}" if context.config.eval.label else ""
+    log.info(
+        "Measuring the suite %s on %s (%d test images)%s.",
+        *(name, context.config.data.name, context.limit("test"), suffix),
+    )
     begun = time.monotonic()
     measured = SUITES[name].measure(context)
     seconds = time.monotonic() - begun
@@ -149,11 +152,11 @@ def _measure(context: Context, book: Book, name: str, settings: dict[str, Any]) 
 
 
 def _paint(context: Context, directory: pathlib.Path, *, measured_now: bool) -> None:
-    """Draws the images of reconstructions that were measured now, and those that are missing."""
+    """Writes the figures if reconstructions were measured now or a figure is missing."""
     paths = [directory / name for name in ("reconstructions.png", "trajectory.png")]
-    # Drawing is work of all processes: what one of them sees holds for all.
-    there = processes.from_writer(lambda: all(path.exists() for path in paths))
-    if there and not measured_now:
+    # All processes make the figures together, so one process decides for all.
+    exist = processes.from_writer(lambda: all(path.exists() for path in paths))
+    if exist and not measured_now:
         return
     images = context.images("test", context.config.eval.num_pictures)
     pictures.reconstructions(paths[0], context.model, images, context.config.sample)

@@ -1,7 +1,8 @@
-"""Interpolations between images named on the command line, as files."""
+"""--mode=interpolate: interpolates between images that the command line names, into files."""
 
 import functools
 import pathlib
+from typing import Any
 
 import numpy as np
 
@@ -25,61 +26,65 @@ def interpolate(
     infer_endpoint: bool = False,
     out: pathlib.Path | None = None,
 ) -> pathlib.Path:
-    """Decodes codes on the way from one picture to another.
+    """Decodes interpolated latent codes of pairs of images.
 
     Args:
-      config: must fit the run's model; `sample` is followed.
+      config: config that fits the run's model; its section `sample` applies.
       directory: the workdir.
-      first: names of pictures, with commas between, see `picture_input.read`.
-      second: of as many.
-      points: of each way, both ends included.
+      first: names of images, separated by commas, see `named_pictures.read`.
+      second: names of as many images.
+      points: codes per pair, including the codes of both images.
       method: "linear" or "spherical".
-      infer_endpoint: of a model whose x_T is free, see `DBAE.interpolate`.
+      infer_endpoint: infers a Gaussian x_T from the images, see `DBAE.interpolate`.
       out: folder for the files; default "edits" in the workdir.
 
     Returns:
-      The PNG: rows of first picture, `points` decodings, second picture.
+      The PNG with one row per pair: the first image, `points` decoded images, the second image.
 
     Raises:
-      ConfigError, DataError: for arguments or pictures that will not do.
+      ConfigError, DataError: if an argument or image is not valid.
       CheckpointError: if the workdir holds no model.
     """
-    ends = _ends(first, second)
+    pairs = _pairs(first, second)
     if points < 2:
         raise ConfigError(f"--points={points} is not allowed: it must be 2 or more.")
     if infer_endpoint and config.bridge.endpoint != "free":
         raise ConfigError(
-            "--infer_endpoint is of models with config.bridge.endpoint='free': this one's x_T is "
-            "decoded from z."
+            "--infer_endpoint needs a model with a Gaussian x_T (config.bridge.endpoint='free'): "
+            "this model decodes x_T from z."
         )
     folder = edit_files.check_folder(directory, out)
     model, _ = trained_model.open_model(config, directory, OF_MODEL)
     splits = functools.partial(trained_model.open_splits, config)
-    pictures = [named_pictures.read_all(names, config.data, splits) for names in ends]
+    first_images, second_images = (
+        named_pictures.read_all(names, config.data, splits) for names in pairs
+    )
     seed = noise_seed(config.sample, free=model.gaussian_endpoint)
-    z, x_T = edits.latent_paths(model, *pictures, points, method, infer_endpoint=infer_endpoint)
-    decoded = edits.decode_rows(model, z, x_T, rng=seed, **vars(config.sample))
-    shown = [np.asarray(to_float(some))[:, None] for some in pictures]
-    settings = {"first": ends[0], "second": ends[1], "points": points, "method": method}
-    settings |= {"infer_endpoint": infer_endpoint}
+    z, x_T = edits.latent_paths(
+        model, first_images, second_images, points, method, infer_endpoint=infer_endpoint
+    )
+    decoded = edits.decode_rows(model, z, x_T, rng=seed, plan=config.sample)
+    shown = [np.asarray(to_float(some))[:, None] for some in (first_images, second_images)]
+    settings: dict[str, Any] = {"first": pairs[0], "second": pairs[1], "points": points}
+    settings |= {"method": method, "infer_endpoint": infer_endpoint}
     return edit_files.write(
         folder,
-        (edit_files.slug(ends[0]), edit_files.slug(ends[1]), method),
+        (edit_files.slug(pairs[0]), edit_files.slug(pairs[1]), method),
         np.concatenate([shown[0], decoded, shown[1]], axis=1),
-        {"z": z, "images": to_uint8(decoded), "first": pictures[0], "second": pictures[1]},
+        {"z": z, "images": to_uint8(decoded), "first": first_images, "second": second_images},
         edit_files.about(config, model, "interpolate") | settings,
     )
 
 
-def _ends(first: str | None, second: str | None) -> tuple[list[str], list[str]]:
-    """Returns the names of the pictures on both ends."""
+def _pairs(first: str | None, second: str | None) -> tuple[list[str], list[str]]:
+    """Returns the names of the first images and of the second images."""
     if not first or not second:
         raise ConfigError(
             "--mode=interpolate needs --first and --second: image files, or items such as test:17."
         )
-    ends = edit_files.split_names(first), edit_files.split_names(second)
-    if len(ends[0]) != len(ends[1]):
+    pairs = edit_files.split_names(first), edit_files.split_names(second)
+    if len(pairs[0]) != len(pairs[1]):
         raise ConfigError(
-            f"--first names {len(ends[0])} pictures and --second {len(ends[1])}: give as many."
+            f"--first names {len(pairs[0])} images and --second {len(pairs[1])}: name equally many."
         )
-    return ends
+    return pairs

@@ -1,4 +1,4 @@
-"""Pictures that the command line names: files, or items of the data set."""
+"""Images that the command line names: files, or items of the data set."""
 
 import pathlib
 import re
@@ -15,17 +15,17 @@ _ITEM = re.compile(r"(?:(train|test):)?(-?\d+)")
 
 
 def read(name: str, data: DataConfig, splits: Mapping[str, Source]) -> np.ndarray:
-    """Returns a picture as the model takes it: uint8 [S, S, C].
+    """Returns an image in the form in which the model takes it: uint8 [S, S, C].
 
     Args:
-      name: "test:17" or "train:3", an item of the data set; "17", of the test split; or an image
-        file of any type that PIL reads, cropped and resized as the data set's images are. (A file
-        whose name is a number: "./17".)
-      data: says how.
-      splits: "train" and "test".
+      name: an item of the data set or an image file. "test:17" and "train:3" are items, and so is
+        "17" of the test split. A file has any type that PIL reads; it is cropped and resized like
+        the data set's images. A file whose name is a number needs a path, such as "./17".
+      data: config of the data, with crop, size and channels.
+      splits: sources of the splits "train" and "test".
 
     Raises:
-      DataError: if there is no such item or file, or the file is no image of the model's kind.
+      DataError: if there is no such item or file, or the file does not hold a suitable image.
     """
     item = _ITEM.fullmatch(name.strip())
     if item is None:
@@ -43,13 +43,18 @@ def read(name: str, data: DataConfig, splits: Mapping[str, Source]) -> np.ndarra
 def read_all(
     names: list[str], data: DataConfig, splits: Callable[[], Mapping[str, Source]]
 ) -> np.ndarray:
-    """Returns pictures [N, S, S, C]; `splits` is called if an item of the data set is named.
+    """Returns images, uint8 [N, S, S, C].
+
+    Args:
+      names: names of images, see `read`.
+      data: config of the data.
+      splits: opens the splits; called only if an item of the data set is named.
 
     Raises:
-      DataError: as `read`, and for no names.
+      DataError: if there are no names, or an image cannot be read.
     """
     if not names:
-        raise DataError("no picture is named: give image files, or items such as test:17.")
+        raise DataError("no image is named: give image files, or items such as test:17.")
     opened = splits() if any(_ITEM.fullmatch(name.strip()) for name in names) else {}
     return np.stack([read(name, data, opened) for name in names])
 

@@ -1,4 +1,4 @@
-"""What a training step needs on chips that are not at hand: memory, arithmetic, traffic, time."""
+"""Predicts memory and time of a training step on devices that are not there."""
 
 import dataclasses
 import pathlib
@@ -14,57 +14,58 @@ from dbae_jax.performance.chips import Chip
 from dbae_jax.runtime import files, sharding
 from dbae_jax.training import jitted_step
 
-# The least effort of XLA's backend finds the same fusions ten times faster; what it leaves out is
-# on-chip memory, so that everything is counted as read from main memory and written to it.
-# By the name that this jax has for it; later ones know levels, of which 9 is "O0".
+# At the least effort, XLA's backend finds the same fusions ten times faster. It makes no use of
+# on-chip memory then, so that every array counts as read from and written to device memory.
+# Newer versions of jax name the option by level; level 9 is "O0".
 OLDER = jax.__version_info__ < (0, 11)
 QUICK = {"exec_time_optimization_effort": -1.0} if OLDER else {"optimization_level": 9}
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
-    """Figures of one compiled training step; bytes and operations are those of one chip."""
+class StepPlan:
+    """Figures of one compiled training step; bytes and FLOPs are per device and step."""
 
     topology: str
     chip: Chip
     num_chips: int
-    batch_size: int  # over all chips
+    batch_size: int  # over all devices
     num_steps: int
     accumulation_steps: int
     dtype: str
     matmul_precision: str
-    argument_arrays_bytes: int  # state, key and this chip's images, as arrays
-    argument_bytes: int  # the same, padded as they lie in the chip's memory
-    output_bytes: int  # most of it in the place of the donated state
+    argument_arrays_bytes: int  # state, key and the device's images, without padding
+    argument_bytes: int  # the same arrays, padded as they lie in device memory
+    output_bytes: int  # most of them overwrite the donated state
     donated_bytes: int
     temporary_bytes: int
     peak_bytes: int
-    flops: float  # see `measure`
-    bytes_accessed: float  # XLA's count: operands and results wherever they lie, loops once
-    memory_traffic_bytes: int  # those in main memory alone, see `hlo_traffic`
+    flops: float  # see `make_plan`
+    bytes_accessed: float  # XLA's count: includes on-chip memory, counts each loop body once
+    memory_traffic_bytes: int  # device memory (HBM) alone, see `memory_traffic`
     collectives: tuple[hlo.Collective, ...]
     compiler: str
 
     @property
     def fits(self) -> bool:
-        """Whether the peak is within the chip's memory."""
+        """Whether the peak is within the device memory."""
         return self.peak_bytes <= self.chip.memory_bytes
 
     @property
     def compute_seconds(self) -> float:
-        """A step's arithmetic at the chip's peak."""
+        """Seconds per step of the arithmetic at its peak rate."""
         return self.flops / self.chip.peak_flops(self.dtype, self.matmul_precision)
 
     @property
     def memory_seconds(self) -> float:
-        """A step's memory traffic at full bandwidth."""
+        """Seconds per step of the device memory's traffic at full bandwidth."""
         return self.memory_traffic_bytes / self.chip.memory_bandwidth
 
     @property
     def collective_seconds(self) -> float:
-        """Collectives at full bandwidth; around a ring, an all-reduce sends its bytes twice.
+        """Seconds per step of the collectives at full bandwidth.
 
-        The bytes are those of a result, which for a reduce-scatter is a chip's own part.
+        Around a ring, an all-reduce sends its bytes twice. The bytes are those of a result; the
+        result of a reduce-scatter is one device's part.
         """
         ring = (self.num_chips - 1) / self.num_chips
         passes = {
@@ -77,61 +78,62 @@ class Plan:
 
     @property
     def step_seconds(self) -> float:
-        """The roofline: the slower of arithmetic and memory, then the collectives by themselves."""
+        """The roofline: the slower of arithmetic and memory, plus the collectives."""
         return max(self.compute_seconds, self.memory_seconds) + self.collective_seconds
 
     @property
     def hours(self) -> float:
-        """Roofline time of the config's number of steps."""
+        """Hours of the config's number of steps at the roofline."""
         return self.step_seconds * self.num_steps / 3600
 
 
 def plan(
-    config: Config, name: str, json_path: pathlib.Path | None = None, *, quick: bool = True
+    config: Config, json_path: pathlib.Path | None, *, topology: str, effort: str = "least"
 ) -> str:
-    """Compiles the training step for a topology and returns what it needs, as text.
+    """Compiles the training step for a topology and returns its figures as a table.
 
     Args:
-      config: checked config; its data need not be there.
-      name: of the topology, see `topology.devices`.
-      json_path: a file to write the same figures to.
-      quick: compile with the least effort: minutes instead of tens of minutes, see `QUICK`.
+      config: checked config; its data set need not exist.
+      json_path: file that gets the same figures, or None.
+      topology: devices, see `topology.devices`.
+      effort: effort of XLA, "least" (minutes) or "full" (tens of minutes).
 
     Raises:
       ConfigError: for an unknown topology, a compiler that is not installed, a batch that the
-        chips cannot share, or a step that does not fit into a chip's memory by far.
+        devices cannot share, or a step that is far too large for the device memory.
     """
-    measured = measure(config, name, quick=quick)
+    step_plan = make_plan(config, topology, quick=effort == "least")
     if json_path is not None:
-        files.write_json(json_path, to_json(measured))
-    return describe(measured)
+        files.write_json(json_path, as_json(step_plan))
+    return as_table(step_plan)
 
 
-def measure(config: Config, name: str, *, quick: bool = True) -> Plan:
-    """As `plan`, but returns the figures.
+def make_plan(config: Config, topology_name: str, *, quick: bool = True) -> StepPlan:
+    """Compiles the training step for a topology and returns its figures; see `plan`.
 
-    Operations are XLA's for TPUs, which counts the body of a loop (over the parts of a batch, over
-    an attention's heads) once, and those of the loops' other turns. On GPUs XLA does not see into
-    the libraries that it calls, so they are the model's own, as `benchmark` has them. The memory
-    traffic is counted here, and takes loops as they are; on GPUs it is rough, for the room that
-    such libraries ask for counts as if they wrote all of it.
+    FLOPs on TPUs are XLA's count. XLA counts the body of a loop (over microbatches or attention
+    heads) once, so the matrix products of the other iterations are added. On GPUs, XLA calls
+    libraries whose FLOPs it does not know, so the model's own FLOPs count, as in the benchmark.
+
+    Memory traffic is counted from the compiled program and includes all iterations of a loop. On
+    GPUs it is rough: the workspace of such libraries counts as if it were written completely.
     """
-    devices, chip = topology.devices(name)
+    devices, chip = topology.devices(topology_name)
     mesh = sharding.make_mesh(devices)
-    step = jitted_step.make_jitted_step(config, mesh)
-    traced = step.trace(*jitted_step.abstract_arguments(config, mesh))
+    training = jitted_step.make_training(config, mesh)
+    traced = training.train_step.trace(*jitted_step.abstract_arguments(config, training))
     try:
         compiled = traced.lower().compile(compiler_options=QUICK if quick else None)
     except jax.errors.JaxRuntimeError as error:
-        raise ConfigError(_why_not_compiled(str(error), name)) from error
+        raise ConfigError(_why_not_compiled(str(error), topology_name)) from error
     memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
     if devices[0].platform == "tpu":
-        operations = cost["flops"] + flops.repeated(traced.jaxpr.jaxpr) / len(devices)
+        step_flops = cost["flops"] + flops.repeated(traced.jaxpr.jaxpr) / len(devices)
     else:
-        operations = workloads.count(workloads.TRAIN_STEP, config) / len(devices)
+        step_flops = workloads.count(workloads.TRAIN_STEP, config) / len(devices)
     program = hlo.computations(compiled.as_text())
-    return Plan(
-        topology=name,
+    return StepPlan(
+        topology=topology_name,
         chip=chip,
         num_chips=len(devices),
         batch_size=config.train.batch_size,
@@ -145,7 +147,7 @@ def measure(config: Config, name: str, *, quick: bool = True) -> Plan:
         donated_bytes=memory.alias_size_in_bytes,
         temporary_bytes=memory.temp_size_in_bytes,
         peak_bytes=memory.peak_memory_in_bytes,
-        flops=operations,
+        flops=step_flops,
         bytes_accessed=cost["bytes accessed"],
         memory_traffic_bytes=memory_traffic.memory_bytes(program),
         collectives=tuple(hlo.collectives(program)),
@@ -153,53 +155,70 @@ def measure(config: Config, name: str, *, quick: bool = True) -> Plan:
     )
 
 
-def _why_not_compiled(message: str, name: str) -> str:
+def _why_not_compiled(message: str, topology_name: str) -> str:
     used = re.search(r"Used (\S+) of (\S+) hbm", message)
     if not used:
-        return f"The step does not compile for {name}: {' '.join(message.split())[:300]}"
+        return f"The step does not compile for {topology_name}: {' '.join(message.split())[:300]}"
     return (
-        f"The step does not fit on {name}: it needs {used[1]} of a chip's {used[2]}; use more "
-        "chips, config.model.dtype=bfloat16, config.train.accumulation_steps or "
-        "config.model.remat=blocks."
+        f"The step does not fit on {topology_name}: it needs {used[1]} of the {used[2]} of a "
+        "device; use more devices, config.model.dtype=bfloat16, config.train.accumulation_steps "
+        "or config.model.remat=blocks."
     )
 
 
-def to_json(plan: Plan) -> dict:
-    """Returns all figures, derived ones too, as JSON types."""
+def as_json(step_plan: StepPlan) -> dict:
+    """Returns all figures, including the derived ones, as JSON types."""
     derived = ("fits", "compute_seconds", "memory_seconds", "collective_seconds", "step_seconds")
-    values = dataclasses.asdict(plan) | {name: getattr(plan, name) for name in derived}
-    return values | {
-        "collectives": [c._asdict() for c in plan.collectives],
-        "hours": plan.hours,
-        "num_images": plan.num_steps * plan.batch_size,
-    }
-
-
-def describe(plan: Plan) -> str:
-    """Returns the figures as lines of text."""
-    chip, gib = plan.chip, 2**30
-    bound = "memory" if plan.memory_seconds > plan.compute_seconds else "arithmetic"
-    fits = "fits" if plan.fits else "DOES NOT FIT"
-    milliseconds = [
-        f"{1e3 * seconds:.1f}"
-        for seconds in (plan.compute_seconds, plan.memory_seconds, plan.collective_seconds)
-    ]
-    kinds = [f"{c.kind} {c.count} of {c.num_bytes / 1e6:.1f} MB" for c in plan.collectives]
-    return "\n".join(
-        [
-            f"{plan.topology}: {plan.num_chips} x {chip.name}, global batch {plan.batch_size}, "
-            f"{plan.dtype} ({plan.compiler}; chip: {chip.source})",
-            f"Memory a chip: peak {plan.peak_bytes / gib:.2f} GiB of "
-            f"{chip.memory_bytes / gib:.0f}: {fits} (arguments {plan.argument_bytes / gib:.2f}, "
-            f"outputs {plan.output_bytes / gib:.2f}, of these donated "
-            f"{plan.donated_bytes / gib:.2f}, temporaries {plan.temporary_bytes / gib:.2f})",
-            f"A step, a chip: {plan.flops / 1e12:.3f} TFLOP, "
-            f"{plan.memory_traffic_bytes / 1e9:.2f} GB to and from memory (XLA's count, of on-chip "
-            f"memory too, of loops one turn: {plan.bytes_accessed / 1e9:.2f} GB)",
-            f"Collectives: {'; '.join(kinds) or 'none'}",
-            f"Roofline: {1e3 * plan.step_seconds:.1f} ms a step, bound by {bound} (arithmetic "
-            f"{milliseconds[0]}, memory {milliseconds[1]}, collectives {milliseconds[2]} ms)",
-            f"{plan.num_steps} steps, {plan.num_steps * plan.batch_size / 1e6:.1f}M images: "
-            f"{plan.hours:.1f} hours at these peaks, the collectives not overlapped",
-        ]
+    values = dataclasses.asdict(step_plan)
+    return (
+        values
+        | {name: getattr(step_plan, name) for name in (*derived, "hours")}
+        | {
+            "collectives": [c._asdict() for c in step_plan.collectives],
+            "num_images": step_plan.num_steps * step_plan.batch_size,
+        }
     )
+
+
+def as_table(step_plan: StepPlan) -> str:
+    """Returns the figures as lines of a label and a value."""
+    p, chip = step_plan, step_plan.chip
+    bound = "device memory" if p.memory_seconds > p.compute_seconds else "arithmetic"
+    kinds = [f"{c.kind} {c.count} times, {c.num_bytes / 1e6:.1f} MB" for c in p.collectives]
+    rows = [
+        ("Devices", f"{p.topology}, {p.num_chips} x {chip.name} (peak rates: {chip.source})"),
+        ("Global batch", f"{p.batch_size} images, {p.dtype}"),
+        ("Compiler", p.compiler),
+        ("Memory per device", ""),
+        (
+            "  peak",
+            f"{_gib(p.peak_bytes)} of {chip.memory_bytes / 2**30:.0f} GiB: "
+            + ("fits" if p.fits else "DOES NOT FIT"),
+        ),
+        ("  arguments", _gib(p.argument_bytes)),
+        ("  outputs", f"{_gib(p.output_bytes)}, of which {_gib(p.donated_bytes)} are donated"),
+        ("  temporary arrays", _gib(p.temporary_bytes)),
+        ("Time per step", ""),
+        ("  arithmetic", f"{_ms(p.compute_seconds)} for {p.flops / 1e12:.3f} TFLOP per device"),
+        (
+            "  device memory",
+            f"{_ms(p.memory_seconds)} for {p.memory_traffic_bytes / 1e9:.2f} GB "
+            f"per device (bytes accessed by XLA's count: {p.bytes_accessed / 1e9:.2f} GB)",
+        ),
+        ("  collectives", f"{_ms(p.collective_seconds)} for {'; '.join(kinds) or 'no bytes'}"),
+        ("  roofline", f"{_ms(p.step_seconds)}, bound by {bound}, collectives not overlapped"),
+        (
+            "Training",
+            f"{p.num_steps} steps, {p.num_steps * p.batch_size / 1e6:.1f}M images: "
+            f"{p.hours:.1f} hours at the roofline",
+        ),
+    ]
+    return "\n".join(f"{label:<20}{value}".rstrip() for label, value in rows)
+
+
+def _gib(num_bytes: float) -> str:
+    return f"{num_bytes / 2**30:.2f} GiB"
+
+
+def _ms(seconds: float) -> str:
+    return f"{1e3 * seconds:.1f} ms"

@@ -1,4 +1,4 @@
-"""--mode=report: writes the report of a workdir's model, one HTML file that opens from disk."""
+"""--mode=report: writes a single HTML file that shows and describes the model of a workdir."""
 
 import logging
 import pathlib
@@ -14,7 +14,6 @@ from dbae_jax.runtime import files
 
 log = logging.getLogger(__name__)
 
-
 FILE = "report.html"
 
 
@@ -26,22 +25,23 @@ def report(
     overrides: Mapping[str, Any] | None = None,
     amounts: Amounts | None = None,
 ) -> pathlib.Path:
-    """Shows the model of a workdir, with its averaged weights, on one page.
+    """Writes the report of the model of a workdir, with its EMA weights.
 
     Args:
-      config: must fit the run's, its data too; `sample`, `prior` and `eval` are followed.
+      config: sections "model" and "data" must match the run's; "sample", "prior" and "eval"
+        control the page.
       directory: the workdir.
-      config_path: name of the config's file, for the commands that the page names.
-      overrides: keys of `config` that differ from that file, and their values, likewise.
-      amounts: of what is shown; default by the size of images.
+      config_path: file name of the config, for the commands on the page.
+      overrides: keys of `config` that differ from this file, and their values, for the commands.
+      amounts: numbers of images. Default: by the image size.
 
     Returns:
-      The file.
+      The path of the file.
 
     Raises:
-      CheckpointError, ConfigError: if the workdir holds no model, or another one, or cannot be
-        written.
-      DataError: if the data are not there, or results.json is not one of ours.
+      CheckpointError: if the workdir holds no model.
+      ConfigError: if the workdir holds a different model or cannot be written.
+      DataError: if data are missing, or results.json holds no results of an evaluation.
     """
     files.check_folder(directory, "--workdir")
     model, _ = trained_model.open_model(config, directory)
@@ -52,5 +52,5 @@ def report(
     amounts = amounts or Amounts.of_size(config.data.image_size)
     content = page.render(make_page(context, directory, measured, command, amounts))
     files.write_text(path, content)
-    log.info("The report, %.1f MB, is %s.", len(content) / 1e6, path)
+    log.info("Wrote the report (%.1f MB) to %s.", len(content) / 1e6, path)
     return path

@@ -1,7 +1,6 @@
-"""Draws images from a model's prior into files.
+"""--mode=sample: samples images from a model's latent prior into files.
 
-Image i is a function of (seed, i): its file is the same whatever else is drawn with it, and a run
-that was stopped goes on with the files that are missing.
+Image i depends on the seed and i alone. A run that was stopped resumes with the missing files.
 """
 
 import logging
@@ -26,30 +25,31 @@ def sample(
     file_format: str = "png",
     seed: int = 0,
 ) -> pathlib.Path:
-    """Draws images 0 ... num - 1 of a seed, those that have no file yet.
+    """Samples those of the images 0 ... num - 1 that have no file yet.
 
-    Writes samples.json (what they were drawn with), grid.png (the first 64), and 000000.png, ...
-    or 000000-000255.npz, ... with `images` [n, H, W, C], uint8, `index` [n] and `seed`.
+    The files are described in `sample_files`.
 
     Args:
-      config: must fit the run's; `sample`, `prior.sampler` and `prior.sample_steps` are followed.
+      config: config of the run. Its section `sample` and its keys `prior.sampler` and
+        `prior.sample_steps` apply.
       directory: the workdir.
-      num: of images.
+      num: number of images.
       out: folder for the files; default "samples" in the workdir.
       file_format: "png" or "npz".
-      seed: of the images.
+      seed: seed of the images.
 
     Returns:
-      `out`.
+      The folder.
 
     Raises:
-      CheckpointError: if the workdir holds no model, or one without a prior.
-      ConfigError: if it holds another model, or `out` other images or no place for files.
+      CheckpointError: if the workdir holds no model, or its model has no latent prior.
+      ConfigError: if the config does not fit the model, or the folder cannot be written or holds
+        different images.
     """
     out = directory / FOLDER if out is None else out
     files.check_folder(out, "--out")
     model, _ = trained_model.open_model(config, directory)
     how = sample_files.how(config)
-    sample_files.draw(model, out, num=num, how=how, file_format=file_format, seed=seed)
-    log.info("%d images of seed %d are in %s.", num, seed, out)
+    sample_files.sample(model, out, num=num, how=how, file_format=file_format, seed=seed)
+    log.info("%d sampled images of seed %d are in %s.", num, seed, out)
     return out

@@ -1,63 +1,65 @@
-"""Training: set a run up, walk its steps, and let hooks do the rest."""
+"""Trains the autoencoder, or resumes its training."""
 
 import functools
 import logging
 import pathlib
+from collections.abc import Callable
 
 import jax
 import numpy as np
 
 from dbae_jax.api.dbae import DBAE
-from dbae_jax.configuration import build
 from dbae_jax.configuration.config import Config
 from dbae_jax.data import images, pipeline, registry
 from dbae_jax.data.pipeline import Batches
 from dbae_jax.data.sources import Source, gather
 from dbae_jax.evaluation.suites import reconstruction
 from dbae_jax.runtime import rngs, sharding
-from dbae_jax.training import jitted_step
-from dbae_jax.training.hooks import Clock, Hook, Hooks, Meter, make_logger
-from dbae_jax.training.loop import Run, run_loop, start_run
-from dbae_jax.training.optimizer import make_learning_rate
-from dbae_jax.training.step import make_diagnose
+from dbae_jax.training.hooks import Hook, Hooks, TrainingLog
+from dbae_jax.training.jitted_step import Training, make_training
+from dbae_jax.training.loop import Description, Run, run_loop, start_run
 from dbae_jax.workdirs import checkpoint, records, workdir
 from dbae_jax.workdirs.train_state import TrainState
 
+Action = Callable[[int, TrainState], None]
+
 log = logging.getLogger(__name__)
 
-# A shuffled code that raises the loss by less than this share of it is not used.
-MIN_CODE_SHARE = 0.02
+# If shuffled codes raise the loss by less than this fraction of it, z is hardly used.
+MIN_RELATIVE_CODE_GAP = 0.02
 REMEDY = (
     "Try a smaller config.optim.learning_rate, config.optim.grad_clip_norm=1.0, a longer "
     "config.optim.warmup_steps, or config.model.dtype=float32."
 )
 
 
-def train(config: Config, directory: pathlib.Path) -> TrainState:
+def train(config: Config, directory: pathlib.Path, training: Training | None = None) -> TrainState:
     """Trains until `config.train.num_steps`, from scratch or from the workdir's last checkpoint.
 
     Args:
       config: checked config.
-      directory: the workdir, made if missing; checkpoints, metrics.jsonl and pictures go there.
+      directory: the workdir, made if missing; checkpoints, metrics.jsonl and images go there.
+      training: `make_training` of this config, or of the same config with a different seed.
+        Default: built here, for all devices.
 
     Returns:
       The state after the last step.
 
     Raises:
-      ConfigError: before anything is written, if the config and the devices or the run in the
-        workdir do not fit.
+      ConfigError: if the config does not fit the devices or the run in the workdir. Nothing is
+        written then.
       CheckpointError: if the workdir cannot be used.
-      NonFiniteError: if the loss or a gradient leaves the finite numbers; the last checkpoint
-        stays.
+      NonFiniteError: if the loss or a gradient is not finite; the last checkpoint stays.
       PreemptedError: after a SIGTERM, once the state is saved (see `processes.start`).
     """
     workdir.check_usable(directory)
     source = registry.make_source(config.data, "train")
     held_out = registry.make_source(config.data, "test")
-    run = set_up(config, directory)
+    training = training or make_training(config, sharding.make_mesh())
+    run = set_up(config, directory, training)
     start = int(run.state.step)
     if start >= config.train.num_steps:
-        log.info("The run in %s is at step %d already; nothing to do.", directory, start)
+        log.info("The run in %s has taken %d steps already; nothing to do.", directory, start)
         return run.state
     workdir.write_config(directory, config)
     with (
@@ -65,33 +67,42 @@ def train(config: Config, directory: pathlib.Path) -> TrainState:
         records.Writer(directory, start_step=start) as scalars,
         _batches(config, source, run.mesh, start) as batches,
     ):
-        actions = make_hooks(config, directory, run, held_out, checkpoints, scalars)
-        return run_loop(run, batches, actions, stop=config.train.num_steps, directory=directory)
+        model = DBAE(config, run.state.ema, networks=training.networks, mesh=run.mesh)
+        hooks = _make_hooks(training, model, directory, held_out, checkpoints, scalars)
+        return run_loop(run, batches, hooks, stop=config.train.num_steps, directory=directory)
 
 
 def _checkpoints(config: Config, directory: pathlib.Path) -> checkpoint.Writer:
-    keep = config.checkpoint
+    section = config.checkpoint
     return checkpoint.Writer(
-        directory, keep_last=keep.keep_last, keep_every_steps=keep.keep_every_steps
+        directory, keep_last=section.keep_last, keep_every_steps=section.keep_every_steps
     )
 
 
-def set_up(config: Config, directory: pathlib.Path) -> Run:
-    """Builds the step and finds or draws the state; torn checkpoints are moved aside."""
-    mesh = sharding.make_mesh()
+def set_up(config: Config, directory: pathlib.Path, training: Training) -> Run:
+    """Reads the state of the last checkpoint, or draws a new one.
+
+    Checkpoints that cannot be read are moved aside.
+    """
+    section = config.train
     return start_run(
-        jitted_step.make_init(config),
-        jitted_step.make_jitted_step(config, mesh),
+        training.init,
+        training.train_step,
         directory,
         resume=functools.partial(workdir.resume, directory, config),
         seed=config.seed,
-        mesh=mesh,
-        remedy=REMEDY,
+        mesh=training.mesh,
+        description=Description(
+            what="Training",
+            data=config.data.name,
+            length=f"{section.num_steps} steps of {section.batch_size} images",
+            remedy=REMEDY,
+        ),
     )
 
 
 def _batches(config: Config, source: Source, mesh: jax.sharding.Mesh, start_step: int) -> Batches:
-    """Returns this process's batches, put on its devices ahead of their steps."""
+    """Returns this process's part of every batch, put on its devices ahead of the step."""
     return pipeline.train_batches(
         source,
         batch_size=config.train.batch_size,
@@ -107,92 +118,101 @@ def _batches(config: Config, source: Source, mesh: jax.sharding.Mesh, start_step
     )
 
 
-def make_hooks(
-    config: Config,
+def _make_hooks(
+    training: Training,
+    model: DBAE,
     directory: pathlib.Path,
-    run: Run,
     held_out: Source,
     checkpoints: checkpoint.Writer,
     scalars: records.Writer,
 ) -> Hooks:
-    """Builds the hooks that a config asks for; see `configs/base.py` for their intervals."""
-    meter, clock = Meter(), Clock.going_on(directory)
-    meta = workdir.meta(config)
-    model = DBAE(config, run.state.ema, mesh=run.mesh)
+    """Returns the hooks that a config asks for; configs/base.py explains their intervals."""
+    config, section, meta = model.config, model.config.train, workdir.meta(model.config)
 
     def save(step: int, state: TrainState) -> None:
         checkpoints.save(state, step, meta)
 
-    logger = make_logger(
-        meter,
-        clock,
+    training_log = TrainingLog(
+        directory,
         scalars,
-        rate_schedule=make_learning_rate(config),
-        batch_size=config.train.batch_size,
-        num_steps=config.train.num_steps,
+        learning_rate=training.learning_rate,
+        batch_size=section.batch_size,
+        num_steps=section.num_steps,
     )
     hooks = [
-        Hook(config.train.log_every_steps, logger),
-        Hook(config.train.diagnose_every_steps, _diagnoser(config, run, held_out, scalars)),
-        Hook(config.train.evaluate_every_steps, _evaluator(config, model, held_out, scalars)),
-        Hook(config.train.picture_every_steps, _painter(config, model, held_out, directory)),
+        Hook(section.log_every_steps, training_log.write),
+        Hook(section.diagnose_every_steps, _diagnoser(config, training, held_out, scalars)),
+        Hook(section.evaluate_every_steps, _evaluator(model, held_out, scalars)),
+        Hook(section.picture_every_steps, _painter(model, held_out, directory)),
         Hook(config.checkpoint.every_steps, save),
     ]
     return Hooks(
         hooks,
-        config.train.num_steps,
-        meter=meter,
-        clock=clock,
+        section.num_steps,
+        training_log=training_log,
         save=save,
         preempted=checkpoints.preempted,
     )
 
 
-def _diagnoser(config: Config, run, held_out: Source, scalars: records.Writer):
-    """Is the code used? On one fixed batch of test images, at fixed times and noises."""
-    networks, bridge = build.make_networks(config), build.make_bridge(config.bridge)
-    everywhere = sharding.replicated(run.mesh)
-    diagnose = jax.jit(make_diagnose(networks, bridge), out_shardings=everywhere)
+def _diagnoser(
+    config: Config, training: Training, held_out: Source, scalars: records.Writer
+) -> Action:
+    """Returns a hook that checks whether z is used.
+
+    It evaluates the loss on one fixed batch of test images, at fixed times and noises, with the
+    images' own codes and with shuffled ones.
+    """
+    everywhere = sharding.replicated(training.mesh)
     size = config.train.batch_size
-    taken = functools.cache(lambda: gather(held_out, size)[0])  # a run that shows none reads none
+    # Read at the first use: a run that never diagnoses reads no test images.
+    test_images = functools.cache(lambda: gather(held_out, size)[0])
     key = sharding.replicate(rngs.stream(jax.random.key(config.seed), "diagnose"), everywhere)
 
     def action(step: int, state: TrainState) -> None:
-        batch = np.resize(taken(), (size, *taken().shape[1:]))
-        placed = {"image": sharding.spread(run.mesh, batch)}
-        values = {k: float(v) for k, v in jax.device_get(diagnose(state, placed, key)).items()}
+        batch = np.resize(test_images(), (size, *test_images().shape[1:]))
+        placed = {"image": sharding.spread(training.mesh, batch)}
+        measured = jax.device_get(training.diagnose(state, placed, key))
+        values = {name: float(value) for name, value in measured.items()}
         scalars.write(step, values)
+        gap, loss = values["code_gap"], values["eval_loss"]
         log.info(
-            "step %d  latent variance %.3g  loss on test images %.4f, with shuffled codes %+.4f",
-            *(step, values["z_variance"], values["eval_loss"], values["code_gap"]),
+            "step %d: latent variance %.2g, test loss %.4f, %+.4f with shuffled codes (near +0 "
+            "means that z is not used)",
+            *(step, values["z_variance"], loss, gap),
         )
-        if values["code_gap"] < MIN_CODE_SHARE * values["eval_loss"]:
+        if gap < MIN_RELATIVE_CODE_GAP * loss:
             log.warning(
-                "step %d: the code is hardly used: giving images each other's codes changes the "
-                "loss by %+.2f%% only. If this lasts, train longer, raise "
+                "step %d: z is hardly used: giving each image the latent code of a different image "
+                "changes the loss by only %+.2f%%. If this lasts, train longer, raise "
                 "config.optim.learning_rate, or use --config.model.encoder.pool=flatten.",
-                *(step, 100 * values["code_gap"] / values["eval_loss"]),
+                *(step, 100 * gap / loss),
             )
 
     return action
 
 
-def _evaluator(config: Config, model: DBAE, held_out: Source, scalars: records.Writer):
-    taken = functools.cache(lambda: gather(held_out, config.eval.num_images or None)[0])
+def _evaluator(model: DBAE, held_out: Source, scalars: records.Writer) -> Action:
+    """Returns a hook that measures the reconstruction error of test images."""
+    config = model.config
+    test_images = functools.cache(lambda: gather(held_out, config.eval.num_images or None)[0])
 
     def action(step: int, state: TrainState) -> None:
-        error = reconstruction.mse(model.with_variables(state.ema), taken(), config.sample)
+        error = reconstruction.mse(model.with_variables(state.ema), test_images(), config.sample)
         scalars.write(step, {"test_mse": error})
-        log.info("step %d  reconstruction MSE of test images %.5f (pixels in [0, 1])", step, error)
+        log.info("step %d: reconstruction MSE of test images %.5f (pixels in [0, 1])", step, error)
 
     return action
 
 
-def _painter(config: Config, model: DBAE, held_out: Source, directory: pathlib.Path):
-    shown = functools.cache(lambda: gather(held_out, config.eval.num_pictures)[0])
+def _painter(model: DBAE, held_out: Source, directory: pathlib.Path) -> Action:
+    """Returns a hook that writes reconstructions of test images as a PNG file."""
+    config = model.config
+    test_images = functools.cache(lambda: gather(held_out, config.eval.num_pictures)[0])
 
     def action(step: int, state: TrainState) -> None:
-        rows = reconstruction.picture_rows(model.with_variables(state.ema), shown(), config.sample)
+        trained = model.with_variables(state.ema)
+        rows = reconstruction.picture_rows(trained, test_images(), config.sample)
         images.save_grid(directory / "pictures" / f"reconstructions_{step:08d}.png", rows)
 
     return action

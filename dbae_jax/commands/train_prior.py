@@ -1,11 +1,14 @@
-"""Training the latent prior of a trained model, on the codes of its training images.
+"""Trains the latent prior of a trained model, on the latent codes of its training images.
 
-What is reported: `loss`, the mean of |eps - eps_hat|; and of test images, of normalised codes
-in nats, `prior_nll_nats`, an upper bound on E[-log p_prior(z)] (see `latent_diffusion`), beside
-`gaussian_nll_nats`, what a Gaussian with the codes' means and variances reaches. L_PR is
-E KL(q(z | x_0) || p_prior(z)): of a stochastic encoder `l_pr_nats` bounds it from above, z being
-drawn from q. A deterministic encoder's q is a point, its entropy minus infinity: `prior_nll_nats`
-is then all of L_PR that depends on the prior.
+The records hold `loss`, the mean of |eps - eps_hat|, and three figures of the normalised codes of
+test images, in nats:
+
+prior_nll_nats: upper bound on the negative log-likelihood E[-log p_prior(z)]; see
+  `dbae_jax.prior.likelihood`.
+gaussian_nll_nats: negative log-likelihood under a Gaussian with the codes' means and variances.
+l_pr_nats: upper bound on L_PR = E KL(q(z | x_0) || p_prior(z)), with z drawn from q. Only a
+  stochastic encoder has it: the q of a deterministic encoder is a point, whose entropy is minus
+  infinity, and `prior_nll_nats` is then the whole part of L_PR that depends on the prior.
 """
 
 import functools
@@ -32,6 +35,7 @@ from dbae_jax.training.optimizer import make_prior_optimizer
 from dbae_jax.workdirs import checkpoint, records, workdir
 from dbae_jax.workdirs.train_state import TrainState
 
+CODES_FILE = "codes.npz"  # latent codes of both splits, in the folder of the prior
 REMEDY = "Try a smaller config.prior.learning_rate."
 
 log = logging.getLogger(__name__)
@@ -41,16 +45,19 @@ def train_prior(config: Config, directory: pathlib.Path) -> TrainState:
     """Trains until `config.prior.num_steps`, from scratch or from the last checkpoint.
 
     Args:
-      config: must fit the run in the workdir; `prior` is followed.
-      directory: the workdir of a trained model; all goes into its folder "prior".
+      config: checked config, which must fit the model in the workdir; its section `prior`
+        describes the latent prior.
+      directory: the workdir of a trained model; all files go into its folder "prior".
 
     Returns:
       The state after the last step.
 
     Raises:
-      CheckpointError: if there is no model, or the prior there is of other weights' codes.
+      CheckpointError: if there is no model, or the prior there was trained on codes of different
+        weights.
       ConfigError: if the config does not fit the model or the prior in the workdir.
-      NonFiniteError, PreemptedError: as `train.train`.
+      NonFiniteError: if the loss or a gradient is not finite; the last checkpoint stays.
+      PreemptedError: after a SIGTERM, once the state is saved (see `processes.start`).
     """
     mesh = sharding.make_mesh()
     sharding.check_batch_size(config.prior.batch_size, mesh, "prior.batch_size")
@@ -62,7 +69,7 @@ def train_prior(config: Config, directory: pathlib.Path) -> TrainState:
     run = set_up(config, folder, codes["train"], autoencoder, mesh)
     start, stop = int(run.state.step), config.prior.num_steps
     if start >= stop:
-        log.info("The prior in %s is at step %d already; nothing to do.", folder, start)
+        log.info("The prior in %s has taken %d steps already; nothing to do.", folder, start)
         return run.state
     workdir.write_config(folder, config)
     batches = codes_lib.batches(
@@ -85,12 +92,14 @@ def train_prior(config: Config, directory: pathlib.Path) -> TrainState:
 
 
 def _codes(model: DBAE, path: pathlib.Path, autoencoder: dict[str, Any]) -> dict[str, Codes]:
-    """Returns the latent codes of both splits, read from a file or encoded and kept there.
+    """Returns the latent codes of both splits, by split.
+
+    Reads them from a file, or encodes the images and writes the file.
 
     Args:
-      model: whose encoder is used.
-      path: of the file.
-      autoencoder: which weights these are.
+      model: model whose encoder is used.
+      path: path of the file.
+      autoencoder: identity of the model's weights.
     """
     config, data = model.config, model.config.data
     sources = trained_model.open_splits(config)
@@ -111,7 +120,7 @@ def _codes(model: DBAE, path: pathlib.Path, autoencoder: dict[str, Any]) -> dict
             for split, source in sources.items()
         }
 
-    return codes_lib.kept(path, identity, encode)
+    return codes_lib.load_or_make(path, identity, encode)
 
 
 def set_up(
@@ -121,7 +130,15 @@ def set_up(
     autoencoder: dict[str, Any],
     mesh: jax.sharding.Mesh,
 ) -> loop.Run:
-    """Builds the step and finds or draws the state."""
+    """Builds the training step, and reads the state of the last checkpoint or draws a new one.
+
+    Args:
+      config: checked config.
+      folder: folder of the prior.
+      codes: latent codes to train on.
+      autoencoder: identity of the weights that the codes are of.
+      mesh: devices that share every batch.
+    """
     network, optimizer = build.make_latent_network(config), make_prior_optimizer(config)
     stats = codes.statistics()
     step = make_step(
@@ -140,18 +157,23 @@ def set_up(
 
     def resume(abstract: TrainState) -> TrainState | None:
         found = checkpoint.newest_readable(
-            folder, functools.partial(read, abstract), move_torn=True
+            folder, functools.partial(read, abstract), move_unreadable=True
         )
         return None if found is None else found[1]
 
     return loop.start_run(
         lambda key: create_state(network, optimizer, key, stats),
-        jitted_step.jitted(step, mesh),
+        jitted_step.jit_step(step, mesh),
         folder,
         resume=resume,
         seed=config.seed,
         mesh=mesh,
-        remedy=REMEDY,
+        description=loop.Description(
+            what="Training the latent prior",
+            data=config.data.name,
+            length=f"{config.prior.num_steps} steps of {config.prior.batch_size} codes",
+            remedy=REMEDY,
+        ),
     )
 
 
@@ -163,52 +185,39 @@ def _make_hooks(
     checkpoints: checkpoint.Writer,
     scalars: records.Writer,
 ) -> hooks.Hooks:
-    meter, clock = hooks.Meter(), hooks.Clock.going_on(folder)
+    """Returns the hooks that a config asks for; configs/base.py explains their intervals."""
     section = config.prior
-    evaluate = _make_evaluate(measure, scalars)
 
     def save(step: int, state: TrainState) -> None:
         checkpoints.save(state, step, meta)
 
-    logger = hooks.make_logger(
-        meter,
-        clock,
+    def evaluate(step: int, state: TrainState) -> None:
+        values = measure(state.ema)
+        scalars.write(step, values)
+        log.info(
+            "step %d: negative log-likelihood of test codes at most %.2f nats (standard error "
+            "%.2f); a Gaussian reaches %.2f nats",
+            *(step, values["prior_nll_nats"], values["prior_nll_se"]),
+            values["gaussian_nll_nats"],
+        )
+
+    training_log = hooks.TrainingLog(
+        folder,
         scalars,
-        rate_schedule=lambda step: section.learning_rate,
+        learning_rate=lambda step: section.learning_rate,
         batch_size=section.batch_size,
         num_steps=section.num_steps,
         unit="codes",
     )
     actions = [
-        hooks.Hook(section.log_every_steps, logger),
+        hooks.Hook(section.log_every_steps, training_log.write),
         hooks.Hook(section.evaluate_every_steps or section.num_steps, evaluate),
         hooks.Hook(section.checkpoint_every_steps, save),
     ]
     return hooks.Hooks(
         actions,
         section.num_steps,
-        meter=meter,
-        clock=clock,
+        training_log=training_log,
         save=save,
         preempted=checkpoints.preempted,
     )
-
-
-def _make_evaluate(
-    measure: Callable[[dict], dict[str, float]],
-    scalars: records.Writer,
-) -> Callable[[int, TrainState], None]:
-    def evaluate(step: int, state: TrainState) -> None:
-        values = measure(state.ema)
-        scalars.write(step, values)
-        log.info(
-            "step %d  codes of test images: -log p at most %.2f nats (standard error %.2f), of a "
-            "Gaussian %.2f",
-            *(step, values["prior_nll_nats"], values["prior_nll_se"]),
-            values["gaussian_nll_nats"],
-        )
-
-    return evaluate
-
-
-CODES_FILE = "codes.npz"

@@ -16,12 +16,12 @@ from dbae_jax.workdirs import workdir
 
 CACHE = "evaluation"  # folder of the workdir for latent codes and what is derived from them
 
-# Keys that must agree with the training run where a model may see other data.
+# Keys that must agree with the training run if a command uses a model on any data.
 OF_MODEL = ("model.", "bridge.", "data.image_size", "data.channels")
 
 
 class Opened(NamedTuple):
-    """A model that follows the config of the command, and the config of its training run."""
+    """A model with the config of the command, and the config of its training run."""
 
     model: DBAE
     trained: Config
@@ -35,13 +35,13 @@ def open_model(
     """Reads the newest checkpoint of a workdir.
 
     Args:
-      config: of the command; batch size and number formats are its own.
+      config: config of the command, whose batch size and number formats apply.
       directory: the workdir.
-      same_keys: beginnings of the keys that must have the values of the training run.
+      same_keys: prefixes of the keys that must have the values of the training run.
 
     Raises:
       CheckpointError: if the workdir holds no model.
-      ConfigError: if one of `same_keys` differs.
+      ConfigError: if such a key has a different value.
     """
     mesh = sharding.make_mesh()
     loaded = workdir.load(directory, sharding=sharding.replicated(mesh))
@@ -58,10 +58,10 @@ def open_model(
 
 
 def make_context(model: DBAE, directory: pathlib.Path) -> Context:
-    """Returns a model with the splits of its config's data, and the workdir's cache.
+    """Returns a context of a model, the splits of its config's data, and the workdir's cache.
 
     Raises:
-      ConfigError, DataError: if the data are not there, or not of the model's size.
+      ConfigError, DataError: if the data are missing or have a different size than the model.
     """
     config = model.config
     splits = open_splits(config)

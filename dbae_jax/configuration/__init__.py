@@ -1,1 +1,1 @@
-"""Configs: typed sections with their checks, and what is built from them."""
+"""Configs: typed sections with their checks, and the objects that are built from them."""

@@ -1,12 +1,14 @@
-"""Config sections -> objects: the only factory, and the only place where choices are looked up."""
+"""Builds networks and bridges from configs; the only place where names of choices are resolved."""
 
 import dataclasses
 import logging
+from collections.abc import Callable
+from typing import Any
 
 import jax.numpy as jnp
 
 from dbae_jax.bridge.preconditioning import Bridge, Moments
-from dbae_jax.bridge.schedules import VE, VP, Free
+from dbae_jax.bridge.schedules import VE, VP, Free, Schedule
 from dbae_jax.configuration.config import Config
 from dbae_jax.configuration.sections import BridgeConfig
 from dbae_jax.errors import ConfigError
@@ -18,19 +20,26 @@ from dbae_jax.models.unet import UNet
 
 log = logging.getLogger(__name__)
 
-# What a free x_T may keep of x_0; the usual VP has 4e-5, VE 1.6e-4.
+# Largest signal-to-noise ratio at T that a Gaussian x_T allows; the usual VP has 4e-5, VE 1.6e-4.
 MAX_FREE_SNR = 1e-3
 
 
 def make_networks(config: Config) -> Networks:
-    """Returns encoder, endpoint decoder (none where x_T is free) and U-Net as pure functions."""
+    """Returns the encoder, the endpoint decoder and the U-Net as pure functions.
+
+    Models with a Gaussian x_T have no endpoint decoder.
+    """
     model, data = config.model, config.data
-    dtypes = {"dtype": jnp.dtype(model.dtype), "param_dtype": jnp.dtype(model.param_dtype)}
+    dtypes: dict[str, Any] = {
+        "dtype": jnp.dtype(model.dtype),
+        "param_dtype": jnp.dtype(model.param_dtype),
+    }
     encoder = Encoder(
         latent_dim=model.latent_dim,
         stochastic=model.stochastic,
         image_size=data.image_size,
-        attention="auto" if model.attention == "cudnn" else model.attention,  # its head is too wide
+        # The heads of the encoder are too wide for cuDNN.
+        attention="auto" if model.attention == "cudnn" else model.attention,
         remat=model.remat,
         **vars(model.encoder),
         **dtypes,
@@ -52,14 +61,14 @@ def make_networks(config: Config) -> Networks:
 
 
 def check_attention(config: Config, platform: str) -> None:
-    """Refuses attention that devices such as "gpu", "tpu" or "cpu" do not have.
+    """Checks that the devices support the attention that a config names.
 
     Args:
-      config: of the user's choice.
-      platform: of the devices, as jax names it.
+      config: config of the user.
+      platform: name of the devices in jax: "cpu", "gpu" or "tpu".
 
     Raises:
-      ConfigError: for cuDNN's where there is no GPU.
+      ConfigError: if the config names cuDNN's attention and the devices are not GPUs.
     """
     problem = _missing_attention(config, platform)
     if problem:
@@ -67,47 +76,54 @@ def check_attention(config: Config, platform: str) -> None:
 
 
 def computable(config: Config, platform: str) -> Config:
-    """Returns a config with attention that the platform has, for a model that is there already.
+    """Returns the config of a trained model with an attention that the platform supports.
 
-    The model is the same; `check_attention` refuses where the choice is the user's.
+    The weights and the model stay the same. For a config that the user chooses, `check_attention`
+    raises an error instead.
+
+    Args:
+      config: config of the model.
+      platform: name of the devices in jax: "cpu", "gpu" or "tpu".
     """
     problem = _missing_attention(config, platform)
     if problem:
-        log.warning("%s Here 'auto' takes its place.", problem)
+        log.warning("%s This model runs with 'auto' here.", problem)
         return portable(config)
     return config
 
 
 def _missing_attention(config: Config, platform: str) -> str | None:
+    """Returns why the platform does not support the config's attention, or None if it does."""
     if config.model.attention != "cudnn" or platform == "gpu":
         return None
     return (
-        "config.model.attention='cudnn' is a kernel of NVIDIA's GPUs, and the program is for a "
+        "config.model.attention='cudnn' needs an NVIDIA GPU, and the program is for a "
         f"{platform}; use 'auto'."
     )
 
 
 def portable(config: Config) -> Config:
-    """Returns a config whose networks have the same weights and can be traced on any machine."""
+    """Returns a config with the same weights, whose networks can be traced on every machine."""
     if config.model.attention != "cudnn":
         return config
     return dataclasses.replace(config, model=dataclasses.replace(config.model, attention="auto"))
 
 
 def make_bridge(config: BridgeConfig) -> Bridge:
-    """Returns the schedule with the scalings that the config names.
+    """Returns the diffusion bridge: the schedule and the preconditioning that a config names.
 
     Raises:
-      ConfigError: if its times do not fit, or a free x_T would not be near noise.
+      ConfigError: if t_min is not below t_max, or if x_T is Gaussian (endpoint="free") and the
+        schedule leaves too much of x_0 in x_T.
     """
     given = {"t_min": config.t_min, "t_max": config.t_max}
     times = {name: value for name, value in given.items() if value is not None}
     schedule, _, plain = config.schedule.partition("_")
-    schedules = {
+    schedules: dict[str, Callable[[], Schedule]] = {
         "vp": lambda: VP(beta_d=config.beta_d, beta_min=config.beta_min, **times),
         "ve": lambda: VE(**times),
     }
-    diffusion = schedules[schedule]()
+    diffusion: Schedule = schedules[schedule]()
     if not diffusion.t_min < diffusion.t_max:
         raise ConfigError(
             f"config.bridge.t_min={diffusion.t_min} is not allowed: it must be below "
@@ -116,8 +132,8 @@ def make_bridge(config: BridgeConfig) -> Bridge:
     free = config.endpoint == "free"
     if free and diffusion.snr_end() > MAX_FREE_SNR:
         raise ConfigError(
-            f"config.bridge.endpoint='free' needs an x_T that is near noise, SNR_T at most "
-            f"{MAX_FREE_SNR:g}, and here it is {diffusion.snr_end():.2g}: raise "
+            "config.bridge.endpoint='free' (Gaussian x_T) needs a signal-to-noise ratio at T of at "
+            f"most {MAX_FREE_SNR:g}, and here it is {diffusion.snr_end():.2g}: raise "
             "config.bridge.beta_d (vp: 19.9) or t_max."
         )
     moments = Moments(config.data_std, config.endpoint_std, config.covariance)

@@ -1,8 +1,8 @@
-"""Typed config: frozen dataclasses per section, and the checks that guard the border.
+"""The typed and checked config.
 
-`configs/*.py` hold `ml_collections.ConfigDict`s. They become a `Config` once, here; nothing
-further in sees a `ConfigDict`. Every wrong key, type, range or combination fails with the key's
-full name and what is allowed.
+Config files return an `ml_collections.ConfigDict`. It is converted to a `Config` of frozen
+dataclasses here, once; all other code uses the `Config`. A wrong key, type, value or combination
+raises an error that names the full key and the allowed values.
 """
 
 import dataclasses
@@ -10,10 +10,11 @@ import difflib
 import types
 import typing
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 from ml_collections import ConfigDict
 
+from dbae_jax.configs import base
 from dbae_jax.configuration.sections import (
     BridgeConfig,
     CheckpointConfig,
@@ -22,71 +23,19 @@ from dbae_jax.configuration.sections import (
     ModelConfig,
     OptimConfig,
     PriorConfig,
-    SampleConfig,
+    Rule,
     TrainConfig,
     require,
 )
 from dbae_jax.errors import ConfigError
-
-# Keys that configs saved by earlier versions lack, and what those versions did.
-ADDED = {
-    "data.data_dir": "",
-    "data.lmdb": "",
-    "data.train_split": "train",
-    "data.test_split": "test",
-    "data.crop": "center",
-    "data.num_threads": 2,
-    "data.num_workers": 0,
-    "data.prefetch_batches": 2,
-    "model.attention": "auto",
-    "model.remat": "none",
-    "train.accumulation_steps": 1,
-    "train.tc_weight": 0.0,
-    "eval.num_train_images": 0,
-    "prior.num_layers": 10,
-    "prior.width": 2048,
-    "prior.timesteps": 1000,
-    "prior.beta": 0.008,
-    "prior.sample_codes": False,
-    "prior.optimizer": "radam",
-    "prior.learning_rate": 1e-4,
-    "prior.ema_decay": 0.9999,
-    "prior.batch_size": 128,
-    "prior.num_steps": 750_000,
-    "prior.log_every_steps": 1_000,
-    "prior.evaluate_every_steps": 50_000,
-    "prior.checkpoint_every_steps": 10_000,
-    "prior.bound_points": 50,
-    "prior.sampler": "ancestral",
-    "prior.sample_steps": 250,
-    "eval.suite": "default",
-    "eval.label": "",
-    "eval.seeds": 5,
-    "eval.sample_codes": False,
-    "eval.lpips": False,
-    "eval.weights_dir": "weights",
-    "eval.download_weights": False,
-    "eval.validation_split": "",
-    "eval.validation_share": 0.1,
-    "eval.num_probe_images": 0,
-    "eval.normalise_codes": False,
-    "eval.probe_epochs": 15,
-    "eval.probe_batch_size": 128,
-    "eval.probe_learning_rate": 1e-3,
-    "eval.num_generated": 10_000,
-    "eval.generated_sets": 1,
-    "eval.inception": False,
-    "eval.vgg16": False,
-    "eval.fid_preset": "",
-    "bridge.endpoint": "decoded",
-}
+from dbae_jax.sampling.plan import Plan
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """The whole, checked: what a model is, how it is trained, sampled and evaluated."""
+    """The checked config of a model: its data, networks, training, sampling and evaluation."""
 
-    seed: int
+    seed: Annotated[int, Rule(lambda value: 0 <= value < 2**31, "in [0, 2**31)")]
     data: DataConfig
     model: ModelConfig
     bridge: BridgeConfig
@@ -94,11 +43,11 @@ class Config:
     train: TrainConfig
     checkpoint: CheckpointConfig
     prior: PriorConfig
-    sample: SampleConfig
+    sample: Plan
     eval: EvalConfig
 
     def check(self, path: str) -> None:
-        require(0 <= self.seed < 2**31, f"{path}.seed={self.seed}", "in [0, 2**31)")
+        """Checks combinations of keys from several sections; `path` is the name of the config."""
         size, model = self.data.image_size, f"{path}.model"
         width = self.model.decoder.base_channels
         require(
@@ -121,33 +70,25 @@ class Config:
                     f"{model}.{name}.attention_resolutions={tower.attention_resolutions}",
                     f"among the tower's resolutions {resolutions}",
                 )
+        for key, value, off in (
+            ("prior.sample_codes", self.prior.sample_codes, "False"),
+            ("train.tc_weight", self.train.tc_weight, "0"),
+            ("eval.sample_codes", self.eval.sample_codes, "False"),
+        ):
+            require(
+                self.model.stochastic or not value,
+                f"{path}.{key}={value}",
+                f"{off} for a deterministic encoder ({model}.stochastic=False)",
+            )
         require(
-            self.model.stochastic or not self.prior.sample_codes,
-            f"{path}.prior.sample_codes=True",
-            f"False for a deterministic encoder ({model}.stochastic=False)",
+            not (self.bridge.endpoint == "free" and self.sample.boot),
+            f"{path}.sample.boot=True",
+            f"False for a Gaussian x_T ({path}.bridge.endpoint='free')",
         )
-        require(
-            self.model.stochastic or not self.train.tc_weight,
-            f"{path}.train.tc_weight={self.train.tc_weight}",
-            f"0 for a deterministic encoder ({model}.stochastic=False)",
-        )
-        require(
-            self.model.stochastic or not self.eval.sample_codes,
-            f"{path}.eval.sample_codes=True",
-            f"False for a deterministic encoder ({model}.stochastic=False)",
-        )
-        self._check_end(path)
         self._check_heads(f"{model}.unet", resolutions)
 
-    def _check_end(self, path: str) -> None:
-        free = self.bridge.endpoint == "free"
-        require(
-            not (free and self.sample.boot),
-            f"{path}.sample.boot=True",
-            f"False where x_T is free ({path}.bridge.endpoint='free')",
-        )
-
     def _check_heads(self, path: str, resolutions: list[int]) -> None:
+        """Checks that attention heads divide the channels of every attention block."""
         unet = self.model.unet
         attended = [
             unet.base_channels * mult
@@ -163,27 +104,37 @@ class Config:
 
 
 def from_config_dict(config: ConfigDict) -> Config:
-    """Checks an `ml_collections` config and returns it typed.
+    """Converts the config of a config file to a checked `Config`.
 
     Raises:
       ConfigError: for an unknown or missing key, a wrong type, a value out of range or a
-        combination that cannot work; the sentence names the key and what is allowed.
+        combination that cannot work. The error names the key and the allowed values.
     """
     return from_dict(config.to_dict())
 
 
 def from_dict(values: Mapping[str, Any]) -> Config:
-    """As `from_config_dict`, for plain nested dictionaries such as `to_dict` gives."""
+    """Converts nested dictionaries, such as those of `to_dict`, to a checked `Config`."""
     return _build(Config, values, "config")
 
 
 def upgrade(saved: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a saved config with the keys that were added after it was written."""
-    upgraded = {key: dict(v) if isinstance(v, Mapping) else v for key, v in saved.items()}
-    for path, value in ADDED.items():
-        section, _, key = path.partition(".")
-        upgraded.setdefault(section, {}).setdefault(key, value)
-    return upgraded
+    """Returns a saved config, with missing keys taken from configs/base.py.
+
+    Keys are missing if a newer version of the package added them.
+    """
+    return _with_missing(saved, base.get_config().to_dict())
+
+
+def _with_missing(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns nested values, with defaults for missing keys."""
+    filled = dict(values)
+    for key, default in defaults.items():
+        if isinstance(default, dict):
+            filled[key] = _with_missing(values.get(key, {}), default)
+        else:
+            filled.setdefault(key, default)
+    return filled
 
 
 def to_dict(config: Config) -> dict[str, Any]:
@@ -192,35 +143,44 @@ def to_dict(config: Config) -> dict[str, Any]:
 
 
 def _listed(value: Any) -> Any:
+    """Returns nested values with lists instead of tuples."""
     if isinstance(value, dict):
         return {key: _listed(item) for key, item in value.items()}
     return list(value) if isinstance(value, tuple) else value
 
 
 def _build(cls: type, values: Any, path: str) -> Any:
+    """Returns a checked section; `path` is its full name."""
     if not isinstance(values, Mapping):
         raise ConfigError(f"{path} must be a section with keys, got {values!r}.")
-    hints = typing.get_type_hints(cls)
+    hints = typing.get_type_hints(cls, include_extras=True)
     for key in values:
         if key not in hints:
             near = difflib.get_close_matches(key, hints, n=1)
             meant = f"did you mean {near[0]!r}? " if near else ""
-            raise ConfigError(f"{path}.{key} is no key; {meant}allowed are {', '.join(hints)}.")
+            raise ConfigError(f"{path}.{key} is not a key; {meant}allowed are {', '.join(hints)}.")
     missing = [key for key in hints if key not in values]
     if missing:
-        raise ConfigError(f"{path}.{missing[0]} is missing; configs/base.py says what it means.")
+        raise ConfigError(f"{path}.{missing[0]} is missing; configs/base.py explains it.")
     built = cls(**{k: _typed(values[k], hint, f"{path}.{k}") for k, hint in hints.items()})
     built.check(path)
     return built
 
 
 def _typed(value: Any, hint: Any, path: str) -> Any:
-    if dataclasses.is_dataclass(hint):
+    """Returns a value as the type hint of its key asks, or raises ConfigError."""
+    if typing.get_origin(hint) is Annotated:
+        hint, *rules = typing.get_args(hint)
+        value = _typed(value, hint, path)
+        for rule in rules:
+            require(rule.holds(value), f"{path}={value!r}", rule.allowed)
+        return value
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         return _build(hint, value, path)
     if isinstance(hint, types.UnionType):
         if value is None:
             return None
-        (hint,) = (option for option in typing.get_args(hint) if option is not types.NoneType)
+        hint = next(option for option in typing.get_args(hint) if option is not types.NoneType)
     if typing.get_origin(hint) is tuple:
         if isinstance(value, (list, tuple)):
             item = typing.get_args(hint)[0]

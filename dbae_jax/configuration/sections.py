@@ -1,364 +1,287 @@
-"""The sections of a config: frozen dataclasses, each checking its own keys."""
+"""The sections of a config: frozen dataclasses, with the type and the allowed values of each key.
+
+configs/base.py explains every key. A key's annotation holds its rule, such as `Count` (an integer
+of at least 1) or `one_of("radam", "adam")`. Rules about several keys of a section are in its method
+`check`. Rules about keys of several sections are in `config.Config.check`.
+"""
 
 import dataclasses
+from collections.abc import Callable
+from typing import Annotated, Any, NamedTuple
 
 from dbae_jax.errors import ConfigError
 
 GROUP_NORM_GROUPS = 32
-FID_PRESETS = ("diffae", "infodiff10k-clean", "adm")  # keys of metrics.generation.PRESETS
+FID_PRESETS = ("diffae", "infodiff10k-clean", "adm")  # the keys of metrics.generation.PRESETS
+
+
+class Rule(NamedTuple):
+    """Values that a key may have. allowed: their description, such as "0 or more"."""
+
+    holds: Callable[[Any], bool]
+    allowed: str
+
+
+def one_of(*names: str) -> Rule:
+    """Returns the rule that a value is one of these names."""
+    return Rule(lambda value: value in names, f"one of {', '.join(names)}")
+
+
+def at_least(least: int, allowed: str = "") -> Rule:
+    """Returns the rule that a number has a lower bound."""
+    return Rule(lambda value: value >= least, allowed or f"at least {least}")
+
+
+def require(condition: bool, what: str, allowed: str) -> None:
+    """Raises ConfigError unless the condition holds.
+
+    Args:
+      condition: whether the value is allowed.
+      what: key and value for the error, such as "config.seed=-1".
+      allowed: description of the allowed values, such as "0 or more".
+    """
+    if not condition:
+        raise ConfigError(f"{what} is not allowed: it must be {allowed}.")
+
+
+POSITIVE = Rule(lambda value: value > 0, "positive")
+FRACTION = Rule(lambda value: 0 < value < 1, "in (0, 1)")
+BELOW_ONE = Rule(lambda value: 0 <= value < 1, "in [0, 1)")
+OPTIMIZERS = one_of("radam", "adam")
+
+Count = Annotated[int, at_least(1)]
+Interval = Annotated[int, at_least(0, "positive, or 0 for never")]  # in steps
+NumImages = Annotated[int, Rule(lambda v: v >= 0 and v != 1, "2 or more, or 0 for all")]
+OptionalTime = Annotated[float | None, Rule(lambda v: v is None or v > 0, "positive, or None")]
+Channels = Annotated[
+    int,
+    Rule(
+        lambda value: value >= 1 and value % GROUP_NORM_GROUPS == 0,
+        f"a positive multiple of {GROUP_NORM_GROUPS}, the groups of the group norms",
+    ),
+]
+ChannelMult = Annotated[
+    tuple[int, ...],
+    Rule(
+        lambda value: len(value) >= 1 and all(mult >= 1 for mult in value),
+        "one or more integers, each at least 1",
+    ),
+]
+
+
+class Section:
+    """A part of a config with rules about several of its keys."""
+
+    def check(self, path: str) -> None:
+        """Raises ConfigError if keys do not go together; `path` is the full name of the section."""
 
 
 @dataclasses.dataclass(frozen=True)
-class DataConfig:
-    """What the images are, where they lie, and how they are read; see `configs/base.py`."""
+class DataConfig(Section):
+    """The data set, its folder, and how its images are read."""
 
     name: str
     data_dir: str
     lmdb: str
     train_split: str
     test_split: str
-    crop: str
-    image_size: int
-    channels: int
+    crop: Annotated[str, one_of("center", "d2c", "zoom", "short")]
+    image_size: Annotated[
+        int, Rule(lambda v: v >= 16 and v & (v - 1) == 0, "a power of two, 16 or more")
+    ]
+    channels: Count
     flip: bool
-    num_threads: int
-    num_workers: int
-    prefetch_batches: int
-
-    def check(self, path: str) -> None:
-        size = self.image_size
-        require(
-            size >= 16 and size & (size - 1) == 0,
-            f"{path}.image_size={size}",
-            "a power of two, 16 or more",
-        )
-        require(self.channels >= 1, f"{path}.channels={self.channels}", "at least 1")
-        one_of(self.crop, f"{path}.crop", ("center", "d2c", "zoom", "short"))
-        for key in ("num_threads", "prefetch_batches"):
-            require(getattr(self, key) >= 1, f"{path}.{key}={getattr(self, key)}", "at least 1")
-        require(self.num_workers >= 0, f"{path}.num_workers={self.num_workers}", "0 or more")
+    num_threads: Count
+    num_workers: Annotated[int, at_least(0, "0 or more")]
+    prefetch_batches: Count
 
 
 @dataclasses.dataclass(frozen=True)
-class EncoderConfig:
-    """Widths of the encoder: see `models.encoder.Encoder`."""
+class EncoderConfig(Section):
+    """The size of the encoder; see `models.encoder.Encoder`."""
 
-    base_channels: int
-    channel_mult: tuple[int, ...]
-    num_res_blocks: int
+    base_channels: Channels
+    channel_mult: ChannelMult
+    num_res_blocks: Count
     attention_resolutions: tuple[int, ...]
-    pool: str
-
-    def check(self, path: str) -> None:
-        _check_tower(self, path)
-        one_of(self.pool, f"{path}.pool", ("mean", "flatten"))
+    pool: Annotated[str, one_of("mean", "flatten")]
 
 
 @dataclasses.dataclass(frozen=True)
-class DecoderConfig:
-    """Width of the endpoint decoder: channels at 128x128, see `models.decoder.Decoder`."""
+class DecoderConfig(Section):
+    """The size of the endpoint decoder; see `models.decoder.Decoder`."""
 
-    base_channels: int
-
-    def check(self, path: str) -> None:
-        width = self.base_channels
-        require(
-            width >= 4 and width % 4 == 0,
-            f"{path}.base_channels={width}",
-            "a positive multiple of 4",
-        )
+    base_channels: Annotated[
+        int, Rule(lambda value: value >= 4 and value % 4 == 0, "a positive multiple of 4")
+    ]
 
 
 @dataclasses.dataclass(frozen=True)
-class UNetConfig:
-    """Widths of the U-Net: see `models.unet.UNet`."""
+class UNetConfig(Section):
+    """The size of the U-Net; see `models.unet.UNet`."""
 
-    base_channels: int
-    channel_mult: tuple[int, ...]
-    num_res_blocks: int
+    base_channels: Channels
+    channel_mult: ChannelMult
+    num_res_blocks: Count
     attention_resolutions: tuple[int, ...]
-    head_channels: int
-    dropout: float
-
-    def check(self, path: str) -> None:
-        _check_tower(self, path)
-        require(self.head_channels >= 1, f"{path}.head_channels={self.head_channels}", "at least 1")
-        require(0 <= self.dropout < 1, f"{path}.dropout={self.dropout}", "in [0, 1)")
+    head_channels: Count
+    dropout: Annotated[float, BELOW_ONE]
 
 
 @dataclasses.dataclass(frozen=True)
-class ModelConfig:
-    """The three networks, the latent width and the number formats they compute in."""
+class ModelConfig(Section):
+    """The three networks, the latent dimension and the number formats."""
 
-    latent_dim: int
+    latent_dim: Count
     stochastic: bool
-    dtype: str
-    param_dtype: str
-    matmul_precision: str
-    attention: str
-    remat: str
+    dtype: Annotated[str, one_of("float32", "bfloat16")]
+    # bfloat16 would round away most updates of the weights and of the EMA.
+    param_dtype: Annotated[str, one_of("float32")]
+    matmul_precision: Annotated[str, one_of("default", "high", "highest")]
+    attention: Annotated[str, one_of("auto", "xla", "cudnn")]
+    remat: Annotated[str, one_of("none", "blocks")]
     encoder: EncoderConfig
     decoder: DecoderConfig
     unet: UNetConfig
 
     def check(self, path: str) -> None:
-        require(self.latent_dim >= 1, f"{path}.latent_dim={self.latent_dim}", "at least 1")
-        one_of(self.dtype, f"{path}.dtype", ("float32", "bfloat16"))
-        # Most updates of training and of the average are lost in bfloat16.
-        one_of(self.param_dtype, f"{path}.param_dtype", ("float32",))
-        one_of(self.matmul_precision, f"{path}.matmul_precision", ("default", "high", "highest"))
-        one_of(self.attention, f"{path}.attention", ("auto", "xla", "cudnn"))
         if self.attention == "cudnn":
             used, width = f"{path}.attention='cudnn'", self.unet.head_channels
             goes_with = f"used with {path}.dtype='bfloat16', not {self.dtype!r}"
             require(self.dtype == "bfloat16", used, goes_with)
             goes_with = f"used with {path}.unet.head_channels of at most 128, not {width}"
             require(width <= 128, used, goes_with)
-        one_of(self.remat, f"{path}.remat", ("none", "blocks"))
 
 
 @dataclasses.dataclass(frozen=True)
-class BridgeConfig:
-    """The reference diffusion and the moments that the preconditioning assumes."""
+class BridgeConfig(Section):
+    """The reference diffusion, and the moments that the preconditioning assumes."""
 
-    schedule: str
-    t_min: float | None
-    t_max: float | None
-    beta_d: float
-    beta_min: float
-    data_std: float
-    endpoint_std: float
+    schedule: Annotated[str, one_of("vp", "ve", "vp_simple", "ve_simple")]
+    t_min: OptionalTime
+    t_max: OptionalTime
+    beta_d: Annotated[float, at_least(0, "0 or more")]
+    beta_min: Annotated[float, POSITIVE]
+    data_std: Annotated[float, POSITIVE]
+    endpoint_std: Annotated[float, at_least(0, "0 or more")]
     covariance: float
-    endpoint: str
+    endpoint: Annotated[str, one_of("decoded", "free")]
 
     def check(self, path: str) -> None:
-        one_of(self.schedule, f"{path}.schedule", ("vp", "ve", "vp_simple", "ve_simple"))
-        for key in ("t_min", "t_max"):
-            value = getattr(self, key)
-            require(value is None or value > 0, f"{path}.{key}={value}", "positive, or None")
         if self.t_min is not None and self.t_max is not None:
-            require(
-                self.t_min < self.t_max, f"{path}.t_min={self.t_min}", f"below t_max={self.t_max}"
-            )
-        require(self.beta_d >= 0, f"{path}.beta_d={self.beta_d}", "0 or more")
-        require(self.beta_min > 0, f"{path}.beta_min={self.beta_min}", "positive")
-        require(self.data_std > 0, f"{path}.data_std={self.data_std}", "positive")
-        require(self.endpoint_std >= 0, f"{path}.endpoint_std={self.endpoint_std}", "0 or more")
+            allowed = f"below t_max={self.t_max}"
+            require(self.t_min < self.t_max, f"{path}.t_min={self.t_min}", allowed)
         bound = self.data_std * self.endpoint_std
         require(
             abs(self.covariance) <= bound,
             f"{path}.covariance={self.covariance}",
             f"at most data_std * endpoint_std = {bound:g} in magnitude",
         )
-        one_of(self.endpoint, f"{path}.endpoint", ("decoded", "free"))
 
 
 @dataclasses.dataclass(frozen=True)
-class OptimConfig:
-    """The optimizer, its learning-rate schedule and the average of the weights."""
+class OptimConfig(Section):
+    """The optimizer, its learning-rate schedule and the EMA of the weights."""
 
-    optimizer: str
-    learning_rate: float
-    schedule: str
-    warmup_steps: int
-    grad_clip_norm: float
-    ema_decay: float
-
-    def check(self, path: str) -> None:
-        one_of(self.optimizer, f"{path}.optimizer", ("radam", "adam"))
-        require(self.learning_rate > 0, f"{path}.learning_rate={self.learning_rate}", "positive")
-        one_of(self.schedule, f"{path}.schedule", ("constant", "cosine"))
-        require(self.warmup_steps >= 0, f"{path}.warmup_steps={self.warmup_steps}", "0 or more")
-        require(
-            self.grad_clip_norm >= 0,
-            f"{path}.grad_clip_norm={self.grad_clip_norm}",
-            "positive, or 0 for no clipping",
-        )
-        require(0 <= self.ema_decay < 1, f"{path}.ema_decay={self.ema_decay}", "in [0, 1)")
+    optimizer: Annotated[str, OPTIMIZERS]
+    learning_rate: Annotated[float, POSITIVE]
+    schedule: Annotated[str, one_of("constant", "cosine")]
+    warmup_steps: Annotated[int, at_least(0, "0 or more")]
+    grad_clip_norm: Annotated[float, at_least(0, "positive, or 0 for no clipping")]
+    ema_decay: Annotated[float, BELOW_ONE]
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainConfig:
-    """Length of the run and how often it reports."""
+class TrainConfig(Section):
+    """The batch, the length of the training, and the intervals of its log."""
 
-    batch_size: int
-    accumulation_steps: int
-    tc_weight: float
-    num_steps: int
-    log_every_steps: int
-    diagnose_every_steps: int
-    picture_every_steps: int
-    evaluate_every_steps: int
+    batch_size: Count
+    accumulation_steps: Count
+    tc_weight: Annotated[float, at_least(0, "positive, or 0: off")]
+    num_steps: Count
+    log_every_steps: Count
+    diagnose_every_steps: Interval
+    picture_every_steps: Interval
+    evaluate_every_steps: Interval
 
     def check(self, path: str) -> None:
-        for key in ("batch_size", "accumulation_steps", "num_steps", "log_every_steps"):
-            require(getattr(self, key) >= 1, f"{path}.{key}={getattr(self, key)}", "at least 1")
         require(
             self.batch_size % self.accumulation_steps == 0,
             f"{path}.accumulation_steps={self.accumulation_steps}",
             f"a divisor of batch_size={self.batch_size}",
         )
-        require(self.tc_weight >= 0, f"{path}.tc_weight={self.tc_weight}", "positive, or 0: off")
-        for key in ("diagnose_every_steps", "picture_every_steps", "evaluate_every_steps"):
-            value = getattr(self, key)
-            require(value >= 0, f"{path}.{key}={value}", "positive, or 0 for never")
 
 
 @dataclasses.dataclass(frozen=True)
-class CheckpointConfig:
-    """When checkpoints are written and which are kept."""
+class CheckpointConfig(Section):
+    """When checkpoints are written, and which ones are kept."""
 
-    every_steps: int
-    keep_last: int
-    keep_every_steps: int
-
-    def check(self, path: str) -> None:
-        require(self.every_steps >= 1, f"{path}.every_steps={self.every_steps}", "at least 1")
-        require(self.keep_last >= 1, f"{path}.keep_last={self.keep_last}", "at least 1")
-        value = self.keep_every_steps
-        require(value >= 0, f"{path}.keep_every_steps={value}", "positive, or 0 for none")
+    every_steps: Count
+    keep_last: Count
+    keep_every_steps: Annotated[int, at_least(0, "positive, or 0 for none")]
 
 
 @dataclasses.dataclass(frozen=True)
-class SampleConfig:
-    """The sampler of evaluation and of pictures; see `samplers.Plan`."""
+class PriorConfig(Section):
+    """The latent prior: its network, diffusion, training and sampler."""
 
-    sampler: str
-    steps: int
-    grid: str
-    rho: float
-    churn: float
-    eta: float
-    boot: bool
-
-    def check(self, path: str) -> None:
-        names = ("euler", "heun", "dbim", "multistep2", "multistep3")
-        one_of(self.sampler, f"{path}.sampler", names)
-        one_of(self.grid, f"{path}.grid", ("karras", "uniform", "power", "lambda"))
-        require(self.steps >= 2, f"{path}.steps={self.steps}", "at least 2")
-        require(0 <= self.churn < 1, f"{path}.churn={self.churn}", "in [0, 1)")
-        require(0 <= self.eta <= 1, f"{path}.eta={self.eta}", "in [0, 1]")
-        drifts = self.sampler in ("euler", "heun")
-        require(drifts or not self.churn, f"{path}.churn={self.churn}", "0 but for euler and heun")
-        require(not (drifts and self.boot), f"{path}.boot={self.boot}", "False for euler and heun")
-        dbim = self.sampler == "dbim"
-        require(dbim or not self.eta, f"{path}.eta={self.eta}", "0 but for dbim")
-        require(self.rho > 0, f"{path}.rho={self.rho}", "positive")
-
-
-@dataclasses.dataclass(frozen=True)
-class PriorConfig:
-    """The latent prior: its network and diffusion, how it is trained and how it draws codes."""
-
-    num_layers: int
-    width: int
-    timesteps: int
-    beta: float
+    num_layers: Annotated[int, at_least(2)]
+    width: Count
+    timesteps: Annotated[int, at_least(2)]
+    beta: Annotated[float, FRACTION]
     sample_codes: bool
-    optimizer: str
-    learning_rate: float
-    ema_decay: float
-    batch_size: int
-    num_steps: int
-    log_every_steps: int
-    evaluate_every_steps: int
-    checkpoint_every_steps: int
-    bound_points: int
-    sampler: str
-    sample_steps: int
+    optimizer: Annotated[str, OPTIMIZERS]
+    learning_rate: Annotated[float, POSITIVE]
+    ema_decay: Annotated[float, BELOW_ONE]
+    batch_size: Count
+    num_steps: Count
+    log_every_steps: Count
+    evaluate_every_steps: Interval
+    checkpoint_every_steps: Count
+    bound_points: Count
+    sampler: Annotated[str, one_of("ancestral", "ddim")]
+    sample_steps: Count
 
     def check(self, path: str) -> None:
-        require(self.num_layers >= 2, f"{path}.num_layers={self.num_layers}", "at least 2")
-        require(self.timesteps >= 2, f"{path}.timesteps={self.timesteps}", "at least 2")
-        require(0 < self.beta < 1, f"{path}.beta={self.beta}", "in (0, 1)")
-        one_of(self.optimizer, f"{path}.optimizer", ("radam", "adam"))
-        require(self.learning_rate > 0, f"{path}.learning_rate={self.learning_rate}", "positive")
-        require(0 <= self.ema_decay < 1, f"{path}.ema_decay={self.ema_decay}", "in [0, 1)")
-        for key in (
-            *("width", "batch_size", "num_steps", "log_every_steps"),
-            *("checkpoint_every_steps", "bound_points"),
-        ):
-            require(getattr(self, key) >= 1, f"{path}.{key}={getattr(self, key)}", "at least 1")
-        value = self.evaluate_every_steps
-        require(value >= 0, f"{path}.evaluate_every_steps={value}", "positive, or 0 for never")
-        one_of(self.sampler, f"{path}.sampler", ("ancestral", "ddim"))
         require(
-            1 <= self.sample_steps <= self.timesteps,
+            self.sample_steps <= self.timesteps,
             f"{path}.sample_steps={self.sample_steps}",
             f"1 to timesteps={self.timesteps}",
         )
 
 
 @dataclasses.dataclass(frozen=True)
-class EvalConfig:
-    """How much is evaluated at a time, and how much is shown."""
+class EvalConfig(Section):
+    """The evaluation: its suites, images, probes and published networks."""
 
-    batch_size: int
-    num_images: int
-    num_train_images: int
-    num_pictures: int
-    information_points: int
+    batch_size: Count
+    num_images: NumImages
+    num_train_images: NumImages
+    num_pictures: Count
+    information_points: Count
     suite: str
     label: str
-    seeds: int
+    seeds: Count
     sample_codes: bool
     lpips: bool
     weights_dir: str
     download_weights: bool
     validation_split: str
-    validation_share: float
-    num_probe_images: int
+    validation_share: Annotated[float, FRACTION]
+    num_probe_images: NumImages
     normalise_codes: bool
-    probe_epochs: int
-    probe_batch_size: int
-    probe_learning_rate: float
-    num_generated: int
-    generated_sets: int
+    probe_epochs: Count
+    probe_batch_size: Count
+    probe_learning_rate: Annotated[float, POSITIVE]
+    num_generated: Count
+    generated_sets: Count
     inception: bool
     vgg16: bool
-    fid_preset: str
+    fid_preset: Annotated[str, one_of("", *FID_PRESETS)]
 
     def check(self, path: str) -> None:
-        for key in (
-            *("batch_size", "num_pictures", "information_points"),
-            *("seeds", "probe_epochs", "probe_batch_size", "num_generated", "generated_sets"),
-        ):
-            require(getattr(self, key) >= 1, f"{path}.{key}={getattr(self, key)}", "at least 1")
-        for key in ("num_images", "num_train_images", "num_probe_images"):
-            value = getattr(self, key)
-            require(value >= 0 and value != 1, f"{path}.{key}={value}", "2 or more, or 0 for all")
-        share, rate = self.validation_share, self.probe_learning_rate
-        require(0 < share < 1, f"{path}.validation_share={share}", "in (0, 1)")
-        require(rate > 0, f"{path}.probe_learning_rate={rate}", "positive")
-        one_of(self.fid_preset, f"{path}.fid_preset", ("", *FID_PRESETS))
         require(
             self.inception or not self.fid_preset,
             f"{path}.fid_preset={self.fid_preset!r}",
             f"empty unless {path}.inception is True",
         )
-
-
-def _check_tower(tower: EncoderConfig | UNetConfig, path: str) -> None:
-    base, mult = tower.base_channels, tower.channel_mult
-    require(
-        base >= 1 and base % GROUP_NORM_GROUPS == 0,
-        f"{path}.base_channels={base}",
-        f"a positive multiple of {GROUP_NORM_GROUPS}, the groups of the group norms",
-    )
-    require(
-        len(mult) >= 1 and all(m >= 1 for m in mult),
-        f"{path}.channel_mult={mult}",
-        "one or more integers, each at least 1",
-    )
-    require(tower.num_res_blocks >= 1, f"{path}.num_res_blocks={tower.num_res_blocks}", "1 or more")
-
-
-def one_of(value: str, path: str, allowed: tuple[str, ...]) -> None:
-    """Refuses a value that is not among the allowed ones; `path` is the key's full name."""
-    require(value in allowed, f"{path}={value!r}", f"one of {', '.join(allowed)}")
-
-
-def require(condition: bool, what: str, allowed: str) -> None:
-    """Raises ConfigError unless the condition holds: `what` is not allowed, `allowed` is."""
-    if not condition:
-        raise ConfigError(f"{what} is not allowed: it must be {allowed}.")

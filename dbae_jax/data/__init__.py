@@ -1,1 +1,1 @@
-"""Data sets as random-access sources, and the pipeline from a source to batches."""
+"""Data sets as sources (random access to examples), and the pipeline from a source to batches."""

@@ -1,12 +1,9 @@
-"""Codes of a split: encoded once, a few batches of images in memory, and kept in a file."""
+"""Latent codes of a split: encoded a few batches at a time, kept in a file, and read in batches."""
 
 import functools
 import itertools
-import json
-import logging
 import pathlib
 import types
-import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
 
@@ -16,16 +13,16 @@ import numpy as np
 from dbae_jax.data import sources
 from dbae_jax.data.sources import Source
 from dbae_jax.errors import DataError
-from dbae_jax.runtime import files, processes, sharding
+from dbae_jax.runtime import kept, sharding
+from dbae_jax.runtime.progress import Progress
 
-READ_BATCHES = 8  # of images, in memory at once
-KNOWN = ("label", "attributes", "factors", "id")  # entries of examples, where a source has them
-
-log = logging.getLogger(__name__)
+READ_BATCHES = 8  # batches of images that are in memory at once
+# Entries next to "image" that the examples of a source may have.
+KNOWN = ("label", "attributes", "factors", "id")
 
 
 class Encoder(Protocol):
-    """What encodes images; `DBAE` does."""
+    """A model that encodes images, such as `DBAE`."""
 
     @property
     def batch_size(self) -> int: ...
@@ -34,9 +31,12 @@ class Encoder(Protocol):
 
 
 class Codes(NamedTuple):
-    """Means and scales of q(z | x_0): [N, D], float32; deterministic codes have no scale.
+    """Latent codes of N images.
 
-    known: what else the source knows of the N images, entries of `KNOWN` by name.
+    Attributes:
+      mean: means of q(z | x_0), [N, D], float32.
+      sigma: standard deviations of q(z | x_0), [N, D]; None for a deterministic encoder.
+      known: labels and other entries of the images, by their names in `KNOWN`.
     """
 
     mean: np.ndarray
@@ -44,7 +44,7 @@ class Codes(NamedTuple):
     known: Mapping[str, np.ndarray] = types.MappingProxyType({})
 
     def statistics(self) -> dict[str, np.ndarray]:
-        """Returns mean and std [D] of the means over the set; 1 where they do not vary."""
+        """Returns "mean" and "std" [D] of the means; std is 1 for dimensions that do not vary."""
         std = self.mean.std(axis=0, dtype=np.float64)
         return {
             "mean": self.mean.mean(axis=0, dtype=np.float64).astype(np.float32),
@@ -57,10 +57,10 @@ class Codes(NamedTuple):
         return {name: part[indices] for name, part in parts.items() if part is not None}
 
     def part(self, start: int, stop: int) -> "Codes":
-        """Returns the codes of images start, ..., stop - 1, with what is known of them."""
-        here = slice(start, stop)
-        sigma = None if self.sigma is None else self.sigma[here]
-        return Codes(self.mean[here], sigma, {k: v[here] for k, v in self.known.items()})
+        """Returns the codes of images start, ..., stop - 1."""
+        rows = slice(start, stop)
+        sigma = None if self.sigma is None else self.sigma[rows]
+        return Codes(self.mean[rows], sigma, {k: v[rows] for k, v in self.known.items()})
 
 
 def encode(
@@ -72,27 +72,29 @@ def encode(
     flip: bool = False,
     with_known: bool = False,
 ) -> Codes:
-    """Encodes the first `count` images of a source (default: all), a few batches in memory.
+    """Encodes images of a source, with a few batches of images in memory.
 
     Args:
-      model: whose encoder is used.
-      source: of the images.
-      count: how many; more than there are counts as all.
-      num_threads: that read images.
-      flip: mirrors all of them.
-      with_known: also keeps what the source knows of them.
+      model: the encoder.
+      source: source of the images.
+      count: number of images, the first ones; None or a larger number than there are for all.
+      num_threads: threads that read images.
+      flip: mirrors the images.
+      with_known: also returns the entries `KNOWN` of the images.
 
     Raises:
-      DataError: if there are none.
+      DataError: if there are no images.
     """
     total = len(source) if count is None else min(count, len(source))
     size, parts, known = READ_BATCHES * model.batch_size, [], []
     names = ("image", *KNOWN) if with_known else ("image",)
-    for chunk in sources.chunks(source, size, count=total, names=names, num_threads=num_threads):
-        images = chunk.pop("image")
-        parts.append(model.posterior(images[:, :, ::-1] if flip else images))
-        known.append(chunk)
-        log.info("Encoded %d of %d images.", sum(len(mean) for mean, _ in parts), total)
+    chunks = sources.chunks(source, size, count=total, names=names, num_threads=num_threads)
+    with Progress("Encoding images", total, "images") as progress:
+        for chunk in chunks:
+            images = chunk.pop("image")
+            parts.append(model.posterior(images[:, :, ::-1] if flip else images))
+            known.append(chunk)
+            progress.advance(len(images))
     if not parts:
         raise DataError(f"{source!r} holds no images to encode.")
     mean, sigma = zip(*parts, strict=True)
@@ -103,47 +105,24 @@ def encode(
     )
 
 
-def kept(
+def load_or_make(
     path: pathlib.Path, identity: dict[str, Any], make: Callable[[], dict[str, Codes]]
 ) -> dict[str, Codes]:
-    """Returns the codes of several splits: as a file has them, or made now and kept there.
-
-    Encoding is work of all processes of a run: either each of them reads the file, or none does.
+    """Returns the latent codes of several splits, read from a file or made and kept in it.
 
     Args:
-      path: of the file.
-      identity: whose codes they are, JSON types; those of others are not taken.
-      make: encodes; called on every process or on none.
+      path: the file.
+      identity: everything that the codes depend on, see `kept.read_or_make`.
+      make: encodes the images and returns split -> codes; called on every process or on none.
     """
-    found = read(path, identity)
-    if processes.agree(int(found is not None)) and found is not None:
-        return found
-    made = make()
-    write(path, made, identity)
-    return made
 
+    def arrays() -> dict[str, np.ndarray]:
+        made = make().items()
+        return {f"{split}_{name}": a for split, c in made for name, a in _arrays(c).items()}
 
-def write(path: pathlib.Path, codes: Mapping[str, Codes], identity: dict[str, Any]) -> None:
-    """Writes the codes of several splits, and whose they are."""
-    arrays = {f"{split}_{name}": a for split, c in codes.items() for name, a in _arrays(c).items()}
-    files.write_npz(path, arrays | {"identity": np.array(json.dumps(identity))})
-
-
-def read(path: pathlib.Path, identity: dict[str, Any]) -> dict[str, Codes] | None:
-    """Returns what `write` wrote, or None if the file is missing, torn or of other codes."""
-    if not path.exists():
-        return None
-    try:
-        with np.load(path) as file:
-            if json.loads(str(file["identity"])) != identity:
-                log.info("The codes in %s are of another model or other images.", path)
-                return None
-            arrays = dict(file)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        log.warning("The codes in %s cannot be read (%s); encoding again.", path, error)
-        return None
-    splits = [name.removesuffix("_mean") for name in arrays if name.endswith("_mean")]
-    return {split: _of_split(arrays, split) for split in splits}
+    found = kept.read_or_make(path, identity, arrays)
+    splits = [name.removesuffix("_mean") for name in found if name.endswith("_mean")]
+    return {split: _of_split(found, split) for split in splits}
 
 
 def _arrays(codes: Codes) -> dict[str, np.ndarray]:
@@ -159,10 +138,20 @@ def _of_split(arrays: dict[str, np.ndarray], split: str) -> Codes:
 def batches(
     codes: Codes, *, batch_size: int, seed: int, start_step: int, mesh: jax.sharding.Mesh
 ) -> Iterator[dict[str, jax.Array]]:
-    """Yields the batches of steps start_step, start_step + 1, ... without end.
+    """Yields the batches of codes for steps start_step, start_step + 1, ... without end.
 
-    The order, a new permutation every epoch, is a pure function of seed and step; batches are the
-    global ones, {"mean"[, "sigma"]: [B, D]}, each process with its part.
+    Every epoch has a new permutation, which depends on the seed and the epoch alone.
+
+    Args:
+      codes: the codes.
+      batch_size: codes per batch over all processes.
+      seed: seed of the permutations.
+      start_step: first step.
+      mesh: devices over which a batch is split.
+
+    Yields:
+      A global batch {"mean": [B, D]}, with "sigma" for a stochastic encoder. Each process provides
+      its own part.
     """
 
     @functools.lru_cache(maxsize=2)

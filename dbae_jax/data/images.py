@@ -1,8 +1,9 @@
-"""Images at the border: uint8 [0, 255] <-> float32 [-1, 1], checks, and grids on disk."""
+"""Conversion of images between uint8 [0, 255] and float32 [-1, 1], and PNG files of grids."""
 
 import io
 import pathlib
 from collections.abc import Sequence
+from typing import TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -11,28 +12,30 @@ from PIL import Image
 
 from dbae_jax.runtime import files
 
+Array = TypeVar("Array", jax.Array, np.ndarray)
 
-def to_float(images: jax.Array) -> jax.Array:
-    """Maps uint8 in [0, 255] to float32 in [-1, 1]; floats pass as float32."""
+
+def to_float(images: Array) -> Array:
+    """Converts uint8 images [...] in [0, 255] to float32 in [-1, 1]; casts floats to float32."""
     if images.dtype == jnp.uint8:
-        return images.astype(jnp.float32) / 127.5 - 1
-    return images.astype(jnp.float32)
+        return cast(Array, images.astype(jnp.float32) / 127.5 - 1)
+    return cast(Array, images.astype(jnp.float32))
 
 
 def to_uint8(images: np.ndarray | jax.Array) -> np.ndarray:
-    """Maps [-1, 1] to uint8 in [0, 255], clipped and rounded to nearest."""
+    """Converts images [...] in [-1, 1] to uint8 in [0, 255], clipped and rounded to nearest."""
     scaled = (np.asarray(images, np.float32) + 1) * 127.5
     return np.clip(np.round(scaled), 0, 255).astype(np.uint8)
 
 
 def grid(rows: Sequence[np.ndarray], *, scale: int = 1, gap: int = 2) -> np.ndarray:
-    """Lays images out as a table.
+    """Arranges images in a grid.
 
     Args:
-      rows: one array [columns, H, W, C] in [-1, 1] a row, all of the same shape; C is 1 or 3
-        (of other counts the first channel is shown).
-      scale: how many times each pixel is repeated.
-      gap: white pixels between images.
+      rows: one array [columns, H, W, C] in [-1, 1] per row, all of the same shape. Unless C is 3,
+        the first channel is shown in gray.
+      scale: number of times that each pixel is repeated in both directions.
+      gap: width of the white lines between images, in pixels.
 
     Returns:
       uint8 [height, width, 3].
@@ -51,12 +54,17 @@ def grid(rows: Sequence[np.ndarray], *, scale: int = 1, gap: int = 2) -> np.ndar
 
 
 def save_image(path: pathlib.Path, image: np.ndarray) -> None:
-    """Writes a uint8 image [H, W, C], C 1 or 3 (of other counts the first channel), as a PNG."""
+    """Writes a uint8 image [H, W, C] as a PNG; unless C is 3, the first channel in gray."""
     _save_png(path, image if image.shape[-1] == 3 else image[..., 0])
 
 
 def save_grid(path: pathlib.Path, rows: Sequence[np.ndarray]) -> None:
-    """Writes `grid` as a PNG, small images enlarged to about 64 pixels."""
+    """Writes the `grid` of images as a PNG; small images are enlarged to about 64 pixels.
+
+    Args:
+      path: path of the PNG.
+      rows: one array [columns, H, W, C] in [-1, 1] per row, all of the same shape.
+    """
     scale = max(1, 64 // rows[0].shape[1])
     _save_png(path, grid(rows, scale=scale))
 

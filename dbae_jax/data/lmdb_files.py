@@ -1,4 +1,7 @@
-"""LMDB files of images: DiffAE's (numbered keys) and LSUN's (hash keys). Only file with lmdb."""
+"""LMDB files of images, as DiffAE (numbered keys) and LSUN (hashes as keys) write them.
+
+This is the only file that imports lmdb.
+"""
 
 import dataclasses
 import os
@@ -6,24 +9,27 @@ import pathlib
 import re
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Generator
 
 import lmdb
 
 from dbae_jax.errors import DataError
 
 LENGTH_KEY = b"length"
-HASH_DIGITS = 40  # of LSUN's keys
+HASH_DIGITS = 40  # length of LSUN's keys
 _NUMBERED = re.compile(rb"(?:(\d+|None)-)?(\d+)")
 
-# One environment a path: the library refuses to open a file twice in a process. Values are
-# (process id, environment); a forked child must not use its parent's.
+# One environment per path: the library refuses to open a file twice in a process. A forked child
+# must not use the environment of its parent, so every environment knows its process.
 _open: weakref.WeakValueDictionary[str, "_Environment"] = weakref.WeakValueDictionary()
 _lock = threading.Lock()
 
 
 class _Environment:
-    """An open file and the process that opened it; closed when the last reader is gone."""
+    """An open file and the process that opened it.
+
+    The file is closed when no `LmdbFile` refers to the environment any more.
+    """
 
     def __init__(self, path: str):
         self.pid = os.getpid()
@@ -39,24 +45,30 @@ class _Environment:
 
 
 class LmdbFile:
-    """Read-only access to a file, opened when first read; pickles, forks and threads are safe."""
+    """Read-only access to an LMDB file, opened at the first read.
+
+    Instances can be pickled, used after a fork and shared between threads.
+    """
 
     def __init__(self, path: str | os.PathLike):
-        """Takes a folder with data.mdb, or a single file; checks that it is whole.
+        """Checks that the file is complete.
+
+        Args:
+          path: a folder with data.mdb, or a single file.
 
         Raises:
-          DataError: if there is no LMDB file, or it is cut off.
+          DataError: if the path is not an LMDB file, or the file is cut off.
         """
         self.path = os.path.realpath(path)
         self._local: _Environment | None = None
-        self._check_whole()
+        self._check_complete()
 
     def get(self, key: bytes) -> bytes | None:
-        """Returns the value of a key, None if there is none."""
+        """Returns the value of a key; None if the file lacks the key."""
         with self._environment().begin() as transaction:
             return transaction.get(key)
 
-    def __iter__(self) -> Iterator[bytes]:
+    def __iter__(self) -> Generator[bytes, None, None]:
         """Yields all keys, in the order of the file's cursor."""
         with self._environment().begin() as transaction:
             yield from transaction.cursor().iternext(keys=True, values=False)
@@ -80,24 +92,28 @@ class LmdbFile:
         with _lock:
             found = _open.get(self.path)
             if found is not None and found.pid != os.getpid():
-                found.handle.close()  # the copy that a fork brought along
+                found.handle.close()  # the parent's environment, copied by a fork
                 found = None
             if found is None:
                 found = _open[self.path] = _Environment(self.path)
             return found
 
-    def _check_whole(self) -> None:
+    def _check_complete(self) -> None:
         folder = pathlib.Path(self.path)
         data = folder / "data.mdb" if folder.is_dir() else folder
         if not data.is_file():
-            raise DataError(f"{self.path} is no LMDB file: it has no data.mdb.")
+            raise DataError(
+                f"{self.path} is no LMDB file: it has no data.mdb; name a folder that holds one."
+            )
         try:
             environment = self._environment()
             pages = environment.info()["last_pgno"] + 1
             need = pages * environment.stat()["psize"]
         except lmdb.Error as error:
-            raise DataError(f"{self.path} cannot be read as LMDB: {error}.") from error
-        # Reading past the end of a mapped file kills the process, so this is checked beforehand.
+            raise DataError(
+                f"{self.path} cannot be read as LMDB: {error}; check the path, or copy it again."
+            ) from error
+        # Reading past the end of a mapped file kills the process, so the size is checked first.
         if data.stat().st_size < need:
             raise DataError(
                 f"{data} is cut off: {data.stat().st_size:,} of at least {need:,} bytes are there; "
@@ -107,7 +123,14 @@ class LmdbFile:
 
 @dataclasses.dataclass(frozen=True)
 class NumberedImages:
-    """The images of a DiffAE LMDB, by number: keys "256-00000", "None-0000000" or "0000000"."""
+    """The images of a DiffAE LMDB by number; keys are like "256-00000", "None-0000000", "0000000".
+
+    Attributes:
+      file: LMDB file.
+      prefix: beginning of every key before the number, such as "256-".
+      width: number of digits of the number.
+      count: number of images.
+    """
 
     file: LmdbFile
     prefix: str
@@ -118,21 +141,25 @@ class NumberedImages:
         return self.count
 
     def read(self, index: int) -> bytes:
-        """Returns the encoded image of a number.
+        """Returns the bytes of the image file with this number.
 
         Raises:
-          DataError: if the file has no such image.
+          DataError: if the file lacks the image.
         """
         key = f"{self.prefix}{index:0{self.width}d}"
         value = self.file.get(key.encode())
         if value is None:
-            raise DataError(f"{self.file.path} has no image {key!r}.")
+            raise DataError(f"{self.file.path} has no image {key!r}; copy the file again.")
         return value
 
 
 @dataclasses.dataclass(frozen=True)
 class HashedImages:
-    """The images of an LSUN LMDB, by key, in the order of its cursor."""
+    """The images of an LSUN LMDB by key, in the order of the file's cursor.
+
+    Attributes:
+      file: LMDB file.
+    """
 
     file: LmdbFile
 
@@ -141,10 +168,14 @@ class HashedImages:
         return [key.decode("ascii", "backslashreplace") for key in self.file]
 
     def read(self, key: str) -> bytes:
-        """Returns the encoded image of a key."""
+        """Returns the bytes of the image file with this key.
+
+        Raises:
+          DataError: if the file lacks the image.
+        """
         value = self.file.get(key.encode("ascii"))
         if value is None:
-            raise DataError(f"{self.file.path} has no image {key!r}.")
+            raise DataError(f"{self.file.path} has no image {key!r}; copy the file again.")
         return value
 
 
@@ -154,38 +185,41 @@ def is_lmdb(path: pathlib.Path) -> bool:
 
 
 def open_images(path: str | os.PathLike) -> NumberedImages | HashedImages:
-    """Opens an LMDB file and recognises by its content what it holds.
+    """Opens an LMDB file; its keys decide whether DiffAE or LSUN wrote it.
+
+    Args:
+      path: a folder with data.mdb, or a single file.
 
     Raises:
-      DataError: if it is missing, cut off, empty, unfinished, or holds fewer images than it
-        announces.
+      DataError: if the file is missing, cut off, empty or unfinished, or holds a different number
+        of images than its key "length" states.
     """
     file = LmdbFile(path)
     keys = iter(file)
     first = next(keys, None)
     keys.close()
     if first is None:
-        raise DataError(f"{file.path} is empty.")
+        raise DataError(f"{file.path} is empty: it has no keys; write or copy it again.")
     length = file.get(LENGTH_KEY)
     match = _NUMBERED.fullmatch(first)
     if length is None and match and len(first) < HASH_DIGITS:
         raise DataError(
-            f"{file.path} is not finished: it has images by number, such as {first.decode()!r}, "
-            "and no length, which is written last; write or copy it again."
+            f"{file.path} is unfinished: it has numbered images, such as {first.decode()!r}, and "
+            'no key "length", which is written last; write or copy it again.'
         )
     if length is None:
         return HashedImages(file)
     if not match or not length.isdigit():
         raise DataError(
             f"{file.path} is not in DiffAE's format: its keys must be like '256-00000', "
-            f"the first is {first.decode('ascii', 'backslashreplace')!r}."
+            f"the first is {first.decode('ascii', 'backslashreplace')!r}; write it as DiffAE does."
         )
     prefix = f"{match[1].decode()}-" if match[1] else ""
     images = NumberedImages(file, prefix, len(match[2]), int(length))
     if len(file) != images.count + 1:
         raise DataError(
-            f"{file.path} announces {images.count:,} images and holds {len(file) - 1:,}; "
-            "it is not whole, or holds several sizes."
+            f"{file.path} announces {images.count:,} images and holds {len(file) - 1:,}: "
+            "it is incomplete, or holds several sizes; write or copy it again, with one size."
         )
     for index in (0, images.count - 1):
         images.read(index)

@@ -1,4 +1,4 @@
-"""Measures the loader of a config alone, from source to host batches, without a model.
+"""Measures how fast the loader of a config makes batches on the host, without a model.
 
 python -m dbae_jax.data.loader_speed --config=configs/digits.py --json=speed.json
 """
@@ -18,18 +18,28 @@ from dbae_jax.data import pipeline, registry
 from dbae_jax.errors import ConfigError
 from dbae_jax.runtime import files
 
-flags.adopt_module_key_flags(command_line)  # --help shows them
-SECONDS = flags.DEFINE_float("measure_seconds", 5.0, "How long to measure, after the first batch.")
+flags.adopt_module_key_flags(command_line)  # so that --help shows them
+SECONDS = flags.DEFINE_float("measure_seconds", 5.0, "Seconds to measure, after the first batch.")
 
 
 def measure(config: Config, seconds: float) -> dict[str, Any]:
-    """Reads training batches for at least `seconds` and returns what that took.
+    """Reads training batches for at least `seconds` and measures rate and memory.
+
+    Args:
+      config: config, of which the section data, seed and train.batch_size are used.
+      seconds: least duration of the measurement, without the first batch.
 
     Returns:
-      images_per_second; images; seconds; first_batch_seconds (opening the source and starting
-      workers included); memory_mib, the peak of this process, memory_rise_mib, by how much
-      reading raised that peak, and worker_memory_mib, the peak of the largest worker (0: none);
-      cpus that this process may use; and the config's "data" section and batch_size.
+      images_per_second: rate without the first batch.
+      images: number of images that were read.
+      seconds: duration of the measurement.
+      first_batch_seconds: time to open the source, start the workers and read the first batch.
+      memory_mib: peak host memory of this process.
+      memory_rise_mib: increase of this peak by reading.
+      worker_memory_mib: peak host memory of the largest worker; 0: no workers.
+      cpus: number of CPUs that this process may use.
+      batch_size: images per batch.
+      data: the section config.data.
     """
     before, started = _peak_mib(resource.RUSAGE_SELF), time.perf_counter()
     data, images = config.data, 0
@@ -54,7 +64,7 @@ def measure(config: Config, seconds: float) -> dict[str, Any]:
         "first_batch_seconds": first - started,
         "memory_mib": peak,
         "memory_rise_mib": peak - before,
-        # Of all children that have ended, so of the workers only once they are closed.
+        # The system counts only children that have ended, so the workers must be closed here.
         "worker_memory_mib": _peak_mib(resource.RUSAGE_CHILDREN) if data.num_workers else 0.0,
         "cpus": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count(),
         "batch_size": config.train.batch_size,
@@ -63,13 +73,13 @@ def measure(config: Config, seconds: float) -> dict[str, Any]:
 
 
 def _peak_mib(who: int) -> float:
-    """Returns the largest resident size so far, in MiB."""
-    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB on Linux
+    """Returns the largest resident memory so far, in MiB."""
+    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux KiB.
     return resource.getrusage(who).ru_maxrss * unit / 2**20
 
 
 def describe(measured: dict[str, Any]) -> str:
-    """Returns a measurement as lines of text."""
+    """Returns the result of `measure` as lines of text."""
     data = measured["data"]
     reading = ("num_threads", "num_workers", "prefetch_batches", "flip")
     setting = ", ".join(f"{name}={data[name]}" for name in reading)
@@ -78,17 +88,17 @@ def describe(measured: dict[str, Any]) -> str:
             f"{data['name']} at {data['image_size']} pixels, batches of {measured['batch_size']}, "
             f"{setting}, {measured['cpus']} CPUs",
             f"{measured['images_per_second']:,.0f} images/s over {measured['seconds']:.1f} s; "
-            f"the first batch after {measured['first_batch_seconds']:.2f} s",
-            f"host memory: peak {measured['memory_mib']:,.0f} MiB, of which reading added "
-            f"{measured['memory_rise_mib']:,.0f}; workers {measured['worker_memory_mib']:,.0f} "
-            "MiB at most each",
+            f"the first batch took {measured['first_batch_seconds']:.2f} s",
+            f"peak host memory: {measured['memory_mib']:,.0f} MiB, of which reading added "
+            f"{measured['memory_rise_mib']:,.0f} MiB; at most "
+            f"{measured['worker_memory_mib']:,.0f} MiB per worker",
         ]
     )
 
 
 def main(argv: list[str]) -> None:
-    """Measures the config that --config names."""
-    del argv
+    """Measures the loader of the config that --config names."""
+    del argv  # `command_line.run` has checked it.
     if SECONDS.value <= 0:
         raise ConfigError(f"--measure_seconds={SECONDS.value} is not allowed: it must be positive.")
     output = command_line.json_path()

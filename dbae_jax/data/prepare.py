@@ -1,21 +1,22 @@
-"""Writes a data set as array_record, once, for training to read.
+"""Prepares a data set: writes published image files as array_record files, which training reads.
 
 python -m dbae_jax.data.prepare --dataset=celeba --source=FOLDER --data_dir=data
 
-An interrupted preparation goes on when the same command is given again: shards that are done are
-kept. docs/data.md says where each data set comes from and what its folder must hold.
+The same command resumes an interrupted preparation after the last finished shard. docs/data.md
+describes where to download each data set and which files its folder must hold.
 """
 
 import logging
 import pathlib
 import shutil
 from collections.abc import Mapping
+from typing import Any
 
 from absl import flags
 from absl import logging as absl_logging
 
 from dbae_jax.configuration import command_line
-from dbae_jax.data.builders.base import PREPARATION, ImageBuilder, Storage, read_preparation
+from dbae_jax.data.builders.base import ImageBuilder, Storage
 from dbae_jax.data.builders.celeba import Celeba
 from dbae_jax.data.builders.celebahq import Celebahq
 from dbae_jax.data.builders.ffhq import Ffhq
@@ -23,81 +24,88 @@ from dbae_jax.data.builders.folder import Folder
 from dbae_jax.data.builders.lfw import Lfw
 from dbae_jax.data.builders.listing import Listing, Options
 from dbae_jax.data.builders.lsun import Bedroom, Horse
+from dbae_jax.data.builders.preparation_file import PREPARATION, read_preparation
 from dbae_jax.data.builders.shards import ShardRecord, explain, is_intact
 from dbae_jax.data.prepared import TFDS_NAMES
 from dbae_jax.data.sources import IN_MEMORY
 from dbae_jax.errors import ConfigError, DataError
+from dbae_jax.runtime.progress import track
 
 BUILDERS = {b.name: b for b in (Ffhq, Celeba, Celebahq, Bedroom, Horse, Lfw, Folder)}
 
-DATASET = flags.DEFINE_enum("dataset", None, list(BUILDERS), "Data set.")
-SOURCE = flags.DEFINE_string("source", None, "Folder, zip, tgz or LMDB with the images.")
+DATASET = flags.DEFINE_enum("dataset", None, list(BUILDERS), "Data set to prepare.")
+SOURCE = flags.DEFINE_string("source", None, "Folder, zip, tgz or LMDB of the published images.")
 DATA_DIR = flags.DEFINE_string("data_dir", "data", "Folder of all prepared data sets.")
-NAME = flags.DEFINE_string("name", None, "What a folder of images is called; default: folder.")
+NAME = flags.DEFINE_string("name", None, "Name of a folder of images; default: folder.")
 ANNOTATIONS = flags.DEFINE_string("annotations", None, "Folder of attribute and split files.")
-ATTRIBUTES = flags.DEFINE_string("attributes", None, "CSV of attributes for a folder of images.")
+ATTRIBUTES = flags.DEFINE_string("attributes", None, "CSV of attributes, for --dataset=folder.")
 STORE_SIZE = flags.DEFINE_integer(
     "store_size",
     None,
-    "Pixels of the square copies (LANCZOS) that are stored; 0: images as they are; "
-    "default: 256 for ffhq, celebahq, horse and bedroom, else 0.",
+    "Side in pixels of the square copies (LANCZOS) that are stored; 0: the published files are "
+    "stored; default: 256 for ffhq, celebahq, horse and bedroom, else 0.",
     lower_bound=0,
 )
 STORE_FORMAT = flags.DEFINE_enum(
-    "store_format", None, ["png", "webp"], "Of the copies: png, lossless, or webp, quality 90."
+    "store_format",
+    None,
+    ["png", "webp"],
+    "File format of the copies: png (lossless) or webp (quality 90).",
 )
-ALLOW_PARTIAL = flags.DEFINE_bool("allow_partial", False, "A part of the data set will do.")
+ALLOW_PARTIAL = flags.DEFINE_bool("allow_partial", False, "Accept a part of the data set.")
 EXPECTED_COUNT = flags.DEFINE_integer(
-    "expected_count", None, "Images that the source must hold; default: as published."
+    "expected_count", None, "Number of images in --source; default: as published."
 )
-SKIP_CHECKSUMS = flags.DEFINE_bool("skip_checksums", False, "Files may differ from the published.")
+SKIP_CHECKSUMS = flags.DEFINE_bool("skip_checksums", False, "Accept files with other checksums.")
 ALLOW_BROKEN = flags.DEFINE_integer(
-    "allow_broken", 0, "How many images that cannot be decoded are left out.", lower_bound=0
+    "allow_broken", 0, "Largest number of broken images, which are left out.", lower_bound=0
 )
-THREADS = flags.DEFINE_integer("threads", 8, "Threads that decode images.", lower_bound=1)
+THREADS = flags.DEFINE_integer("threads", 8, "Number of threads that decode images.", lower_bound=1)
 
-log = logging.getLogger("dbae_jax.data.prepare")  # run as a command, __name__ is "__main__"
+log = logging.getLogger("dbae_jax.data.prepare")  # __name__ would be "__main__"
 
 
 def prepare(builder: ImageBuilder, expected: int | Mapping[str, int] | None) -> pathlib.Path:
-    """Writes a data set, unless it is there, and returns its folder.
+    """Writes a data set, unless its folder already exists, and returns the folder.
 
     Args:
-      builder: of the data set.
-      expected: images that the source must hold, in all or by split; None: not checked.
+      builder: builder of the data set.
+      expected: number of images in the source, in total or by split; None: not checked.
 
     Raises:
-      DataError: if the count differs, another data set is there, the disk is or becomes full, or
-        images are broken; nothing that is not whole is then found under the data set's name.
+      DataError: if the number of images differs, the folder holds a different data set, the disk is
+        full, or images are broken. An incomplete data set never gets the name of a finished one.
     """
     check_count(builder.listing, expected)
     final = builder.final_path
     if final.exists():
         _check_existing(builder)
-        log.info("%s is there and whole; nothing to do.", final)
+        log.info("%s exists and is complete; nothing to do.", final)
         return final
     check_space(builder)
     log.info("Writing %s images to %s.", f"{builder.listing.count():,}", final)
     builder.prepare()
     report = read_preparation(final)
-    for name in ("left_out", "broken"):
-        if report[name]:
-            log.warning("%d images are %s: see %s.", len(report[name]), name, final / PREPARATION)
+    for key, state in (("left_out", "left out"), ("broken", "broken and left out")):
+        if report[key]:
+            path = final / PREPARATION
+            log.warning("%d images are %s: see %r in %s.", len(report[key]), state, key, path)
     for split, count in report["images"].items():
         log.info("%s: %s images.", split, f"{count:,}")
-    log.info("%s is whole; config.data.name=%r reads it.", final, builder.name)
+    log.info("%s is complete; train on it with config.data.name=%r.", final, builder.name)
     return final
 
 
 def check_count(listing: Listing, expected: int | Mapping[str, int] | None) -> None:
-    """Checks the number of images of a source.
+    """Checks the number of images in the published files.
 
     Args:
-      listing: of the source.
-      expected: in all, or of the splits named; other splits may hold what they will.
+      listing: images of the published files.
+      expected: total number of images, or the number of images of some splits; None or empty: not
+        checked. Splits that are not named may hold any number of images.
 
     Raises:
-      DataError: if there are more or fewer than expected.
+      DataError: if there are more or fewer images than expected.
     """
     if not expected and not isinstance(expected, int):
         return
@@ -105,65 +113,71 @@ def check_count(listing: Listing, expected: int | Mapping[str, int] | None) -> N
     total = sum(counts.values()) + len(listing.left_out)
     if isinstance(expected, int):
         pairs = [("the source", total, expected)]
-    elif listing.left_out:  # which split they are of is not known
+    elif listing.left_out:  # The split of an image that is left out is unknown.
         others = sum(n for split, n in counts.items() if split not in expected)
         pairs = [("the source", total - others, sum(expected.values()))]
     else:
         pairs = [(f"the split {s!r}", counts.get(s, 0), want) for s, want in expected.items()]
-    for what, count, want in pairs:
+    for part, count, want in pairs:
         if count != want:
             raise DataError(
-                f"{what} holds {count:,} images, {want:,} are expected; complete it, or pass "
+                f"{part} holds {count:,} images, {want:,} are expected; complete --source, or pass "
                 f"--expected_count={total} or --allow_partial if it is meant to differ."
             )
 
 
 def check_space(builder: ImageBuilder) -> None:
-    """Checks that the disk has room for what is still to be written.
+    """Checks that the disk has room for the images that are not yet written.
+
+    Args:
+      builder: builder of the data set.
 
     Raises:
-      DataError: if it has not.
+      DataError: if the free space is smaller than the estimated size.
     """
     staged = builder.staging_path.glob("*.array_record-*")
     need = builder.expected_bytes() - sum(path.stat().st_size for path in staged)
     existing = next(p for p in builder.final_path.parents if p.exists())
     free = shutil.disk_usage(existing).free
-    log.info("About %s GB to write, %s GB free.", _gigabytes(need), _gigabytes(free))
+    log.info("Writing needs about %s GB; %s GB are free.", _gigabytes(need), _gigabytes(free))
     if need > free:
         raise DataError(
             f"the disk of {existing} has {_gigabytes(free)} GB free, and {builder.name} needs "
-            f"about {_gigabytes(need)} GB; free some, or name another --data_dir."
+            f"about {_gigabytes(need)} GB; free some space, or name a different --data_dir."
         )
 
 
 def main(argv: list[str]) -> None:
-    """Runs what the flags ask for."""
-    del argv  # checked by command_line.run
+    """Prepares the data set that the flags describe."""
+    del argv  # `command_line.run` has checked it.
     for name, value in (("dataset", DATASET.value), ("source", SOURCE.value)):
         if not value:
             raise ConfigError(
-                f"--{name} is missing; docs/data.md has the command of each data set."
+                f"--{name} is missing; docs/data.md shows the command of each data set."
             )
-    absl_logging.set_verbosity(absl_logging.ERROR)  # TFDS warns of every config that is not its own
+    absl_logging.set_verbosity(absl_logging.ERROR)  # TFDS warns about every config it did not make
     try:
         builder = _builder()
-        expected = EXPECTED_COUNT.value
+        expected: Any = EXPECTED_COUNT.value
         if expected is None and not ALLOW_PARTIAL.value:
             expected = builder.EXPECTED
         prepare(builder, expected)
     except KeyboardInterrupt:
-        raise DataError("interrupted; the same command goes on with what is done.") from None
-    except OSError as error:  # such as a folder that must not be written
+        raise DataError("interrupted; run the same command again to resume.") from None
+    except OSError as error:  # such as a folder without write permission
         raise explain(error, pathlib.Path(DATA_DIR.value)) from error
 
 
 def _builder() -> ImageBuilder:
-    kind = BUILDERS[DATASET.value]
+    kind: Any = BUILDERS[str(DATASET.value)]
     if NAME.value:
         kind = _named(kind, NAME.value)
     if ATTRIBUTES.value and DATASET.value != "folder":
-        raise ConfigError("--attributes is for --dataset=folder; others have files of their own.")
-    source = pathlib.Path(SOURCE.value).expanduser()
+        raise ConfigError(
+            f"--attributes={ATTRIBUTES.value} is for --dataset=folder, not for {DATASET.value}; "
+            "omit it, or name the folder of published attribute files with --annotations."
+        )
+    source = pathlib.Path(str(SOURCE.value)).expanduser()
     options = Options(
         annotations=pathlib.Path(ANNOTATIONS.value).expanduser() if ANNOTATIONS.value else None,
         table=pathlib.Path(ATTRIBUTES.value).expanduser() if ATTRIBUTES.value else None,
@@ -177,8 +191,8 @@ def _builder() -> ImageBuilder:
     )
     if STORE_FORMAT.value and not storage.size:
         raise ConfigError(
-            f"--store_format={STORE_FORMAT.value} needs --store_size=N: without it, images are "
-            "stored as they are."
+            f"--store_format={STORE_FORMAT.value} needs --store_size=N: without a size, the "
+            "published files are stored; add --store_size, or omit --store_format."
         )
     return kind(
         listing=kind.list_images(source, options),
@@ -191,12 +205,14 @@ def _builder() -> ImageBuilder:
 
 def _named(kind: type[ImageBuilder], name: str) -> type[ImageBuilder]:
     if kind is not Folder:
-        raise ConfigError("--name is for --dataset=folder; the other data sets have their names.")
+        raise ConfigError(
+            f"--name={name} is for --dataset=folder; the other data sets have fixed names; omit it."
+        )
     taken = {*BUILDERS, *IN_MEMORY, *TFDS_NAMES.values()}
     if not name.isidentifier() or name in taken:
         raise ConfigError(
-            f"--name={name} must be of letters, digits and _, and none of the other data sets: "
-            f"{', '.join(sorted(taken))}."
+            f"--name={name} must consist of letters, digits and _, start with no digit, and be "
+            f"none of the other data sets: {', '.join(sorted(taken))}."
         )
 
     class Named(Folder, skip_registration=True):
@@ -208,15 +224,20 @@ def _named(kind: type[ImageBuilder], name: str) -> type[ImageBuilder]:
 
 def _check_existing(builder: ImageBuilder) -> None:
     final = builder.final_path
-    log.info("Checking %s, which is there already.", final)
+    log.info("Checking %s, which exists already.", final)
     report = read_preparation(final)
     if report["fingerprint"] != builder.listing.fingerprint():
         raise DataError(
-            f"{final} was prepared from other files; delete it first, or name another --data_dir."
+            f"{final} was prepared from other files; delete it first, or name a different "
+            "--data_dir."
         )
-    for name, want in report["shards"].items():
-        if not is_intact(final / name, ShardRecord(**want)):
-            raise DataError(f"{final / name} is missing or changed; delete {final} and prepare it.")
+    shards = report["shards"]
+    for name in track(shards, "Checking shards", total=len(shards), unit="shards"):
+        if not is_intact(final / name, ShardRecord(**shards[name])):
+            raise DataError(
+                f"{final / name} is missing or changed; delete {final} and run the same command "
+                "again."
+            )
 
 
 def _gigabytes(count: float) -> str:

@@ -1,4 +1,7 @@
-"""Prepared data sets and LMDB files as sources: random access, for threads and processes."""
+"""Sources that read prepared data sets and LMDB files.
+
+A source gives random access to decoded examples; threads and processes can share it.
+"""
 
 import dataclasses
 import pathlib
@@ -11,21 +14,21 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from dbae_jax.data import lmdb_files, transforms
-from dbae_jax.data.builders.base import PREPARATION, read_preparation
+from dbae_jax.data.builders.preparation_file import PREPARATION, read_preparation
 from dbae_jax.errors import ConfigError, DataError
 
-Range = tuple[str, int, int]  # split, start, stop
+Range = tuple[str, int, int]  # (stored split, first index, index after the last)
 
-# What TFDS itself calls a data set of ours; its images are the same, hashed into another order.
+# TFDS's own names of our data sets. The images are the same, but TFDS shuffles their order.
 TFDS_NAMES = {"celeba": "celeb_a"}
 
-# Data sets whose images are images of another one as well: name -> that one.
+# Data sets whose images also belong to a larger data set: name -> larger data set.
 PART_OF = {"celeb_a": "celeba", "celebahq": "celeba"}
 
-# Data sets with a builder of their own; other names are folders of images.
+# Data sets that have a builder; every other name is a folder of images.
 KNOWN = ("ffhq", "celeba", "celebahq", "bedroom", "horse", "lfw", "folder")
 
-# Parts of a DiffAE LMDB, which knows no splits: number of its images -> name -> (start, stop).
+# Splits of DiffAE's LMDB files, which store none: data set -> images in the file -> split -> range.
 LMDB_SPLITS = {
     "ffhq": {70_000: {"test": (0, 10_000), "train60k": (10_000, 70_000)}},
     "celeba": {
@@ -40,7 +43,13 @@ LMDB_SPLITS = {
 
 @dataclasses.dataclass(frozen=True)
 class View:
-    """How images are shown: a crop rule of `transforms.CROPS`, size in pixels, 1 or 3 channels."""
+    """Crop and size of the images that a source returns.
+
+    Attributes:
+      crop: crop rule, a key of `transforms.CROPS`.
+      size: side of the square images in pixels.
+      channels: 1 (gray) or 3 (colour).
+    """
 
     crop: str
     size: int
@@ -48,15 +57,22 @@ class View:
 
 
 class ImageSource:
-    """Examples of a split, decoded, cropped and resized when they are asked for.
+    """Examples of a split, which are decoded, cropped and resized when they are read.
 
-    `source[i]` gives {"image": uint8 [size, size, channels], "id": str} and, where known, "label":
-    int and "attributes": int8 or float32 [K], whose names are `attribute_names`. Instances pickle,
-    and are safe to share between threads; their repr holds no path.
+    `source[i]` is {"image": uint8 [size, size, channels], "id": str} and, where known, "label": int
+    and "attributes": int8 or float32 [K], whose names are `attribute_names`. Instances can be
+    pickled and shared between threads. Their repr holds no path, so that results do not depend on
+    where the data set lies.
     """
 
     def __init__(self, title: str, ranges: Sequence[Range], view: View):
-        """Takes a name for the repr, the parts that follow each other, and how to show them."""
+        """Stores which examples the source holds.
+
+        Args:
+          title: name of the data set, for the repr and error messages.
+          ranges: ranges of stored examples, which the source concatenates.
+          view: crop and size of the images.
+        """
         self.title, self.ranges, self.view = title, tuple(ranges), view
         self.attribute_names: tuple[str, ...] = ()
         self.class_names: tuple[str, ...] = ()
@@ -66,7 +82,7 @@ class ImageSource:
         return int(self._ends[-1])
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        index = range(len(self))[index]  # negative indices and IndexError as of a list
+        index = range(len(self))[index]  # negative indices and IndexError as in a list
         part = int(np.searchsorted(self._ends, index, side="right"))
         split, _, stop = self.ranges[part]
         example = self._fetch(split, stop - int(self._ends[part]) + index)
@@ -85,7 +101,13 @@ class ImageSource:
         return f"{self.title}({parts}, {view.crop}, {view.size}x{view.size}x{view.channels})"
 
     def overlaps(self, other: Any) -> bool:
-        """Whether the other source shares images; True if it keeps them in another order."""
+        """Returns whether another source shares images with this one.
+
+        Two sources of the same images in different orders count as sharing images.
+
+        Args:
+          other: any source.
+        """
         if not isinstance(other, ImageSource):
             return False
         if self.title != other.title:
@@ -98,14 +120,15 @@ class ImageSource:
         )
 
     def _fetch(self, split: str, index: int) -> dict[str, Any]:
-        """Returns an example whose "image" is the bytes of the file."""
+        """Returns an example whose "image" is the bytes of the image file."""
         raise NotImplementedError
 
 
 class PreparedSource(ImageSource):
-    """Examples of an array_record data set, written by `data.prepare` or by TFDS."""
+    """Examples of an array_record data set that `data.prepare` or TFDS wrote."""
 
     def __init__(self, folder: pathlib.Path, title: str, ranges: Sequence[Range], view: View):
+        """Opens the data set in `folder`; see `ImageSource` for the other arguments."""
         super().__init__(title, ranges, view)
         self._folder = folder
         self._open()
@@ -115,7 +138,7 @@ class PreparedSource(ImageSource):
         if (folder / PREPARATION).is_file():
             self.attribute_names = tuple(read_preparation(folder)["attribute_names"])
         elif "attributes" in features:
-            # TFDS restores them in no fixed order; CelebA's own is the alphabetical one.
+            # TFDS restores attributes in no fixed order; CelebA's order is alphabetical.
             self.attribute_names = tuple(sorted(features["attributes"]))
 
     def _open(self) -> None:
@@ -145,18 +168,19 @@ class PreparedSource(ImageSource):
         return example
 
     def _vector(self, attributes: Any) -> np.ndarray:
-        if isinstance(attributes, dict):  # as TFDS keeps those of CelebA
+        if isinstance(attributes, dict):  # TFDS stores the attributes of CelebA by name.
             return np.array([attributes[name] for name in self.attribute_names], np.int8)
         return np.asarray(attributes)
 
 
 class LmdbSource(ImageSource):
-    """Images of a DiffAE or LSUN LMDB, which knows neither labels nor attributes."""
+    """Images of a DiffAE or LSUN LMDB, which stores neither labels nor attributes."""
 
     def __init__(self, path: pathlib.Path, title: str, ranges: Sequence[Range], view: View):
+        """Opens the LMDB file at `path`; see `ImageSource` for the other arguments."""
         super().__init__(title, ranges, view)
-        self._images = lmdb_files.open_images(path)
-        self._keys = None
+        self._images: Any = lmdb_files.open_images(path)
+        self._keys: Sequence[str] | None = None
         if isinstance(self._images, lmdb_files.HashedImages):
             self._keys = self._images.keys()
 
@@ -166,7 +190,12 @@ class LmdbSource(ImageSource):
 
 
 def same_images(first: str, second: str) -> bool:
-    """Whether two data sets, by name, are of the same images, all or some."""
+    """Returns whether two data sets hold the same images, or one holds some images of the other.
+
+    Args:
+      first: name of a data set.
+      second: name of a data set.
+    """
     return PART_OF.get(first, first) == PART_OF.get(second, second)
 
 
@@ -183,17 +212,20 @@ def open_source(
     """Opens a split of a prepared data set, or of an LMDB file.
 
     Args:
-      name: of the data set: what `data.prepare` called it.
+      name: name that `data.prepare` gave the data set.
       data_dir: folder of all prepared data sets.
-      lmdb: LMDB file to read instead; "": none.
+      lmdb: path of an LMDB file that is read instead; "": none.
       split: TFDS split expression, such as "train", "test[:100]", "train+validation".
-      crop: rule of `transforms.CROPS`.
-      image_size: pixels.
-      channels: 3 for colour, 1 for gray; what the images have.
+      crop: crop rule, a key of `transforms.CROPS`.
+      image_size: side of the square images in pixels.
+      channels: number of channels that the images have: 3 (colour) or 1 (gray).
+
+    Returns:
+      A source of examples {"image": uint8 [image_size, image_size, channels], "id": str, ...}.
 
     Raises:
-      DataError: if the data set is not prepared, half prepared, or not readable at random.
-      ConfigError: for an unknown split or crop, or channels that the images do not have.
+      DataError: if the data set is missing or incomplete, or its format has no random access.
+      ConfigError: if the split or crop is unknown, or the images have other channels.
     """
     if crop not in transforms.CROPS:
         raise ConfigError(
@@ -201,24 +233,29 @@ def open_source(
             f"{', '.join(transforms.CROPS)}."
         )
     view = View(crop, image_size, channels)
+    source: ImageSource
     if lmdb:
         source = _open_lmdb(name, pathlib.Path(lmdb).expanduser(), split, view)
     else:
         source = _open_prepared(name, pathlib.Path(data_dir).expanduser(), split, view)
-    source[0]  # what is wrong with all images is told now
+    source[0]  # An error that concerns all images is reported now.
     return source
 
 
 def _open_lmdb(name: str, path: pathlib.Path, split: str, view: View) -> LmdbSource:
     if not path.exists():
-        raise DataError(f"config.data.lmdb={path} does not exist.")
+        raise DataError(
+            f"config.data.lmdb={path} does not exist; name an LMDB file, or '' to read a prepared "
+            "data set."
+        )
     images = lmdb_files.open_images(path)
-    numbered = isinstance(images, lmdb_files.NumberedImages)
-    count = len(images) if numbered else len(images.file)
+    if isinstance(images, lmdb_files.NumberedImages):
+        count, first = len(images), images.read(0)
+    else:
+        count, first = len(images.file), images.file.get(next(iter(images.file))) or b""
     named = LMDB_SPLITS.get(name, {}).get(count, {})
     splits = {"train": ("all", 0, count)}
     splits |= {part: ("all", start, stop) for part, (start, stop) in named.items()}
-    first = images.read(0) if numbered else images.file.get(next(iter(images.file)))
     _check_channels(name, transforms.channels_of(transforms.decode(first)), view.channels)
     return LmdbSource(path, f"{name}.lmdb", resolve(split, splits, name), view)
 
@@ -231,11 +268,14 @@ def _open_prepared(name: str, data_dir: pathlib.Path, split: str, view: View) ->
     format_name = builder.info.file_format.value
     if format_name != "array_record":
         raise DataError(
-            f"{folder} was prepared as {format_name}, which has no random access; prepare it again "
-            "with --file_format=array_record (tfds build) or with dbae_jax.data.prepare."
+            f"{folder} was prepared as {format_name}, which has no random access; prepare it as "
+            "array_record, with tfds build --file_format=array_record or dbae_jax.data.prepare."
         )
     if missing:
-        raise DataError(f"{folder} is not whole: {missing[0].name} is missing; prepare it again.")
+        raise DataError(
+            f"{folder} is incomplete: {missing[0].name} is missing; delete the folder and prepare "
+            "the data set again."
+        )
     splits = {part: (part, 0, info.num_examples) for part, info in infos.items()}
     if (folder / PREPARATION).is_file():
         report = read_preparation(folder)
@@ -247,42 +287,47 @@ def _open_prepared(name: str, data_dir: pathlib.Path, split: str, view: View) ->
 def find(name: str, data_dir: pathlib.Path, image_size: int) -> pathlib.Path:
     """Returns the folder of a prepared data set.
 
-    Of several stored sizes, the smallest that is no smaller than `image_size` is taken; images as
-    they were published count as larger than all.
+    If the data set was prepared with several stored sizes, the smallest size that is at least
+    `image_size` is chosen. Published files count as larger than all stored sizes.
+
+    Args:
+      name: name of the data set.
+      data_dir: folder of all prepared data sets.
+      image_size: side of the images that will be read, in pixels.
 
     Raises:
-      DataError: if there is none, or only an unfinished one.
+      DataError: if the data set is not prepared, or its preparation is unfinished.
     """
     found = _versions(data_dir / name) or _versions(data_dir / TFDS_NAMES.get(name, name))
-    whole = [folder for folder in found if (folder / "dataset_info.json").is_file()]
-    if whole:
-        return min(whole, key=lambda folder: _preference(folder, image_size))
+    complete = [folder for folder in found if (folder / "dataset_info.json").is_file()]
+    if complete:
+        return min(complete, key=lambda folder: _preference(folder, image_size))
     dataset = name if name in KNOWN else f"folder --name={name}"
     command = (
         f"python -m dbae_jax.data.prepare --dataset={dataset} --source=... --data_dir={data_dir}"
     )
     if found:
         raise DataError(
-            f"{found[0]} is not whole: its preparation was interrupted; finish it with {command}"
+            f"{found[0]} is incomplete: its preparation was interrupted; finish it with {command}"
         )
     raise DataError(
         f"config.data.name={name!r} is not prepared in config.data.data_dir={str(data_dir)!r}; run "
-        f"{command} (docs/data.md says what the source is)."
+        f"{command} (docs/data.md describes --source)."
     )
 
 
 def resolve(split: str, splits: Mapping[str, Range], name: str) -> list[Range]:
-    """Returns the ranges of a TFDS split expression.
+    """Returns the ranges of stored examples that a TFDS split expression names.
 
     Args:
-      split: the expression.
-      splits: what there is: name -> (stored split, start, stop).
-      name: of the data set, for messages.
+      split: TFDS split expression, such as "train[:10%]+test".
+      splits: known splits: name -> (stored split, start, stop).
+      name: name of the data set, for error messages.
 
     Raises:
-      ConfigError: if the expression is wrong, names what is not there, or holds no images.
+      ConfigError: if the expression is wrong, names an unknown split, or holds no images.
     """
-    have = ", ".join(f"{part} ({stop - start:,})" for part, (_, start, stop) in splits.items())
+    known = ", ".join(f"{part} ({stop - start:,})" for part, (_, start, stop) in splits.items())
     infos = tfds.core.SplitDict(
         [
             tfds.core.SplitInfo(name=part, shard_lengths=[stop - start], num_bytes=0)
@@ -291,7 +336,7 @@ def resolve(split: str, splits: Mapping[str, Range], name: str) -> list[Range]:
     )
     ranges = []
     try:
-        if "all" in re.split(r"[\s+]+", split):  # would hold named parts twice
+        if "all" in re.split(r"[\s+]+", split):  # "all" would hold images of named splits twice.
             raise ValueError(split)
         for piece in tfds.core.ReadInstruction.from_spec(split).to_absolute(infos):
             base, start, _ = splits[piece.splitname]
@@ -300,22 +345,26 @@ def resolve(split: str, splits: Mapping[str, Range], name: str) -> list[Range]:
             ranges.append((base, start + low, start + high))
     except (ValueError, KeyError, AssertionError, NotImplementedError) as error:
         raise ConfigError(
-            f"the split {split!r} does not fit {name}: write such as 'train', 'train[1000:]' or "
-            f"'train[:10%]+test'; it has {have}."
+            f"the split {split!r} does not fit {name}, which has {known}; write a split "
+            "expression such as 'train', 'train[1000:]' or 'train[:10%]+test'."
         ) from error
     ranges = [part for part in ranges if part[1] < part[2]]
     if not ranges:
-        raise ConfigError(f"the split {split!r} of {name} holds no images; it has {have}.")
+        raise ConfigError(
+            f"the split {split!r} of {name} holds no images; {name} has {known}; name a "
+            "larger range."
+        )
     return ranges
 
 
 def _versions(folder: pathlib.Path) -> list[pathlib.Path]:
-    """Returns the folders of versions, finished or not, one or two levels down."""
+    """Returns the version folders, finished or not, one or two levels below a data set's folder."""
     below = sorted(p for level in ("*", "*/*") for p in folder.glob(level) if p.is_dir())
     return [p for p in below if re.fullmatch(r"\d+\.\d+\.\d+(\.partial)?", p.name)]
 
 
 def _preference(folder: pathlib.Path, image_size: int) -> tuple:
+    """Returns a sort key: the folder with the smallest key suits images of this size best."""
     size = 0
     if (folder / PREPARATION).is_file():
         size = read_preparation(folder)["storage"]["size"]
@@ -324,8 +373,9 @@ def _preference(folder: pathlib.Path, image_size: int) -> tuple:
     return (too_small, size or float("inf"), "webp" in folder.parent.name, version)
 
 
-def _check_channels(name: str, have: int | None, want: int) -> None:
-    if have is not None and have != want:
+def _check_channels(name: str, found: int | None, wanted: int) -> None:
+    if found is not None and found != wanted:
         raise ConfigError(
-            f"config.data.channels={want} is not allowed: the images of {name} have {have}."
+            f"config.data.channels={wanted} is not allowed: the images of {name} have {found} "
+            f"channels; set config.data.channels={found}."
         )

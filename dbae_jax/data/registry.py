@@ -1,4 +1,4 @@
-"""The data set that a config names: its splits as sources."""
+"""The sources of the data set that a config names."""
 
 import functools
 from collections.abc import Callable
@@ -18,25 +18,30 @@ MADE: dict[str, Callable[[str, int], Source]] = {
 
 
 def make_source(config: DataConfig, split: str) -> Source:
-    """Returns the "train" or "test" split of the config's data set: what its keys say they are.
+    """Returns the source of the training or test images of a config.
+
+    Args:
+      config: config.data; its keys train_split and test_split name the splits.
+      split: "train" or "test".
 
     Raises:
-      ConfigError: for an unknown data set or split.
-      DataError: for one that is not prepared.
+      ConfigError: if the split is unknown, or the images have other channels than the config.
+      DataError: if the data set is not prepared.
     """
-    part = {"train": config.train_split, "test": config.test_split}[split]
+    split_name = {"train": config.train_split, "test": config.test_split}[split]
     make = MADE.get(config.name)
-    source = make(part, config.image_size) if make else _open(config, part)
+    source = make(split_name, config.image_size) if make else _open(config, split_name)
     channels = source[0]["image"].shape[-1]
     if channels != config.channels:
         raise ConfigError(
-            f"config.data.channels={config.channels} is not allowed: {config.name} has {channels}."
+            f"config.data.channels={config.channels} is not allowed: {config.name} has {channels} "
+            f"channels; set config.data.channels={channels}."
         )
     return source
 
 
 def _open(config: DataConfig, split: str) -> Source:
-    """Opens prepared data, or an LMDB file."""
+    """Opens a prepared data set, or the LMDB file that config.data.lmdb names."""
     return prepared.open_source(
         config.name,
         data_dir=config.data_dir,

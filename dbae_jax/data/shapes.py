@@ -1,15 +1,17 @@
-"""Shapes: pictures of one object in a room, with nine known factors and unlimited in number.
+"""Shapes: an unlimited number of images of one object in a room, with nine known factors.
 
-A picture is a pure function of (seed, split, index), the same on every host, worker and machine:
-its factors are integer hashes of those, and `shapes_renderer` draws them in integers. So any
-picture can be made at once, without the others and without files.
+An image is a pure function of (seed, split, index), the same on every host, worker and machine. Its
+factors are integer hashes of (seed, split, index), and `shapes_renderer` renders them in integers.
+Each image can therefore be made alone, without files and without the other images.
 
-Splits share no picture, whatever their seeds. Each combination of the eight factors other than the
-wall's hue gives eight of its ten walls to "train" and one each to "val" and "test", by a hash, so
-that the wall's hue stays uniform and independent of each other factor. "held_out" shows the
-combinations of shape and object hue in HELD_OUT, one of each shape, which no other split shows.
+No two splits have an image in common, with any seeds. For each combination of the other eight
+factors, a hash assigns eight of the ten hues of the wall to "train", one to "val" and one to
+"test". The wall's hue therefore stays uniform and independent of every other factor. The split
+"held_out" holds the combinations of shape and object hue in HELD_OUT, one for each shape. No other
+split has these combinations.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,8 @@ import numpy as np
 from dbae_jax.data import shapes_renderer
 from dbae_jax.data.shapes_renderer import ANGLES, CENTERS_X, LIGHTS, NUM_HUES, RADII, SHAPES
 from dbae_jax.errors import ConfigError, DataError
+
+Indices = Sequence[int] | np.ndarray
 
 FACTORS = {  # name -> number of values
     "shape": len(SHAPES),
@@ -30,86 +34,94 @@ FACTORS = {  # name -> number of values
     "light": len(LIGHTS),
 }
 FACTOR_NAMES = tuple(FACTORS)
-SPLITS = {"train": 50_000, "val": 5_000, "test": 5_000, "held_out": 5_000}  # usual numbers
+# split -> default number of images
+SPLITS = {"train": 50_000, "val": 5_000, "test": 5_000, "held_out": 5_000}
 SAMPLERS = ("balanced", "correlated")
-# (shape, object_hue): an orange ellipse, a green square, a blue triangle, a red cross. Without them
-# shape and hue still do not correlate, and half of the objects are warm.
+# (shape, object_hue): an orange ellipse, a green square, a blue triangle, a red cross. In the other
+# combinations, shape and hue do not correlate either, and half of the objects are warm.
 HELD_OUT = ((0, 1), (1, 3), (2, 6), (3, 0))
 
-_WALLS = {"train": (0, 8), "val": (8, 1), "test": (9, 1), "held_out": (0, 10)}  # first, count
+# Slots of the wall's hue that a split owns: (first, number); see `wall_slot`.
+_WALL_SLOTS = {"train": (0, 8), "val": (8, 1), "test": (9, 1), "held_out": (0, 10)}
 _COLUMN = {name: column for column, name in enumerate(FACTOR_NAMES)}
 _IS_HELD_OUT = np.isin(np.arange(4 * NUM_HUES), [s * NUM_HUES + h for s, h in HELD_OUT])
-_FOLLOWS, _BALLOT, _CHANGED = 100, 101, 102  # streams of draws; those below 9 are the factors'
+# Streams of random numbers; the streams 0 to 8 are those of the nine factors.
+_CORRELATION_STREAM, _WALL_STREAM, _PAIR_STREAM = 100, 101, 102
 
 
 def factors(
-    seed: int, indices: Any, *, split: str = "train", sampler: str = "balanced"
+    seed: int, indices: Indices, *, split: str = "train", sampler: str = "balanced"
 ) -> np.ndarray:
-    """Draws the factors of pictures.
+    """Draws the factors of images.
 
-    "balanced" draws all factors uniformly and independently of each other (shape and object hue:
-    uniformly over the split's combinations). "correlated" differs in one pair, as a data set may
-    by chance of its making: with probability 3/4 the object's x_position // 2 is its scale, so
-    their correlation is 0.746.
+    The sampler "balanced" draws all factors uniformly and independently; shape and object hue are
+    uniform over the combinations of the split. The sampler "correlated" imitates a data set with an
+    accidental correlation: with probability 3/4, the object's x_position // 2 equals its scale.
+    The correlation of x_position and scale is then 0.746.
 
     Args:
-      seed: 0 or more.
+      seed: seed of the data set, 0 or more.
       indices: [B] integers, 0 or more.
       split: a key of SPLITS.
       sampler: one of SAMPLERS.
 
     Returns:
-      [B, 9] int32, factor f from 0 to FACTORS[f] - 1, in the order of FACTOR_NAMES.
+      int32 [B, 9] in the order of FACTOR_NAMES; the factor f has values 0 to FACTORS[f] - 1.
 
     Raises:
-      ConfigError: for an unknown split or sampler.
+      ConfigError: if the split or sampler is unknown.
     """
     _check(split, SPLITS, "split")
     _check(sampler, SAMPLERS, "sampler")
-    picture = _hash(seed, list(SPLITS).index(split), np.asarray(indices))
+    image_hash = _hash(seed, list(SPLITS).index(split), np.asarray(indices))
     drawn = {
-        name: _below(count, _hash(picture, column))
+        name: _below(count, _hash(image_hash, column))
         for column, (name, count) in enumerate(FACTORS.items())
     }
     (combinations,) = np.nonzero(_IS_HELD_OUT if split == "held_out" else ~_IS_HELD_OUT)
-    chosen = combinations[_below(len(combinations), _hash(picture, _COLUMN["shape"]))]
+    chosen = combinations[_below(len(combinations), _hash(image_hash, _COLUMN["shape"]))]
     drawn["shape"], drawn["object_hue"] = np.divmod(chosen, NUM_HUES)
     if sampler == "correlated":
-        follows = _below(4, _hash(picture, _FOLLOWS)) < 3
-        near = 2 * drawn["scale"] + drawn["x_position"] % 2
-        drawn["x_position"] = np.where(follows, near, drawn["x_position"])
-    first, count = _WALLS[split]
-    ballot = first + _below(count, _hash(picture, _COLUMN["wall_hue"]))
-    drawn["wall_hue"] = np.zeros_like(ballot)
+        is_correlated = _below(4, _hash(image_hash, _CORRELATION_STREAM)) < 3
+        near_scale = 2 * drawn["scale"] + drawn["x_position"] % 2
+        drawn["x_position"] = np.where(is_correlated, near_scale, drawn["x_position"])
+    first, count = _WALL_SLOTS[split]
+    slot = first + _below(count, _hash(image_hash, _COLUMN["wall_hue"]))
+    drawn["wall_hue"] = np.zeros_like(slot)
     found = np.stack([drawn[name] for name in FACTOR_NAMES], -1).astype(np.int32)
-    found[..., _COLUMN["wall_hue"]] = (ballot - wall_ballot(found)) % NUM_HUES
+    found[..., _COLUMN["wall_hue"]] = (slot - wall_slot(found)) % NUM_HUES
     return found
 
 
-def wall_ballot(factors: np.ndarray) -> np.ndarray:
-    """Returns which split a combination belongs to: 0 to 7 "train", 8 "val", 9 "test".
+def wall_slot(factors: np.ndarray) -> np.ndarray:
+    """Returns the slot of the wall's hue, which decides the split of a combination of factors.
 
-    The same for every seed. Combinations of HELD_OUT belong to "held_out", whatever their ballot.
-
-    Args:
-      factors: [B, 9] integers.
-    """
-    others = np.delete(factors, _COLUMN["wall_hue"], axis=-1)
-    sizes = [count for name, count in FACTORS.items() if name != "wall_hue"]
-    number = np.ravel_multi_index(tuple(np.moveaxis(others, -1, 0)), sizes)
-    return (factors[..., _COLUMN["wall_hue"]] + _below(NUM_HUES, _hash(number, _BALLOT))) % NUM_HUES
-
-
-def values(factors: np.ndarray) -> np.ndarray:
-    """Returns the factors in their own units, for regression.
+    Slots 0 to 7 belong to "train", 8 to "val" and 9 to "test", for every seed. Combinations in
+    HELD_OUT belong to "held_out" in every slot.
 
     Args:
       factors: [B, 9] integers.
 
     Returns:
-      [B, 9] float32: shape as it is; hues in turns, 0 (red) to 0.9, a circle; scale and
-      x_position as radius and center in widths of the image; orientation in degrees clockwise;
-      stripes 0 or 1; light as brightness, to 1.
+      int64 [B], 0 to 9.
+    """
+    others = np.delete(factors, _COLUMN["wall_hue"], axis=-1)
+    sizes = [count for name, count in FACTORS.items() if name != "wall_hue"]
+    number = np.ravel_multi_index(tuple(np.moveaxis(others, -1, 0)), sizes)
+    shift = _below(NUM_HUES, _hash(number, _WALL_STREAM))
+    return (factors[..., _COLUMN["wall_hue"]] + shift) % NUM_HUES
+
+
+def values(factors: np.ndarray) -> np.ndarray:
+    """Returns the factors in physical units, for regression.
+
+    Args:
+      factors: [B, 9] integers.
+
+    Returns:
+      float32 [B, 9]. The shape keeps its number. Hues are positions on the colour circle from 0
+      (red) to 0.9. Scale and x_position are radius and centre in widths of the image. The
+      orientation is in degrees clockwise, stripes are 0 or 1, and light is a brightness up to 1.
     """
     hues = np.arange(NUM_HUES) / NUM_HUES
     units = {
@@ -130,8 +142,8 @@ def values(factors: np.ndarray) -> np.ndarray:
 
 _WARM = (0, 1, 2, 8, 9)  # hues: red, orange, yellow-green; magenta, rose
 
-# name -> (its rate among balanced pictures, where it holds). red_wall is made to go with warm_wall:
-# they agree on nine pictures of ten. desert is rare.
+# name -> (its rate among balanced images, function from factors to where it holds). red_wall and
+# warm_wall correlate on purpose: they agree on nine images of ten. desert is rare on purpose.
 ATTRIBUTES = {
     "round": (1 / 4, lambda f: f["shape"] == 0),
     "pointed": (1 / 4, lambda f: f["shape"] == 2),
@@ -153,13 +165,13 @@ ATTRIBUTE_NAMES = tuple(ATTRIBUTES)
 
 
 def attributes(factors: np.ndarray) -> np.ndarray:
-    """Returns the binary attributes [B, len(ATTRIBUTES)], int8, 0 or 1, of factors [B, 9]."""
+    """Returns the binary attributes, int8 [B, len(ATTRIBUTES)], of factors [B, 9]."""
     named = {name: factors[..., column] for name, column in _COLUMN.items()}
     return np.stack([holds(named) for _, holds in ATTRIBUTES.values()], -1).astype(np.int8)
 
 
 class ShapesSource:
-    """Random access to pictures of one split, with what is known of them.
+    """Random access to the images of one split, with their labels, attributes and factors.
 
     An example holds "image" (uint8 [S, S, 3]), "label" (the shape, 0 to 3), "attributes" (int8, in
     the order of `attribute_names`) and "factors" (int32 [9], in the order of `factor_names`).
@@ -177,10 +189,17 @@ class ShapesSource:
         seed: int = 0,
         sampler: str = "balanced",
     ):
-        """Takes a split of SPLITS and how many of its pictures there shall be (None: SPLITS').
+        """Chooses the images.
+
+        Args:
+          split: a key of SPLITS.
+          image_size: side of the images in pixels, one of `shapes_renderer.SIZES`.
+          num: number of images; None: the number in SPLITS.
+          seed: seed of the data set, 0 or more.
+          sampler: one of SAMPLERS.
 
         Raises:
-          ConfigError: for an unknown split or sampler, or a size that is not drawn.
+          ConfigError: if the split, sampler or image size is unknown.
         """
         _check(split, SPLITS, "split")
         _check(sampler, SAMPLERS, "sampler")
@@ -194,8 +213,8 @@ class ShapesSource:
     def __getitem__(self, index: int) -> dict[str, Any]:
         return {name: value[0] for name, value in self.batch([index]).items()}
 
-    def batch(self, indices: Any) -> dict[str, np.ndarray]:
-        """Returns examples [B, ...]; much faster than one by one.
+    def batch(self, indices: Indices) -> dict[str, np.ndarray]:
+        """Returns the examples of `indices` [B] as arrays [B, ...], faster than one at a time.
 
         Raises:
           IndexError: if an index is not in [0, len).
@@ -208,18 +227,25 @@ class ShapesSource:
             "factors": found,
         }
 
-    def factors(self, indices: Any) -> np.ndarray:
-        """Returns the factors [B, 9], int32, of pictures, which need not be drawn for it."""
+    def factors(self, indices: Indices) -> np.ndarray:
+        """Returns the factors, int32 [B, 9], of images `indices` [B] without rendering the images.
+
+        Raises:
+          IndexError: if an index is not in [0, len).
+        """
         indices = np.asarray(indices)
         if indices.size and not 0 <= indices.min() <= indices.max() < self.num:
-            raise IndexError(f"{self!r} has no picture {indices.min()} or {indices.max()}.")
+            raise IndexError(
+                f"{self!r} has images 0 to {self.num - 1}; the indices must lie in this range, and "
+                f"are {indices.min()} to {indices.max()}."
+            )
         return factors(self.seed, indices, split=self.split, sampler=self.sampler)
 
-    def pairs(self, indices: Any, factor: str) -> dict[str, np.ndarray]:
-        """Returns pictures beside others that differ from them in one factor.
+    def pairs(self, indices: Indices, factor: str) -> dict[str, np.ndarray]:
+        """Returns pairs of an image and an image that differs from it in one factor.
 
-        The other value is drawn uniformly, but never makes a combination of HELD_OUT outside the
-        split of that name. (It may make a picture of another split.)
+        The new value is drawn uniformly from the other values. Outside the split "held_out", it
+        never gives a combination in HELD_OUT. The second image may belong to a different split.
 
         Args:
           indices: [B] integers.
@@ -229,30 +255,34 @@ class ShapesSource:
           {"image": uint8 [B, 2, S, S, 3], "factors": int32 [B, 2, 9]}.
 
         Raises:
-          DataError: for an unknown factor.
+          DataError: if the factor is unknown.
+          IndexError: if an index is not in [0, len).
         """
         if factor not in FACTORS:
-            raise DataError(f"Shapes have no factor {factor!r}, only {', '.join(FACTORS)}.")
+            raise DataError(
+                f"Shapes have no factor {factor!r}, only {', '.join(FACTORS)}; name one of these."
+            )
         before = self.factors(indices)
-        both = np.stack([before, self._changed(np.asarray(indices), before, factor)], 1)
+        both = np.stack([before, self._change_factor(np.asarray(indices), before, factor)], 1)
         images = shapes_renderer.render(both.reshape(-1, len(FACTORS)), self.image_size)
         return {"image": images.reshape(*both.shape[:2], *images.shape[1:]), "factors": both}
 
-    def _changed(self, indices: np.ndarray, before: np.ndarray, factor: str) -> np.ndarray:
+    def _change_factor(self, indices: np.ndarray, before: np.ndarray, factor: str) -> np.ndarray:
+        """Returns `before` [B, 9] with a different random value of one factor."""
         column, count = _COLUMN[factor], FACTORS[factor]
         others = np.repeat(before[:, None], count, axis=1)  # [B, values, 9]
         others[:, :, column] = np.arange(count)
-        barred = others[:, :, column] == before[:, None, column]
+        forbidden = others[:, :, column] == before[:, None, column]
         if self.split != "held_out":
             combination = others[:, :, _COLUMN["shape"]] * NUM_HUES
-            barred |= _IS_HELD_OUT[combination + others[:, :, _COLUMN["object_hue"]]]
-        picture = _hash(self.seed, list(SPLITS).index(self.split), indices, _CHANGED, column)
-        lots = _hash(picture[:, None], np.arange(count)) >> np.uint64(1)
-        drawn = np.where(barred, np.uint64(2**64 - 1), lots).argmin(1)
-        return others[np.arange(len(others)), drawn]
+            forbidden |= _IS_HELD_OUT[combination + others[:, :, _COLUMN["object_hue"]]]
+        image_hash = _hash(self.seed, list(SPLITS).index(self.split), indices, _PAIR_STREAM, column)
+        random = _hash(image_hash[:, None], np.arange(count)) >> np.uint64(1)
+        chosen = np.where(forbidden, np.uint64(2**64 - 1), random).argmin(1)
+        return others[np.arange(len(others)), chosen]
 
     def overlaps(self, other: Any) -> bool:
-        """Whether the other source may hold the same pictures: those of the same split."""
+        """Returns whether another source may hold the same images: Shapes of the same split."""
         return isinstance(other, ShapesSource) and self.split == other.split
 
     def __repr__(self) -> str:
@@ -269,7 +299,7 @@ def _check(value: Any, allowed: Any, name: str) -> None:
 
 
 def _hash(*words: Any) -> np.ndarray:
-    """Mixes integers, or arrays of them, into 64 bits each.
+    """Hashes integers, or integer arrays that broadcast, to uint64.
 
     Source: the finaliser of SplitMix64 (Steele, Lea, Flood: Fast splittable pseudorandom number
     generators, OOPSLA 2014), chained over the words.
@@ -284,5 +314,5 @@ def _hash(*words: Any) -> np.ndarray:
 
 
 def _below(count: int, bits: np.ndarray) -> np.ndarray:
-    """Maps 64 random bits to integers from 0 to count - 1, evenly but for one part in 2**32."""
+    """Maps uniform uint64 to integers from 0 to count - 1, uniform up to one part in 2**32."""
     return ((bits >> np.uint64(32)) * np.uint64(count) >> np.uint64(32)).astype(np.int64)

@@ -1,4 +1,4 @@
-"""Data sets as random-access sources of uint8 images."""
+"""Sources: random access to the examples of a data set, and functions that read them in batches."""
 
 import concurrent.futures
 from collections.abc import Iterator, Sequence
@@ -10,17 +10,18 @@ from sklearn import datasets
 
 from dbae_jax.errors import ConfigError
 
-# Names of the data sets that are made in memory: no prepared one may be called so.
+# Names of the data sets that are made in memory; a prepared data set must have another name.
 IN_MEMORY = ("digits", "shapes", "shapes_correlated")
 
-TEST_BLOCK, TEST_EVERY = 10, 50  # digits: the first ten of every fifty are held out
-READ_AT_ONCE = 256  # examples
+TEST_BLOCK, TEST_EVERY = 10, 50  # digits: the first ten of every fifty are test images
+READ_AT_ONCE = 256  # examples that `gather` reads at once
 
 
 class Source(Protocol):
-    """Random access to examples {"image": uint8 [H, W, C], "label": int} (label where known).
+    """Random access to examples {"image": uint8 [H, W, C], ...} of a data set.
 
-    Prepared data sets also give "id", a string, and "attributes" [K], int8 or float32, where known.
+    Where known, an example also holds "label" (int), "id" (a string) and "attributes" (int8 or
+    float32 [K]). The repr of a source identifies its examples.
     """
 
     def __len__(self) -> int: ...
@@ -30,17 +31,22 @@ class Source(Protocol):
 
 @runtime_checkable
 class BatchedSource(Source, Protocol):
-    """A source that makes many examples at once faster than one by one."""
+    """A source that returns a batch of examples faster than one example after the other."""
 
     def batch(self, indices: np.ndarray) -> dict[str, np.ndarray]:
-        """Returns the examples of `indices` [B], stacked."""
+        """Returns the examples of `indices` [B] as arrays [B, ...]."""
 
 
 class ArraySource:
-    """Images held in memory, with labels or without."""
+    """Images in memory, with or without labels."""
 
     def __init__(self, images: np.ndarray, labels: np.ndarray | None = None):
-        """Takes images: uint8 [N, H, W, C] and labels: int [N]."""
+        """Stores the examples.
+
+        Args:
+          images: uint8 [N, H, W, C].
+          labels: int [N]; None: examples have no labels.
+        """
         self.images, self.labels = images, labels
 
     def __len__(self) -> int:
@@ -56,24 +62,34 @@ class ArraySource:
         return f"ArraySource(images={self.images.shape})"
 
     def overlaps(self, other: Source) -> bool:
-        """Whether the other source is of these images; parts of them are not looked for."""
+        """Returns whether another source holds exactly the same array of images."""
         return isinstance(other, ArraySource) and np.array_equal(self.images, other.images)
 
 
 def digits(split: str, image_size: int) -> ArraySource:
-    """The 1,797 handwritten digits of scikit-learn, 8x8 scans enlarged (PIL bilinear).
+    """Returns the 1,797 handwritten digits of scikit-learn, 8x8 pixels enlarged (PIL BILINEAR).
 
-    Split by index: the first ten of every fifty are "test", the others "train". (The file repeats
-    0 to 9 in places, so a split by single indices would not hold the classes evenly.)
+    The first ten of every fifty images are "test", the others "train". Blocks of ten keep the
+    classes balanced, because scikit-learn's file repeats the sequence 0 to 9 in places.
+
+    Args:
+      split: "train" or "test".
+      image_size: side of the images in pixels.
 
     Returns:
-      Images uint8 [N, image_size, image_size, 1], ink bright, and labels 0 to 9.
+      Images uint8 [N, image_size, image_size, 1], bright digits on black, and labels 0 to 9.
+
+    Raises:
+      ConfigError: if the split is unknown.
     """
     if split not in ("train", "test"):
-        raise ConfigError(f"digits have no split {split!r}: it must be train or test.")
+        raise ConfigError(
+            f"digits have no split {split!r}: config.data.train_split and config.data.test_split "
+            "must be train or test."
+        )
     loaded = datasets.load_digits()
-    held_out = np.arange(len(loaded.images)) % TEST_EVERY < TEST_BLOCK
-    chosen = held_out if split == "test" else ~held_out
+    is_test = np.arange(len(loaded.images)) % TEST_EVERY < TEST_BLOCK
+    chosen = is_test if split == "test" else ~is_test
     shape = (image_size, image_size)
     images = [
         np.asarray(
@@ -86,18 +102,25 @@ def digits(split: str, image_size: int) -> ArraySource:
 
 
 def overlap(first: Source, second: Source) -> bool:
-    """Whether two sources share images, or may: where it cannot be told, they are said to.
+    """Returns whether two sources share images, or may share images.
 
-    Sources that can tell have a method `overlaps`; others share all if they are called alike.
+    The method `overlaps` of the first source decides, if it has one. Otherwise two sources share
+    images if their reprs are equal.
     """
-    tell = getattr(first, "overlaps", None)
-    return repr(first) == repr(second) if tell is None else tell(second)
+    overlaps = getattr(first, "overlaps", None)
+    return repr(first) == repr(second) if overlaps is None else overlaps(second)
 
 
 def read(
     source: Source, indices: np.ndarray, names: Sequence[str] | None = None
 ) -> dict[str, np.ndarray]:
-    """Returns the examples of `indices` [B], stacked: the entries `names`, default all."""
+    """Returns the examples of `indices` as arrays [B, ...].
+
+    Args:
+      source: source of the examples.
+      indices: int [B].
+      names: entries of the examples that are returned; None: all. A `BatchedSource` returns all.
+    """
     if isinstance(source, BatchedSource):
         return source.batch(indices)
     examples = [source[int(index)] for index in indices]
@@ -112,14 +135,17 @@ def chunks(
     names: Sequence[str] = ("image",),
     num_threads: int = 1,
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Yields the first `count` examples (default: all), in order, `size` at a time.
+    """Yields the first `count` examples in order, in chunks of `size` examples.
 
     Args:
-      source: of the examples.
-      size: of a chunk; the last one may be shorter.
-      count: how many; more than there are counts as all.
-      names: entries to give, those that the source has.
-      num_threads: that read a chunk together.
+      source: source of the examples.
+      size: number of examples per chunk; the last chunk may be shorter.
+      count: number of examples, at most those of the source; None: all.
+      names: entries of the examples that are yielded, where the source has them.
+      num_threads: number of threads that read a chunk together.
+
+    Yields:
+      Entries of a chunk by name, arrays [size, ...].
     """
     count = len(source) if count is None else min(count, len(source))
     names = [name for name in names if name in source[0]] if count else []
@@ -132,7 +158,15 @@ def chunks(
 
 
 def gather(source: Source, count: int | None = None) -> tuple[np.ndarray, np.ndarray | None]:
-    """Returns the first `count` (default: all) images [N, H, W, C] and labels [N] or None."""
+    """Returns the first `count` images and labels.
+
+    Args:
+      source: source of the examples; it must not be empty.
+      count: number of examples; None: all.
+
+    Returns:
+      Images uint8 [N, H, W, C], and labels int [N] or None.
+    """
     parts = list(chunks(source, READ_AT_ONCE, count=count, names=("image", "label")))
     joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     return joined["image"], joined.get("label")

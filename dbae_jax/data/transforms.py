@@ -1,6 +1,6 @@
-"""From the bytes of an image file to the pixels of an example: decode, crop, resize.
+"""Decoding, cropping and resizing: from the bytes of an image file to the pixels of an example.
 
-Every resize is PIL's BILINEAR, which antialiases; LANCZOS is for copies that are stored smaller.
+Examples are resized with PIL's BILINEAR, which antialiases. Stored copies are resized with LANCZOS.
 """
 
 import io
@@ -11,21 +11,24 @@ from PIL import Image, ImageOps
 
 from dbae_jax.errors import ConfigError, DataError
 
-ALIGNED_CELEBA = (178, 218)  # width, height of the images that "d2c" is made for
+ALIGNED_CELEBA = (178, 218)  # width and height that the crop "d2c" expects
 D2C_BOX = (25, 57, 153, 185)  # left, top, right, bottom: 128x128 around (89, 121)
-ZOOM = 1.1
+ZOOM = 1.1  # ratio of the resized short side and the crop "zoom"
 
 _EIGHT_BIT_MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
 _GRAY_MODES = ("1", "L", "LA", "La")
 
 
 def decode(data: bytes) -> Image.Image:
-    """Decodes an image file of any type that PIL reads, in the mode that the file has.
+    """Decodes an image file of any type that PIL reads, and keeps the mode of the file.
 
-    Photographs are turned upright as their EXIF orientation says.
+    Photographs are rotated upright according to their EXIF orientation.
+
+    Args:
+      data: bytes of the file.
 
     Raises:
-      DataError: if the bytes are no image, are cut off, or hold more than 8 bits a channel.
+      DataError: if the bytes are not an image, are cut off, or hold more than 8 bits per channel.
     """
     try:
         image = Image.open(io.BytesIO(data))
@@ -35,25 +38,31 @@ def decode(data: bytes) -> Image.Image:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"the image cannot be decoded: {reason.rstrip('.')}.") from error
     if image.mode not in _EIGHT_BIT_MODES:
-        raise DataError(f"the image has mode {image.mode}; it must have 8 bits a channel.")
+        raise DataError(
+            f"the image has mode {image.mode}; it must have 8 bits per channel; convert the file."
+        )
     return image
 
 
 def channels_of(image: Image.Image) -> int:
-    """Returns 1 for an image without colour, else 3."""
+    """Returns the number of channels: 1 for a gray image, 3 for a colour image."""
     return 1 if image.mode in _GRAY_MODES else 3
 
 
 def convert(image: Image.Image, channels: int) -> Image.Image:
-    """Returns the image as RGB for 3 channels and as L for 1; transparency is dropped.
+    """Returns the image as RGB (3 channels) or gray (1 channel), without transparency.
+
+    Args:
+      image: decoded image.
+      channels: 3 or 1.
 
     Raises:
-      ConfigError: for another number of channels.
+      ConfigError: if `channels` is neither 1 nor 3.
     """
     modes = {1: "L", 3: "RGB"}
     if channels not in modes:
         raise ConfigError(
-            f"config.data.channels={channels} is not allowed: image files have 1 or 3."
+            f"config.data.channels={channels} is not allowed: for image files it must be 1 or 3."
         )
     return image.convert(modes[channels])
 
@@ -63,38 +72,41 @@ def load(data: bytes, *, crop: str, size: int, channels: int) -> np.ndarray:
 
     Args:
       data: bytes of the file.
-      crop: "center": the central square; "d2c": rows 57 to 184 and columns 25 to 152 of CelebA's
-        aligned images; "short": the short side resized to `size`, then the centre; "zoom": the
-        short side resized to int(1.1 size), then the centre.
-      size: of the result, in pixels.
-      channels: 3 for RGB, 1 for gray.
+      crop: crop rule. "center": the central square. "d2c": rows 57 to 184 and columns 25 to 152
+        of CelebA's aligned images. "short": the short side is resized to `size`, and the central
+        square is cropped. "zoom": as "short", but the short side is resized to int(1.1 size).
+      size: side of the result in pixels.
+      channels: 3 (RGB) or 1 (gray).
 
     Returns:
       uint8 [size, size, channels].
 
     Raises:
       DataError: if the bytes cannot be decoded or the crop does not fit the image.
-      ConfigError: for an unknown crop or number of channels.
+      ConfigError: if the crop or the number of channels is unknown.
 
     Source: "d2c" DiffAE, dataset.py; "zoom" DiTi, LFW probe; "short" InfoDiffusion, CelebA.
     """
     if crop not in CROPS:
-        raise ConfigError(f"config.data.crop={crop!r} is not allowed: it must be {_list(CROPS)}.")
+        raise ConfigError(
+            f"config.data.crop={crop!r} is not allowed: it must be one of {', '.join(CROPS)}."
+        )
     image = CROPS[crop](convert(decode(data), channels), size)
     pixels = np.asarray(image)
     return pixels.reshape(size, size, channels)
 
 
 def shrink(image: Image.Image, size: int, encoding: str) -> bytes | None:
-    """Returns an image file with short side `size` (LANCZOS) and its central square.
+    """Returns an image file of the central square, with its side reduced to `size` (LANCZOS).
 
     Args:
-      image: decoded.
-      size: of the result, in pixels; nothing is enlarged.
-      encoding: "png", lossless, or "webp", quality 90.
+      image: decoded image.
+      size: side of the square result in pixels; smaller images are cropped and not enlarged.
+      encoding: "png" (lossless) or "webp" (quality 90).
 
     Returns:
-      The file's bytes; None if the image is a square that is no larger: its own file will do.
+      Bytes of the file; None for a square image that is no larger than `size`, because its
+      published file can be stored.
 
     Source: DiffAE, data_resize_*.py (which writes JPEG of quality 100 for faces, WebP 90 for LSUN).
     """
@@ -116,7 +128,7 @@ def _center(image: Image.Image, size: int) -> Image.Image:
 def _d2c(image: Image.Image, size: int) -> Image.Image:
     if image.size != ALIGNED_CELEBA:
         raise DataError(
-            f'the crop "d2c" is for aligned CelebA images of 178x218, this one has '
+            f'the crop "d2c" is for aligned CelebA images of 178x218, this image has '
             f'{image.width}x{image.height}; set config.data.crop="center".'
         )
     return _resize(image.crop(D2C_BOX), size)
@@ -136,7 +148,7 @@ def _resize(image: Image.Image, size: int) -> Image.Image:
 
 def _resize_short(image: Image.Image, size: int, resampling: Image.Resampling) -> Image.Image:
     short = min(image.size)
-    width, height = (int(size * side / short) for side in image.size)  # cut, as torchvision does
+    width, height = (int(size * side / short) for side in image.size)  # down, as torchvision
     return image.resize((width, height), resampling)
 
 
@@ -144,10 +156,6 @@ def _crop_center(image: Image.Image, size: int) -> Image.Image:
     # Halves round to even, as in torchvision's center_crop.
     left, top = (round((side - size) / 2) for side in image.size)
     return image.crop((left, top, left + size, top + size))
-
-
-def _list(names: dict) -> str:
-    return "one of " + ", ".join(names)
 
 
 CROPS: dict[str, Callable[[Image.Image, int], Image.Image]] = {

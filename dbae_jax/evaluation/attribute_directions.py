@@ -1,9 +1,6 @@
-"""Directions of a data set's attributes in the codes of its training images, kept in a file."""
+"""Finds the directions of attributes in latent space and keeps them in a file."""
 
-import json
 import logging
-import pathlib
-import zipfile
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,29 +10,36 @@ from dbae_jax import editing
 from dbae_jax.editing import Directions
 from dbae_jax.errors import DataError
 from dbae_jax.evaluation.context import OF_CODES, Context
-from dbae_jax.runtime import files
+from dbae_jax.runtime import kept
 
 log = logging.getLogger(__name__)
 
 
 def obstacle(context: Context) -> str | None:
-    """Returns why there is no direction to be found, or None."""
+    """Returns why the data have no attribute to find a direction for, or None."""
     if context.known & {"label", "attributes"}:
         return None
     data = context.config.data
     if data.lmdb:
         return f"{data.lmdb} is an LMDB file, which holds neither labels nor attributes"
     return (
-        f"the images of {data.name} were prepared without labels or attributes, its attribute "
-        "files missing, or it has none; docs/data.md says which data sets have them"
+        f"the images of {data.name} have no labels and no attributes: the data set has none, or "
+        "its attribute files were missing when it was prepared; docs/data.md lists the data sets "
+        "that have them"
     )
 
 
 def check(context: Context, name: str) -> None:
-    """Refuses an attribute that the data do not know, as far as that is known without reading all.
+    """Refuses the name of an unknown attribute, before any image is encoded.
+
+    Unknown numbers of classes are not found here, because the labels have not been read yet.
+
+    Args:
+      context: the data.
+      name: name of an attribute or a class.
 
     Raises:
-      DataError: with a sentence that says what there is.
+      DataError: if the data have no such attribute.
     """
     reason = obstacle(context)
     if reason:
@@ -45,55 +49,57 @@ def check(context: Context, name: str) -> None:
     if "label" not in context.known or classes:
         editing.check_name(name, names)
     elif not name.isdigit() and name not in names:
-        among = f"{', '.join(names)}, and " if names else ""
+        others = f"{', '.join(names)}, and " if names else ""
         raise DataError(
-            f"There is no attribute {name!r}: there are {among}the classes of "
-            f"{context.config.data.name}, which are called by their numbers."
+            f"There is no attribute {name!r}: there are {others}the classes of "
+            f"{context.config.data.name}, which are named by their numbers."
         )
 
 
 def targets(context: Context) -> tuple[tuple[str, ...], np.ndarray]:
-    """Returns names of attributes and values [N, K] of the training images with codes.
+    """Returns the names of attributes, and their values [N, K] for the encoded training images.
 
-    Attributes come first; each class of the labels follows, as an attribute with the name of the
-    class, or its number where it has none. (Of equal names, the first is found by it.)
+    The attributes come first. Each class of the labels follows as an attribute with the name of the
+    class, or its number if it has no name. If two names are equal, the first one is used.
     """
     known = context.codes("train").known
-    names, columns = (), []
+    names: tuple[str, ...] = ()
+    columns: list[np.ndarray] = []
     if "attributes" in known:
         width = known["attributes"].shape[1]
         names = context.attribute_names or tuple(f"attribute {i}" for i in range(width))
         columns = list(known["attributes"].T)
     if "label" in known:
-        called = getattr(context.splits["train"], "class_names", ())
-        classes, held = editing.one_vs_rest(known["label"])
-        for number, column in zip(classes, held.T, strict=True):
-            names = (*names, str(called[number]) if called else str(number))
+        class_names = getattr(context.splits["train"], "class_names", ())
+        classes, one_hot = editing.one_vs_rest(known["label"])
+        for number, column in zip(classes, one_hot.T, strict=True):
+            names = (*names, str(class_names[number]) if class_names else str(number))
             columns.append(column)
     return names, np.stack(columns, axis=1)
 
 
 def find(context: Context, wanted: Sequence[str], *, probe: str = "logistic") -> Directions:
-    """Returns the directions of attributes, found now or kept from before.
+    """Returns the directions of attributes, from their file or found now.
 
     Args:
-      context: model and data; `eval.normalise_codes` says what the probe sees, and
-        `eval.num_probe_images` how many images it learns from.
-      wanted: names of attributes, or of classes.
-      probe: see `editing.directions`.
+      context: model and data. The probe is trained on `eval.num_probe_images` images, and on
+        standardised codes if `eval.normalise_codes` is set.
+      wanted: names of attributes or classes.
+      probe: kind of probe, see `editing.directions`.
 
     Raises:
-      DataError: for unknown names, and as `editing.directions`.
+      DataError: if a name is unknown, or `editing.directions` finds no direction.
     """
     names, values = targets(context)
     for name in wanted:
         editing.check_name(name, names)
     identity = _identity(context, probe)
-    path = None
+    path, stored = None, None
     if context.cache is not None:
         path = context.cache / f"{context.config.data.name}_directions.npz"
-    kept = {} if path is None else _read(path, identity)
-    missing = [name for name in wanted if name not in kept]
+        stored = kept.read(path, identity)
+    steps = dict(zip(stored["names"].tolist(), stored["steps"], strict=True)) if stored else {}
+    missing = [name for name in wanted if name not in steps]
     if missing:
         log.info("Finding the directions of %s.", ", ".join(missing))
         found = editing.directions(
@@ -103,10 +109,11 @@ def find(context: Context, wanted: Sequence[str], *, probe: str = "logistic") ->
             probe=probe,
             normalise=context.config.eval.normalise_codes,
         )
-        kept |= dict(zip(found.names, found.steps, strict=True))
+        steps |= dict(zip(found.names, found.steps, strict=True))
         if path is not None:
-            _write(path, kept, identity)
-    return Directions(tuple(wanted), np.stack([kept[name] for name in wanted]))
+            content = {"names": np.array(list(steps)), "steps": np.stack(list(steps.values()))}
+            kept.write(path, identity, content)
+    return Directions(tuple(wanted), np.stack([steps[name] for name in wanted]))
 
 
 def _identity(context: Context, probe: str) -> dict[str, Any]:
@@ -119,24 +126,3 @@ def _identity(context: Context, probe: str) -> dict[str, Any]:
         "probe": probe,
         "normalise_codes": context.config.eval.normalise_codes,
     }
-
-
-def _write(path: pathlib.Path, kept: dict[str, np.ndarray], identity: dict[str, Any]) -> None:
-    record = {"identity": identity, "names": list(kept)}
-    arrays = {"record": np.array(json.dumps(record)), "steps": np.stack(list(kept.values()))}
-    files.write_npz(path, arrays)
-
-
-def _read(path: pathlib.Path, identity: dict[str, Any]) -> dict[str, np.ndarray]:
-    """Returns what `_write` wrote, or nothing if the file is missing, torn or of others."""
-    if not path.exists():
-        return {}
-    try:
-        with np.load(path) as file:
-            record = json.loads(str(file["record"]))
-            if record["identity"] != identity:
-                return {}
-            return dict(zip(record["names"], file["steps"], strict=True))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        log.warning("The directions in %s cannot be read (%s); finding them again.", path, error)
-        return {}

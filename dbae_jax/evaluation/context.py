@@ -1,4 +1,4 @@
-"""What a suite of measurements works on: a model, splits of a data set, and their codes.
+"""The input of a suite of measurements: a model, the splits of a data set, and their latent codes.
 
 A suite is three functions of a `Context`. It knows neither workdirs nor how sources are made.
 """
@@ -23,16 +23,16 @@ from dbae_jax.evaluation.results import Measured
 from dbae_jax.metrics.networks import published
 from dbae_jax.metrics.networks.published import FeatureNet, PerceptualNet
 
-# Keys of `Context.settings` that codes depend on beside the images.
+# Keys of `Context.settings` on which latent codes depend, next to the images.
 OF_CODES = ("step", "weights", "fingerprint", "dtype", "matmul_precision")
 
 log = logging.getLogger(__name__)
 
 
 class Context:
-    """A model, with its config as it is evaluated, and the splits "train", "test" of a data set.
+    """A model, the config of its evaluation, and the splits "train" and "test" of a data set.
 
-    Where the config names one, there is a split "validation" too.
+    There is a split "validation" too if the config names one.
     """
 
     def __init__(
@@ -43,13 +43,13 @@ class Context:
         *,
         cache: pathlib.Path | None = None,
     ):
-        """Takes what is measured.
+        """Stores the model and the data, and checks the size of the splits.
 
         Args:
-          model: with averaged weights.
-          config: `data`, `sample` and `eval` are followed.
-          splits: name -> source; none may be empty.
-          cache: folder for files of codes; None: codes are kept in memory alone.
+          model: the model with its EMA weights.
+          config: the config whose sections `data`, `sample` and `eval` apply.
+          splits: split name -> source.
+          cache: folder for files with latent codes; None keeps the codes in memory only.
 
         Raises:
           DataError: if a split holds fewer than two images.
@@ -67,13 +67,13 @@ class Context:
 
     @functools.cached_property
     def known(self) -> frozenset[str]:
-        """Names of what examples hold beside images: of `codes.KNOWN`, in every split."""
+        """The entries of `codes.KNOWN` that the examples of every split hold."""
         held = [set(source[0]) for source in self.splits.values()]
         return frozenset(set.intersection(*held) & set(codes.KNOWN))
 
     @functools.cached_property
     def perceptual_net(self) -> PerceptualNet:
-        """The published network of LPIPS.
+        """The published network for LPIPS.
 
         Raises:
           CheckpointError: if its files are missing or wrong.
@@ -81,7 +81,10 @@ class Context:
         return published.load_lpips(self._weights_dir, download=self._download)
 
     def inception_net(self, preparation: str) -> FeatureNet:
-        """Returns the published network of FID; `preparation`: of images for it.
+        """Returns the published Inception network for FID.
+
+        Args:
+          preparation: name of the way in which images are resized for the network.
 
         Raises:
           CheckpointError: if its file is missing or wrong.
@@ -90,7 +93,7 @@ class Context:
 
     @functools.cached_property
     def vgg16_net(self) -> FeatureNet:
-        """The published network of improved precision and recall.
+        """The published network for improved precision and recall.
 
         Raises:
           CheckpointError: if its file is missing or wrong.
@@ -99,27 +102,27 @@ class Context:
 
     @property
     def attribute_names(self) -> tuple[str, ...]:
-        """Names of the attributes, in their order; empty where there are none."""
+        """The names of the attributes in the order of their columns; empty if there are none."""
         return tuple(getattr(self.splits["test"], "attribute_names", ()))
 
     def limit(self, split: str) -> int:
-        """Returns how many images of a split are used: as the config says, of those there are."""
+        """Returns the number of images of a split that are used: the config's, or all of them."""
         section = self.config.eval
         wanted = {"train": section.num_probe_images, "test": section.num_images}.get(split, 0)
         count = len(self.splits[split])
         return min(wanted or count, count)
 
     def overlap(self, first: str, second: str) -> bool:
-        """Whether two splits share images, or may, see `sources.overlap`."""
+        """Returns whether two splits share images or may share some, see `sources.overlap`."""
         return sources.overlap(self.splits[first], self.splits[second])
 
     def leak(self, *names: str) -> str | None:
-        """Returns a sentence on the first two of these splits that share images, or None.
+        """Returns a sentence about the first two of these splits that share images, or None.
 
-        What learns on one of them and is scored on the other knows images that it is scored on.
+        A probe that is trained on one of them must not be scored on the other one.
         """
         data = self.config.data
-        said = {
+        keys = {
             "train": f"data.train_split={data.train_split!r}",
             "test": f"data.test_split={data.test_split!r}",
             "validation": f"eval.validation_split={self.config.eval.validation_split!r}",
@@ -130,18 +133,18 @@ class Context:
         for first, second in itertools.combinations([n for n in names if n in self.splits], 2):
             if self.overlap(first, second):
                 return (
-                    f"config.{said[first]} and config.{said[second]} of {data.name} share images, "
-                    "so that scores would be of images that were learned; name splits that share "
-                    f"none, such as --config.data.train_split={parts[0]!r} "
+                    f"config.{keys[first]} and config.{keys[second]} of {data.name} share images, "
+                    "so scores would include training images; name splits that share no images, "
+                    f"such as --config.data.train_split={parts[0]!r} "
                     f"--config.data.test_split={parts[1]!r}"
                 )
         return None
 
     def settings(self) -> dict[str, Any]:
-        """Returns what determines the numbers of every suite: the model and the images.
+        """Returns the settings that determine the results of every suite: the model and the images.
 
-        `sources`: the splits as their data call themselves: prepared images name the stored size
-        that they are read from and the ranges, none names a folder.
+        `sources` holds the representation of each split. For prepared images this names the stored
+        size and the ranges; it never names a folder.
         """
         data, model = self.config.data, self.config.model
         return {
@@ -159,7 +162,10 @@ class Context:
         }
 
     def chunks(self, split: str) -> Iterator[np.ndarray]:
-        """Yields the images of a split (see `limit`), uint8 [n, H, W, C], a few batches a time."""
+        """Yields the images of a split (see `limit`) in chunks of a few batches.
+
+        Each chunk is uint8 [n, H, W, C].
+        """
         size = codes.READ_BATCHES * self.model.batch_size
         threads = self.config.data.num_threads
         count = self.limit(split)
@@ -167,21 +173,21 @@ class Context:
             yield chunk["image"]
 
     def images(self, split: str, count: int | None = None) -> np.ndarray:
-        """Returns the first `count` images (default: see `limit`), uint8 [N, H, W, C]."""
+        """Returns the first `count` images of a split (default: `limit`), uint8 [N, H, W, C]."""
         return self.some(split, self.limit(split) if count is None else count)[0]
 
     def some(self, split: str, count: int) -> tuple[np.ndarray, np.ndarray | None]:
-        """Returns the first `count` images, and their labels [N] or None."""
+        """Returns the first `count` images of a split, and their labels [N] or None."""
         return sources.gather(self.splits[split], count)
 
     def codes(self, split: str, *, flip: bool = False) -> Codes:
-        """Returns the codes of a split's images (see `limit`), with what is known of them.
+        """Returns the latent codes of a split's images (see `limit`), with their labels.
 
-        They are computed once, and kept in a file of the cache: whoever asks next reads it.
+        The codes are computed once and kept in a file of the cache.
 
         Args:
-          split: its name.
-          flip: of the mirrored images; without what is known.
+          split: name of the split.
+          flip: encodes the mirrored images; these codes come without labels.
         """
         if (split, flip) not in self._codes:
             self._codes[split, flip] = self._read_or_encode(split, flip=flip)
@@ -212,16 +218,18 @@ class Context:
         if self.cache is None:
             return encode()[split]
         path = self.cache / f"{data.name}_{split}{'_flipped' * flip}.npz"
-        return codes.kept(path, identity, encode)[split]
+        return codes.load_or_make(path, identity, encode)[split]
 
 
 @dataclasses.dataclass(frozen=True)
 class Suite:
     """Measurements that belong together.
 
-    obstacle: why they cannot be made of this model and data, a sentence; None if they can.
-    settings: what determines the numbers beside `Context.settings`; raises for what would stop
-    them, and does no long work. measure: does it.
+    Attributes:
+      obstacle: returns why this model and data cannot be measured, as a clause; None if they can.
+      settings: returns the settings that determine the results, next to `Context.settings`. Raises
+        for everything that would stop the measurement, and does no long work.
+      measure: measures.
     """
 
     obstacle: Callable[[Context], str | None]
@@ -230,4 +238,4 @@ class Suite:
 
 
 def always(context: Context) -> None:
-    """The obstacle of suites that any model and data will do for."""
+    """Returns None: the obstacle of suites that can measure every model on all data."""

@@ -1,4 +1,4 @@
-"""The label network of a data set: trained on its training images once, and kept in the cache."""
+"""Trains the classifier of a data set on its training images and keeps it in the cache."""
 
 import dataclasses
 from typing import Any
@@ -13,41 +13,44 @@ from dbae_jax.evaluation.context import Context
 
 
 def obstacle(context: Context) -> str | None:
-    """Returns why no label network can be trained, or none that judges held-out images, or None."""
+    """Returns why no classifier can be trained or tested on held-out images, or None."""
     name = context.config.data.name
     if "attributes" in context.known:
         if not np.isin(context.splits["train"][0]["attributes"], (0, 1)).all():
-            return f"attributes of {name} are real numbers, which no network is trained on to judge"
+            return (
+                f"the attributes of {name} are real numbers, and a classifier needs values 0 or 1"
+            )
     elif "label" not in context.known:
-        return f"images of {name} have neither labels nor attributes to train a network on"
+        return f"images of {name} have neither labels nor attributes to train a classifier on"
     least = FitSettings().least_images
     if _count(context) < least:
         return (
-            f"a network that judges pictures is trained on {least} images or more, and of the "
-            f"training images of {name} {_count(context)} are used; set another "
-            "config.data.train_split, or a larger config.eval.num_probe_images (0: all)"
+            f"a classifier needs at least {least} training images, and {_count(context)} images of "
+            f"{name} are used; set a different config.data.train_split, or a larger "
+            "config.eval.num_probe_images (0: all)"
         )
     return context.leak("train", "test")
 
 
 def settings(context: Context) -> dict[str, Any]:
-    """Returns what determines the network."""
+    """Returns the settings that determine the classifier."""
     return dataclasses.asdict(FitSettings()) | {"images": _count(context)}
 
 
 def make(context: Context) -> Classifier:
-    """Returns the network: of attributes, or of labels where there are none.
+    """Returns the classifier of attributes, or of class labels if there are no attributes.
 
     Raises:
-      DataError: for too few training images, or labels that are all the same.
+      TooFewError: if there are too few training images, or if all labels are equal.
     """
     images, labels = labelled(context, "train", _count(context))
     name = context.config.data.name
-    names = context.attribute_names if labels.ndim == 2 else ()
-    names = names if labels.ndim == 2 and len(names) == labels.shape[1] else None
+    names: tuple[str, ...] | None = None
+    if labels.ndim == 2 and len(context.attribute_names) == labels.shape[1]:
+        names = context.attribute_names
     if context.cache is None:
         return fit.fit(images, labels, name=name, label_names=names)
-    path = context.cache / f"{name}_judge.npz"
+    path = context.cache / f"{name}_classifier.npz"
     return fit.load_or_fit(path, images, labels, name=name, label_names=names)
 
 
@@ -60,8 +63,10 @@ def labelled(context: Context, split: str, count: int) -> tuple[np.ndarray, np.n
             context.splits[split], 256, count=count, names=("image", what), num_threads=threads
         )
     )
-    return tuple(np.concatenate([part[name] for part in parts]) for name in ("image", what))
+    images, known = (np.concatenate([part[key] for part in parts]) for key in ("image", what))
+    return images, known
 
 
 def _count(context: Context) -> int:
+    """Returns the number of images that the classifier is trained on."""
     return min(FitSettings().most_images, context.limit("train"))

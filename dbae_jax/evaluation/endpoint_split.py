@@ -1,9 +1,9 @@
-"""What z and x_T each hold of an image: reconstructions from z alone, and with x_T inferred.
+"""Measures how much of an image is in z and how much in x_T, by reconstructions.
 
-Draws are K decodings of the same codes, from other x_T (DiffAE) or other noises of the reverse SDE
-(DBAE). Their error splits exactly,
-  E|x_hat - x_0|^2 = |mean of the draws - x_0|^2 + variance over the draws:
-what z lost, and what the draws add.
+Images are reconstructed from z alone and from z with the inferred x_T. Draws are K decodings of the
+same latent codes, with different x_T (DiffAE) or different noise of the reverse SDE (DBAE). Their
+error is the sum of the information that z lost and of the variance that the draws add:
+  E|x_hat - x_0|^2 = |mean of the draws - x_0|^2 + variance over the draws.
 
 Source: DBAE, figure 1 and section 3.
 """
@@ -18,43 +18,58 @@ from dbae_jax.metrics.similarity import pixel_mse, ssim
 
 
 class Measured(NamedTuple):
-    """Reconstructions [K, N, H, W, C] in [-1, 1], made from z alone or not, and their price."""
+    """Reconstructions of images and how they were made.
+
+    Attributes:
+      draws: reconstructions [K, N, H, W, C] in [-1, 1].
+      how: what they were decoded from, such as `Z_ALONE`.
+      plan: sampler arguments of `DBAE.decode`.
+      nfe: network evaluations per image, including those that infer x_T.
+    """
 
     draws: np.ndarray
     how: str
-    plan: dict[str, Any]  # of `DBAE.decode`
-    nfe: int  # network evaluations an image, those of inferring x_T included
+    plan: dict[str, Any]
+    nfe: int
 
 
 Z_ALONE = "z alone"
 Z_AND_NOISE = "z, SDE noise"
-Z_RANDOM_END = "z, random x_T"
-Z_INFERRED_END = "z, inferred x_T"
+Z_RANDOM_ENDPOINT = "z, random x_T"
+Z_INFERRED_ENDPOINT = "z, inferred x_T"
 
 
 def plan_of(model: DBAE, steps: int) -> dict[str, Any]:
-    """Returns what suits a model at a number of evaluations: arguments of `DBAE.decode`.
+    """Returns the sampler arguments of `DBAE.decode` that suit a model and a number of steps.
 
-    DDIM on the grid even in lambda where x_T is free. Where it is decoded, dbim on that grid for 5
-    evaluations or fewer, Euler on the uniform grid for more: docs/samplers.md.
+    DiffAE uses DDIM on the lambda grid. DBAE uses dbim on the lambda grid for up to 5 steps, and
+    Euler on the uniform grid for more steps (docs/samplers.md).
     """
     if model.gaussian_endpoint or steps <= 5:
         return {"sampler": "dbim", "grid": "lambda", "steps": steps}
     return {"sampler": "euler", "grid": "uniform", "steps": steps}
 
 
-def from_decoded_end(model: DBAE, images: np.ndarray, *, steps: int, draws: int) -> list[Measured]:
-    """Reconstructs through z by the ODE, and `draws` times by the Markov bridge.
+def with_decoded_endpoint(
+    model: DBAE, images: np.ndarray, *, steps: int, draws: int
+) -> list[Measured]:
+    """Reconstructs images from z by the ODE, and `draws` times by the Markov bridge.
 
     Args:
-      model: whose x_T is decoded from z.
+      model: a model that decodes x_T from z.
       images: [N, H, W, C].
-      steps: network evaluations.
-      draws: K, 2 or more.
+      steps: network evaluations per decoding.
+      draws: reconstructions per image K, 2 or more.
     """
     z = model.encode(images)
     x_T, plan = model.endpoint(z), plan_of(model, steps)
-    noisy = {"sampler": "dbim", "grid": "lambda", "steps": steps, "eta": 1.0, "boot": True}
+    noisy: dict[str, Any] = {
+        "sampler": "dbim",
+        "grid": "lambda",
+        "steps": steps,
+        "eta": 1.0,
+        "boot": True,
+    }
     return [
         Measured(model.decode(z, x_T, **plan)[None], Z_ALONE, plan, steps),
         Measured(
@@ -64,26 +79,37 @@ def from_decoded_end(model: DBAE, images: np.ndarray, *, steps: int, draws: int)
     ]
 
 
-def from_free_end(model: DBAE, images: np.ndarray, *, steps: int, draws: int) -> list[Measured]:
-    """Reconstructs by DDIM from z and `draws` random x_T, and from z and the inferred x_T.
+def with_gaussian_endpoint(
+    model: DBAE, images: np.ndarray, *, steps: int, draws: int
+) -> list[Measured]:
+    """Reconstructs images by DDIM from z with `draws` random x_T, and with the inferred x_T.
 
-    Takes what `from_decoded_end` does, for a model whose x_T is free.
+    Args:
+      model: a model with a Gaussian x_T.
+      images: [N, H, W, C].
+      steps: network evaluations per decoding, and per inference of x_T.
+      draws: reconstructions per image K, 2 or more.
     """
     z, plan = model.encode(images), plan_of(model, steps)
     random = np.stack([model.decode(z, rng=k, **plan) for k in range(draws)])
     x_T = model.invert(images, z, steps=steps, grid=plan["grid"])
     return [
-        Measured(random, Z_RANDOM_END, plan, steps),
-        Measured(model.decode(z, x_T, **plan)[None], Z_INFERRED_END, plan, 2 * steps),
+        Measured(random, Z_RANDOM_ENDPOINT, plan, steps),
+        Measured(model.decode(z, x_T, **plan)[None], Z_INFERRED_ENDPOINT, plan, 2 * steps),
     ]
 
 
 def figures(measured: Measured, images: np.ndarray) -> dict[str, Any]:
-    """Returns the figures of reconstructions, of JSON types.
+    """Returns the scores of reconstructions, in JSON types.
 
-    mse, ssim: means over draws (pixels in [0, 1]). mse_of_mean: of what an average over endlessly
-    many draws would leave, estimated without bias; mse where there is one draw. variance_share:
-    see `variance_share`; 0 for one draw.
+    Args:
+      measured: reconstructions.
+      images: the original images [N, H, W, C].
+
+    Returns:
+      mse and ssim: means over the draws, for pixels in [0, 1]. mse_of_mean: unbiased estimate of
+      the MSE of the mean over infinitely many draws; equal to mse for one draw. variance_share: see
+      `variance_share`. The other entries describe the reconstructions.
     """
     x_0, draws = np.asarray(to_float(images)), measured.draws
     error = float(np.mean([pixel_mse(draw, x_0) for draw in draws]))
@@ -101,24 +127,26 @@ def figures(measured: Measured, images: np.ndarray) -> dict[str, Any]:
 
 
 def within_variance(draws: np.ndarray) -> float:
-    """Returns E Var(x_hat | z): over the draws, unbiased; the mean over images and pixels.
+    """Returns the unbiased estimate of E Var(x_hat | z), the mean over images and pixels.
 
-    draws: [K, N, ...]; of one draw 0, for it came without chance.
+    Args:
+      draws: reconstructions [K, N, ...]; the variance of a single, deterministic one is 0.
     """
     return float(np.var(np.float64(draws), axis=0, ddof=1).mean()) if len(draws) > 1 else 0.0
 
 
 def variance_share(draws: np.ndarray) -> float:
-    """Returns the share of the pixels' variance that does not come from z, from 0 to 1.
+    """Returns the fraction of the pixels' variance that does not come from z, in [0, 1].
 
-    E Var(x_hat | z) / Var x_hat; the latter, pixel by pixel over images and draws, is the sum of
-    the former and of Var E[x_hat | z].
+    The fraction is E Var(x_hat | z) / Var x_hat. Var x_hat, over images and draws, is the sum of
+    E Var(x_hat | z) and Var E[x_hat | z] for every pixel.
 
-    draws: [K, N, ...].
+    Args:
+      draws: reconstructions [K, N, ...]; the fraction of a single one is 0.
     """
     within = within_variance(draws)
     values = np.float64(draws)
     of_means = np.var(values.mean(axis=0), axis=0, ddof=1).mean()
-    # The variance of a mean of K draws holds a K-th of theirs.
+    # The variance of a mean over K draws includes 1/K of the variance over the draws.
     between = of_means - within / len(draws)
     return float(within / (within + between)) if within else 0.0

@@ -1,35 +1,51 @@
-"""Pictures of a model and of its training, as PNG files."""
+"""Figures of a model's images and samplers, as PNG files."""
 
 import io
 import pathlib
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from dbae_jax.api.dbae import DBAE
-from dbae_jax.configuration.sections import SampleConfig
 from dbae_jax.data.images import save_grid, to_float, to_uint8
 from dbae_jax.evaluation.suites import reconstruction
 from dbae_jax.runtime import files
+from dbae_jax.sampling.plan import Plan
 
 
-def reconstructions(
-    path: pathlib.Path, model: DBAE, images: np.ndarray, sample: SampleConfig
-) -> None:
-    """Writes three rows: inputs, endpoints x_T, reconstructions."""
+def reconstructions(path: pathlib.Path, model: DBAE, images: np.ndarray, sample: Plan) -> None:
+    """Writes three rows of images: inputs, endpoints x_T, reconstructions.
+
+    Args:
+      path: the PNG file.
+      model: the model.
+      images: uint8 [N, H, W, C].
+      sample: the sampler of the reconstructions.
+    """
     save_grid(path, reconstruction.picture_rows(model, images, sample))
 
 
 def trajectories(
     path: pathlib.Path, model: DBAE, images: np.ndarray, *, columns: int = 9, steps: int = 50
 ) -> None:
-    """Writes two rows an image: the ODE's states from x_T (left) to x_0, then the SDE's.
+    """Writes two rows per image: states of the ODE and of the SDE, from x_T (left) to x_0.
 
-    Columns are times evenly spread over the steps; the last one is the image itself. The SDE is
-    the Markov bridge (dbim with eta = 1), both from one x_T. The paper's figure 5.
+    Both start from the same x_T. The SDE is the Markov bridge (dbim with eta = 1). The last column
+    shows the image itself.
+
+    Args:
+      path: the PNG file.
+      model: the model.
+      images: uint8 [N, H, W, C].
+      columns: states per row, at evenly spaced steps.
+      steps: steps of the samplers.
+
+    Source: DBAE, figure 5.
     """
-    z, grid = model.encode(images), {"steps": steps, "grid": "uniform"}
-    walks = {
+    z = model.encode(images)
+    grid: dict[str, Any] = {"steps": steps, "grid": "uniform"}
+    runs = {
         "ODE": model.trajectory(z, rng=0, sampler="dbim", **grid),
         "SDE": model.trajectory(
             z, rng=0, sampler="dbim", eta=1.0, boot=not model.gaussian_endpoint, **grid
@@ -39,19 +55,24 @@ def trajectories(
     figure = Figure(figsize=(columns + 1, 2 * len(images)), layout="compressed")
     axes = figure.subplots(2 * len(images), columns + 1, squeeze=False)
     for i, image in enumerate(images):
-        for j, (name, walk) in enumerate(walks.items()):
+        for j, (name, run) in enumerate(runs.items()):
             row = axes[2 * i + j]
             row[0].set_ylabel(name, rotation=0, ha="right", va="center")
             for cell, k in zip(row, at, strict=False):
-                _show(cell, walk.path[k, i], f"t = {walk.times[k]:.2g}" if i + j == 0 else "")
+                title = f"t = {run.times[k]:.2g}" if i + j == 0 else ""
+                _show(cell, np.asarray(run.path)[k, i], title)
             _show(row[-1], np.asarray(to_float(image)), "image" if i + j == 0 else "")
     _save(figure, path, dpi=80)
 
 
 def samplers(path: pathlib.Path, rows: list[dict]) -> None:
-    """Writes error relative to a baseline's, and SSIM, against NFE: a column a grid.
+    """Writes plots of relative error and SSIM against NFE, one column per time grid.
 
-    rows: of `sampler_study`. Errors above 5 times the baseline's are off the scale.
+    The error is divided by that of the baseline. Ratios above 5 are outside the plot.
+
+    Args:
+      path: the PNG file.
+      rows: the rows that `sampler_study.study` returns.
     """
     grids = list(dict.fromkeys(row["grid"] for row in rows))
     names = list(dict.fromkeys(row["sampler"] for row in rows))
@@ -74,7 +95,12 @@ def samplers(path: pathlib.Path, rows: list[dict]) -> None:
 
 
 def labelled_rows(path: pathlib.Path, rows: dict[str, np.ndarray]) -> None:
-    """Writes rows of images [columns, H, W, C] in [-1, 1], each with its name on the left."""
+    """Writes rows of images, each with its name on the left.
+
+    Args:
+      path: the PNG file.
+      rows: name -> images [columns, H, W, C] in [-1, 1].
+    """
     columns = len(next(iter(rows.values())))
     figure = Figure(figsize=(columns + 2, len(rows)), layout="compressed")
     axes = figure.subplots(len(rows), columns, squeeze=False)

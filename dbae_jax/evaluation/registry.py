@@ -1,4 +1,4 @@
-"""The suites of measurements, by name."""
+"""The suites of measurements by name, and groups of suites."""
 
 from dbae_jax.errors import ConfigError
 from dbae_jax.evaluation.context import Suite
@@ -11,7 +11,7 @@ from dbae_jax.evaluation.suites import (
     reconstruction,
 )
 
-# What --config.eval.suite may name, in the order in which they are measured.
+# The names that --config.eval.suite accepts, in the order of measurement.
 SUITES: dict[str, Suite] = {
     "reconstruction": reconstruction.SUITE,
     "information": information.SUITE,
@@ -22,25 +22,28 @@ SUITES: dict[str, Suite] = {
 }
 
 
-# Groups of them, of which those are measured that apply.
+# Groups of suites. Suites of a group that do not apply are left out.
 GROUPS = {"default": ("reconstruction", "information", "probe"), "all": tuple(SUITES)}
 
 
 def asked_for(suites: str) -> dict[str, bool]:
-    """Returns the names of suites in the order of `SUITES`: whether each was named by itself.
+    """Returns the requested suites in the order of `SUITES`.
 
     Args:
-      suites: names of suites or of groups of them, with commas between.
+      suites: names of suites or groups, separated by commas.
+
+    Returns:
+      Suite name -> whether the suite was named itself rather than through a group.
 
     Raises:
-      ConfigError: for an unknown name, or none.
+      ConfigError: if a name is unknown, or there is none.
     """
     words = [word.strip() for word in suites.split(",") if word.strip()]
     for word in words or [suites]:
         if word not in SUITES and word not in GROUPS:
             raise ConfigError(
                 f"config.eval.suite={suites!r} is not allowed: {word!r} is no suite; there are "
-                f"{', '.join(SUITES)}, and the groups {' and '.join(GROUPS)}."
+                f"the suites {', '.join(SUITES)} and the groups {' and '.join(GROUPS)}."
             )
     grouped = {name for word in words for name in GROUPS.get(word, ())}
     return {name: name in words for name in SUITES if name in words or name in grouped}

@@ -1,13 +1,13 @@
-"""results.json: what was measured of the model of a workdir, with all that determines the numbers.
+"""results.json: the results of a workdir's model, with all settings that determine them.
 
     {"model": {"step": 800, "weights": "ema", ...},
      "results": {"probe/celeba": {"suite": "probe", "data": "celeba", "settings": {...},
                                   "counts": {"train": 162770, ...}, "scores": {...},
                                   "seconds": 12.3}}}
 
-A file describes one model: when the workdir's model has been trained further, or has other weights,
-the file of the former ones is kept under another name. An entry whose settings are those of now is
-not measured again; so an evaluation that was killed goes on.
+A file describes one model. If the workdir's model has been trained further or has other weights,
+the file of the previous weights is kept under another name. An entry with the current settings is
+not measured again, so an evaluation that was stopped resumes with the missing suites.
 """
 
 import dataclasses
@@ -28,7 +28,12 @@ log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
-    """What a suite gives. scores: name -> `score`; counts: split -> images really used."""
+    """The result of a suite.
+
+    Attributes:
+      scores: score name -> a dictionary that `score` returns.
+      counts: split -> number of images that were used.
+    """
 
     scores: dict[str, dict[str, Any]]
     counts: dict[str, int]
@@ -37,31 +42,30 @@ class Measured:
 def score(
     values: float | Sequence[float], better: str | None, *, reason: str = "", **details: Any
 ) -> dict[str, Any]:
-    """Returns a score as results.json holds it.
+    """Returns a score in the form in which results.json holds it.
 
     Args:
-      values: one number, or those of several seeds or folds, of which mean and standard deviation
-        (of a sample: divided by their number less one) are kept as well.
-      better: "higher", "lower", or None where neither is better.
-      reason: why the value may be undefined; for values that are not finite, which JSON has not.
-      details: whatever else one needs to read the number; those that are None are left out.
+      values: one number, or one per seed or fold. Several numbers are kept together with their
+        mean and their sample standard deviation (divided by N - 1).
+      better: "higher", "lower", or None if neither is better.
+      reason: why a value is undefined. JSON has no number for a value that is not finite.
+      **details: further facts that explain the number; None values are left out.
     """
-    several = isinstance(values, Sequence)
-    found = [float(value) for value in (values if several else [values])]
+    found = [float(v) for v in values] if isinstance(values, Sequence) else [float(values)]
     details = {name: value for name, value in details.items() if value is not None}
     if not all(math.isfinite(value) for value in found):
         details["reason"] = reason or "not a finite number"
         return {"value": None, "better": better, "details": details}
     mean = math.fsum(found) / len(found)
-    spread = {}
+    more = {}
     if len(found) > 1:
         squares = math.fsum((value - mean) ** 2 for value in found)
-        spread = {"std": math.sqrt(squares / (len(found) - 1)), "values": found}
-    return {"value": mean} | spread | {"better": better, "details": details}
+        more = {"std": math.sqrt(squares / (len(found) - 1)), "values": found}
+    return {"value": mean} | more | {"better": better, "details": details}
 
 
 def name_of(suite: str, data: str, label: str = "") -> str:
-    """Returns the key of an entry: "<suite>/<data>", with ":<label>" where there is a label."""
+    """Returns the key of an entry: "<suite>/<data>", or "<suite>/<data>:<label>" with a label."""
     return f"{suite}/{data}" + (f":{label}" if label else "")
 
 
@@ -69,24 +73,28 @@ class Book:
     """The results of one model, in memory and in its workdir's file."""
 
     def __init__(self, directory: pathlib.Path, model: dict[str, Any]):
-        """Reads what is there of this model; `model`: the block "model" of now.
+        """Reads the entries of this model from the workdir.
+
+        Args:
+          directory: the workdir.
+          model: the block "model" of results.json for the current weights.
 
         Raises:
-          DataError: if the file there is not one of ours.
+          DataError: if results.json does not have the expected format.
         """
         self._path = directory / FILE
-        self.model, self._former = model, None
+        self.model, self._previous = model, None
         self.entries: dict[str, dict[str, Any]] = {}
-        there = read(directory)
-        if there is None:
+        found = read(directory)
+        if found is None:
             return
-        if is_of(there, model):
-            self.entries = there["results"]
+        if is_of(found, model):
+            self.entries = found["results"]
         else:
-            self._former = there
+            self._previous = found
 
     def has(self, key: str, settings: dict[str, Any]) -> bool:
-        """Whether there is an entry with these settings."""
+        """Returns whether there is an entry with these settings."""
         return key in self.entries and self.entries[key]["settings"] == as_json(settings)
 
     def add(
@@ -99,39 +107,49 @@ class Book:
         seconds: float,
         label: str = "",
     ) -> None:
-        """Puts an entry in, in place of an older one, and writes the file."""
-        entry = {"suite": suite, "data": data} | ({"label": label} if label else {})
+        """Adds or replaces an entry and writes the file.
+
+        Args:
+          suite: name of the suite.
+          data: name of the data set.
+          settings: all settings that determine the scores.
+          measured: the scores and counts.
+          seconds: duration of the measurement.
+          label: label of the entry; empty for none.
+        """
+        entry: dict[str, Any] = {"suite": suite, "data": data}
+        entry |= {"label": label} if label else {}
         entry |= {"settings": settings, "counts": measured.counts, "scores": measured.scores}
         self.entries[name_of(suite, data, label)] = as_json(entry | {"seconds": round(seconds, 2)})
-        self._keep_former()
+        self._keep_previous()
         files.write_json(self._path, {"model": self.model, "results": self.entries})
 
-    def _keep_former(self) -> None:
-        if self._former is None:
+    def _keep_previous(self) -> None:
+        if self._previous is None:
             return
-        model = self._former["model"]
+        model = self._previous["model"]
         weights = f"_{model['fingerprint']}" if "fingerprint" in model else ""
         path = self._path.with_name(f"results_{model['step']:08d}{weights}.json")
-        log.info("What was measured of other weights, of step %d, is in %s.", model["step"], path)
-        files.write_json(path, self._former)
-        self._former = None
+        log.info("The results of the previous weights (step %d) are in %s.", model["step"], path)
+        files.write_json(path, self._previous)
+        self._previous = None
 
 
 def is_of(found: dict[str, Any], model: Mapping[str, Any]) -> bool:
-    """Whether results are of a model: the same step and the same weights.
+    """Returns whether results belong to a model: same step and same weights.
 
     Args:
-      found: what `read` gives.
-      model: its "step" and "fingerprint".
+      found: content of results.json, see `read`.
+      model: a mapping with "step" and "fingerprint".
     """
     return all(found["model"].get(key) == model.get(key) for key in ("step", "fingerprint"))
 
 
 def read(directory: pathlib.Path) -> dict[str, Any] | None:
-    """Returns what results.json of a workdir holds, or None if there is none.
+    """Returns the content of a workdir's results.json, or None if there is no such file.
 
     Raises:
-      DataError: if the file is not one of ours.
+      DataError: if the file does not have the expected format.
     """
     path = directory / FILE
     if not path.exists():
@@ -147,5 +165,5 @@ def read(directory: pathlib.Path) -> dict[str, Any] | None:
 
 
 def as_json(values: dict[str, Any]) -> dict[str, Any]:
-    """Returns values as they come back from a file: tuples as lists, keys as text."""
+    """Returns values as a JSON file returns them: tuples become lists, and keys become strings."""
     return json.loads(json.dumps(values, allow_nan=False))

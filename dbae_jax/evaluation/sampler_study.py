@@ -1,4 +1,4 @@
-"""Compares samplers and time grids on trained models: error, similarity and time against NFE.
+"""Compares samplers and time grids on trained models: error, SSIM and time against NFE.
 
 python -m dbae_jax.evaluation.sampler_study --workdirs=runs/digits,runs/digits-1 --output=docs
 
@@ -25,17 +25,18 @@ from dbae_jax.errors import ConfigError
 from dbae_jax.evaluation import pictures
 from dbae_jax.metrics.similarity import pixel_mse, ssim
 from dbae_jax.runtime import files
+from dbae_jax.runtime.progress import track
 from dbae_jax.sampling import grids
 from dbae_jax.sampling.plan import Plan
 from dbae_jax.workdirs import workdir
 
-WORKDIRS = flags.DEFINE_list("workdirs", None, "Workdirs of one config, trained with other seeds.")
+WORKDIRS = flags.DEFINE_list("workdirs", None, "Workdirs of one config with different seeds.")
 NUM_IMAGES = flags.DEFINE_integer("num_images", 0, "Held-out images to decode; 0: all.")
-OUTPUT = flags.DEFINE_string("output", "docs", "Folder for the table, the plot and the figures.")
+OUTPUT = flags.DEFINE_string("output", "docs", "Folder for the table, the figure and the results.")
 
 EVALUATIONS = (3, 5, 10)
 SAMPLERS = ("euler", "heun", "dbim", "multistep2", "multistep3")
-# The authors' choice for reconstructions.
+# The sampler that the authors use for reconstructions.
 BASELINE = {"sampler": "euler", "grid": "karras", "steps": 100}
 NOISY = (
     {"sampler": "euler", "churn": 0.33},
@@ -44,45 +45,53 @@ NOISY = (
     {"sampler": "multistep2", "boot": True},
 )
 
-log = logging.getLogger(
-    "dbae_jax.evaluation.sampler_study"
-)  # run as a command, __name__ is "__main__"
+log = logging.getLogger("dbae_jax.evaluation.sampler_study")  # as a command: not "__main__"
 
 
-class Codes(NamedTuple):
-    """Held-out images x_0 in [-1, 1] with their codes z and endpoints x_T."""
+class HeldOut(NamedTuple):
+    """Held-out images x_0 in [-1, 1] with their latent codes z and endpoints x_T."""
 
     x_0: np.ndarray
     z: np.ndarray
     x_T: np.ndarray
 
 
-def measure(model: DBAE, codes: Codes, **plan) -> dict[str, Any]:
-    """Decodes codes by one plan; returns its mse, ssim, nfe and seconds an image."""
+def measure(model: DBAE, held_out: HeldOut, **plan: Any) -> dict[str, Any]:
+    """Returns mse, ssim, nfe and seconds per image of decoding with one sampler.
+
+    Args:
+      model: a trained model.
+      held_out: images to decode.
+      **plan: fields of `Plan`.
+    """
+    rng = 0 if Plan(**plan).needs_noise else None
     started = time.perf_counter()
-    again = model.decode(codes.z, codes.x_T, rng=0 if Plan(**plan).needs_noise else None, **plan)
+    decoded = model.decode(held_out.z, held_out.x_T, rng=rng, **plan)
     seconds = time.perf_counter() - started
     return {
         "sampler": label(plan),
         "grid": plan["grid"],
         "steps": plan["steps"],
         "nfe": model.nfe(**plan),
-        "mse": pixel_mse(again, codes.x_0),
-        "ssim": ssim(again, codes.x_0),
-        "seconds_per_image": seconds / len(again),
+        "mse": pixel_mse(decoded, held_out.x_0),
+        "ssim": ssim(decoded, held_out.x_0),
+        "seconds_per_image": seconds / len(decoded),
     }
 
 
 def label(plan: dict[str, Any]) -> str:
-    """Returns the sampler's name with what is not usual about it, as in "dbim eta=1"."""
+    """Returns the sampler's name with its special settings, as in "dbim eta=1"."""
     extra = [f"{name}={plan[name]:g}" for name in ("churn", "eta") if name in plan]
     return " ".join([plan["sampler"], *extra, *["boot"] * plan.get("boot", False)])
 
 
 def plans() -> list[dict[str, Any]]:
-    """Returns the baseline, every sampler on every grid, and noisy ones, at about equal NFE."""
+    """Returns the baseline, every sampler on every grid, and samplers with noise.
+
+    Except for the baseline, plans with the same number in `EVALUATIONS` have about the same NFE.
+    """
     compared = [
-        # Heun evaluates twice a step: 2 N - 1.
+        # Heun has two evaluations per step: 2 N - 1 in all.
         {"sampler": sampler, "grid": grid, "steps": (nfe + 1) // 2 if sampler == "heun" else nfe}
         for nfe, sampler, grid in itertools.product(EVALUATIONS, SAMPLERS, grids.GRIDS)
     ]
@@ -95,46 +104,50 @@ def plans() -> list[dict[str, Any]]:
 
 
 def study(workdirs: list[pathlib.Path], num_images: int = 0) -> list[dict[str, Any]]:
-    """Measures every plan on every model; a row a plan, with means and ranges over models.
+    """Measures every plan on every model.
 
-    The first `num_images` held-out images are decoded; 0 for all.
+    Args:
+      workdirs: workdirs of models with the same config but for the seed.
+      num_images: number of held-out images to decode; 0 for all.
 
-    mse_ratio is the mean over models of the plan's error divided by the baseline's on the same
-    model.
+    Returns:
+      One row per plan, with means and ranges over the models. mse_ratio is the plan's error
+      divided by the baseline's error on the same model.
     """
     first = DBAE.load(workdirs[0])
     images, _ = gather(registry.make_source(first.config.data, "test"), num_images or None)
     rows: list[list[dict[str, Any]]] = [[] for _ in plans()]
-    seed = {"seed": first.config.seed}  # alone may differ
+    seed = {"seed": first.config.seed}  # the only key that may differ
     for directory in workdirs:
         other = DBAE.load(directory)
         workdir.check_same_model(directory, to_dict(other.config) | seed, first.config)
         model = first.with_variables(other.variables)
         z = model.encode(images)
-        codes = Codes(np.asarray(to_float(images)), z, model.endpoint(z))
-        for group, plan in zip(rows, plans(), strict=True):
+        held_out = HeldOut(np.asarray(to_float(images)), z, model.endpoint(z))
+        pairs = zip(rows, plans(), strict=True)
+        for group, plan in track(pairs, "Measuring samplers", total=len(rows), unit="samplers"):
             if not group:
-                measure(model, codes, **plan)  # compiles: its time does not count
-            group.append(measure(model, codes, **plan))
+                measure(model, held_out, **plan)  # compiles: its time does not count
+            group.append(measure(model, held_out, **plan))
         base = rows[0][-1]["mse"]
         for group in rows:
             group[-1]["mse_ratio"] = group[-1]["mse"] / base
-        log.info("%s: the baseline's MSE is %.5f", directory, base)
+        log.info("The baseline's MSE is %.5f on the model of %s.", base, directory)
     return [_summarised(group) for group in rows]
 
 
 def _summarised(group: list[dict[str, Any]]) -> dict[str, Any]:
     numbers = ("mse", "ssim", "seconds_per_image", "mse_ratio")
     values = {name: np.array([row[name] for row in group]) for name in numbers}
-    spread = {f"{name}_range": [float(v.min()), float(v.max())] for name, v in values.items()}
-    kept = {name: group[0][name] for name in ("sampler", "grid", "steps", "nfe")}
-    return kept | {name: float(v.mean()) for name, v in values.items()} | spread
+    ranges = {f"{name}_range": [float(v.min()), float(v.max())] for name, v in values.items()}
+    plan = {name: group[0][name] for name in ("sampler", "grid", "steps", "nfe")}
+    return plan | {name: float(v.mean()) for name, v in values.items()} | ranges
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Returns the best grid of every sampler at every NFE as Markdown."""
+    """Returns a Markdown table of the best grid of every sampler at every NFE."""
     lines = [
-        "| NFE | sampler | grid | MSE / baseline's (range) | MSE | SSIM | ms an image |",
+        "| NFE | sampler | grid | MSE / baseline's (range) | MSE | SSIM | ms per image |",
         "|---|---|---|---|---|---|---|",
     ]
     groups = itertools.groupby(
@@ -153,10 +166,10 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def main(argv: list[str]) -> None:
-    """Studies the models of --workdirs."""
+    """Compares samplers on the models of --workdirs."""
     del argv
     if not WORKDIRS.value:
-        raise ConfigError("--workdirs is missing; name one or more workdirs, comma between.")
+        raise ConfigError("--workdirs is missing; name one or more workdirs, separated by commas.")
     rows = study([pathlib.Path(directory) for directory in WORKDIRS.value], NUM_IMAGES.value)
     output = pathlib.Path(OUTPUT.value)
     (output / "images").mkdir(parents=True, exist_ok=True)
@@ -169,7 +182,7 @@ def main(argv: list[str]) -> None:
     }
     files.write_json(output / "samplers.json", record)
     files.write_text(output / "samplers_table.md", table(rows))
-    log.info("Wrote samplers.json, samplers_table.md and images/samplers.png to %s", output)
+    log.info("samplers.json, samplers_table.md and images/samplers.png are in %s.", output)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What an evaluation logs when it ends, and the record of training in results.json."""
+"""The tables that an evaluation logs when it ends, and the training record of results.json."""
 
 import logging
 import pathlib
@@ -12,7 +12,10 @@ log = logging.getLogger(__name__)
 
 
 def training_record(directory: pathlib.Path) -> dict[str, float | None]:
-    """Returns train_seconds and images_per_second (median); None for a model not trained here."""
+    """Returns train_seconds and the median of images_per_second.
+
+    Both are None if the workdir has no record of a training.
+    """
     rows = [row for row in records.read(directory) if "images_per_second" in row]
     if not rows:
         return {"train_seconds": None, "images_per_second": None}
@@ -23,24 +26,34 @@ def training_record(directory: pathlib.Path) -> dict[str, float | None]:
 
 
 def report(entries: dict[str, dict[str, Any]]) -> None:
-    """Logs the scores of every suite, a line each."""
+    """Logs one table per suite, and how the reconstruction error compares with that of PCA.
+
+    Args:
+      entries: suite -> its entry in results.json.
+    """
     for suite, entry in entries.items():
-        scores = ", ".join(f"{name} {_shown(value)}" for name, value in entry["scores"].items())
-        log.info("%s of %s (%s): %s", suite, entry["data"], _counted(entry["counts"]), scores)
+        log.info("%s", table(suite, entry))
     if "reconstruction" in entries:
         scores = entries["reconstruction"]["scores"]
-        ours, linear = (scores[name]["value"] for name in ("mse", "pca_mse"))
-        if ours is not None and linear:  # where PCA has no value, or no error, there is no ratio
+        ours, pca = (scores[name]["value"] for name in ("mse", "pca_mse"))
+        if ours is not None and pca:  # without a PCA error above 0 there is no ratio
+            change = ours / pca - 1
             log.info(
-                "The reconstruction error is %.2f of PCA's with as many components.", ours / linear
+                "The model has %.0f%% %s reconstruction MSE than PCA with as many components.",
+                *(100 * abs(change), "lower" if change < 0 else "higher"),
             )
 
 
-def _shown(value: dict[str, Any]) -> str:
-    if value["value"] is None:
-        return f"undefined ({value['details']['reason']})"
-    return f"{value['value']:.4g}" + (f" (std {value['std']:.2g})" if "std" in value else "")
+def table(suite: str, entry: dict[str, Any]) -> str:
+    """Returns the scores of a suite as lines with aligned names and values."""
+    counts = ", ".join(f"{count} {split}" for split, count in entry["counts"].items())
+    width = max(map(len, entry["scores"]), default=0)
+    rows = [f"  {name:<{width}}  {_shown(score)}" for name, score in entry["scores"].items()]
+    return "\n".join([f"{suite} on {entry['data']} ({counts} images):", *rows])
 
 
-def _counted(counts: dict[str, int]) -> str:
-    return ", ".join(f"{count} {split}" for split, count in counts.items()) + " images"
+def _shown(score: dict[str, Any]) -> str:
+    """Returns "value" or "value +- std"; the reason where a score has no value."""
+    if score["value"] is None:
+        return f"undefined: {score['details']['reason']}"
+    return f"{score['value']:.4g}" + (f" +- {score['std']:.2g}" if "std" in score else "")

@@ -1,1 +1,1 @@
-"""Arrays in, numbers out: metrics know no model and no config."""
+"""Metrics: functions from arrays to numbers, which depend on no model and no config."""

@@ -1,7 +1,7 @@
-"""Scores of predictions, one an attribute: average precision, AUROC, Pearson r, squared error.
+"""Scores of predictions per attribute: average precision, AUROC, Pearson r and squared error.
 
-Attributes for which a score does not exist (no positives, a constant prediction) hold NaN in
-`values`, do not enter the mean, and are counted.
+Some attributes have no score, for example without positives or with a constant prediction. Their
+entry in `values` is NaN. They are left out of the mean and counted.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ from dbae_jax.metrics import checks
 
 @dataclasses.dataclass(frozen=True)
 class AttributeScores:
-    """Scores of K attributes. values: [K], NaN where the score does not exist."""
+    """Scores of K attributes. values: [K], NaN for attributes without a score."""
 
     values: np.ndarray
 
@@ -31,26 +31,27 @@ class AttributeScores:
 
 
 def average_precision(labels: np.ndarray, scores: np.ndarray) -> AttributeScores:
-    """Returns the area under precision against recall as a step function, an attribute each.
+    """Returns the area under the step function of precision against recall, per attribute.
 
-    Examples of equal score enter together, as in scikit-learn; a column without positives has no
-    score (scikit-learn gives 0).
+    Examples with equal scores are added together, as in scikit-learn. A column without positives
+    has no score (scikit-learn returns 0).
 
     Args:
-      labels: [N, K], 0 or 1.
-      scores: [N, K], any monotonic function of the probability (logits).
+      labels: labels 0 or 1, [N, K].
+      scores: an increasing function of the predicted probability, such as the logits, [N, K].
 
     Raises:
-      DataError: for other shapes or labels, scores not finite, or no attribute with positives.
+      DataError: if shapes or labels are wrong, if a score is not finite, or if no attribute has
+        positives.
     """
-    labels, scores = _same_columns(*checks.labelled(labels, scores, "scores"))
+    labels, scores = checks.labelled(labels, scores, "scores")
+    _require_same_shape(labels, scores, "labels and scores")
     order = np.argsort(-scores, axis=0, kind="stable")
     labels, scores = (np.take_along_axis(a, order, axis=0) for a in (labels, scores))
-    places = np.arange(len(scores))[:, None]
     last_of_equals = np.ones(scores.shape, bool)
     last_of_equals[:-1] = scores[1:] != scores[:-1]
-    ends = np.where(last_of_equals, places, len(scores))
-    ends = np.minimum.accumulate(ends[::-1], axis=0)[::-1]  # of the group that a row belongs to
+    ends = np.where(last_of_equals, np.arange(len(scores))[:, None], len(scores))
+    ends = np.minimum.accumulate(ends[::-1], axis=0)[::-1]  # last row with the same score
     precision = np.take_along_axis(np.cumsum(labels, axis=0), ends, axis=0) / (ends + 1)
     return _scores(np.sum(labels * precision, axis=0), labels.sum(axis=0), "has positives")
 
@@ -58,19 +59,19 @@ def average_precision(labels: np.ndarray, scores: np.ndarray) -> AttributeScores
 def auroc(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """Returns the area under the ROC curve of every score for every attribute.
 
-    The probability that a positive scores above a negative, equal scores counting half.
+    The area is the probability that a positive scores above a negative; equal scores count half.
 
     Args:
-      labels: [N, K], 0 or 1.
-      scores: [N, D].
+      labels: labels 0 or 1, [N, K].
+      scores: scores to compare with the labels, [N, D].
 
     Returns:
-      [K, D], float64; NaN in the rows of constant attributes.
+      Areas [K, D], float64; NaN in the rows of constant attributes.
 
     Raises:
-      DataError: for other shapes or labels, or scores that are not finite.
+      DataError: if shapes or labels are wrong, or if a score is not finite.
 
-    Source: Mann and Whitney (1947), by ranks.
+    Source: Mann and Whitney (1947), computed from ranks.
     """
     labels, scores = checks.labelled(labels, scores, "scores")
     positives = labels.sum(axis=0)[:, None].astype(np.float64)
@@ -81,16 +82,16 @@ def auroc(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
 
 
 def pearson(predicted: np.ndarray, target: np.ndarray) -> AttributeScores:
-    """Returns the linear correlation of predictions and targets, an attribute each.
+    """Returns the linear correlation of predictions and targets, per attribute.
 
-    A column that is constant to rounding, in predictions or targets, has no score.
+    A column has no score if its predictions or targets are constant up to rounding.
 
     Args:
-      predicted: [N, K].
-      target: [N, K].
+      predicted: predicted values, [N, K].
+      target: true values, [N, K].
 
     Raises:
-      DataError: for different shapes, values not finite, or nothing but constant columns.
+      DataError: if the shapes differ, if a value is not finite, or if all columns are constant.
     """
     centred, norms = [], []
     for values in _regression_pair(predicted, target):
@@ -104,20 +105,21 @@ def pearson(predicted: np.ndarray, target: np.ndarray) -> AttributeScores:
 
 
 def squared_error(predicted: np.ndarray, target: np.ndarray) -> AttributeScores:
-    """Returns the mean squared error of each attribute, in the square of its own unit.
+    """Returns the mean squared error of each attribute, in the square of the attribute's unit.
 
     Args:
-      predicted: [N, K].
-      target: [N, K].
+      predicted: predicted values, [N, K].
+      target: true values, [N, K].
 
     Raises:
-      DataError: for different shapes, or values not finite.
+      DataError: if the shapes differ, or if a value is not finite.
     """
     predicted, target = _regression_pair(predicted, target)
     return AttributeScores(np.mean((predicted - target) ** 2, axis=0))
 
 
 def _scores(above: np.ndarray, below: np.ndarray, needed: str) -> AttributeScores:
+    """Returns above / below [K], NaN where `below` is 0; raises DataError if it is 0 everywhere."""
     if not np.any(below):
         raise DataError(f"none of the {len(below)} attributes {needed}; there is no score.")
     return AttributeScores(
@@ -125,20 +127,14 @@ def _scores(above: np.ndarray, below: np.ndarray, needed: str) -> AttributeScore
     )
 
 
-def _same_columns(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    if labels.shape != scores.shape:
+def _require_same_shape(x: np.ndarray, y: np.ndarray, names: str) -> None:
+    if x.shape != y.shape:
         raise DataError(
-            f"labels and scores must have one shape [N, K], "
-            f"got {list(labels.shape)} and {list(scores.shape)}."
+            f"{names} must have the same shape [N, K], got {list(x.shape)} and {list(y.shape)}."
         )
-    return labels, scores
 
 
 def _regression_pair(predicted: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     pair = checks.feature_pair(predicted, target, ("predictions", "targets"))
-    if pair[0].shape != pair[1].shape:
-        raise DataError(
-            f"predictions and targets must have one shape [N, K], "
-            f"got {list(pair[0].shape)} and {list(pair[1].shape)}."
-        )
+    _require_same_shape(*pair, "predictions and targets")
     return pair

@@ -1,10 +1,10 @@
-"""Sets of features compared: kernel distance, precision and recall; the score of class logits.
+"""Kernel distance, precision and recall of two feature sets, and a score of class logits.
 
-The kernel distance is here because it is unbiased: at the few thousand images of a run in progress
-the Frechet distance mostly measures their number. On published Inception features it is KID, which
-InfoDiffusion reports beside FID.
+The kernel distance is unbiased. The Frechet distance of a few thousand images, as an evaluation
+during training has them, depends mostly on their number. On published Inception features the
+kernel distance is KID, which InfoDiffusion reports together with FID.
 
-Whose features these are decides what the numbers may be called; see `generation`.
+The network that computed the features decides what the numbers may be called; see `generation`.
 """
 
 import dataclasses
@@ -17,12 +17,12 @@ from dbae_jax.errors import DataError
 from dbae_jax.metrics import checks
 
 NAMES = ("generated features", "real features")
-BLOCK = 512  # rows of distances at a time: 200 MB beside 50000 columns
+BLOCK = 512  # rows of the distance matrix per block: 200 MB for 50000 columns
 
 
 @dataclasses.dataclass(frozen=True)
-class Spread:
-    """A mean over parts of the data, and the standard deviation between parts."""
+class MeanAndStd:
+    """The mean of a score over parts of the data, and its standard deviation between the parts."""
 
     mean: float
     std: float
@@ -30,7 +30,12 @@ class Spread:
 
 @dataclasses.dataclass(frozen=True)
 class PrecisionRecall:
-    """Shares, in [0, 1], of generated images that are realistic, and of real ones reached."""
+    """Improved precision and recall, each in [0, 1].
+
+    Attributes:
+      precision: fraction of generated images inside the manifold of the real images.
+      recall: fraction of real images inside the manifold of the generated images.
+    """
 
     precision: float
     recall: float
@@ -43,80 +48,84 @@ def kernel_distance(
     subsets: int = 100,
     subset_size: int = 1000,
     seed: int = 2020,
-) -> Spread:
+) -> MeanAndStd:
     """Returns the squared maximum mean discrepancy for the kernel (x.y / D + 1)^3.
 
-    The unbiased estimate, which may be negative, as the mean over random subsets.
+    The estimate is unbiased and may be negative. It is the mean over random subsets.
 
     Args:
-      generated: [N, D].
-      real: [M, D].
-      subsets: number of subsets.
-      subset_size: images in each, of both sets.
-      seed: of the subsets.
+      generated: features of generated images, [N, D].
+      real: features of real images, [M, D].
+      subsets: number of random subsets.
+      subset_size: images of each set per subset.
+      seed: random seed of the subsets.
 
     Raises:
-      DataError: for sets smaller than a subset, different widths, or features not finite.
+      DataError: if a set is smaller than a subset, if the widths differ, or if a feature is not
+        finite.
 
     Source: Binkowski et al. (2018).
     """
     sets = checks.feature_pair(generated, real, NAMES, at_least=max(2, subset_size))
-    rng = np.random.RandomState(seed)  # its subsets are those of torch-fidelity
+    rng = np.random.RandomState(seed)  # this generator gives the subsets of torch-fidelity
     values = []
     for _ in range(subsets):
         x, y = (s[rng.choice(len(s), subset_size, replace=False)] for s in sets)
         values.append(_within(x) + _within(y) - 2 * _kernel(x, y).mean())
-    return Spread(float(np.mean(values)), float(np.std(values)))
+    return MeanAndStd(float(np.mean(values)), float(np.std(values)))
 
 
 def precision_recall(generated: np.ndarray, real: np.ndarray, *, k: int = 3) -> PrecisionRecall:
     """Returns improved precision and recall.
 
-    A set reaches as far as balls around its members, each with the radius of the distance to its
-    k-th nearest neighbour (itself not counted, by index; the border belongs to the ball).
-    Precision: the share of generated features in a ball of a real one; recall: the other way round.
+    The manifold of a set is a union of balls, one around each feature. The radius of a ball is the
+    distance to the k-th nearest neighbour, and the border belongs to the ball. A feature is not its
+    own neighbour. Precision is the fraction of generated features in the manifold of the real ones.
+    Recall is the fraction of real features in the manifold of the generated ones.
 
     Args:
-      generated: [N, D].
-      real: [M, D].
-      k: which neighbour.
+      generated: features of generated images, [N, D].
+      real: features of real images, [M, D].
+      k: rank of the neighbour that sets the radius.
 
     Raises:
-      DataError: for sets of k members or fewer, different widths, or features not finite.
+      DataError: if a set has k members or fewer, if the widths differ, or if a feature is not
+        finite.
 
     Source: Kynkaanniemi et al. (2019).
     """
     if k < 1:
-        raise DataError(f"precision and recall need a neighbour k >= 1, got {k}.")
+        raise DataError(f"precision and recall need k >= 1, got {k}.")
     generated, real = checks.feature_pair(generated, real, NAMES, at_least=k + 1)
-    centre = real.mean(axis=0)  # long vectors would lose digits of short distances
+    centre = real.mean(axis=0)  # features far from 0 would lose digits of short distances
     generated, real = generated - centre, real - centre
     return PrecisionRecall(
-        precision=_share_inside(generated, real, k), recall=_share_inside(real, generated, k)
+        precision=_fraction_inside(generated, real, k), recall=_fraction_inside(real, generated, k)
     )
 
 
 def classifier_score(
     logits: np.ndarray, *, splits: int = 10, shuffle_seed: int | None = 2020
-) -> Spread:
-    """Returns exp E KL(p(y|x) || p(y)): the mean over splits.
+) -> MeanAndStd:
+    """Returns exp E KL(p(y|x) || p(y)), as the mean over splits.
 
-    1 if the classes of all images are alike, the number of classes if they are sure and balanced.
-    Of the published Inception network's logits without bias this is the Inception Score.
+    The score is 1 if all images have the same class probabilities. It is the number of classes if
+    every image has one certain class and the classes are balanced. For the published Inception
+    network's logits without bias, this is the Inception Score.
 
     Args:
-      logits: [N, classes].
-      splits: parts of the images, each with a p(y) of its own.
-      shuffle_seed: images are shuffled first, as torch-fidelity does; None keeps their order, as
-        ADM's evaluation does (with as many splits as there are 5000 images).
+      logits: class logits, [N, classes].
+      splits: number of parts of the images; each part has its own p(y).
+      shuffle_seed: random seed of a shuffle before the split, as in torch-fidelity. None keeps the
+        order, as in ADM's evaluation (which has 5000 images per split).
 
     Raises:
-      DataError: for fewer images than splits, or logits that are not finite.
+      DataError: if there are fewer images than splits, or if a logit is not finite.
 
     Source: Salimans et al. (2016).
     """
     if splits < 1:
-        raise DataError(f"the score needs a split or more, got {splits}.")
+        raise DataError(f"the score needs at least one split, got {splits}.")
     logits = checks.feature_matrix(logits, "logits", at_least=splits)
     if shuffle_seed is not None:
         logits = logits[np.random.RandomState(shuffle_seed).permutation(len(logits))]
@@ -125,11 +134,11 @@ def classifier_score(
     for i in range(splits):
         part = log_p[i * len(log_p) // splits : (i + 1) * len(log_p) // splits]
         p = np.exp(part)
-        with np.errstate(divide="ignore"):  # a class that underflows in every image
+        with np.errstate(divide="ignore"):  # a class whose probability is 0 in every image
             log_q = np.log(p.mean(axis=0))
         divergence = np.sum(p * np.where(p > 0, part - log_q, 0), axis=1)
         values.append(np.exp(divergence.mean()))
-    return Spread(float(np.mean(values)), float(np.std(values)))
+    return MeanAndStd(float(np.mean(values)), float(np.std(values)))
 
 
 def _kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -137,18 +146,19 @@ def _kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _within(x: np.ndarray) -> float:
-    """Mean kernel of two different members."""
+    """Returns the mean kernel value over pairs of different rows."""
     values = _kernel(x, x)
     return (values.sum() - np.trace(values)) / (len(x) * (len(x) - 1))
 
 
-def _share_inside(x: np.ndarray, manifold: np.ndarray, k: int) -> float:
+def _fraction_inside(x: np.ndarray, manifold: np.ndarray, k: int) -> float:
+    """Returns the fraction of the rows of x that lie in a ball around a row of `manifold`."""
     radii = np.empty(len(manifold))
     for start, squares in _squared_distances(manifold, manifold):
         rows = np.arange(len(squares))
-        squares[rows, start + rows] = np.inf  # itself, whose distance is not 0 after rounding
+        squares[rows, start + rows] = np.inf  # a row is not its own neighbour
         radii[start : start + len(squares)] = np.partition(squares, k - 1, axis=1)[:, k - 1]
-    # Equal distances may differ in their last digits: the border belongs to the ball.
+    # The border belongs to the ball, but equal distances may differ in their last digits.
     scale = max(np.sum(x * x, axis=1).max(), np.sum(manifold * manifold, axis=1).max())
     limit = radii + 1e-13 * scale
     inside = [(squares <= limit).any(axis=1) for _, squares in _squared_distances(x, manifold)]
@@ -156,7 +166,7 @@ def _share_inside(x: np.ndarray, manifold: np.ndarray, k: int) -> float:
 
 
 def _squared_distances(x: np.ndarray, y: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """Yields (first row, squared distances [rows, len(y)]), a block of rows of x at a time."""
+    """Yields (first row, squared distances [rows, len(y)]) for each block of rows of x."""
     y_squares = np.sum(y * y, axis=1)
     for start in range(0, len(x), BLOCK):
         rows = x[start : start + BLOCK]

@@ -1,8 +1,8 @@
-"""Generated images against real ones: FID by published protocols, KID, precision, recall, IS.
+"""Scores of generated images against real ones: FID, KID, precision, recall and Inception Score.
 
-Images go in and named scores come out, so that the name of a number follows from the network that
-made its features: "fid" is said of published weights, a published protocol and its number of images
-alone; all else is "fd_<network>".
+The functions take images and return named scores, because the name of a score depends on the
+network. A score is called "fid" only with published weights, a published protocol and the number of
+images of that protocol. Otherwise the Frechet distance is called "fd_<network>".
 """
 
 import dataclasses
@@ -24,9 +24,12 @@ from dbae_jax.metrics.scores import Score, named, provenance
 class Preset:
     """A published protocol of FID.
 
-    preparation: of images for the network. generated: how many. real: how many of the training
-    set, from its beginning; None for all. random_flip: real images are mirrored at random, as in
-    training.
+    Attributes:
+      name: name of the protocol.
+      preparation: a key of `resize.PREPARATIONS`: how images become the input of the network.
+      generated: number of generated images.
+      real: number of real images, the first ones of the training set; None for all.
+      random_flip: whether real images are randomly mirrored, as in training.
     """
 
     name: str
@@ -39,11 +42,11 @@ class Preset:
 PRESETS = {
     preset.name: preset
     for preset in (
-        # pytorch-fid on 8-bit files of both sets, at the model's resolution.
+        # pytorch-fid on 8-bit files of both sets, at the resolution of the model.
         Preset("diffae", "pytorch", 50_000, 50_000, random_flip=True),
-        # clean-fid, mode "clean"; the real images of InfoDiffusion are CelebA at 64 pixels.
+        # clean-fid in its mode "clean". The real images of InfoDiffusion are CelebA at 64 pixels.
         Preset("infodiff10k-clean", "pillow_bicubic", 10_000, None),
-        # The evaluation of ADM, on the original graph; the default of this project.
+        # The evaluation of ADM, with the original TensorFlow graph: the default of this project.
         Preset("adm", "tensorflow_1", 50_000, None),
     )
 }
@@ -52,15 +55,15 @@ PRESETS = {
 def preset_images(
     batches: Iterable[np.ndarray], preset: str, *, seed: int = 0
 ) -> Iterator[np.ndarray]:
-    """Yields the real images of a protocol: as many as it says, mirrored at random if it says so.
+    """Yields the real images of a protocol, randomly mirrored where the protocol mirrors them.
 
     Args:
-      batches: uint8 [n, H, W, C], the training set from its beginning, as it is in files.
+      batches: uint8 [n, H, W, C], the training set from its first image on, as stored.
       preset: a key of PRESETS.
-      seed: of what is mirrored; image i depends on (seed, i).
+      seed: random seed of the mirroring; image i depends on (seed, i).
 
     Raises:
-      TooFewError: if there are fewer images.
+      TooFewError: if there are fewer images than the protocol needs.
     """
     wanted, seen = _preset(preset), 0
     for images in batches:
@@ -74,19 +77,20 @@ def preset_images(
         seen += len(images)
         yield images
     if wanted.real is not None and seen < wanted.real:
-        raise TooFewError(f"FID by {preset} is of {wanted.real} real images, there are {seen}.")
+        raise TooFewError(f"FID by {preset} needs {wanted.real} real images, got {seen}.")
 
 
 class ImageStatistics:
-    """What the metrics need of a set of images, which come in batches.
+    """Moments and features of a set of images, which arrive in batches.
 
     Args:
-      net: makes the features.
-      keep_features: for metrics other than the Frechet distance, which compare single images.
-      most: features are kept of so many images, the first; None: of all. (A million images have
-        8 GB of features, and comparing all with all takes hours.)
-      keep_halves: also the moments of two halves of all images, for `halves`.
-      batch_size: images the network sees at a time.
+      net: network that computes the features.
+      keep_features: whether to keep the features of single images. All metrics except the Frechet
+        distance need them.
+      most: number of images, the first ones, whose features are kept; None for all. A million
+        images have 8 GB of features, and comparing all pairs takes hours.
+      keep_halves: whether to keep the moments of two random halves of the images, for `halves`.
+      batch_size: images per batch of the network.
     """
 
     def __init__(
@@ -108,15 +112,15 @@ class ImageStatistics:
         self._logits: list[np.ndarray] = []
 
     def update(self, images: np.ndarray) -> None:
-        """Takes images in: uint8 [N, H, W, C], of the size that the network takes.
+        """Adds images: uint8 [N, H, W, C], of a size that the network accepts.
 
         Raises:
-          DataError: for other images, or features that are not finite.
+          DataError: if the images have another shape or dtype, or if a feature is not finite.
         """
         images = checks.eight_bit_images(images, self.net.image)
         for start in range(0, len(images), self._batch_size):
             part = images[start : start + self._batch_size]
-            # The last batch is filled up: one compiled program serves all.
+            # The last batch is padded, so that one compiled program runs every batch.
             fill = [(0, self._batch_size - len(part)), (0, 0), (0, 0), (0, 0)]
             out = self.net.apply(np.pad(part, fill))
             pool = np.asarray(out.pool)[: len(part)]
@@ -130,18 +134,19 @@ class ImageStatistics:
 
     @property
     def moments(self) -> Moments:
-        """Mean and covariance of the features."""
+        """Mean and covariance of the features of all images."""
         return self._moments.result()
 
     @property
     def halves(self) -> tuple[Moments, Moments]:
-        """Moments of two halves of the images: of each two that follow each other one, by chance.
+        """Moments of two random halves of the images.
 
-        Which image is in which half depends on its place alone.
+        Each pair of consecutive images is split at random, one image to each half. The half of an
+        image depends only on its position.
 
         Raises:
-          DataError: if they were not kept.
-          TooFewError: for fewer than four images.
+          DataError: if the halves were not kept.
+          TooFewError: if there are fewer than four images.
         """
         if not self._halves:
             raise DataError(f"no halves of {self.net.origin.net} were kept: pass keep_halves=True.")
@@ -150,8 +155,7 @@ class ImageStatistics:
 
     def _update_halves(self, pool: np.ndarray) -> None:
         if self._halves:
-            places = self._seen + np.arange(len(pool))
-            chosen = np.array([_half(place) for place in places.tolist()])
+            chosen = np.array([_half(self._seen + i) for i in range(len(pool))])
             for number, half in enumerate(self._halves):
                 if (chosen == number).any():
                     half.update(pool[chosen == number])
@@ -159,12 +163,12 @@ class ImageStatistics:
 
     @property
     def features(self) -> np.ndarray:
-        """Features of every image, or of the first `most`: [N, D]."""
+        """Features of all images, or of the first `most` images: [N, D]."""
         return _joined(self._pool, "features", self.net)
 
     @property
     def logits(self) -> np.ndarray:
-        """Logits of the same images: [N, classes]."""
+        """Logits of the images whose features are kept: [N, classes]."""
         return _joined(self._logits, "logits", self.net)
 
 
@@ -172,29 +176,29 @@ def fid(generated: ImageStatistics, real: ImageStatistics, preset: str) -> Score
     """Returns the Frechet Inception distance of a published protocol, called "fid".
 
     Args:
-      generated: of exactly as many images as the preset says, with the published network.
-      real: the same.
+      generated: generated images, exactly as many as the protocol has, and the published network.
+      real: real images, with the same conditions.
       preset: a key of PRESETS.
 
     Raises:
-      DataError: for another network, preparation or number of images; `frechet_score` measures
-        those under another name.
+      DataError: if the network, its preparation or a number of images is not the protocol's.
+        `frechet_score` measures these sets under a different name.
     """
     net, wanted = _one_net(generated, real), _preset(preset)
     if not (net.origin.published and net.origin.net == INCEPTION):
         raise DataError(
-            f"FID is said of the published Inception network alone, not of {net.origin.net}; "
-            "frechet_score names its network."
+            f"FID uses features of the published Inception network alone, not of {net.origin.net}; "
+            "frechet_score measures other networks."
         )
     if net.preparation != wanted.preparation:
         raise DataError(
             f"FID by {preset} prepares images as {wanted.preparation!r}, "
-            f"these were prepared as {net.preparation!r}."
+            f"but these images were prepared as {net.preparation!r}."
         )
     counts = generated.moments.count, real.moments.count
     if counts[0] != wanted.generated or wanted.real not in (None, counts[1]):
         raise DataError(
-            f"FID by {preset} is of {wanted.generated} generated and "
+            f"FID by {preset} needs {wanted.generated} generated and "
             f"{wanted.real or 'all'} real images, got {counts[0]} and {counts[1]}; "
             "frechet_score measures other numbers of images."
         )
@@ -203,9 +207,9 @@ def fid(generated: ImageStatistics, real: ImageStatistics, preset: str) -> Score
 
 
 def frechet_score(generated: ImageStatistics, real: ImageStatistics) -> Score:
-    """Returns the Frechet distance of features, called "fd_<network>" whatever the network.
+    """Returns the Frechet distance of features, called "fd_<network>" for every network.
 
-    It depends on the numbers of images: compare equal numbers alone.
+    The distance depends on the numbers of images, so compare it only between equal numbers.
     """
     net = _one_net(generated, real)
     x, y = generated.moments, real.moments
@@ -216,7 +220,7 @@ def frechet_score(generated: ImageStatistics, real: ImageStatistics) -> Score:
 def kernel_score(
     generated: ImageStatistics, real: ImageStatistics, *, subset_size: int = 1000
 ) -> Score:
-    """Returns the kernel distance: "kid" for published weights, "kd_<network>" for others."""
+    """Returns the kernel distance: "kid" for published weights, otherwise "kd_<network>"."""
     net, x, y = _one_net(generated, real), generated.features, real.features
     found = kernel_distance(x, y, subset_size=subset_size)
     details = _counts(net, len(x), len(y)) | {"std": found.std, "subset_size": subset_size}
@@ -228,9 +232,9 @@ def precision_recall_scores(
 ) -> tuple[Score, Score]:
     """Returns improved precision and recall.
 
-    "precision" and "recall" are of the published Inception, as ADM's evaluation has them;
-    "precision_vgg16" and "recall_vgg16" of the published VGG16, as they were introduced; names of
-    other networks follow theirs.
+    With the published Inception network, as in ADM's evaluation, they are "precision" and "recall".
+    With the published VGG16, as in the original paper, they are "precision_vgg16" and
+    "recall_vgg16". With other networks they end in the name of the network.
     """
     net, x, y = _one_net(generated, real), generated.features, real.features
     found = precision_recall(x, y, k=k)
@@ -244,7 +248,7 @@ def precision_recall_scores(
 
 
 def precision_recall_names(origin: Origin) -> tuple[str, str]:
-    """Returns what precision and recall on a network's features are called."""
+    """Returns the names of precision and recall for the features of a network."""
     suffixes = {INCEPTION: "", VGG16: "_vgg16"} if origin.published else {}
     suffix = suffixes.get(origin.net, f"_{origin.net}")
     return f"precision{suffix}", f"recall{suffix}"
@@ -253,7 +257,7 @@ def precision_recall_names(origin: Origin) -> tuple[str, str]:
 def inception_score(
     generated: ImageStatistics, *, splits: int = 10, shuffle_seed: int | None = 2020
 ) -> Score:
-    """Returns `classifier_score`: "inception_score" for published weights alone."""
+    """Returns `classifier_score`, called "inception_score" only for published weights."""
     net, logits = generated.net, generated.logits
     found = classifier_score(logits, splits=splits, shuffle_seed=shuffle_seed)
     details = {"preparation": net.preparation, "images": len(logits), "splits": splits}
@@ -261,15 +265,15 @@ def inception_score(
     return named(found.mean, "inception_score", "classifier_score", net.origin, **details)
 
 
-def _half(place: int) -> int:
-    """Returns the half, 0 or 1, that an image belongs to; its neighbour belongs to the other."""
-    pair, which = divmod(place, 2)
+def _half(position: int) -> int:
+    """Returns the half, 0 or 1, of the image at a position; its partner gets the other half."""
+    pair, which = divmod(position, 2)
     return (which + int(np.random.default_rng([0, pair]).integers(2))) % 2
 
 
 def _preset(name: str) -> Preset:
     if name not in PRESETS:
-        raise DataError(f"no protocol of FID is called {name!r}; there are {', '.join(PRESETS)}.")
+        raise DataError(f"FID has no protocol {name!r}; there are {', '.join(PRESETS)}.")
     return PRESETS[name]
 
 
@@ -277,8 +281,9 @@ def _one_net(generated: ImageStatistics, real: ImageStatistics) -> FeatureNet:
     first, second = generated.net, real.net
     if (first.origin, first.preparation) != (second.origin, second.preparation):
         raise DataError(
-            f"generated images went through {first.origin.net} ({first.preparation}), "
-            f"real ones through {second.origin.net} ({second.preparation}); use one network."
+            f"features of generated images come from {first.origin.net} ({first.preparation}), "
+            f"features of real images from {second.origin.net} ({second.preparation}); "
+            "use one network."
         )
     return first
 
@@ -291,7 +296,7 @@ def _counts(net: FeatureNet, generated: int, real: int) -> dict[str, Any]:
 def _joined(parts: list[np.ndarray], what: str, net: FeatureNet) -> np.ndarray:
     if not parts:
         raise DataError(
-            f"no {what} of {net.origin.net} were kept: pass keep_features=True, images, "
-            "and a network that has them."
+            f"no {what} of {net.origin.net} were kept: pass keep_features=True, add images, "
+            f"and use a network that has {what}."
         )
     return np.concatenate(parts)

@@ -1,4 +1,4 @@
-"""LPIPS: distances of images in the activations of a network."""
+"""LPIPS: distances between images in the activations of a network."""
 
 import jax
 import numpy as np
@@ -17,13 +17,14 @@ def perceptual_distances(
     """Returns the distance of each pair of images: [N], float32, at least 0.
 
     Args:
-      net: the network.
-      x: [N, H, W, 3] in [-1, 1], at their own size: the distance depends on it.
-      y: the same shape.
-      batch_size: pairs at a time.
+      net: network of LPIPS.
+      x: images [N, H, W, 3] in [-1, 1], not resized; the distance depends on their size.
+      y: images of the same shape.
+      batch_size: pairs per batch.
 
     Raises:
-      DataError: for other shapes, images below 31 pixels, or values that are not finite.
+      DataError: if the shapes are different, if a side is below 31 pixels, or if a value is not
+        finite.
     """
     x, y = checks.image_pair(x, y)
     smallest = alexnet_lpips.SMALLEST
@@ -34,9 +35,9 @@ def perceptual_distances(
         )
     found = []
     for start in range(0, len(x), batch_size):
-        parts = [np.float32(a[start : start + batch_size]) for a in (x, y)]
+        parts = [a[start : start + batch_size].astype(np.float32) for a in (x, y)]
         count = len(parts[0])
-        # The last batch is filled up: one compiled program serves all.
+        # The last batch is padded, so that one compiled program runs every batch.
         fill = [(0, min(batch_size, len(x)) - count), (0, 0), (0, 0), (0, 0)]
         distances = _apply(net.params, *(np.pad(part, fill) for part in parts))
         found.append(np.asarray(distances)[:count])
@@ -46,8 +47,8 @@ def perceptual_distances(
 def lpips(net: PerceptualNet, x: np.ndarray, y: np.ndarray, *, batch_size: int = 64) -> Score:
     """Returns the mean of `perceptual_distances`.
 
-    It is called "lpips" for the published weights (alex, version 0.1) alone, and
-    "perceptual_<network>" for others.
+    The score is called "lpips" only for the published weights (alex, version 0.1), and
+    "perceptual_<network>" for other weights.
     """
     distances = perceptual_distances(net, x, y, batch_size=batch_size)
     mean = float(distances.mean(dtype=np.float64))

@@ -1,4 +1,4 @@
-"""Numbers with their names: what was measured, by which network, on how many images."""
+"""Scores with their names and details: the network, the number of images and the settings."""
 
 import dataclasses
 from typing import Any
@@ -8,7 +8,7 @@ from dbae_jax.metrics.networks.published import Origin
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-    """A number, the name it may be called by, and what one needs to know to compare it."""
+    """A number, its name, and the details that a comparison with other numbers needs."""
 
     name: str
     value: float
@@ -16,7 +16,7 @@ class Score:
 
 
 def provenance(origin: Origin) -> dict[str, Any]:
-    """Returns the details that tell which network made a number."""
+    """Returns the details that identify the network behind a score."""
     return {"net": origin.net, "weights_sha256": list(origin.sha256)}
 
 
@@ -24,11 +24,11 @@ def named(value: float, name: str, neutral: str, origin: Origin, **details: Any)
     """Returns a score under its well-known name if the network is the published one.
 
     Args:
-      value: the number.
-      name: what it is called by everybody, for published weights alone.
-      neutral: what it is called otherwise; the network's name is added.
-      origin: of the network.
-      details: to be kept with the number.
+      value: value of the score.
+      name: well-known name, used only for published weights.
+      neutral: prefix of the name for other weights; the network's name follows.
+      origin: name and weight hashes of the network.
+      details: further details of the score.
     """
     known = name if origin.published else f"{neutral}_{origin.net}"
     return Score(known, value, provenance(origin) | details)

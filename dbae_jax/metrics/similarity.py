@@ -1,4 +1,4 @@
-"""Distances of images pixel by pixel: mean squared error, PSNR and structural similarity."""
+"""Distances between images by their pixels: mean squared error, PSNR and structural similarity."""
 
 from collections.abc import Callable
 
@@ -11,56 +11,62 @@ from dbae_jax.metrics import checks
 SSIM_SIGMA = 1.5
 SSIM_RADIUS = 5  # a window of 11 pixels
 
+Window = Callable[[np.ndarray], np.ndarray]  # images -> weighted means around each pixel
+
 
 def pixel_mse(x: np.ndarray, y: np.ndarray) -> float:
-    """Returns the mean squared error of images in [-1, 1], in units of pixels in [0, 1]."""
+    """Returns the mean squared error of images in [-1, 1], in the units of images in [0, 1]."""
     return float(np.mean(_mse_of_images(*checks.image_pair(x, y))))
 
 
 def psnr(x: np.ndarray, y: np.ndarray) -> float:
-    """Returns the peak signal-to-noise ratio in dB, the mean over images in [-1, 1].
+    """Returns the peak signal-to-noise ratio in dB, as the mean over images in [-1, 1].
 
-    Infinite if an image is met exactly.
+    The ratio is infinite if the images of a pair are equal.
 
     Args:
-      x: [B, ...].
-      y: the same shape.
+      x: images [B, ...].
+      y: images of the same shape.
     """
     with np.errstate(divide="ignore"):
         return float(np.mean(-10 * np.log10(_mse_of_images(*checks.image_pair(x, y)))))
 
 
 def eight_bit(x: np.ndarray, *, truncate: bool = False) -> np.ndarray:
-    """Returns images in [-1, 1] after a passage through 256 levels, as a file would give them.
+    """Returns images in [-1, 1] rounded to 256 levels, as an image file stores them.
 
-    Rounds to nearest. `truncate` rounds down, as the authors' evaluation does: it darkens by half a
-    level on average, which adds about 5e-6 to the mean squared error instead of 1.3e-6.
+    Args:
+      x: images of any shape.
+      truncate: whether to round down, as the authors' evaluation does, instead of to the nearest
+        level. Rounding down darkens by half a level on average. It adds about 5e-6 to the mean
+        squared error, rounding to the nearest level 1.3e-6.
     """
-    levels = np.clip((np.float64(x) + 1) * 127.5, 0, 255)
+    levels = np.clip((np.asarray(x, np.float64) + 1) * 127.5, 0, 255)
     return (np.floor(levels) if truncate else np.round(levels)) / 127.5 - 1
 
 
 def ssim(x: np.ndarray, y: np.ndarray, *, padding: str = "valid") -> float:
     """Returns the mean structural similarity of images in [-1, 1].
 
-    Gaussian window of 11 pixels (sigma 1.5), K1 = 0.01, K2 = 0.03, biased variances, each channel
-    by itself.
+    The window is Gaussian with 11 pixels and sigma 1.5. The constants are K1 = 0.01 and K2 = 0.03.
+    Variances are biased, and each channel is measured separately.
 
     Args:
-      x: [B, H, W, C], H and W at least 11.
-      y: the same shape.
-      padding: "valid" averages the places where the window lies inside the image, as the standard
-        has it; "zero" surrounds the images with zeros (black) and averages all places, as DiffAE
-        and PDAE do, and is usually a little higher.
+      x: images [B, H, W, C], H and W at least 11.
+      y: images of the same shape.
+      padding: "valid" averages the positions where the window lies inside the image, as in the
+        original paper. "zero" surrounds the images with zeros (black) and averages all positions,
+        as DiffAE and PDAE do; the result is usually a little higher.
 
     Raises:
-      DataError: for images smaller than the window, of different shapes, or not finite.
+      DataError: if the images are smaller than the window, have different shapes, or are not
+        finite.
 
     Source: Wang et al. (2004).
     """
     x, y = checks.image_pair(x, y)
     if padding not in ("valid", "zero"):
-        raise DataError(f"ssim knows padding 'valid' and 'zero', not {padding!r}.")
+        raise DataError(f"the padding of ssim must be 'valid' or 'zero', got {padding!r}.")
     if x.ndim != 4 or min(x.shape[1:3]) <= 2 * SSIM_RADIUS:
         raise DataError(f"ssim compares images [B, >= 11, >= 11, C], got {list(x.shape)}.")
     window = _window_inside if padding == "valid" else _window_on_zeros
@@ -68,14 +74,15 @@ def ssim(x: np.ndarray, y: np.ndarray, *, padding: str = "valid") -> float:
 
 
 def ssim_swapped_axes(x: np.ndarray, y: np.ndarray) -> float:
-    """Returns what the authors of DBAE publish as SSIM: for comparison with their table alone.
+    """Returns the number that the authors of DBAE publish as SSIM, only for comparison with it.
 
-    Their function for [B, C, H, W] is given [B, H, W, C], so that its window lies over width and
-    channels, surrounded by zeros. It hardly sees lost texture: a blurred face scores .98, not .76.
+    Their function expects [B, C, H, W] and receives [B, H, W, C]. Its window therefore covers width
+    and channels, padded with zeros. The number hardly depends on texture: a blurred face scores
+    0.98 instead of 0.76.
 
     Args:
-      x: [B, H, W, C] in [-1, 1].
-      y: the same shape.
+      x: images [B, H, W, C] in [-1, 1].
+      y: images of the same shape.
 
     Source: eval_reconstruction.py of the authors' repository.
     """
@@ -85,16 +92,14 @@ def ssim_swapped_axes(x: np.ndarray, y: np.ndarray) -> float:
     return _mean_ssim(x, y, lambda images: _window_on_zeros(images, axes=(2, 3)))
 
 
-def _mean_ssim(x: np.ndarray, y: np.ndarray, window: Callable[[np.ndarray], np.ndarray]) -> float:
-    # Image by image: ten float64 copies of a whole test split would not fit in memory.
+def _mean_ssim(x: np.ndarray, y: np.ndarray, window: Window) -> float:
+    # One image at a time: ten float64 copies of a whole test split would not fit in memory.
     pairs = zip(x[:, None], y[:, None], strict=True)
     return float(np.mean([np.mean(_ssim_map(a, b, window)) for a, b in pairs]))
 
 
-def _ssim_map(
-    x: np.ndarray, y: np.ndarray, window: Callable[[np.ndarray], np.ndarray]
-) -> np.ndarray:
-    x, y = (np.float64(a) / 2 + 0.5 for a in (x, y))
+def _ssim_map(x: np.ndarray, y: np.ndarray, window: Window) -> np.ndarray:
+    x, y = (a.astype(np.float64) / 2 + 0.5 for a in (x, y))
     mean_x, mean_y = window(x), window(y)
     var_x, var_y = window(x * x) - mean_x**2, window(y * y) - mean_y**2
     covariance = window(x * y) - mean_x * mean_y
@@ -118,4 +123,4 @@ def _window_on_zeros(x: np.ndarray, axes: tuple[int, int]) -> np.ndarray:
 
 def _mse_of_images(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     pairs = zip(x, y, strict=True)
-    return np.array([np.mean((np.float64(a) - np.float64(b)) ** 2) / 4 for a, b in pairs])
+    return np.array([np.mean((a.astype(np.float64) - b) ** 2) / 4 for a, b in pairs])

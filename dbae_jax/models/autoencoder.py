@@ -71,7 +71,7 @@ class Networks:
         """Returns random weights and initial running statistics."""
         unet = self.module.unet
         x_0 = jnp.zeros((1, unet.image_size, unet.image_size, unet.out_channels))
-        return {"stats": {}} | self.module.init(key, x_0, jnp.zeros(1))
+        return {"stats": {}, **self.module.init(key, x_0, jnp.zeros(1))}
 
     def encode(self, variables: Variables, x_0: jax.Array) -> Code:
         """Returns q(z | x_0) for x_0: [B, H, W, C] in [-1, 1]."""

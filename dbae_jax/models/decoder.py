@@ -4,6 +4,8 @@ Running statistics are stored in the flax collection "stats": mean and var of th
 the singular vectors u and v of the spectral norms.
 """
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -112,7 +114,7 @@ class SpectralConv(nn.Module):
         """Returns kernel / sigma: [size, size, in, out], float32. `train` also updates u and v."""
         shape = (self.size, self.size, in_channels, self.channels)
         kernel = self.param("kernel", kernel_init, shape, self.param_dtype)
-        seeded = (self.make_rng("params"), kernel) if self.is_initializing() else None
+        seeded: Any = (self.make_rng("params"), kernel) if self.is_initializing() else None
         u = self.variable("stats", "u", lambda: _initial_vectors(*seeded)[0])
         v = self.variable("stats", "v", lambda: _initial_vectors(*seeded)[1])
         if train and not self.is_initializing():
@@ -177,10 +179,10 @@ class UpBlock(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """Returns [B, 2H, 2W, channels] for x: [B, H, W, C], [B, 4, 4, channels] for z: [B, D]."""
-        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         if x.ndim == 2:
-            conv = SpectralConvTransposeFromPoint(2 * self.channels, 4, name="conv", **dtypes)
-            x = conv(x, train=train)
+            from_point = SpectralConvTransposeFromPoint(2 * self.channels, 4, name="conv", **dtypes)
+            x = from_point(x, train=train)
         else:
             conv = SpectralConv(2 * self.channels, 3, upsampled=True, name="conv", **dtypes)
             x = conv(x, train=train)
@@ -197,7 +199,7 @@ class Gate(nn.Module):
     @nn.compact
     def __call__(self, coarse: jax.Array, *, train: bool) -> jax.Array:
         """Returns factors [B, 1, 1, channels] for coarse features [B, h, w, c], h and w >= 4."""
-        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         b, h, w, c = coarse.shape
         pooled = coarse.reshape(b, 4, h // 4, 4, w // 4, c).mean(axis=(2, 4))
         x = SpectralConv(self.channels, 4, padding="VALID", name="conv_0", **dtypes)(
@@ -227,8 +229,9 @@ class Decoder(nn.Module):
 
         `train` normalises with batch statistics and updates running statistics.
         """
-        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        h, size, features = z, 4, {}
+        dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        h, size = z, 4
+        features: dict[int, jax.Array] = {}
         while size <= self.image_size:
             width = width_at(self.base_channels, size)
             h = UpBlock(width, name=f"up_{size}", **dtypes)(h, train=train)

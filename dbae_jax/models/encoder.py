@@ -1,7 +1,7 @@
 """Encoder x_0 -> z: the down path of a U-Net, then pooling over positions."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -37,9 +37,8 @@ class Code(NamedTuple):
 
         A deterministic code is its mean.
         """
-        if self.log_sigma is None:
-            return self.mean
-        return self.mean + self.sigma * eps
+        sigma = self.sigma
+        return self.mean if sigma is None else self.mean + sigma * eps
 
 
 class Encoder(nn.Module):
@@ -68,7 +67,7 @@ class Encoder(nn.Module):
     @nn.compact
     def __call__(self, x_0: jax.Array) -> Code:
         """Returns q(z | x_0) in float32 for x_0: [B, H, W, C], pixels in [-1, 1]."""
-        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         res_block, attention_block = rematerialised(self.remat, ResBlock, AttentionBlock)
         attention = {"implementation": self.attention, **dtypes}
         h = conv(x_0.astype(self.dtype), self.base_channels, name="conv_in", **dtypes)

@@ -1,6 +1,7 @@
 """The network of the latent prior: an MLP over latent codes, also as pure functions."""
 
 import dataclasses
+from typing import cast
 
 import flax.linen as nn
 import jax
@@ -30,15 +31,13 @@ class LatentNet(nn.Module):
         time = linear(sinusoid(t, TIME_WIDTH), self.latent_dim, name="time_0")
         time = nn.silu(linear(nn.silu(time), self.latent_dim, name="time_1"))
         h = z_t
-        for i in range(self.num_layers):
-            if i:
-                h = jnp.concatenate([h, z_t], axis=-1)
-            if i == self.num_layers - 1:
-                return linear(h, self.latent_dim, name=f"layer_{i}")
+        last = self.num_layers - 1
+        for i in range(last):
             h = linear(h, self.width, name=f"layer_{i}")
             h = h * (1 + linear(time, self.width, name=f"layer_{i}_time"))
             h = nn.LayerNorm(epsilon=1e-5, use_fast_variance=False, name=f"layer_{i}_norm")(h)
-            h = nn.silu(h)
+            h = jnp.concatenate([nn.silu(h), z_t], axis=-1)
+        return linear(h, self.latent_dim, name=f"layer_{last}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,4 +59,4 @@ class LatentNetwork:
     def predict(self, params: dict, z_t: jax.Array, t: jax.Array) -> jax.Array:
         """Returns the estimate of eps: [B, D] for noisy codes z_t: [B, D] at steps t: [B]."""
         with jax.default_matmul_precision(self.precision):
-            return self.module.apply({"params": params}, z_t, t)
+            return cast(jax.Array, self.module.apply({"params": params}, z_t, t))

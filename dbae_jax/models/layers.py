@@ -132,8 +132,8 @@ class ConvOfParts(nn.Module):
         width = sum(part.shape[-1] for part in parts)
         shape = (self.size, self.size, width, self.channels)
         kernel = self.param("kernel", kernel_init, shape, self.param_dtype).astype(self.dtype)
-        bias = bias_init(width * self.size**2)
-        bias = self.param("bias", bias, (self.channels,), self.param_dtype).astype(self.dtype)
+        draw = bias_init(width * self.size**2)
+        bias = self.param("bias", draw, (self.channels,), self.param_dtype).astype(self.dtype)
         parts = tuple(part.astype(self.dtype) for part in parts)
         plain = convolve_upsampled if self.upsampled else convolve_plain
         function = plain if affine is None else convolve_activated
@@ -174,7 +174,7 @@ class ResBlock(nn.Module):
     @nn.compact
     def __call__(self, parts: Parts, embedding: jax.Array | None = None) -> jax.Array:
         """Returns [B, H', W', channels] for parts [B, H, W, C_i] of x and an embedding [B, E]."""
-        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         resample = RESAMPLE[self.resample]
         affine = GroupNorm(name="norm_in", param_dtype=self.param_dtype)(parts)
         up = self.resample == "up"
@@ -194,7 +194,7 @@ class ResBlock(nn.Module):
 
     def _modulated(self, h: jax.Array, embedding: jax.Array) -> jax.Array:
         """Returns the second half of a residual block of the U-Net, applied to h [B, H, W, C]."""
-        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         modulation = linear(nn.silu(embedding), 2 * self.channels, name="embedding", **dtypes)
         scale, shift = jnp.split(modulation, 2, axis=-1)
         norm = GroupNorm(name="norm_out", param_dtype=self.param_dtype)
@@ -218,7 +218,7 @@ class AttentionBlock(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Returns [B, H, W, C] for x: [B, H, W, C]."""
-        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         b, height, width, channels = x.shape
         h = GroupNorm(name="norm", param_dtype=self.param_dtype)((x,)).apply(x)
         h = h.reshape(b, height * width, channels)

@@ -265,7 +265,8 @@ def _entry(key: str, path: tuple[str, ...], name: str, kind: Kind | None, flat: 
     if name == "weight_v":  # ordered [in][h][w] in PyTorch, [h][w][in] in flax
         h, w, i, _ = flat[("params", *path, "kernel")].shape
         return Entry(key, full_path, Layout(shape, (1, 2, 0), view=(i, h, w)))
-    return Entry(key, full_path, (kind if flax_name == "kernel" else _same)(shape))
+    convert = kind if kind is not None and flax_name == "kernel" else _same
+    return Entry(key, full_path, convert(shape))
 
 
 def _modules(module: AutoEncoder) -> LayerNames:
@@ -346,6 +347,7 @@ def _attention(key: str, path: tuple[str, ...], kind: Kind) -> LayerNames:
 
 
 def _decoder(module: AutoEncoder) -> LayerNames:
+    assert module.decoder is not None  # `_names` asks for it
     root, image_size = ("decoder",), module.decoder.image_size
     yield "decoder.init.init.0", (*root, "up_4", "conv"), _conv_transposed
     yield "decoder.init.init.1", (*root, "up_4", "norm"), None

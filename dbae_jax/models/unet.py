@@ -1,6 +1,7 @@
 """The U-Net of the denoiser: ADM's U-Net, conditioned on time and on z."""
 
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -58,7 +59,7 @@ class UNet(nn.Module):
           z: latent codes [B, D].
           train: whether to apply dropout, with masks drawn from the "dropout" key.
         """
-        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         embedding = self._embed(c_noise, z)
         h = conv(x.astype(self.dtype), self.base_channels, name="conv_in", **dtypes)
         skips = [h]
@@ -88,7 +89,7 @@ class UNet(nn.Module):
 
     def _embed(self, c_noise: jax.Array, z: jax.Array) -> jax.Array:
         """Returns the sum of the embeddings of time and z: [B, 4 base_channels]."""
-        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         width = 4 * self.base_channels
         time = linear(sinusoid(c_noise, self.base_channels), width, name="time_0", **dtypes)
         time = linear(nn.silu(time), width, name="time_1", **dtypes)

@@ -1,1 +1,1 @@
-"""What programs cost: operations, memory traffic, time, on devices that are here or not."""
+"""What programs cost: FLOPs, memory traffic and time, on present or absent devices."""

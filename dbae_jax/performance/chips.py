@@ -1,4 +1,4 @@
-"""What a chip can do at most, from its maker's tables; all figures are for one chip."""
+"""Peak rates and memory of one chip (a TPU or a GPU), from the makers' data sheets."""
 
 import dataclasses
 
@@ -7,24 +7,24 @@ GB, TERA = 1e9, 1e12
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """Peaks of a chip: rates a second, sizes in bytes.
+    """Peak rates of a chip per second, and its memory in bytes.
 
-    `interconnect` counts one direction of all links between the chips of a slice or a box, where
-    every link of a chip leads to another: in a small slice of a TPU some do not.
+    `interconnect` counts one direction of all links of a chip to the other chips of its slice or
+    machine. In a small TPU slice, some of these links are not connected.
     """
 
     name: str
     bfloat16_flops: float
-    float32_flops: float  # of true float32 products; on TPUs six bfloat16 passes make one
-    high_float32_flops: float  # at jax's "high" precision: three passes on TPUs, TF32 on GPUs
-    default_float32_flops: float  # at jax's default precision
+    float32_flops: float  # precision "highest"; TPUs need six bfloat16 passes for it
+    high_float32_flops: float  # precision "high": three bfloat16 passes on TPUs, TF32 on GPUs
+    default_float32_flops: float  # precision "default"
     memory_bytes: float
     memory_bandwidth: float
     interconnect: float
     source: str
 
     def peak_flops(self, dtype: str, precision: str) -> float:
-        """Returns the peak of products in `dtype` at jax's matmul `precision`."""
+        """Returns the peak rate of matrix products in `dtype` at jax's matmul `precision`."""
         if dtype == "bfloat16" or precision == "default":
             return self.bfloat16_flops if dtype == "bfloat16" else self.default_float32_flops
         return self.high_float32_flops if precision == "high" else self.float32_flops
@@ -45,7 +45,7 @@ def _tpu(name: str, *, tflops: float, memory: float, bandwidth: float, links: fl
     )
 
 
-# Memory of TPUs in GiB, of GPUs in GB as their makers count. Read 2026-11-20.
+# TPU makers state memory in GiB, GPU makers in GB. Data sheets read on 2026-11-20.
 CHIPS = {
     "v4": _tpu("v4", tflops=275, memory=32, bandwidth=1228, links=300),
     "v5e": _tpu("v5e", tflops=197, memory=16, bandwidth=819, links=200),
@@ -86,12 +86,12 @@ CHIPS = {
     ),
 }
 
-# What drivers call the GPUs whose figures these are, and no others: an A100 has 40 GB too.
+# Names that drivers give to exactly these GPUs. There is also an A100 with 40 GB, for example.
 GPU_NAMES = {
     "A100": r"A100-SXM4-80GB\b",
     "H100": r"H100 80GB HBM3\b",
     "H200": r"\bH200$",
 }
 
-# Shapes to show in messages: chips along the two or three axes of the slice.
+# Example topologies for error messages: chips along the two or three axes of the slice.
 TPU_SHAPES = {"v4": "2x2x1", "v5e": "4x4", "v5p": "2x2x4", "v6e": "4x4"}

@@ -1,4 +1,4 @@
-"""Floating-point operations of a function, counted on its jaxpr: products only, as papers count."""
+"""FLOPs of a function, counted on its jaxpr: convolutions and matrix products, as in papers."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -8,23 +8,23 @@ from jax.extend.core import ClosedJaxpr, Jaxpr
 
 
 def count_flops(function: Callable, *args) -> float:
-    """Returns the operations of convolutions and matrix products, a multiply-add counted as 2.
+    """Returns the FLOPs of convolutions and matrix products; a multiply-add counts as 2.
 
-    Padding counts as data, so the figure is the textbook one; element-wise work is left out, and
-    so is what no result needs: compilers drop it.
+    Padding counts as data, as in textbooks. Element-wise operations are left out. So are
+    operations that no result needs, because compilers drop them.
 
     Args:
       function: any traceable function.
-      *args: its arguments, or their shapes (`jax.ShapeDtypeStruct`).
+      *args: arguments of the function, or their shapes (`jax.ShapeDtypeStruct`).
     """
     return _count(jax.make_jaxpr(function)(*args).jaxpr)
 
 
 def repeated(jaxpr: Jaxpr) -> float:
-    """Returns the operations of all turns of a program's loops but the first ones.
+    """Returns the FLOPs of all iterations of a program's loops except the first iterations.
 
-    XLA's compiler for TPUs counts the body of a loop once: this is what its count lacks, but for
-    the body's element-wise work; padding, which XLA leaves out, counts.
+    XLA's compiler for TPUs counts the body of a loop once, so its count lacks these FLOPs.
+    Element-wise operations are left out; padding, which XLA leaves out, counts.
     """
     return _count(jaxpr) - _count(jaxpr, loops_once=True)
 

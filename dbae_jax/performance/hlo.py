@@ -1,4 +1,4 @@
-"""The text of a compiled program (HLO): its instructions, how often they run, its collectives."""
+"""Parses the text of a compiled program (HLO): instructions, how often they run, collectives."""
 
 import collections
 import logging
@@ -10,7 +10,7 @@ ENTRY = "ENTRY"
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 BITS = {"pred": 8, "bf16": 16, "f8e4m3fn": 8, "f8e5m2": 8, "s4": 4, "u4": 4, "c64": 64}
 BITS |= {f"{kind}{n}": n for kind in "fsu" for n in (8, 16, 32, 64)}
-# Attributes that name the computations which an instruction runs once, by its kind.
+# Kind of instruction -> attributes naming the computations that the instruction runs once.
 RUN_ONCE = {
     "call": ("to_apply",),
     "async-start": ("calls",),
@@ -19,22 +19,22 @@ RUN_ONCE = {
 
 _HEADER = re.compile(r"^(ENTRY )?(%[\w.\-]+) \(.*\{$", re.MULTILINE)
 _INSTRUCTION = re.compile(r"\s+(?:ROOT )?(%\S+) = (\(.*?\)|\S+) ([\w-]+)\((.*)")
-_KNOWN_TURNS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
+_KNOWN_TRIP_COUNT = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 _LIMIT = re.compile(r"(\d+)\)")
 
 log = logging.getLogger(__name__)
 
 
 class Collective(NamedTuple):
-    """All collectives of a kind in a run of a program: how many, and the bytes of their results."""
+    """All collectives of one kind in one run of a program: number, and bytes of their results."""
 
     kind: str
-    count: int
+    count: int  # type: ignore[assignment]  # a key of the JSON, and not tuple.count
     num_bytes: int
 
 
 class Instruction(NamedTuple):
-    """A line of a computation: `name = type kind(rest`, where `rest` names its operands first."""
+    """A line of a computation, `name = type kind(rest`; `rest` starts with the operands."""
 
     name: str
     type: str
@@ -43,7 +43,7 @@ class Instruction(NamedTuple):
 
     @property
     def operands(self) -> list[str]:
-        """The names between the parentheses."""
+        """Names of the operands."""
         depth, end = 1, 0
         while depth and end < len(self.rest):
             depth += {"(": 1, ")": -1}.get(self.rest[end], 0)
@@ -51,7 +51,7 @@ class Instruction(NamedTuple):
         return re.findall(r"%[\w.\-]+", self.rest[:end])
 
     def named(self, attribute: str) -> list[str]:
-        """Returns the computations that an attribute such as calls=%f or calls={%f, %g} names."""
+        """Returns the computations in an attribute such as calls=%f or calls={%f, %g}."""
         found = re.search(rf"\b{attribute}=(%[\w.\-]+|\{{[^}}]*\}})", self.rest)
         return re.findall(r"%[\w.\-]+", found[1]) if found else []
 
@@ -60,9 +60,9 @@ Computations = dict[str, list[Instruction]]
 
 
 def computations(text: str) -> Computations:
-    """Returns the instructions of every computation in a program's text; the main one is `ENTRY`.
+    """Returns the instructions of every computation in a program's text, by name.
 
-    The last instruction of each is its root.
+    The main computation has the name `ENTRY`. The last instruction of a computation is its root.
     """
     found = {}
     for block in re.split(r"\n\}\n?", text):
@@ -75,25 +75,30 @@ def computations(text: str) -> Computations:
 
 
 def runs(program: Computations, name: str = ENTRY, times: int = 1) -> collections.Counter:
-    """Returns how often one run of a program runs its main computation and those that it calls.
+    """Returns how often each computation runs in one run of a program.
 
-    Of a conditional all branches count. Fused computations, and those that reduce or sort by, are
-    parts of their callers' instructions.
+    All branches of a conditional count. Fused computations and the functions of reductions and
+    sorts are left out, because they are part of the instruction that calls them.
+
+    Args:
+      program: computations of the program.
+      name: computation to start from.
+      times: number of runs of that computation.
     """
     counts = collections.Counter({name: times})
     for instruction in program[name]:
         if instruction.kind == "while":
             (body,) = instruction.named("body")
-            counts += runs(program, body, times * _turns(instruction, program))
+            counts += runs(program, body, times * _trip_count(instruction, program))
         for attribute in RUN_ONCE.get(instruction.kind, ()):
             for called in instruction.named(attribute):
                 counts += runs(program, called, times)
     return counts
 
 
-def _turns(loop: Instruction, program: Computations) -> int:
-    """Returns the turns of a loop: as XLA notes them, or from its condition, i < N from i = 0."""
-    known = _KNOWN_TURNS.search(loop.rest)
+def _trip_count(loop: Instruction, program: Computations) -> int:
+    """Returns the trip count that XLA states, or N of a condition i < N that starts at i = 0."""
+    known = _KNOWN_TRIP_COUNT.search(loop.rest)
     if known:
         return int(known[1])
     condition = program[loop.named("condition")[0]]
@@ -103,17 +108,18 @@ def _turns(loop: Instruction, program: Computations) -> int:
         found = _LIMIT.match(limit.rest)
         if limit.kind == "constant" and limit.type[0] in "su" and found:
             return int(found[1])
-    log.warning("The program does not tell how often its loop %s turns: it counts once.", loop.name)
+    log.warning("The trip count of the loop %s is unknown: its body counts once.", loop.name)
     return 1
 
 
 def collectives(program: Computations) -> list[Collective]:
     """Returns the collectives in one run of a compiled program, the largest kind first.
 
-    Sizes are those of one device's result. Of a pair "-start" and "-done" the result of the
-    latter counts. A collective inside a loop counts by the loop's turns.
+    Bytes are those of the result on one device. In an asynchronous pair, the result of "-done"
+    counts. A collective in a loop counts as often as the loop runs.
     """
-    counts, sizes = collections.Counter(), collections.Counter()
+    counts: collections.Counter[str] = collections.Counter()
+    sizes: collections.Counter[str] = collections.Counter()
     for name, times in runs(program).items():
         for instruction in program[name]:
             kind = instruction.kind.removesuffix("-done")
@@ -124,10 +130,8 @@ def collectives(program: Computations) -> list[Collective]:
 
 
 def parameter_bytes(program: Computations) -> int:
-    """Returns the bytes of the arrays that the program takes on one device, without padding.
-
-    Large programs take all of them as one tuple.
-    """
+    """Returns the bytes of the program's arguments on one device, without padding."""
+    # Large programs have one parameter: a tuple of all arguments.
     return sum(array_bytes(i.type) for i in program[ENTRY] if i.kind == "parameter")
 
 

@@ -1,7 +1,7 @@
-"""Timing on a machine whose speed drifts: every sample lies between two of a reference.
+"""Timing on a machine whose speed drifts: each sample is taken between two of a reference.
 
-The reference is a large matrix product on the same devices, in the same format: what a program
-reaches of its rate says more than seconds do, and a neighbour's load slows both.
+The reference is a large matrix product on the same devices, in the same number format. Other load
+on the machine slows both, so the ratio of their rates is more reliable than seconds.
 """
 
 import math
@@ -16,37 +16,37 @@ import numpy as np
 from dbae_jax.runtime import sharding
 
 Clock = Callable[[], float]
-# Runs a program so many times, and waits for the last.
+# Runs a program a number of times, and waits for the last run.
 Run = Callable[[int], None]
 
 MATMUL_SIZES = (1024, 2048, 4096, 8192)
 MIN_REPEATS = 5
 MAX_REPEATS = 100
-# A sample shorter than this would time the dispatch and the clock.
+# Shorter samples would measure the dispatch and the clock.
 SAMPLE_SECONDS = 0.1
-# Products that run this long belong to no larger size.
-LONG_PRODUCT_SECONDS = 0.2
-# Of a sample, each time the reference is timed: short enough to be cheap, long enough to average.
-REFERENCE_SHARE = 0.1
+# No larger product is tried after one that takes this long.
+LONG_MATMUL_SECONDS = 0.2
+# Time per reference, as a fraction of the time per sample.
+REFERENCE_FRACTION = 0.1
 
 
 class Matmul(NamedTuple):
-    """A chain of products, one [size, size] by [size, size] on every device."""
+    """A chain of matrix products, [size, size] by [size, size] on every device."""
 
     size: int
-    flops: float  # of one product on all devices, a multiply-add counted as 2
+    flops: float  # of one product on all devices; a multiply-add counts as 2
     run: Run
 
 
 class Pair(NamedTuple):
-    """Seconds of one call, and of one call of the reference around it."""
+    """Seconds per call of a program, and per call of the reference before and after it."""
 
     seconds: float
     reference: float
 
 
 class Spread(NamedTuple):
-    """Median, quartiles, and number of samples."""
+    """Median, quartiles and number of samples."""
 
     median: float
     lower: float
@@ -55,7 +55,7 @@ class Spread(NamedTuple):
 
 
 def spread(values: list[float]) -> Spread:
-    """Returns median and quartiles, interpolated between samples."""
+    """Returns the median and the quartiles, interpolated between samples."""
     lower, median, upper = np.quantile(values, (0.25, 0.5, 0.75))
     return Spread(float(median), float(lower), float(upper), len(values))
 
@@ -63,22 +63,22 @@ def spread(values: list[float]) -> Spread:
 def interleave(
     run: Run, reference: Run, *, seconds: float, clock: Clock = time.perf_counter
 ) -> list[Pair]:
-    """Times a program between calls of a reference, in turn, after a warm-up of both.
+    """Times a program and a reference alternately, after a warm-up of both.
 
     Args:
-      run: the program.
-      reference: what it is compared with.
-      seconds: to spend, about; at least `MIN_REPEATS` and at most `MAX_REPEATS` samples are taken.
-      clock: seconds from any start.
+      run: program to time.
+      reference: program to compare with.
+      seconds: approximate duration; `MIN_REPEATS` to `MAX_REPEATS` samples are taken.
+      clock: function that returns the time in seconds.
 
     Returns:
-      One pair a sample; its reference is the mean of those just before and just after.
+      One pair per sample. Its reference is the mean of the times just before and just after it.
     """
     run(1)
     reference(1)
     estimate = _time(run, 1, clock)
     calls = _calls(SAMPLE_SECONDS, estimate)
-    wanted = max(SAMPLE_SECONDS, REFERENCE_SHARE * calls * estimate)
+    wanted = max(SAMPLE_SECONDS, REFERENCE_FRACTION * calls * estimate)
     reference_calls = _calls(wanted, _time(reference, 1, clock))
     pairs: list[Pair] = []
     started = clock()
@@ -99,14 +99,14 @@ def make_matmul(
     sizes: tuple[int, ...] = MATMUL_SIZES,
     clock: Clock = time.perf_counter,
 ) -> Matmul:
-    """Returns the product that runs at the highest rate on the devices of a mesh.
+    """Returns the matrix product that runs at the highest rate on the devices of a mesh.
 
     Args:
-      mesh: of `sharding.make_mesh`; every device multiplies matrices of its own.
-      dtype: of the matrices.
+      mesh: devices; each multiplies its own matrices.
+      dtype: number format of the matrices.
       precision: jax's matmul precision.
-      sizes: to choose from, rising; stops at the first that takes `LONG_PRODUCT_SECONDS`.
-      clock: seconds from any start.
+      sizes: rising sizes to try; the first that takes `LONG_MATMUL_SECONDS` is the last.
+      clock: function that returns the time in seconds.
     """
     best, best_rate = None, 0.0
     for size in sizes:
@@ -116,8 +116,9 @@ def make_matmul(
         seconds = min(_time(candidate.run, calls, clock) for _ in range(3))
         if candidate.flops / seconds > best_rate:
             best, best_rate = candidate, candidate.flops / seconds
-        if seconds > LONG_PRODUCT_SECONDS:
+        if seconds > LONG_MATMUL_SECONDS:
             break
+    assert best is not None  # every rate is above 0
     return best
 
 
@@ -130,10 +131,10 @@ def _matmul(mesh: jax.sharding.Mesh, size: int, dtype: str, precision: str) -> M
 
     jitted = jax.jit(chain, in_shardings=(split, everywhere, everywhere), out_shardings=split)
     draw = np.random.default_rng(0)
-    # Of variance 1 / size, so that the entries of the chain neither grow nor vanish.
+    # With variance 1 / size, the entries of the chain neither grow nor vanish.
     w = draw.normal(0, size**-0.5, (size, size)).astype(jnp.dtype(dtype))
     count = mesh.devices.size
-    # Every device's x is of unit variance.
+    # x has unit variance on every device.
     x = sharding.spread(mesh, np.broadcast_to(w * size**0.5, (count, size, size)))
     w = jax.device_put(w, everywhere)
 
@@ -144,12 +145,12 @@ def _matmul(mesh: jax.sharding.Mesh, size: int, dtype: str, precision: str) -> M
 
 
 def _time(run: Run, calls: int, clock: Clock) -> float:
-    """Returns the seconds of one call of `calls` in a row."""
+    """Returns the seconds per call of a number of calls in a row."""
     started = clock()
     run(calls)
     return (clock() - started) / calls
 
 
 def _calls(wanted: float, seconds: float) -> int:
-    """Returns how many calls of some seconds fill the time wanted."""
+    """Returns how many calls of the given seconds fill the wanted time."""
     return max(1, math.ceil(wanted / max(seconds, 1e-9)))

@@ -1,4 +1,4 @@
-"""Devices to compile for: chips of a topology that is not there, or GPUs that are."""
+"""Devices to compile for: TPUs that need not exist, or the GPUs of this machine."""
 
 import importlib.util
 import os
@@ -10,8 +10,8 @@ from jax.experimental import topologies
 from dbae_jax.errors import ConfigError
 from dbae_jax.performance.chips import CHIPS, GPU_NAMES, TPU_SHAPES, Chip
 
-# Without these libtpu asks a metadata server for a TPU that is not there, waits for other
-# processes that loaded it, and fills stderr.
+# Without these settings, libtpu asks a metadata server for a missing TPU, waits for other
+# processes that use libtpu, and writes many lines to stderr.
 LIBTPU_SETTINGS = {
     "TPU_SKIP_MDS_QUERY": "1",
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
@@ -23,13 +23,13 @@ LIBTPU_SETTINGS = {
 
 
 def devices(topology: str) -> tuple[list[jax.Device], Chip]:
-    """Returns the devices of a topology, for compiling only, and what their chip can do.
+    """Returns the devices of a topology, for compiling only, and the figures of their chip.
 
     Args:
-      topology: "v5e:4x4" and the like, or "gpu:8" for the first 8 GPUs of this machine.
+      topology: TPU slice such as "v5e:4x4", or "gpu:8" for the first 8 GPUs of this machine.
 
     Raises:
-      ConfigError: if there is no such topology, or what compiles for it is not installed.
+      ConfigError: if the topology does not exist, or its compiler is not installed.
     """
     kind, _, shape = topology.partition(":")
     if kind == "gpu" and re.fullmatch(r"[1-9]\d*", shape):
@@ -38,7 +38,7 @@ def devices(topology: str) -> tuple[list[jax.Device], Chip]:
         known = ", ".join(f"{name}:{example}" for name, example in TPU_SHAPES.items())
         raise ConfigError(
             f"--topology={topology} is unknown: it must be a TPU and the shape of its slice, such "
-            f"as {known}, or gpu:8 on a machine with that many GPUs."
+            f"as {known}, or gpu:8 on a machine with 8 GPUs."
         )
     return _tpus(topology), CHIPS[kind]
 
@@ -46,21 +46,21 @@ def devices(topology: str) -> tuple[list[jax.Device], Chip]:
 def _tpus(topology: str) -> list[jax.Device]:
     if importlib.util.find_spec("libtpu") is None:
         raise ConfigError(
-            f"--topology={topology} needs libtpu, the TPU compiler, which works without a TPU: "
-            "pip install 'dbae_jax[tpu]'."
+            f"--topology={topology} needs libtpu, the compiler for TPUs, but no TPU; install it "
+            "with pip install 'dbae_jax[tpu]'."
         )
     for name, value in LIBTPU_SETTINGS.items():
         os.environ.setdefault(name, value)
     kind, _, shape = topology.partition(":")
-    # A host has four or more chips unless it is told otherwise.
+    # By default, libtpu assumes at least four chips per host.
     alone = {"chips_per_host_bounds": (1, 1, 1)} if set(shape.split("x")) == {"1"} else {}
     try:
         return list(topologies.get_topology_desc(topology, platform="tpu", **alone).devices)
     except (jax.errors.JaxRuntimeError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ConfigError(
-            f"--topology={topology} is no slice that libtpu knows, unlike {kind}:"
-            f"{TPU_SHAPES[kind]}; it says: {reason}"
+            f"--topology={topology} is not known to libtpu; {kind}:{TPU_SHAPES[kind]}, for "
+            f"example, is. libtpu reports: {reason}"
         ) from error
 
 
@@ -71,21 +71,26 @@ def _gpus(count: int) -> tuple[list[jax.Device], Chip]:
         found = []
     if len(found) < count:
         raise ConfigError(
-            f"--topology=gpu:{count} compiles for the GPUs of this machine, of which jax sees "
-            f"{len(found)}; run it where there are {count}, or name a TPU such as v5e:4x4."
+            f"--topology=gpu:{count} needs {count} GPUs in this machine, and jax finds "
+            f"{len(found)}; use a machine with {count} GPUs, or name a TPU such as v5e:4x4."
         )
     kind = found[0].device_kind
     return found[:count], gpu_chip(kind)
 
 
 def gpu_chip(kind: str) -> Chip:
-    """Returns the figures of a GPU by the name that its driver gives it.
+    """Returns the figures of a GPU.
+
+    Args:
+      kind: name of the GPU as its driver reports it.
 
     Raises:
-      ConfigError: for one that is not in the table.
+      ConfigError: if the GPU is not in the table.
     """
     for name, pattern in GPU_NAMES.items():
         if re.search(pattern, kind):
             return CHIPS[name]
-    known = "A100 (SXM, 80 GB), H100 (SXM) and H200"
-    raise ConfigError(f"The peaks of {kind!r} are not in dbae_jax/chips.py, which has {known}.")
+    raise ConfigError(
+        f"The peak rates of {kind!r} are unknown; dbae_jax/performance/chips.py has those of A100 "
+        "(SXM, 80 GB), H100 (SXM) and H200."
+    )

@@ -1,32 +1,38 @@
-"""The programs that a benchmark times, compiled: each with random weights and random images."""
+"""The compiled functions that a benchmark times, each with random weights and one random batch.
+
+The functions are the ones that users run: encode, endpoint, denoise and decode of `api.programs`,
+and the training step.
+"""
 
 import dataclasses
+import functools
 import time
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from dbae_jax.bridge.preconditioning import make_denoiser
+from dbae_jax.api.programs import jit_functions
 from dbae_jax.configuration import build
 from dbae_jax.configuration.config import Config
-from dbae_jax.data.images import to_float
-from dbae_jax.models.autoencoder import Networks
 from dbae_jax.performance.flops import count_flops
 from dbae_jax.performance.timing import Run
-from dbae_jax.runtime import rngs, sharding
-from dbae_jax.sampling import integrate, plan
+from dbae_jax.runtime import sharding
 from dbae_jax.training import jitted_step
-from dbae_jax.training.optimizer import make_optimizer
-from dbae_jax.training.state import create_state
-from dbae_jax.training.step import make_train_step
 
 TRAIN_STEP = "train_step"
 
-# (variables, images [B, H, W, C] uint8, z [B, D]) -> [B, ...]
-Function = Callable[[dict, jax.Array, jax.Array], jax.Array]
+# Functions of `api.programs` -> their arguments after the networks and the variables.
+FUNCTIONS = {
+    "encode": ("images", "key", "indices"),
+    "endpoint": ("z",),
+    "denoise": ("x_t", "at", "x_T", "z"),
+    "decode": ("x_T", "z", "key", "indices", "table"),
+}
+STATIC = {"encode": {"sample": False}, "decode": {"keep_path": False}}
+WHOLE = ("key", "table")  # arguments that have no batch axis
+# No backend resets its peak of device memory, so the largest program comes last.
+NAMES = (*FUNCTIONS, TRAIN_STEP)
 
 
 class Program(NamedTuple):
@@ -34,30 +40,36 @@ class Program(NamedTuple):
 
     run: Run
     batch_size: int
-    flops: float  # of one call, on all devices; see `count`
+    flops: float  # per call, over all devices; see `count`
     trace_seconds: float
     compile_seconds: float
-    memory: dict[str, int] | None  # bytes a device, as compiled; None: not told by the backend
+    memory: dict[str, int] | None  # bytes per device, as compiled; None if the backend hides them
 
 
-def plain(config: Config) -> Config:
-    """Returns the config of the same arithmetic without tricks: what FLOPs are counted on.
+def names(config: Config) -> tuple[str, ...]:
+    """Returns the programs of a config's model: there is no "endpoint" if x_T is Gaussian."""
+    gaussian = config.bridge.endpoint == "free"
+    return tuple(name for name in NAMES if not (gaussian and name == "endpoint"))
 
-    Recomputed blocks count once, fused kernels as the products that they stand for, and a
-    convolution of an upsampled map as it is in float32.
+
+def check_batch_size(name: str, config: Config) -> None:
+    """Checks that the devices can share a program's batch evenly.
+
+    Raises:
+      ConfigError: if they cannot.
     """
-    model = dataclasses.replace(config.model, attention="xla", remat="none", dtype="float32")
-    steps = dataclasses.replace(config.train, accumulation_steps=1)
-    return dataclasses.replace(config, model=model, train=steps)
+    section = "train" if name == TRAIN_STEP else "eval"
+    size = getattr(config, section).batch_size
+    sharding.check_batch_size(size, sharding.make_mesh(), f"{section}.batch_size")
 
 
 def make(name: str, config: Config) -> Program:
     """Compiles a program for all devices.
 
     Args:
-      name: of `NAMES`.
-      config: of the model; config.train.batch_size for the training step, config.eval.batch_size
-        for the others.
+      name: one of `NAMES`.
+      config: config of the model. The training step takes config.train.batch_size images, the
+        other programs config.eval.batch_size, and "decode" runs the sampler config.sample.
 
     Raises:
       ConfigError: if the devices cannot share the batch evenly, or lack the config's attention.
@@ -66,139 +78,98 @@ def make(name: str, config: Config) -> Program:
     return _train_step(config) if name == TRAIN_STEP else _function(name, config)
 
 
-def check_batch_size(name: str, config: Config) -> None:
-    """Refuses a batch of a program that the devices cannot share evenly, with a `ConfigError`."""
-    section = "train" if name == TRAIN_STEP else "eval"
-    size = getattr(config, section).batch_size
-    sharding.check_batch_size(size, sharding.make_mesh(), f"{section}.batch_size")
-
-
 def count(name: str, config: Config) -> float:
-    """Returns the operations of the products in one call, see `flops`; nothing is compiled.
+    """Returns the FLOPs of one call over all devices, see `count_flops`; compiles nothing.
 
-    Of the training step, its backward pass is traced. The products of the spectral norms, which
-    grow with the decoder's weights and not with the batch, are among them.
+    The training step includes its backward pass. The matrix products of the spectral norms are
+    included; they grow with the decoder's weights and not with the batch.
     """
     config = plain(config)
-    networks, key = build.make_networks(config), jax.random.key(0)
-    data = config.data
-    batch_size = config.train.batch_size if name == TRAIN_STEP else config.eval.batch_size
-    shape = (batch_size, data.image_size, data.image_size, data.channels)
-    images = jax.ShapeDtypeStruct(shape, jnp.uint8)
-    if name != TRAIN_STEP:
-        z = jax.ShapeDtypeStruct((batch_size, config.model.latent_dim), jnp.float32)
-        variables = jax.eval_shape(networks.init, key)
-        return count_flops(FUNCTIONS[name](config, networks), variables, images, z)
-    bridge, optimizer = build.make_bridge(config.bridge), make_optimizer(config)
-    step = make_train_step(networks, bridge, optimizer, ema_decay=config.optim.ema_decay)
-    state = jax.eval_shape(lambda key: create_state(networks, optimizer, key), key)
-    return count_flops(step, state, {"image": images}, key)
+    if name == TRAIN_STEP:
+        mesh = sharding.make_mesh(jax.devices()[:1])
+        training = jitted_step.make_training(config, mesh)
+        arguments = jitted_step.abstract_arguments(config, training)
+        return count_flops(training.train_step, *arguments)
+    networks = build.make_networks(config)
+    function = functools.partial(getattr(jit_functions(None), name), **STATIC.get(name, {}))
+    return count_flops(
+        lambda variables, arguments: function(networks, variables, **arguments),
+        jax.eval_shape(networks.init, jax.random.key(0)),
+        _arguments(name, config),
+    )
+
+
+def plain(config: Config) -> Config:
+    """Returns the config whose traced program has the model's own arithmetic.
+
+    FLOPs are counted on this config: recomputed blocks count once, fused kernels count as the
+    matrix products that they replace, and upsampling convolutions count as in float32.
+    """
+    model = dataclasses.replace(config.model, attention="xla", remat="none", dtype="float32")
+    steps = dataclasses.replace(config.train, accumulation_steps=1)
+    return dataclasses.replace(config, model=model, train=steps)
 
 
 def _train_step(config: Config) -> Program:
-    """Returns the step that training runs: same program, same placing, state donated."""
+    """Compiles the step as training runs it: same program, same placement, donated state."""
     mesh = sharding.make_mesh()
     everywhere = sharding.replicated(mesh)
     key = sharding.replicate(jax.random.key(config.seed), everywhere)
     options = jitted_step.run_once()
-    init = jitted_step.make_init(config)
-    state = jax.jit(init, out_shardings=everywhere, compiler_options=options)(key)
+    training = jitted_step.make_training(config, mesh)
+    state = jax.jit(training.init, out_shardings=everywhere, compiler_options=options)(key)
     batch = {"image": sharding.spread(mesh, _images(config, config.train.batch_size))}
-    compiled, *cost = _compile(jitted_step.make_jitted_step(config, mesh), state, batch, key)
+    compiled, cost = _compile(training.train_step.lower, state, batch, key)
 
-    def walk(calls: int) -> None:
+    def run(calls: int) -> None:
         nonlocal state
         for _ in range(calls):
             state, metrics = compiled(state, batch, key)
         jax.block_until_ready((state, metrics))
 
-    return Program(walk, config.train.batch_size, count(TRAIN_STEP, config), *cost)
-
-
-def _encode(config: Config, networks: Networks) -> Function:
-    """Images -> z."""
-    del config
-    return lambda variables, images, z: networks.encode(variables, to_float(images)).mean
-
-
-def _endpoint(config: Config, networks: Networks) -> Function:
-    """Codes z -> x_T, with running statistics."""
-    del config
-    return lambda variables, images, z: networks.endpoint(variables, z)
-
-
-def _denoise(config: Config, networks: Networks) -> Function:
-    """One evaluation of the denoiser, at the middle of time."""
-    bridge = build.make_bridge(config.bridge)
-    at = jax.tree.map(np.float32, bridge.at(np.float64(bridge.schedule.t_max / 2)))
-
-    def function(variables: dict, images: jax.Array, z: jax.Array) -> jax.Array:
-        x = to_float(images)
-        return make_denoiser(lambda *args: networks.network(variables, *args))(x, at, x, z)
-
-    return function
-
-
-def _reconstruct(config: Config, networks: Networks) -> Function:
-    """Images -> z -> x_T -> images, by the sampler of config.sample."""
-    table = plan.Plan(**vars(config.sample)).table(build.make_bridge(config.bridge))
-
-    def function(variables: dict, images: jax.Array, z: jax.Array) -> jax.Array:
-        z = networks.encode(variables, to_float(images)).mean
-        x_T = networks.endpoint(variables, z)
-        denoise_fn = make_denoiser(lambda *args: networks.network(variables, *args))
-        keys = rngs.per_example(jax.random.key(0), jnp.arange(len(z)))
-        return integrate.integrate(
-            lambda x_t, at, x_T: denoise_fn(x_t, at, x_T, z),
-            x_T,
-            table,
-            integrate.example_noise_fn(keys, x_T.shape[1:]),
-        )[0]
-
-    return function
-
-
-FUNCTIONS: dict[str, Callable[[Config, Networks], Function]] = {
-    "encode": _encode,
-    "endpoint": _endpoint,
-    "denoise": _denoise,
-    "reconstruct": _reconstruct,
-}
-# In this order the peak of memory, which no backend resets, belongs to the last that ran.
-NAMES = (*FUNCTIONS, TRAIN_STEP)
-
-
-def names(config: Config) -> tuple[str, ...]:
-    """Returns the programs that a config's model has: no endpoint where x_T is free."""
-    free = config.bridge.endpoint == "free"
-    return tuple(name for name in NAMES if not (free and name == "endpoint"))
+    return Program(run, config.train.batch_size, count(TRAIN_STEP, config), **cost)
 
 
 def _function(name: str, config: Config) -> Program:
-    mesh, size = sharding.make_mesh(), config.eval.batch_size
-    everywhere, split = sharding.replicated(mesh), sharding.batched(mesh)
-    networks = build.make_networks(config)
-    key = jax.device_put(jax.random.key(config.seed), everywhere)
-    # On a CPU, optimising a program that runs once takes longer than it does.
-    options = jitted_step.run_once()
-    draw = jax.jit(networks.init, out_shardings=everywhere, compiler_options=options)
-    variables = draw(key)
-    z = np.random.default_rng(1).normal(size=(size, config.model.latent_dim)).astype(np.float32)
-    inputs = (sharding.spread(mesh, array) for array in (_images(config, size), z))
-    arguments = (variables, *inputs)
-    compiled, *cost = _compile(
-        jax.jit(
-            FUNCTIONS[name](config, networks),
-            in_shardings=(everywhere, split, split),
-            out_shardings=split,
-        ),
-        *arguments,
-    )
+    """Compiles a function of the model for a batch that is split over all devices."""
+    mesh, networks = sharding.make_mesh(), build.make_networks(config)
+    variables = jax.jit(
+        networks.init,
+        out_shardings=sharding.replicated(mesh),
+        compiler_options=jitted_step.run_once(),
+    )(jax.random.key(config.seed))
+    split = functools.partial(sharding.spread, mesh)
+    arguments = {
+        key: value if key in WHOLE else jax.tree.map(split, value)
+        for key, value in _arguments(name, config).items()
+    }
+    lower = functools.partial(getattr(jit_functions(mesh), name).lower, networks)
+    compiled, cost = _compile(lower, variables, **arguments, **STATIC.get(name, {}))
 
     def run(calls: int) -> None:
-        jax.block_until_ready([compiled(*arguments) for _ in range(calls)])
+        jax.block_until_ready([compiled(variables, **arguments) for _ in range(calls)])
 
-    return Program(run, size, count(name, config), *cost)
+    return Program(run, config.eval.batch_size, count(name, config), **cost)
+
+
+def _arguments(name: str, config: Config) -> dict[str, Any]:
+    """Returns the arguments of a function for one random batch, without networks and variables."""
+    size, bridge = config.eval.batch_size, build.make_bridge(config.bridge)
+    draw = np.random.default_rng(1)
+    images = _images(config, size)
+    noise = draw.standard_normal(images.shape, np.float32)
+    half_time = np.full(size, bridge.schedule.t_max / 2)
+    values = {
+        "images": images,
+        "x_t": noise,
+        "x_T": noise,
+        "z": draw.standard_normal((size, config.model.latent_dim), np.float32),
+        "at": jax.tree.map(np.float32, bridge.at(half_time)),
+        "key": jax.random.key(config.seed),
+        "indices": np.arange(size),
+        "table": config.sample.table(bridge),
+    }
+    return {argument: values[argument] for argument in FUNCTIONS[name]}
 
 
 def _images(config: Config, count: int) -> np.ndarray:
@@ -207,16 +178,15 @@ def _images(config: Config, count: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (count, size, size, channels), np.uint8)
 
 
-def _compile(
-    jitted: Any, *arguments: Any
-) -> tuple[jax.stages.Compiled, float, float, dict[str, int] | None]:
-    """Returns the compiled program, the seconds of tracing and of compiling, and its memory."""
+def _compile(lower: Any, *args: Any, **kwargs: Any) -> tuple[jax.stages.Compiled, dict[str, Any]]:
+    """Returns the compiled program and what it cost: the last three fields of `Program`."""
     started = time.perf_counter()
-    lowered = jitted.lower(*arguments)
+    lowered = lower(*args, **kwargs)
     traced = time.perf_counter()
     compiled = lowered.compile()
     done = time.perf_counter()
-    return compiled, traced - started, done - traced, _memory(compiled)
+    cost = {"trace_seconds": traced - started, "compile_seconds": done - traced}
+    return compiled, cost | {"memory": _memory(compiled)}
 
 
 def _memory(compiled: jax.stages.Compiled) -> dict[str, int] | None:

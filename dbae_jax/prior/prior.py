@@ -166,7 +166,9 @@ def load(
         variables = checkpoint.read_variables(folder, step, "ema", abstract)
         return Prior(config, network, variables, step=step, mesh=mesh)
 
-    return checkpoint.newest_readable(folder, read)[1]
+    found = checkpoint.newest_readable(folder, read)
+    assert found is not None  # there are checkpoints, as checked above
+    return found[1]
 
 
 def check_same_codes(

@@ -1,1 +1,1 @@
-"""The report: what a model does and how well, as one page for a browser."""
+"""The report: one HTML page with images, scores and settings of a model."""

@@ -1,4 +1,4 @@
-"""Line charts: data in, the geometry of a drawing out; templates/chart.html draws it."""
+"""Line charts: the geometry of lines and ticks, which templates/parts.html writes as SVG."""
 
 import dataclasses
 import math
@@ -9,11 +9,11 @@ import numpy as np
 
 WIDTH, HEIGHT = 480, 290
 LEFT, RIGHT, TOP, BOTTOM = 66, 12, 12, 44  # margins
-MAX_POINTS = 400  # of a line; longer ones are drawn as the means of as many parts
+MAX_POINTS = 400  # per line; a longer line is averaged over this number of parts
 
 
 class Series(NamedTuple):
-    """A line: its name in the legend, x: [N], y: [N]."""
+    """The data of a line: its name in the legend, x: [N], y: [N]."""
 
     name: str
     x: Sequence[float]
@@ -21,14 +21,14 @@ class Series(NamedTuple):
 
 
 class Tick(NamedTuple):
-    """A mark of an axis: where, in pixels, and what it says."""
+    """A tick of an axis: its place in pixels, and its text."""
 
     place: float
     text: str
 
 
 class Line(NamedTuple):
-    """A drawn line: its name, its points as SVG writes them, and its last point."""
+    """A line in pixels: its name, its points in SVG syntax, and its last point."""
 
     name: str
     points: str
@@ -37,7 +37,7 @@ class Line(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Chart:
-    """A drawing of WIDTH x HEIGHT pixels; `title` says in words what it shows."""
+    """A chart of WIDTH x HEIGHT pixels."""
 
     title: str
     x_label: str
@@ -54,10 +54,17 @@ class Chart:
 
 
 class Axis:
-    """Maps values to pixels, linearly or by logarithm."""
+    """Maps values to pixels, on a linear or logarithmic scale."""
 
     def __init__(self, values: Sequence[float], start: float, stop: float, *, log: bool):
-        """Spans the values; `start` and `stop` are the pixels of the ends."""
+        """Chooses a range that contains the values.
+
+        Args:
+          values: data along the axis.
+          start: pixel of the lower end of the range.
+          stop: pixel of the upper end of the range.
+          log: whether the scale is logarithmic.
+        """
         self.log = log
         low, high = (self._scaled(v) for v in (min(values), max(values)))
         margin = 0.04 * (high - low) or 0.5
@@ -66,11 +73,11 @@ class Axis:
 
     def place(self, value: float) -> float:
         """Returns the pixel of a value."""
-        share = (self._scaled(value) - self._low) / (self._high - self._low)
-        return round(self._start + share * (self._stop - self._start), 1)
+        fraction = (self._scaled(value) - self._low) / (self._high - self._low)
+        return round(self._start + fraction * (self._stop - self._start), 1)
 
     def ticks(self, wanted: int = 6) -> list[Tick]:
-        """Returns marks at round values, of every decade where several are spanned."""
+        """Returns about `wanted` ticks at round values; at powers of ten on a long log axis."""
         low, high = self._low, self._high
         if self.log and high - low >= 1.0:
             step = math.ceil((high - low) / (wanted + 2))
@@ -97,11 +104,20 @@ def chart(
     log_x: bool = False,
     log_y: bool = False,
 ) -> Chart | None:
-    """Returns a chart of the points that are finite (and above 0 on logarithmic axes).
+    """Returns a chart of the finite points; on logarithmic axes, of the positive ones.
 
-    None if no series has two of them.
+    Args:
+      series: the lines.
+      title: title of the chart.
+      x_label: label of the horizontal axis.
+      y_label: label of the vertical axis.
+      log_x: whether the horizontal axis is logarithmic.
+      log_y: whether the vertical axis is logarithmic.
+
+    Returns:
+      None if no series has two such points.
     """
-    kept = [_thinned(_drawable(one, log_x=log_x, log_y=log_y)) for one in series]
+    kept = [_thinned(_valid(one, log_x=log_x, log_y=log_y)) for one in series]
     kept = [one for one in kept if len(one.x) > 1]
     if not kept:
         return None
@@ -115,7 +131,7 @@ def chart(
 
 
 def round_values(low: float, high: float, wanted: int) -> list[float]:
-    """Returns about `wanted` multiples of 1, 2 or 5 times a power of ten, from low to high."""
+    """Returns about `wanted` values from low to high, evenly spaced by 1, 2 or 5 times 10^n."""
     rough = (high - low) / wanted
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(power * m for m in (1, 2, 5, 10) if power * m >= rough * (1 - 1e-9))
@@ -124,14 +140,14 @@ def round_values(low: float, high: float, wanted: int) -> list[float]:
 
 
 def number(value: float) -> str:
-    """Writes a number in few characters: 0.02, 800, 20k, 1.5M, 1e-05."""
+    """Formats a number with few characters: 0.02, 800, 20k, 1.5M, 1e-5."""
     for size, letter in ((1e6, "M"), (1e4, "k")):
         if abs(value) >= size:
             return f"{value / (1e3 if letter == 'k' else size):g}{letter}"
     return f"{value:.6g}".replace("e-0", "e-")
 
 
-def _drawable(series: Series, *, log_x: bool, log_y: bool) -> Series:
+def _valid(series: Series, *, log_x: bool, log_y: bool) -> Series:
     x, y = np.asarray(series.x, float), np.asarray(series.y, float)
     keep = np.isfinite(x) & np.isfinite(y)
     for log, values in ((log_x, x), (log_y, y)):

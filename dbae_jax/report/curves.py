@@ -1,4 +1,4 @@
-"""Training as the run's records tell it: charts of metrics.jsonl and of the loss over time."""
+"""Charts of metrics.jsonl and of the loss by diffusion time."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -7,14 +7,9 @@ import numpy as np
 
 from dbae_jax.report.charts import Chart, Series, chart
 
-# (title, axis, logarithmic, {key of metrics.jsonl: name of the line})
+# (title, label of the y axis, logarithmic, {key of metrics.jsonl: name of the line})
 _CHARTS = (
-    (
-        "Loss",
-        "loss",
-        True,
-        {"loss": "training", "eval_loss": "test images, averaged weights"},
-    ),
+    ("Loss", "loss", True, {"loss": "training", "eval_loss": "test images, EMA weights"}),
     (
         "Reconstruction error of test images",
         "MSE, pixels in [0, 1]",
@@ -22,70 +17,77 @@ _CHARTS = (
         {"test_mse": "test images"},
     ),
     (
-        "What the code is worth",
-        "rise of the loss of test images",
+        "Loss increase with shuffled latent codes",
+        "increase of the loss",
         False,
-        {"code_gap": "when images get each other's codes"},
+        {"code_gap": "test images"},
     ),
-    ("Speed", "images/s", False, {"images_per_second": "training"}),
+    ("Training speed", "images per second", False, {"images_per_second": "training"}),
 )
 _PRIOR_CHARTS = (
-    ("Loss of the prior", "mean |eps - eps_hat|", False, {"loss": "training"}),
+    ("Loss of the latent prior", "mean |eps - eps_hat|", False, {"loss": "training"}),
     (
-        "Codes of test images under the prior",
-        "nats a code",
+        "Negative log-likelihood of the codes of test images",
+        "nats per code",
         False,
-        {"prior_nll_nats": "prior, at most", "gaussian_nll_nats": "a Gaussian of their moments"},
+        {
+            "prior_nll_nats": "latent prior, upper bound",
+            "gaussian_nll_nats": "Gaussian with the codes' means and variances",
+        },
     ),
 )
 
 
-class Drawn(NamedTuple):
-    """A chart and the sentence below it."""
+class CaptionedChart(NamedTuple):
+    """A chart and the caption below it."""
 
     chart: Chart
     caption: str
 
 
-def training(rows: list[dict[str, Any]]) -> list[Drawn]:
+def training(rows: list[dict[str, Any]]) -> list[CaptionedChart]:
     """Returns the charts that the rows of a run's metrics.jsonl have points for."""
-    return _drawn(_CHARTS, rows)
+    return _charts(_CHARTS, rows)
 
 
-def prior(rows: list[dict[str, Any]]) -> list[Drawn]:
-    """As `training`, for the rows of the prior's metrics.jsonl."""
-    return _drawn(_PRIOR_CHARTS, rows)
+def prior(rows: list[dict[str, Any]]) -> list[CaptionedChart]:
+    """Returns the charts that the rows of the prior's metrics.jsonl have points for."""
+    return _charts(_PRIOR_CHARTS, rows)
 
 
-def loss_by_time(found: Mapping[str, Sequence[float]], images: int) -> Drawn | None:
-    """Returns the chart of the loss of test images at each time; None if it is of one time.
+def loss_by_time(found: Mapping[str, Sequence[float]], images: int) -> CaptionedChart | None:
+    """Returns the chart of the loss of test images by diffusion time.
 
     Args:
-      found: as `information.curves` gives it.
-      images: that it is of.
+      found: the result of `information.curves`.
+      images: number of test images.
+
+    Returns:
+      None if the loss was measured at a single time.
     """
     lines = [
         Series("training loss", found["t"], found["training_loss"]),
-        Series("squared error of D, a pixel value", found["t"], found["error"]),
+        Series("squared error of the denoiser, per pixel value", found["t"], found["error"]),
     ]
-    title = "Loss of test images over time"
-    drawn = chart(
+    made = chart(
         lines,
-        title=title,
-        x_label="t (0: the image, T: the endpoint x_T)",
+        title="Loss of test images by diffusion time",
+        x_label="diffusion time t (0: the image, T: the endpoint x_T)",
         y_label="loss",
         log_x=True,
         log_y=True,
     )
-    return drawn and Drawn(
-        drawn,
-        f"Of {images:,} images. The error of the denoiser D falls as t nears 0, where the "
-        "state x_t nearly is the image. The training loss is that error times the weight that "
-        "makes all times count alike.",
+    if made is None:
+        return None
+    return CaptionedChart(
+        made,
+        f"Means over {images:,} images. The error of the denoiser falls as t approaches 0, where "
+        "the state x_t is nearly the image. The training loss multiplies this error by a weight "
+        "that makes all times count the same.",
     )
 
 
-def _drawn(charts: tuple, rows: list[dict[str, Any]]) -> list[Drawn]:
+def _charts(charts: tuple, rows: list[dict[str, Any]]) -> list[CaptionedChart]:
     found = []
     for title, axis, log, lines in charts:
         series = [
@@ -93,17 +95,14 @@ def _drawn(charts: tuple, rows: list[dict[str, Any]]) -> list[Drawn]:
             for key, name in lines.items()
             if (there := [row for row in rows if row.get(key) is not None])
         ]
-        drawn = chart(series, title=title, x_label="step", y_label=axis, log_y=log)
-        if drawn:
-            found.append(Drawn(drawn, _ends(series)))
+        made = chart(series, title=title, x_label="training step", y_label=axis, log_y=log)
+        if made:
+            found.append(CaptionedChart(made, _last_values(series)))
     return found
 
 
-def _ends(series: list[Series]) -> str:
-    """Says where each line ends."""
-    parts = [
-        f"{one.name}: {_short(one.y[-1])} at step {one.x[-1]:,}" for one in series if len(one.x)
-    ]
+def _last_values(series: list[Series]) -> str:
+    parts = [f"{one.name}: {_short(one.y[-1])} at step {one.x[-1]:,}" for one in series]
     return "Last values: " + "; ".join(parts) + "."
 
 

@@ -1,4 +1,4 @@
-"""Which attributes the page edits, and how far."""
+"""Selection of the attributes that the page edits, and of the scales of the edits."""
 
 from typing import NamedTuple
 
@@ -8,14 +8,18 @@ from dbae_jax.editing import Directions
 from dbae_jax.evaluation import attribute_directions
 from dbae_jax.evaluation.context import Context
 
-FARTHEST = 1.5  # of an edit, in distances between the mean codes with and without an attribute
+# Largest scale, in distances between the mean codes with and without an attribute.
+FARTHEST = 1.5
 
 
 class Chosen(NamedTuple):
-    """Attributes to edit.
+    """The attributes or classes that the page edits.
 
-    directions: of those that the codes tell best. known: how many there are. apart: median over the
-    directions of the distance between the mean codes with and without the attribute, in scales.
+    Attributes:
+      directions: directions of the attributes that are best separated in the codes.
+      known: number of attributes of the data set.
+      apart: distance between the mean codes with and without the attribute, in units of the
+        scale; median over the directions.
     """
 
     directions: Directions
@@ -23,49 +27,52 @@ class Chosen(NamedTuple):
     apart: float
 
     def scales(self, count: int) -> np.ndarray:
-        """Returns scales from one side to the other, an odd number `count`, of two digits."""
+        """Returns an odd number of evenly spaced scales [count], symmetric around 0."""
         farthest = float(f"{FARTHEST * self.apart:.1g}")
         return np.linspace(-farthest, farthest, count).round(6)
 
 
 def choose(context: Context, count: int) -> Chosen | None:
-    """Returns the `count` attributes or classes that codes tell best, or None if there are none.
+    """Chooses the `count` attributes or classes that are best separated in the codes.
 
-    How well is the distance of the mean codes with and without it, in standard deviations of the
-    codes along the line between them. Of attributes that are real numbers, those above the median
-    count as with.
+    The separation is the distance of the mean codes with and without the attribute, divided by
+    the standard deviation of the codes along the line between them. An attribute with real
+    values counts as present above its median.
+
+    Returns:
+      None if no attribute varies over the training images.
     """
     names, values = attribute_directions.targets(context)
     z = context.codes("train").mean.astype(np.float64)
-    groups = [_there(column) for column in values.T]
-    sharp = {
-        name: _sharpness(z, there)
-        for name, there in zip(names, groups, strict=True)
-        if 1 < there.sum() < len(there) - 1
+    present = [_present(column) for column in values.T]
+    separation = {
+        name: _separation(z, mask)
+        for name, mask in zip(names, present, strict=True)
+        if 1 < mask.sum() < len(mask) - 1
     }
-    kept = sorted(sharp, key=lambda name: -sharp[name])[:count]
-    kept = [name for name in names if name in kept]  # in the data's order
+    best = sorted(separation, key=lambda name: -separation[name])[:count]
+    kept = [name for name in names if name in best]  # in the order of the data set
     if not kept:
         return None
     found = attribute_directions.find(context, kept)
     apart = [
-        np.abs(_difference(z, groups[names.index(name)]) @ step) / np.sum(step.astype(float) ** 2)
+        np.abs(_difference(z, present[names.index(name)]) @ step) / np.sum(step.astype(float) ** 2)
         for name, step in zip(kept, found.steps, strict=True)
     ]
     return Chosen(found, len(names), float(np.median(apart)))
 
 
-def _there(column: np.ndarray) -> np.ndarray:
+def _present(column: np.ndarray) -> np.ndarray:
     binary = np.isin(column, (0, 1)).all()
     return column > (0 if binary else np.median(column))
 
 
-def _difference(z: np.ndarray, there: np.ndarray) -> np.ndarray:
-    return z[there].mean(axis=0) - z[~there].mean(axis=0)
+def _difference(z: np.ndarray, present: np.ndarray) -> np.ndarray:
+    return z[present].mean(axis=0) - z[~present].mean(axis=0)
 
 
-def _sharpness(z: np.ndarray, there: np.ndarray) -> float:
-    difference = _difference(z, there)
+def _separation(z: np.ndarray, present: np.ndarray) -> float:
+    difference = _difference(z, present)
     along = z @ difference
-    spread = np.sqrt(np.mean([along[group].var() for group in (there, ~there)]))
-    return float(difference @ difference / spread) if spread else 0.0
+    std = np.sqrt(np.mean([along[mask].var() for mask in (present, ~present)]))
+    return float(difference @ difference / std) if std else 0.0

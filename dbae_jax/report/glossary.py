@@ -1,103 +1,109 @@
-"""What the scores of results.json are, in words."""
+"""Explanations of the scores of results.json."""
 
 from typing import NamedTuple
 
 
 class Term(NamedTuple):
-    """A score: its name for people, and what it is, with its unit."""
+    """The name of a score for readers, and its meaning with the unit."""
 
     name: str
     meaning: str
 
 
-# "score" of any suite, or "suite/score".
+# Keys are the name of a score in any suite, or "suite/name".
 _TERMS = {
     "mse": Term("MSE", "mean squared error of pixels in [0, 1]"),
-    "mse_8bit": Term("MSE, 8 bit", "as MSE, after rounding to 256 levels"),
+    "mse_8bit": Term("MSE, 8 bit", "MSE after rounding to 256 levels"),
     "psnr": Term("PSNR", "peak signal-to-noise ratio, dB"),
     "ssim": Term("SSIM", "structural similarity, at most 1"),
-    "ssim_zero_padded": Term("SSIM, zero-padded", "as SSIM, borders filled with zeros (DiffAE's)"),
+    "ssim_zero_padded": Term("SSIM, zero-padded", "SSIM with zeros around the image, as in DiffAE"),
     "ssim_swapped_axes": Term(
-        "SSIM, axes swapped", "what the authors' code computes; only for comparison with theirs"
+        "SSIM, axes swapped", "SSIM as the authors' code computes it, only to compare with theirs"
     ),
-    "lpips": Term("LPIPS", "perceptual distance by AlexNet, of 8-bit images"),
-    "pca_mse": Term("MSE of PCA", "of the best linear code with as many numbers"),
+    "lpips": Term("LPIPS", "perceptual distance of AlexNet features, 8-bit images"),
+    "pca_mse": Term("MSE of PCA", "MSE of the best linear code of the same dimension"),
     "information_bound_nats": Term(
-        "Information, lower bound", "I(x; z) less the entropy of the images x, nats an image"
+        "Information, lower bound", "I(x_0; z) minus the entropy of x_0, nats per image"
     ),
     "unexplained_bits_per_dim": Term(
-        "Left open, upper bound", "what z does not tell of an 8-bit pixel value, bits"
+        "H(x_0 given z), upper bound", "information in an 8-bit pixel value that z lacks, bits"
     ),
-    "accuracy": Term("Accuracy", "share of labels that a linear probe of z gets right"),
+    "accuracy": Term("Accuracy", "fraction of labels that a linear probe of z predicts correctly"),
     "logistic_accuracy": Term(
-        "Accuracy, logistic regression", "as accuracy, trained to the end on codes of std 1"
+        "Accuracy, logistic regression", "accuracy of a converged fit to codes of unit variance"
     ),
     "ap": Term("AP", "average precision of a linear probe of z, mean over attributes"),
     "auroc": Term("AUROC", "area under the ROC curve of a linear probe, mean over attributes"),
-    "r": Term("Pearson r", "of a linear probe's predictions with the truth, mean over attributes"),
-    "probe/mse": Term("MSE of attributes", "of a linear probe, in the attributes' own units"),
-    "tad": Term("TAD", "sum of AUROC gaps: attributes that one number of z tells, and no other"),
-    "attrs": Term("ATTRS", "number of attributes that single numbers of z capture"),
+    "r": Term("Pearson r", "correlation of a linear probe with the truth, mean over attributes"),
+    "probe/mse": Term("MSE of attributes", "MSE of a linear probe, in the attributes' own units"),
+    "tad": Term(
+        "TAD", "AUROC gap of the two best dimensions of z, summed over captured attributes"
+    ),
+    "attrs": Term("ATTRS", "number of attributes that a single dimension of z captures"),
     "mig": Term("MIG", "mutual information gap, 0 to 1"),
-    "dci_disentanglement": Term("DCI disentanglement", "0 to 1: a number of z tells one factor"),
-    "dci_completeness": Term("DCI completeness", "0 to 1: a factor is told by one number of z"),
-    "dci_informativeness": Term("DCI informativeness", "accuracy of predicted factors"),
-    "fid": Term("FID", "Fréchet distance to real images, of published Inception features"),
-    "kid": Term("KID", "kernel distance to real images, of published Inception features"),
+    "dci_disentanglement": Term(
+        "DCI disentanglement", "0 to 1; 1: each dimension of z predicts a single factor"
+    ),
+    "dci_completeness": Term(
+        "DCI completeness", "0 to 1; 1: each factor is predicted by a single dimension of z"
+    ),
+    "dci_informativeness": Term("DCI informativeness", "accuracy of the predicted factors"),
+    "fid": Term("FID", "Fréchet distance to real images, published Inception features"),
+    "kid": Term("KID", "kernel distance to real images, published Inception features"),
     "inception_score": Term("IS", "inception score"),
-    "confidence": Term(
-        "Confidence", "of a classifier of real images in its answers on generated ones, mean"
-    ),
+    "confidence": Term("Confidence", "mean classifier confidence on sampled images"),
     "class_distance": Term(
-        "Class frequencies", "distance of generated from real ones: total variation, 0 to 1"
+        "Class frequencies", "total variation distance between sampled and real images, 0 to 1"
     ),
-    "target": Term("Target", "change of the edited attribute, in std of its logit on real images"),
+    "target": Term(
+        "Target", "change of the edited attribute's logit, in its standard deviation on real images"
+    ),
     "others": Term(
-        "Others", "mean absolute change of attributes not correlated with it, in the same unit"
+        "Others", "mean absolute change of the uncorrelated attributes, in the same unit"
     ),
-    "ratio": Term("Target / others", "how selective edits are"),
+    "ratio": Term("Target / others", "selectivity of the edits"),
     "flipped": Term(
         "Flipped",
-        "of pictures judged otherwise before: share judged as asked for after the edit",
+        "fraction of images that the classifier assigns to the intended class only after the edit",
     ),
-    "monotonic": Term("Monotonic", "rank correlation of scale and the attribute's logit"),
+    "monotonic": Term("Monotonic", "rank correlation of the scale and the attribute's logit"),
 }
-# Scores on features of a network of ours: "fd_NETWORK". "_floor" compares real images with real.
-_OF_NETWORKS = {
+# Scores on the features of a trained classifier: "fd_NETWORK".
+_OF_FEATURES = {
     "fd": Term("Fréchet distance", "to real images"),
     "kd": Term("Kernel distance", "to real images"),
-    "precision": Term("Precision", "share of generated images among the real ones"),
-    "recall": Term("Recall", "share of real images among the generated ones"),
-    "classifier_score": Term("Classifier score", "as the inception score, of another network"),
+    "precision": Term("Precision", "fraction of sampled images within the set of real images"),
+    "recall": Term("Recall", "fraction of real images within the set of sampled images"),
+    "classifier_score": Term("Classifier score", "inception score with another network"),
 }
-# Endings: what they add to the name, and to the meaning.
+# Endings of names -> what they add to the name and to the meaning.
 _ENDINGS = {
-    "_best_on_test": ("best on test", "its epoch chosen on the test images, as published ones are"),
-    "_rotated": ("turned", "the same of codes in axes turned at random, to hold it against"),
-    "_following": ("x_T not kept", "it is decoded from the moved code; a free x_T is drawn"),
-    "_fixed": ("x_T kept", "it is that of the unmoved code; a free x_T is inferred"),
-    "_floor_halves": ("floor of halves", "between two halves of the real images, which are fewer"),
-    "_floor": ("floor", "with real training images in place of the generated ones"),
+    "_best_on_test": ("best on test", "epoch chosen on the test images, as in published values"),
+    "_rotated": ("rotated", "for comparison: codes in randomly rotated axes"),
+    "_following": ("x_T recomputed", "x_T decoded from the edited code; Gaussian x_T: sampled"),
+    "_fixed": ("x_T fixed", "x_T of the unedited code; Gaussian x_T: inferred from the image"),
+    "_floor_halves": ("floor of halves", "between two halves of the real images"),
+    "_floor": ("floor", "real training images instead of sampled images"),
 }
 
 
 def explain(suite: str, name: str) -> Term:
-    """Returns what a score of results.json is; of one that is not listed, its name."""
+    """Explains a score of results.json; an unknown score keeps its name and has no meaning."""
     if name.startswith("ridge_"):
         term = explain(suite, name.removeprefix("ridge_"))
-        return Term(f"{term.name}, ridge", _joined(term.meaning, "in closed form"))
+        return Term(f"{term.name}, ridge", _joined(term.meaning, "fitted in closed form"))
     for ending, (short, long) in _ENDINGS.items():
         if name.endswith(ending):
             term = explain(suite, name.removesuffix(ending))
             return Term(f"{term.name}, {short}", _joined(term.meaning, long))
-    term = _TERMS.get(f"{suite}/{name}") or _TERMS.get(name)
-    if term:
-        return term
-    for kind, term in _OF_NETWORKS.items():
+    known = _TERMS.get(f"{suite}/{name}") or _TERMS.get(name)
+    if known:
+        return known
+    for kind, term in _OF_FEATURES.items():
         network = name.removeprefix(kind).replace("_", " ").strip()
         if name == kind or name.startswith(f"{kind}_"):
-            of = f"features of {network}" if network else "published Inception features"
-            return Term(term.name, _joined(term.meaning, of))
+            features = f"features of {network}" if network else "published Inception features"
+            return Term(term.name, _joined(term.meaning, features))
     return Term(name.replace("_", " "), "")
 
 

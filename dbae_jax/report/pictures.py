@@ -1,83 +1,123 @@
-"""Images for the page, as `data:` URIs: strips of them, reconstructions and samples."""
+"""Images of the page, as `data:` URIs: reconstructions and samples."""
 
 import base64
 import dataclasses
 import io
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from PIL import Image
 
 from dbae_jax.api.dbae import DBAE
-from dbae_jax.configuration.sections import SampleConfig
 from dbae_jax.data.images import to_float, to_uint8
 from dbae_jax.evaluation.suites.reconstruction import noise_seed
+from dbae_jax.runtime import rngs
+from dbae_jax.runtime.progress import Progress
+from dbae_jax.sampling.plan import Plan
 
-# From this size on pictures are JPEG, which keeps a page of 128-pixel images in a few megabytes.
+# Larger images are JPEG, so that a page of 128-pixel images has a few megabytes.
 JPEG_FROM, JPEG_QUALITY = 64, 92
 
 
 SEED = 0  # of samples
-SMALL, LARGE = 72, 96  # pixels of the screen that a picture should about have
+SMALL, LARGE = 72, 96  # approximate width of an image on the screen, pixels
 
 
 class Strip(NamedTuple):
-    """Pictures of one size side by side in one file: a slider shows one at a time.
+    """Images of one size next to each other in one file; a slider shows one of them.
 
-    uri: the file. count: of pictures. size: of each, in its own pixels.
+    Attributes:
+      uri: the file, as a `data:` URI.
+      count: number of images.
+      size: height and width of each image, in its own pixels.
     """
 
     uri: str
-    count: int
+    count: int  # type: ignore[assignment]  # read by the templates, and not tuple.count
     size: int
 
 
 def strip(images: np.ndarray) -> Strip:
-    """Returns images [N, S, S, C] in [-1, 1], clipped to it, as a strip.
+    """Returns images [N, S, S, C] as a strip; values are clipped to [-1, 1].
 
-    Of channel counts other than 1 and 3, the first channel is shown.
+    Images that have neither 1 nor 3 channels show their first channel.
     """
     pixels = to_uint8(images)
     count, size = pixels.shape[:2]
-    beside = np.concatenate(list(pixels), axis=1)
-    picture = Image.fromarray(beside if beside.shape[-1] == 3 else beside[..., 0])
+    joined = np.concatenate(list(pixels), axis=1)
+    image = Image.fromarray(joined if joined.shape[-1] == 3 else joined[..., 0])
     content = io.BytesIO()
     if is_lossless(size):
-        picture.save(content, "png", optimize=True)
-    else:  # chroma at full size: frames of a strip must not bleed into each other
-        picture.save(content, "jpeg", quality=JPEG_QUALITY, subsampling=0)
+        image.save(content, "png", optimize=True)
+    else:  # chroma at full size, so that neighbouring images do not bleed into each other
+        image.save(content, "jpeg", quality=JPEG_QUALITY, subsampling=0)
     kind = "png" if is_lossless(size) else "jpeg"
     encoded = base64.b64encode(content.getvalue()).decode("ascii")
     return Strip(f"data:image/{kind};base64,{encoded}", count, size)
 
 
 def strips(images: np.ndarray) -> list[Strip]:
-    """Returns a strip for each image [N, S, S, C], of that image alone."""
+    """Returns a strip of a single image for each image [N, S, S, C]."""
     return [strip(image[None]) for image in images]
 
 
 def is_lossless(size: int) -> bool:
-    """Whether pictures of this size keep every pixel's value."""
+    """Returns whether images of this size are stored without loss."""
     return size < JPEG_FROM
 
 
 def shown_size(size: int, target: int) -> int:
-    """Returns how wide an image is shown: a whole multiple of its size, about `target`."""
+    """Returns the width of an image on the screen: a multiple of its size, about `target`."""
     return size * max(1, round(target / size))
 
 
+def in_batches(
+    compute: Callable[[np.ndarray, jax.Array | None], np.ndarray],
+    count: int,
+    batch_size: int,
+    what: str,
+    *,
+    unit: str = "images",
+    seed: int | None = None,
+) -> np.ndarray:
+    """Computes an array batch by batch and shows the progress.
+
+    Args:
+      compute: (indices [n], keys [n]) -> array [n, ...]; the keys are None without a seed.
+      count: length of the array.
+      batch_size: largest n, at least 1.
+      what: the work, see `Progress`.
+      unit: what `count` counts, in the plural.
+      seed: seed of the keys; each depends on the seed and the index, not on the batch.
+
+    Returns:
+      [count, ...].
+    """
+    size, parts = min(batch_size, count), []
+    with Progress(what, count, unit) as progress:
+        for done in range(0, count, size):
+            # The last batch repeats earlier ones, so that all have one shape and compile once.
+            indices = np.arange(size) + min(done, count - size)
+            keys = None if seed is None else rngs.per_example(jax.random.key(seed), indices)
+            parts.append(compute(indices, keys)[indices >= done])
+            progress.advance(len(parts[-1]))
+    return np.concatenate(parts)
+
+
 class Reconstruction(NamedTuple):
-    """An image, the endpoint x_T of its walk, what comes back, and the squared error a pixel."""
+    """An image, its endpoint x_T, its reconstruction, and the mean squared error in [0, 1]."""
 
     image: Strip
     endpoint: Strip
-    again: Strip
+    decoded: Strip
     error: float
 
 
 @dataclasses.dataclass(frozen=True)
 class Reconstructions:
-    """The first images, and those of `count` images that come back worst, worst first."""
+    """The first images, and the worst reconstructions of `count` images, worst first."""
 
     first: list[Reconstruction]
     worst: list[Reconstruction]
@@ -85,27 +125,49 @@ class Reconstructions:
 
 
 def reconstructions(
-    model: DBAE, images: np.ndarray, sample: SampleConfig, *, first: int, worst: int
+    model: DBAE, images: np.ndarray, sample: Plan, *, first: int, worst: int
 ) -> Reconstructions:
-    """Reconstructs images, uint8 [N, S, S, C]; errors are of pixels in [0, 1]."""
+    """Reconstructs images.
+
+    Args:
+      model: a trained model.
+      images: uint8 [N, S, S, C].
+      sample: the sampler.
+      first: number of images from the beginning that are shown.
+      worst: number of worst reconstructions that are shown.
+    """
     z, seed = model.encode(images), noise_seed(sample, free=model.gaussian_endpoint)
     x_T = model.draw_x_T(len(z), seed) if model.gaussian_endpoint else model.endpoint(z)
-    again = model.decode(z, x_T, rng=seed, **vars(sample))
+
+    def decode(indices: np.ndarray, keys: jax.Array | None) -> np.ndarray:
+        return model.decode(z[indices], x_T[indices], rng=keys, plan=sample)
+
+    what = "Reconstructing test images"
+    decoded = in_batches(decode, len(images), model.batch_size, what, seed=seed)
     real = np.asarray(to_float(images))
-    errors = np.mean(((np.asarray(again, np.float64) - real) / 2) ** 2, axis=(1, 2, 3))
-    last = np.argsort(-errors, kind="stable")[:worst]
+    errors = np.mean(((np.asarray(decoded, np.float64) - real) / 2) ** 2, axis=(1, 2, 3))
+    order = np.argsort(-errors, kind="stable")[:worst]
 
     def shown(chosen: np.ndarray) -> list[Reconstruction]:
-        columns = (strips(array[chosen]) for array in (real, x_T, again))
+        columns = (strips(array[chosen]) for array in (real, x_T, decoded))
         return [Reconstruction(*column) for column in zip(*columns, errors[chosen], strict=True)]
 
-    return Reconstructions(shown(np.arange(min(first, len(real)))), shown(last), len(real))
+    return Reconstructions(shown(np.arange(min(first, len(real)))), shown(order), len(real))
 
 
-def samples(model: DBAE, count: int, **how) -> list[Strip]:
-    """Draws images 0 ... count - 1 of SEED from the prior, as `--mode=sample` does.
+def samples(model: DBAE, count: int, **how: Any) -> list[Strip]:
+    """Samples the images 0 ... count - 1 of SEED with the latent prior, as `--mode=sample` does.
+
+    Args:
+      model: a trained model.
+      count: number of images.
+      **how: arguments of `DBAE.sample`.
 
     Raises:
-      CheckpointError: if the model has no prior.
+      CheckpointError: if the model has no latent prior.
     """
-    return strips(model.sample(count, SEED, **how))
+
+    def sample(indices: np.ndarray, keys: jax.Array | None) -> np.ndarray:
+        return model.sample(len(indices), keys, **how)
+
+    return strips(in_batches(sample, count, model.batch_size, "Sampling images", seed=SEED))

@@ -1,23 +1,28 @@
-"""Pictures that a slider moves: interpolations, edits of attributes, walks of the bridge."""
+"""Images that a slider moves: interpolations, edits of attributes, trajectories."""
 
 import dataclasses
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
 from dbae_jax.api.dbae import DBAE
-from dbae_jax.configuration.sections import SampleConfig
 from dbae_jax.data.images import to_float
 from dbae_jax.editing import Directions
 from dbae_jax.evaluation.suites.reconstruction import noise_seed
-from dbae_jax.report.pictures import Strip, strip
+from dbae_jax.report.pictures import Strip, in_batches, strip
+from dbae_jax.runtime.progress import track
+from dbae_jax.sampling.plan import Plan
 
 
-class Picture(NamedTuple):
-    """A strip that a slider moves, or a picture that stands still beside it.
+class Panel(NamedTuple):
+    """A strip that a slider moves, or a single fixed image next to it.
 
-    alt: what it shows, for those who do not see it. caption: below it; "": none.
+    Attributes:
+      strip: the images.
+      alt: description of the images for screen readers.
+      caption: text below, or "".
     """
 
     strip: Strip
@@ -26,52 +31,64 @@ class Picture(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Film:
-    """A slider and the pictures that it moves together.
+class Slider:
+    """A slider and the panels that it moves together.
 
-    name: unique on the page. label: of the slider. places: what the slider says at each frame.
-    start: the frame that is shown first. groups: pictures that belong together stand together.
+    Attributes:
+      name: id, unique on the page.
+      label: text next to the slider.
+      positions: text for each position.
+      start: position that is shown first.
+      groups: panels that are shown next to each other.
     """
 
     name: str
     label: str
-    places: tuple[str, ...]
+    positions: tuple[str, ...]
     start: int
-    groups: tuple[tuple[Picture, ...], ...]
+    groups: tuple[tuple[Panel, ...], ...]
 
 
 def interpolation(
     model: DBAE,
     images: np.ndarray,
     pairs: Sequence[tuple[int, int]],
-    sample: SampleConfig,
+    sample: Plan,
     *,
     points: int,
-) -> Film:
-    """Decodes codes on the line between those of two images, a group a pair.
+) -> Slider:
+    """Decodes codes on the line between the codes of two images, for each pair.
 
     Args:
-      model: whose codes.
+      model: a trained model.
       images: uint8 [N, S, S, C].
       pairs: indices of images.
       sample: the sampler.
-      points: codes on a line, its ends among them.
+      points: number of codes on a line, including both ends.
     """
-    ends = (images[[pair[i] for pair in pairs]] for i in range(2))
-    seed = noise_seed(sample, free=model.gaussian_endpoint)
-    decoded = model.interpolate(*ends, points, rng=seed, **vars(sample))
-    groups = []
-    for i, frames in enumerate(decoded):
-        first, second = (strip(_real(images[[j]])) for j in pairs[i])
-        groups.append(
-            (
-                Picture(first, f"Pair {i + 1}: image on the left"),
-                Picture(strip(frames), f"Pair {i + 1}: decoded from between their codes"),
-                Picture(second, f"Pair {i + 1}: image on the right"),
-            )
+    left, right = (images[list(side)] for side in zip(*pairs, strict=True))
+
+    def decode(indices: np.ndarray, keys: jax.Array | None) -> np.ndarray:
+        return model.interpolate(left[indices], right[indices], points, rng=keys, plan=sample)
+
+    decoded = in_batches(
+        decode,
+        len(pairs),
+        max(1, model.batch_size // points),
+        "Interpolating between test images",
+        unit="pairs",
+        seed=noise_seed(sample, free=model.gaussian_endpoint),
+    )
+    groups = tuple(
+        (
+            Panel(strip(_real(left[[i]])), f"Pair {i + 1}: test image on the left"),
+            Panel(strip(row), f"Pair {i + 1}: image decoded from a code between both codes"),
+            Panel(strip(_real(right[[i]])), f"Pair {i + 1}: test image on the right"),
         )
-    places = tuple(f"{100 * w:.0f}% of the way" for w in np.linspace(0, 1, points))
-    return Film("interpolation", "From left to right", places, points // 2, tuple(groups))
+        for i, row in enumerate(decoded)
+    )
+    positions = tuple(f"{100 * w:.0f}%" for w in np.linspace(0, 1, points))
+    return Slider("interpolation", "From left to right", positions, points // 2, groups)
 
 
 def edits(
@@ -79,61 +96,71 @@ def edits(
     images: np.ndarray,
     directions: Directions,
     scales: Sequence[float],
-    sample: SampleConfig,
-) -> list[Film]:
-    """Moves codes along directions, a film each; x_T follows, and a free one stays as drawn.
+    sample: Plan,
+) -> list[Slider]:
+    """Moves codes along directions and decodes them; returns a slider per direction.
+
+    x_T is recomputed from each code. A Gaussian x_T is sampled once per image.
 
     Args:
-      model: whose codes.
+      model: a trained model.
       images: uint8 [N, S, S, C].
-      directions: of attributes.
-      scales: of the frames, rising.
+      directions: directions of attributes.
+      scales: scale of the edit at each position, in increasing order.
       sample: the sampler.
     """
-    places = tuple(f"scale {scale:+.2g}" if scale else "scale 0" for scale in scales)
-    start, how = int(np.argmin(np.abs(scales))), vars(sample)
+    positions = tuple(f"scale {scale:+.2g}" if scale else "scale 0" for scale in scales)
+    start = int(np.argmin(np.abs(scales)))
     seed = noise_seed(sample, free=model.gaussian_endpoint)
-    films = []
-    for i, (name, step) in enumerate(zip(directions.names, directions.steps, strict=True)):
-        decoded = model.edit(images, step, scales, rng=seed, **how)
-        moved = tuple(
-            Picture(strip(frames), f"Test image {j + 1}, edited towards {name}")
-            for j, frames in enumerate(decoded)
+    named = list(zip(directions.names, directions.steps, strict=True))
+    sliders: list[Slider] = []
+    for name, step in track(
+        named, "Editing test images", total=len(named), unit="attributes or classes"
+    ):
+        decoded = model.edit(images, step, scales, rng=seed, plan=sample)
+        panels = tuple(
+            Panel(strip(row), f"Test image {j + 1}, edited towards {name}")
+            for j, row in enumerate(decoded)
         )
         label = f"Towards {'class ' * name.isdigit()}{name.replace('_', ' ')}"
-        films.append(Film(f"edit-{i}", label, places, start, (moved,)))
-    return films
+        sliders.append(Slider(f"edit-{len(sliders)}", label, positions, start, (panels,)))
+    return sliders
 
 
-def trajectories(model: DBAE, images: np.ndarray, *, steps: int, every: int) -> Film:
-    """Walks the bridge from x_T to x_0 twice an image: by its ODE, and by its SDE.
+def trajectories(model: DBAE, images: np.ndarray, *, steps: int, every: int) -> Slider:
+    """Integrates the bridge from x_T to x_0 with its ODE and with its SDE, and shows the states.
 
-    Every state is at an evenly spaced time; the SDE is the Markov bridge (dbim with eta = 1).
+    Times are evenly spaced. The SDE is the Markov bridge (dbim with eta = 1).
 
     Args:
-      model: which walks.
+      model: a trained model.
       images: uint8 [N, S, S, C].
-      steps: of the walk.
-      every: so many steps a frame is kept; it divides `steps`.
+      steps: number of steps of the sampler.
+      every: steps between two positions of the slider; it divides `steps`.
     """
-    z, grid = model.encode(images), {"steps": steps, "grid": "uniform", "sampler": "dbim"}
-    walks = {
-        "ODE": model.trajectory(z, rng=0, **grid),
-        "SDE": model.trajectory(z, rng=0, eta=1.0, boot=not model.gaussian_endpoint, **grid),
+    z, plan = model.encode(images), Plan("dbim", steps, "uniform")
+    noisy = dataclasses.replace(plan, eta=1.0, boot=not model.gaussian_endpoint)
+    options = {"ODE": plan, "SDE": noisy}
+    runs = {
+        name: model.trajectory(z, rng=0, plan=options[name])
+        for name in track(options, "Computing trajectories", total=len(options), unit="samplers")
     }
     groups = tuple(
         (
             *(
-                Picture(strip(walk.path[::every, i]), f"Image {i + 1}: state of the {name}", name)
-                for name, walk in walks.items()
+                Panel(
+                    strip(np.asarray(run.path)[::every, i]),
+                    f"Test image {i + 1}: {name} state",
+                    name,
+                )
+                for name, run in runs.items()
             ),
-            Picture(strip(_real(images[[i]])), f"Image {i + 1} itself", "image"),
+            Panel(strip(_real(images[[i]])), f"Test image {i + 1}", "test image"),
         )
         for i in range(len(images))
     )
-    times = walks["ODE"].times[::every]
-    places = tuple(f"t = {time:.3g}" for time in times)
-    return Film("trajectory", "Time", places, 0, groups)
+    positions = tuple(f"t = {time:.3g}" for time in runs["ODE"].times[::every])
+    return Slider("trajectory", "Diffusion time", positions, 0, groups)
 
 
 def _real(images: np.ndarray) -> np.ndarray:
@@ -141,10 +168,11 @@ def _real(images: np.ndarray) -> np.ndarray:
 
 
 def different(labels: np.ndarray | None, count: int, pairs: int) -> list[tuple[int, int]]:
-    """Returns up to `pairs` pairs of indices below `count`, of different labels where known."""
+    """Returns up to `pairs` pairs of indices below `count`, with different labels if known."""
     if labels is None:
         return [(i, i + 1) for i in range(0, min(2 * pairs, count - 1), 2)]
-    chosen, used = [], set()
+    chosen: list[tuple[int, int]] = []
+    used: set[int] = set()
     for first in range(count):
         for second in range(first + 1, count):
             if labels[first] != labels[second] and not used & {first, second}:

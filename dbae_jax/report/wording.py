@@ -1,51 +1,74 @@
-"""What the page says of x_T, where it is decoded from z and where it is free (DiffAE's)."""
+"""Sentences of the page that depend on the kind of x_T: decoded from z (DBAE) or Gaussian (DiffAE).
+
+The config value bridge.endpoint="free" stands for a Gaussian x_T.
+"""
 
 from typing import NamedTuple
 
+from dbae_jax.api.dbae import DBAE
+
 
 class Words(NamedTuple):
-    """The sentences and phrases of the page that hold for one kind of x_T."""
+    """The sentences and phrases for one kind of x_T.
 
-    model: str  # what it is called
-    decoding: str  # how an image comes back from its code
-    networks: str  # that there are
-    origin: str  # of x_T
-    moving: str  # what x_T does while a slider moves the code
-    edit_command: str  # before the command that edits
-    walked: str  # what leads from x_T to the image
-    sampled: str  # how a sample goes on from its z
+    Attributes:
+      model: name of the kind of model.
+      decoding: sentences that explain how an image is decoded from its latent code.
+      networks: names of the networks, for the number of parameters.
+      origin: where the x_T of a reconstruction comes from.
+      moving: sentence on x_T while a slider changes the code.
+      edit_command: introduction of the command that edits.
+      process: name of the diffusion between x_T and the image.
+      sampling: sentence on the way from a sampled code to an image.
+    """
+
+    model: str
+    decoding: str
+    networks: str
+    origin: str
+    moving: str
+    edit_command: str
+    process: str
+    sampling: str
 
 
 DECODED = Words(
     model="A diffusion bridge autoencoder",
     decoding=(
-        "A decoder turns them into the end of a diffusion, and a bridge walks from there back to "
-        "the image."
+        "A decoder maps z to the endpoint x_T of a diffusion bridge. A sampler integrates the "
+        "bridge from x_T back to the image."
     ),
     networks="encoder, decoder and U-Net",
-    origin="made of its code alone",
-    moving="The endpoint follows the code.",
-    edit_command="Any image and scale, the endpoint following or kept:",
-    walked="bridge",
-    sampled="then x_T made of it, then the bridge walked",
+    origin="decoded from z alone",
+    moving="The endpoint x_T is recomputed from each code.",
+    edit_command="To edit any image at any scale, with x_T recomputed or held fixed:",
+    process="bridge",
+    sampling=(
+        "The endpoint x_T is decoded from z, and the sampler integrates the bridge from x_T to the "
+        "image."
+    ),
 )
-FREE = Words(
+GAUSSIAN = Words(
     model="A diffusion autoencoder",
     decoding=(
-        "A diffusion that is told them walks to the image from x_T, which is noise: what z leaves "
-        "open of the image, x_T decides."
+        "A sampler integrates a diffusion that is conditioned on z, from x_T to the image. "
+        "Gaussian x_T: noise that is independent of z and determines the details that z lacks."
     ),
     networks="encoder and U-Net",
-    origin="drawn at random",
-    moving="The endpoint x_T is drawn at random, and stays as it is while the slider moves.",
+    origin="sampled as Gaussian noise",
+    moving="The endpoint x_T is sampled once per image and held fixed while the slider moves.",
     edit_command=(
-        "Any image and scale, the endpoint drawn, or with --fix_endpoint inferred from the image:"
+        "To edit any image at any scale, with x_T sampled, or inferred from the image with "
+        "--fix_endpoint:"
     ),
-    walked="diffusion",
-    sampled="x_T at random, and the diffusion is walked from there",
+    process="diffusion",
+    sampling=(
+        "The endpoint x_T is sampled as Gaussian noise, and the sampler integrates the diffusion "
+        "from x_T to the image."
+    ),
 )
 
 
-def words(*, free: bool) -> Words:
-    """Returns what is true of a model, by whether its x_T is free."""
-    return FREE if free else DECODED
+def words(model: DBAE) -> Words:
+    """Returns the sentences for a model's kind of x_T."""
+    return GAUSSIAN if model.gaussian_endpoint else DECODED

@@ -1,1 +1,1 @@
-"""What any run stands on: processes, devices, files, random keys; knows no model or config."""
+"""Processes, devices, files, random keys and progress; nothing here knows models or configs."""

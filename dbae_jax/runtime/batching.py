@@ -1,4 +1,4 @@
-"""Inputs of any length, worked off in batches of one size on one device or a mesh of them."""
+"""Processes inputs of any length in batches of one size, on one device or on a mesh."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -9,28 +9,28 @@ import numpy as np
 
 from dbae_jax.runtime import sharding
 
-Tree = TypeVar("Tree")  # of arrays
+Tree = TypeVar("Tree")  # a tree of arrays
 Array = jax.Array | np.ndarray
 
 
 def run(
     fn: Callable[..., Tree], *arrays: Any, size: int, mesh: jax.sharding.Mesh | None = None
 ) -> Tree:
-    """Applies `fn` to slices of `size` examples and joins the answers on the host.
+    """Applies a function to slices of `size` examples and joins the results on the host.
 
     Args:
-      fn: takes slices of the arrays (or of the leaves of trees) along their first axis, the last
-        one filled up to `size`, and answers with a tree of arrays of as many examples.
-      arrays: all of the same length, or trees of such.
-      size: a multiple of the mesh's devices.
-      mesh: devices that share each slice; of several processes each gets the whole answer.
+      fn: function of slices of the arrays along their first axis; returns a tree of arrays with
+        one entry per example. The last slice is padded to `size`.
+      *arrays: arrays, or trees of arrays, that all have the same length.
+      size: examples per slice, a multiple of the number of devices in the mesh.
+      mesh: devices that share each slice. Of several processes, each gets the whole result.
     """
     count = len(jax.tree.leaves(arrays)[0])
     answers = []
     for start in range(0, count, size):
         chunk = jax.tree.map(lambda a: a[start : start + size], arrays)  # noqa: B023
         missing = max(start + size - count, 0)
-        if missing:  # repeat the last example: any valid filling would do
+        if missing:  # padding: the last example repeated; any valid example would do
             chunk = jax.tree.map(lambda a: _lengthen(a, missing), chunk)  # noqa: B023
         if mesh is not None:
             chunk = jax.tree.map(lambda a: sharding.spread(mesh, np.asarray(a)), chunk)
@@ -40,7 +40,7 @@ def run(
 
 
 def whole_size(size: int, mesh: jax.sharding.Mesh | None) -> int:
-    """Returns `size`, rounded up to a multiple of the mesh's devices."""
+    """Returns `size`, rounded up to a multiple of the number of devices in the mesh."""
     count = 1 if mesh is None else mesh.devices.size
     return -(-size // count) * count
 

@@ -1,4 +1,4 @@
-"""Files of a run: whole or not there, and written by one process of several."""
+"""Writes files of a run: each is complete or missing, and one process writes it."""
 
 import json
 import os
@@ -13,7 +13,10 @@ from dbae_jax.runtime import processes
 
 
 def obstacle(path: pathlib.Path) -> str | None:
-    """Returns why a file could not be written here, folders made as needed; None if it could."""
+    """Returns why a file cannot be written, or None if it can.
+
+    Missing folders are no obstacle, since they are made.
+    """
     folder = path.parent
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
@@ -23,14 +26,14 @@ def obstacle(path: pathlib.Path) -> str | None:
 
 
 def check_folder(folder: pathlib.Path, name: str) -> None:
-    """Refuses a folder that files could not be written into, before what they are of is made.
+    """Checks that files can be written into a folder, before long work makes their content.
 
     Args:
-      folder: may be missing, and is not made.
-      name: what the user called it by, such as "--out".
+      folder: the folder, which may be missing; it is not made.
+      name: name of the folder for the error, such as "--out".
 
     Raises:
-      ConfigError: saying why.
+      ConfigError: if files cannot be written there; the error states why.
     """
     problem = obstacle(folder / "file")
     if problem:
@@ -38,9 +41,9 @@ def check_folder(folder: pathlib.Path, name: str) -> None:
 
 
 def write_bytes(path: pathlib.Path, content: bytes) -> None:
-    """Writes a file beside its name and moves it there; its folder is made if missing.
+    """Writes a file under a temporary name and renames it; its folder is made if missing.
 
-    Does nothing on the processes of a run that do not write.
+    Of the processes of a run, only the writer does this.
     """
     if not processes.is_writer():
         return
@@ -51,21 +54,21 @@ def write_bytes(path: pathlib.Path, content: bytes) -> None:
 
 
 def write_npz(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """As `write_bytes`, for named arrays, which are written one after the other."""
+    """Writes named arrays as `write_bytes` writes bytes, without a copy of the file in memory."""
     if not processes.is_writer():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f"{path.name}.tmp")
+    fresh, named = path.with_name(f"{path.name}.tmp"), dict[str, Any](arrays)
     with fresh.open("wb") as file:
-        np.savez(file, **arrays)
+        np.savez(file, **named)
     os.replace(fresh, path)
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
-    """As `write_bytes`, for text in UTF-8."""
+    """Writes text in UTF-8 as `write_bytes` writes bytes."""
     write_bytes(path, text.encode())
 
 
 def write_json(path: pathlib.Path, values: Any) -> None:
-    """Writes values as indented JSON; not-a-number is refused, for JSON has none."""
+    """Writes values as indented JSON; NaN and infinity raise ValueError, as JSON lacks them."""
     write_text(path, json.dumps(values, indent=2, allow_nan=False) + "\n")

@@ -1,4 +1,4 @@
-"""A short name of weights: what was computed with others is told from it by this, at any step."""
+"""Fingerprints of weights: short hashes that tell which weights a result was computed with."""
 
 import hashlib
 from typing import Any
@@ -10,14 +10,17 @@ LENGTH = 12  # hexadecimal digits
 
 
 def of(variables: Any) -> str:
-    """Returns the beginning of the sha256 of a tree's arrays, their names, shapes and types.
+    """Returns the beginning of the sha256 over the names, shapes, types and values of arrays.
 
-    One array at a time is fetched; about a second for 2 GB. Arrays of several processes must be
-    whole on each of them, as those of a model that is evaluated are.
+    Arrays are fetched one at a time; 2 GB take about a second. With several processes, every
+    process must hold the whole arrays, as is the case for a model that is evaluated.
+
+    Args:
+      variables: tree of arrays.
     """
-    digest = hashlib.sha256()
+    hashed = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
         array = np.asarray(leaf)
-        digest.update(repr((jax.tree_util.keystr(path), array.shape, array.dtype.name)).encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()[:LENGTH]
+        hashed.update(repr((jax.tree_util.keystr(path), array.shape, array.dtype.name)).encode())
+        hashed.update(np.ascontiguousarray(array).tobytes())
+    return hashed.hexdigest()[:LENGTH]

@@ -1,4 +1,4 @@
-"""Several processes as one run: how they find each other, who writes, how they wait and end."""
+"""Several processes as one run: joining them, waiting for them, and their errors."""
 
 import contextlib
 import json
@@ -16,8 +16,8 @@ from jax.experimental import multihost_utils
 
 from dbae_jax.errors import ConfigError, DeviceMemoryError, LostProcessError
 
-HEARTBEAT_TIMEOUT_SECONDS = 60  # silence after which a process counts as lost
-# How the runtime's messages begin when a collective fails; some come as ValueError.
+HEARTBEAT_TIMEOUT_SECONDS = 60  # a process that is silent for longer counts as lost
+# Beginnings of the runtime's messages when a collective fails. Some of these are ValueErrors.
 LOSS = re.compile("(UNKNOWN|UNAVAILABLE|INTERNAL|DEADLINE_EXCEEDED|ABORTED|CANCELLED): ")
 OUT_OF_MEMORY = re.compile("RESOURCE_EXHAUSTED: ")
 
@@ -29,21 +29,22 @@ def start(
     *,
     save_on_sigterm: bool = False,
 ) -> None:
-    """Joins the run's other processes; to be called before anything touches a device.
+    """Joins the other processes of the run; must be called before a device is used.
 
-    What is not given is read from JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID;
-    without these jax asks the cluster (TPU pods, SLURM, Open MPI, Kubernetes); and where there is
-    none, this process is a run of its own.
+    Missing arguments are read from JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID.
+    If these are missing too, jax asks the cluster (TPU pods, SLURM, Open MPI, Kubernetes). Without
+    a cluster, this process is the only one of its run.
 
     Args:
       coordinator: "host:port" of process 0.
-      num_processes: of the run.
-      process_id: this process's number, from 0.
-      save_on_sigterm: SIGTERM becomes a notice (see `checkpoint.Writer.preempted`) instead of an
-        end.
+      num_processes: number of processes of the run.
+      process_id: number of this process, from 0.
+      save_on_sigterm: whether a SIGTERM asks the training to save and stop (see
+        `checkpoint.Writer.preempted`), instead of ending the process at once.
 
     Raises:
-      ConfigError: if only some of the three are given, or the others cannot be reached.
+      ConfigError: if some of the first three arguments are missing and others are given, or if
+        the other processes cannot be reached.
     """
     given = _from_environment(coordinator, num_processes, process_id)
     jax.config.update("jax_enable_preemption_service", save_on_sigterm)
@@ -51,11 +52,11 @@ def start(
         _join(*given)
     except (RuntimeError, ValueError) as error:
         if given[0] is None and str(error).startswith("coordinator_address should be defined"):
-            if save_on_sigterm:  # the notice needs a coordinator, if only of one process
+            if save_on_sigterm:  # jax handles SIGTERM through a coordinator, even of one process
                 _join(f"127.0.0.1:{_free_port()}", 1, 0)
             return
         reason = " ".join(str(error).split())[:200]
-        raise ConfigError(f"The run's processes cannot find each other: {reason}") from error
+        raise ConfigError(f"The processes of the run cannot find each other: {reason}") from error
     if not is_writer():
         logging.getLogger("dbae_jax").setLevel(logging.WARNING)
 
@@ -63,9 +64,10 @@ def start(
 def _from_environment(
     coordinator: str | None, num_processes: int | None, process_id: int | None
 ) -> tuple[str | None, int | None, int | None]:
+    """Returns the arguments of `start`, completed from the environment, or raises ConfigError."""
     environ = os.environ
     try:
-        given = (
+        given: tuple[str | None, int | None, int | None] = (
             coordinator or environ.get("JAX_COORDINATOR_ADDRESS"),
             num_processes or int(environ.get("JAX_NUM_PROCESSES", 0)) or None,
             int(environ.get("JAX_PROCESS_ID", -1)) if process_id is None else process_id,
@@ -95,32 +97,35 @@ def _join(coordinator: str | None, num_processes: int | None, process_id: int | 
 
 
 def is_writer() -> bool:
-    """Whether this process writes what one process must write: records, pictures, config."""
-    # A process on its own is not asked for its number: that would take hold of the devices.
+    """Returns whether this process is the one that writes files: records, images, config."""
+    # A single process is not asked for its number, since that would initialise the devices.
     return not jax.distributed.is_initialized() or jax.process_index() == 0
 
 
 def wait_for_all(name: str) -> None:
-    """Returns when every process of the run has come to this place."""
+    """Returns when every process of the run has called this function with the same name."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
 
 
 def agree(value: int) -> bool:
-    """Whether every process of the run came here with the same value."""
+    """Returns whether every process of the run gives the same value."""
     if not several():
         return True
     return bool((multihost_utils.process_allgather(np.int32(value)) == value).all())
 
 
-def from_writer(look: Callable[[], Any]) -> Any:
-    """Returns on every process what `look()` returns on the one that writes; JSON types.
+def from_writer(read: Callable[[], Any]) -> Any:
+    """Returns on every process the result of `read()` on the process that writes files.
 
-    The others do not look: files of a shared folder may reach them late.
+    The other processes do not call `read`, because files in a shared folder may reach them late.
+
+    Args:
+      read: function without arguments; returns JSON types.
     """
     if not several():
-        return look()
-    text = json.dumps(look()).encode() if is_writer() else b""
+        return read()
+    text = json.dumps(read()).encode() if is_writer() else b""
     length = int(multihost_utils.broadcast_one_to_all(np.int32(len(text))))
     padded = np.zeros(length, np.uint8)
     padded[: len(text)] = np.frombuffer(text, np.uint8)
@@ -128,12 +133,12 @@ def from_writer(look: Callable[[], Any]) -> Any:
 
 
 def is_loss(error: BaseException | None) -> bool:
-    """Whether an error is what a process gets when another one of its run has gone."""
+    """Returns whether an error was caused by the loss of a different process of the run."""
     return several() and _matches(LOSS, error)
 
 
 def _matches(status: re.Pattern, error: BaseException | None) -> bool:
-    """Whether the message of an error, or of what led to it, begins so."""
+    """Returns whether the message of an error, or of one of its causes, matches."""
     while error is not None:
         if status.match(str(error)):
             return True
@@ -143,11 +148,11 @@ def _matches(status: re.Pattern, error: BaseException | None) -> bool:
 
 @contextlib.contextmanager
 def explaining() -> Iterator[None]:
-    """Turns the runtime's errors that a user can mend into one sentence.
+    """Turns errors of the runtime that a user can fix into one sentence.
 
     Raises:
-      DeviceMemoryError: when the devices' memory is full.
-      LostProcessError: when a step over several processes fails.
+      DeviceMemoryError: if the memory of the devices is full.
+      LostProcessError: if a step over several processes fails.
     """
     try:
         yield
@@ -155,8 +160,8 @@ def explaining() -> Iterator[None]:
         if _matches(OUT_OF_MEMORY, error):
             reason = " ".join(str(error).split())[:160]
             raise DeviceMemoryError(
-                f"The devices' memory is full ({reason}). Try a smaller config.train.batch_size "
-                "(or config.eval.batch_size), config.model.dtype=bfloat16, "
+                f"The memory of the devices is full ({reason}). Try a smaller "
+                "config.train.batch_size (or config.eval.batch_size), config.model.dtype=bfloat16, "
                 "config.model.remat=blocks, or more config.train.accumulation_steps."
             ) from error
         if not is_loss(error):
@@ -164,18 +169,18 @@ def explaining() -> Iterator[None]:
         reason = " ".join(str(error).split())[:200]
         raise LostProcessError(
             f"Process {jax.process_index()} of {jax.process_count()} stops: a step over all "
-            f"processes failed, most likely because another one was lost ({reason}). Start all "
-            "of them again; the run goes on from its last checkpoint."
+            "processes failed, most likely because a different process was lost "
+            f"({reason}). Start all of them again; the run resumes from its last checkpoint."
         ) from error
 
 
 def several() -> bool:
-    """Whether this process is one of several of a run."""
+    """Returns whether the run has several processes."""
     return jax.distributed.is_initialized() and jax.process_count() > 1
 
 
 def leave(code: int) -> NoReturn:
-    """Ends this process; of several, without waiting for the others, which may be lost."""
+    """Ends this process, without waiting for other processes of the run, which may be lost."""
     sys.stderr.flush()
     if several():
         os._exit(code)

@@ -1,7 +1,8 @@
-"""Device mesh and shardings: the only file that names a mesh.
+"""Device mesh and shardings: the only file that builds them.
 
-One axis over all devices; weights replicated, batches split along their first axis. Programs are
-written for the global batch and jit places them: reductions over the batch become the collectives.
+The mesh has one axis over all devices. Weights are replicated, and batches are split along their
+first axis. Programs are written for the global batch; jit turns reductions over the batch into
+collectives.
 """
 
 from typing import Any
@@ -14,30 +15,30 @@ from dbae_jax.errors import ConfigError
 
 
 def make_mesh(devices: list[jax.Device] | None = None) -> Mesh:
-    """Returns a mesh with one axis, "data", over `devices` (default: all)."""
+    """Returns a mesh with one axis, "data", over devices; default: all devices."""
     devices = jax.devices() if devices is None else devices
-    # Auto: flax.linen's modules do not annotate shardings themselves.
+    # Auto, because the modules of flax.linen do not annotate shardings.
     return jax.make_mesh((len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """Every device holds the whole array."""
+    """Returns the sharding where every device holds the whole array."""
     return NamedSharding(mesh, PartitionSpec())
 
 
-def replicate(tree: Any, sharding: NamedSharding) -> Any:
-    """Puts values that every process holds on all devices of a `replicated` sharding."""
-    # jit, for device_put knows only the devices of this process.
+def replicate(tree: Any, sharding: jax.sharding.Sharding) -> Any:
+    """Puts a tree that every process holds on all devices of a `replicated` sharding."""
+    # jit instead of device_put, which knows only the devices of this process.
     return jax.jit(lambda leaf: leaf, out_shardings=sharding)(tree)
 
 
 def batched(mesh: Mesh) -> NamedSharding:
-    """The first axis is split over the devices."""
+    """Returns the sharding where the first axis is split over the devices."""
     return NamedSharding(mesh, PartitionSpec("data"))
 
 
 def to_global(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
-    """Puts this process's part of a batch on its devices, as part of the global batch."""
+    """Returns the global batch, of which each process gives its own part."""
     sharding = batched(mesh)
     return {
         name: jax.make_array_from_process_local_data(sharding, array)
@@ -46,15 +47,20 @@ def to_global(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
 
 
 def spread(mesh: Mesh, array: np.ndarray) -> jax.Array:
-    """Splits an array that every process holds whole over the devices, by its first axis."""
+    """Splits an array, which every process holds whole, over the devices by its first axis."""
     return jax.make_array_from_callback(array.shape, batched(mesh), lambda part: array[part])
 
 
 def check_batch_size(batch_size: int, mesh: Mesh, key: str) -> None:
-    """Refuses a batch that the devices cannot share evenly.
+    """Checks that the devices can share a batch evenly.
+
+    Args:
+      batch_size: examples per batch.
+      mesh: devices that share it.
+      key: config key of the batch size, for the error.
 
     Raises:
-      ConfigError: naming the config's `key` and the sizes that would do.
+      ConfigError: if they cannot; the error names the nearest batch sizes that work.
     """
     count = mesh.devices.size
     if batch_size % count:

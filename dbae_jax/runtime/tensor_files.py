@@ -1,6 +1,6 @@
-"""Files of named tensors: .safetensors, and .pt or .pth with the `torch` extra.
+"""Reads and writes files of named tensors: .safetensors, and .pt or .pth with the `torch` extra.
 
-No pickled code is ever run.
+Pickled code in a file is never run.
 """
 
 import pathlib
@@ -14,10 +14,11 @@ from dbae_jax.errors import CheckpointError
 
 
 def read_state_dict(path: pathlib.Path) -> dict[str, np.ndarray]:
-    """Reads a flat state dict, running no pickled code.
+    """Reads a flat state dict: name -> array.
 
     Raises:
-      CheckpointError: if it is missing, torn, of another kind, or needs PyTorch and there is none.
+      CheckpointError: if the file is missing, damaged or of a different kind, or if it needs
+        PyTorch, which is not installed.
     """
     check_suffix(path)
     if not path.is_file():
@@ -26,12 +27,14 @@ def read_state_dict(path: pathlib.Path) -> dict[str, np.ndarray]:
         try:
             return safetensors.numpy.load_file(path)
         except SafetensorError as error:
-            raise CheckpointError(f"{path} is not a whole .safetensors file ({error}).") from error
+            raise CheckpointError(
+                f"{path} is not a complete .safetensors file ({error})."
+            ) from error
     return _read_pt(path)
 
 
 def write_state_dict(path: pathlib.Path, values: dict[str, np.ndarray]) -> None:
-    """Writes a flat state dict, whole or not at all."""
+    """Writes a flat state dict; the file is complete or missing."""
     torch = None if path.suffix == ".safetensors" else _torch()
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(f"{path.name}.tmp")
@@ -43,7 +46,7 @@ def write_state_dict(path: pathlib.Path, values: dict[str, np.ndarray]) -> None:
 
 
 def check_suffix(path: pathlib.Path) -> None:
-    """Raises CheckpointError if a file name tells of no kind that can be read and written."""
+    """Raises CheckpointError if a file name has none of the supported suffixes."""
     if path.suffix not in (".pt", ".pth", ".safetensors"):
         raise CheckpointError(f"{path} must end in .pt, .pth or .safetensors.")
 
@@ -52,12 +55,14 @@ def _read_pt(path: pathlib.Path) -> dict[str, np.ndarray]:
     torch = _torch()
     try:
         read = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many types for torn and for unsafe files
+    except Exception as error:  # torch raises many types for damaged and for unsafe files
         reason = " ".join(str(error).split())[:160]
-        raise CheckpointError(f"{path} is no whole file of tensors alone ({reason}).") from error
+        raise CheckpointError(
+            f"{path} is not a complete file that holds tensors only ({reason})."
+        ) from error
     if not isinstance(read, dict) or not all(torch.is_tensor(v) for v in read.values()):
-        raise CheckpointError(f"{path} holds no flat state dict of key -> tensor.")
-    # bfloat16, which numpy lacks, fits in float32.
+        raise CheckpointError(f"{path} does not hold a flat state dict: name -> tensor.")
+    # numpy lacks bfloat16; float32 holds all its values.
     half = torch.bfloat16
     plain = {k: v.detach().float() if v.dtype == half else v.detach() for k, v in read.items()}
     return {key: value.numpy() for key, value in plain.items()}

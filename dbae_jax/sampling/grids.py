@@ -80,8 +80,8 @@ def uniform_lambda(schedule: Schedule, steps: int, *, start: float, rho: float =
     if steps - starts_at_infinity < 2:
         return np.array([start, schedule.t_min, 0.0])
     first = START_FRACTION * start if starts_at_infinity else start
-    bounds = lambda_of(schedule, np.array([first, schedule.t_min]))
-    lambdas = np.linspace(*bounds, steps - starts_at_infinity)[1:-1]
+    low, high = lambda_of(schedule, np.array([first, schedule.t_min]))
+    lambdas = np.linspace(low, high, steps - starts_at_infinity)[1:-1]
     inner = invert_falling(lambda t: lambda_of(schedule, t), lambdas, schedule.t_min, first)
     return np.array([*[start] * starts_at_infinity, first, *inner, schedule.t_min, 0.0])
 
@@ -130,9 +130,9 @@ def invert_falling(
     Returns:
       Times, of the shape of `value`.
     """
-    low, high = np.full_like(value, low), np.full_like(value, high)
+    lower, upper = np.full_like(value, low), np.full_like(value, high)
     for _ in range(100):
-        middle = (low + high) / 2
+        middle = (lower + upper) / 2
         above = fn(middle) > value
-        low, high = np.where(above, middle, low), np.where(above, high, middle)
-    return (low + high) / 2
+        lower, upper = np.where(above, middle, lower), np.where(above, upper, middle)
+    return (lower + upper) / 2

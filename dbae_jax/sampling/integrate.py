@@ -1,7 +1,7 @@
 """Runs the table of coefficients of any sampler as one `lax.scan` on the device."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ from dbae_jax.sampling.tables import Table
 BoundDenoiseFn = Callable[[jax.Array, At, jax.Array], jax.Array]
 
 # index of a random draw -> standard normal noise [B, H, W, C]
-NoiseFn = Callable[[jax.Array], jax.Array]
+NoiseFn = Callable[[jax.Array | int], jax.Array]
 
 
 class Sample(NamedTuple):
@@ -29,8 +29,8 @@ class Sample(NamedTuple):
       nfe: number of network evaluations.
     """
 
-    x_0: jax.Array
-    path: jax.Array | None
+    x_0: jax.Array | np.ndarray
+    path: jax.Array | np.ndarray | None
     times: np.ndarray
     nfe: int
 
@@ -84,7 +84,7 @@ def integrate(
 
     rows = jax.tree.map(lambda a: a.astype(x_T.dtype) if a.dtype.kind == "f" else a, table)
     used = (True, table.from_saved is not None, table.w_D1 is not None, table.w_D2 is not None)
-    first = tuple(x_T if use else None for use in used)
+    first: Any = tuple(x_T if use else None for use in used)
     (x, *_), path = lax.scan(body, first, rows)
     return jnp.clip(x, -1, 1) if clip else x, path
 
@@ -99,7 +99,7 @@ def example_noise_fn(keys: jax.Array, image_shape: tuple[int, ...]) -> NoiseFn:
       image_shape: shape of the noise of one example, for images (H, W, C).
     """
 
-    def noise_fn(index: jax.Array) -> jax.Array:
+    def noise_fn(index: jax.Array | int) -> jax.Array:
         return jax.vmap(lambda k: jax.random.normal(jax.random.fold_in(k, index), image_shape))(
             keys
         )
@@ -107,7 +107,7 @@ def example_noise_fn(keys: jax.Array, image_shape: tuple[int, ...]) -> NoiseFn:
     return noise_fn
 
 
-def path_states(x_T: jax.Array, states: jax.Array, table: Table) -> jax.Array:
+def path_states(x_T: Any, states: Any, table: Table) -> jax.Array:
     """Returns the trajectory [S, B, H, W, C], clipped to [-1, 1].
 
     Args:

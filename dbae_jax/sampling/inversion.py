@@ -13,7 +13,7 @@ INVERSION_STEPS = 100  # default number of network evaluations
 
 def end_scale(schedule: Schedule) -> float:
     """Returns s_T, the standard deviation of a Gaussian x_T."""
-    return float(np.sqrt(schedule.variance(np.float64(schedule.t_max))))
+    return float(np.sqrt(schedule.variance(np.asarray(schedule.t_max))))
 
 
 def initial_state(x_0: np.ndarray, schedule: Schedule) -> np.ndarray:
@@ -25,7 +25,7 @@ def initial_state(x_0: np.ndarray, schedule: Schedule) -> np.ndarray:
       x_0: images [B, H, W, C], in [-1, 1].
       schedule: the noise schedule of the model.
     """
-    return (schedule.alpha(np.float64(schedule.t_min)) * x_0).astype(x_0.dtype)
+    return (schedule.alpha(np.asarray(schedule.t_min)) * x_0).astype(x_0.dtype)
 
 
 def inversion(bridge: Bridge, steps: int, grid: str) -> Table:

@@ -1,6 +1,6 @@
-"""Samplers from x_T down to x_0: a table of coefficients, run by one scan on the device.
+"""The choice of a sampler, its time grid and its options, and what is recommended.
 
-`SAMPLERS` names them; `sampler_tables` says what each does, and what it costs.
+`SAMPLERS` has the samplers by name; a new sampler is a function in `tables` and an entry there.
 """
 
 import dataclasses
@@ -11,18 +11,26 @@ import numpy as np
 
 from dbae_jax.bridge.marginals import has_gaussian_endpoint
 from dbae_jax.bridge.preconditioning import Bridge
+from dbae_jax.errors import ConfigError
 from dbae_jax.sampling import grids
 from dbae_jax.sampling.tables import Table, dbim_table, euler_table, heun_table, multistep_table
+
+DRIFTS = ("euler", "heun")  # samplers that evaluate the drift of the ODE
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """How to sample, as configs and callers say it.
+    """How to sample; the section `sample` of a config is a plan.
 
-    sampler: one of `SAMPLERS`. steps: intervals of the grid. grid: one of `time_grids.GRIDS`, or
-    an array of times falling to 0. rho: bend of the karras and power grids. churn: share in [0, 1)
-    of every interval that the reverse SDE walks first (euler, heun). eta: in [0, 1], 1 a Markov
-    bridge (dbim). boot: draws the noise of the first step (dbim, multistep), which is 0 otherwise.
+    Attributes:
+      sampler: one of `SAMPLERS`.
+      steps: number of intervals of the time grid, 2 or more.
+      grid: one of `grids.GRIDS`, or an array of times that fall to 0.
+      rho: exponent of the karras and power grids.
+      churn: euler and heun: fraction in [0, 1) of every interval that is integrated with the
+        reverse SDE before the ODE.
+      eta: dbim: from 0, deterministic, to 1, a Markov bridge.
+      boot: dbim and multistep: whether the first step adds noise (DBIM's booting noise).
     """
 
     sampler: str
@@ -36,6 +44,7 @@ class Plan:
     @classmethod
     def recommended(
         cls,
+        plan: Self | None = None,
         *,
         sampler: str | None = None,
         steps: int | None = None,
@@ -43,44 +52,63 @@ class Plan:
         churn: float = 0.0,
         **others: Any,
     ) -> Self:
-        """Returns a plan with what docs/samplers.md recommends for all that is not given."""
+        """Returns `plan`, or one with the recommendations of docs/samplers.md for what is None."""
+        if plan is not None:
+            return plan
         if sampler is None:
             sampler = "heun" if churn else "dbim"
-        drifts = sampler in ("euler", "heun")
         if grid is None:
-            grid = "karras" if drifts else "lambda"
+            grid = "karras" if sampler in DRIFTS else "lambda"
         if steps is None:
-            steps = 50 if drifts else 5
+            steps = 50 if sampler in DRIFTS else 5
         return cls(sampler, steps, grid, churn=churn, **others)
 
     @property
     def needs_noise(self) -> bool:
-        """Whether the sampler cannot do without random numbers."""
+        """Whether the sampler adds noise, so that it needs a random key."""
         return self.churn > 0 or self.eta > 0 or self.boot
 
-    def table(self, bridge: Bridge) -> Table:
-        """Tabulates the sampler on its grid.
+    def check(self, path: str = "") -> None:
+        """Refuses values that are out of range or do not go together.
+
+        Args:
+          path: what goes before the names in the error, such as "config.sample".
 
         Raises:
-          ValueError: for an unknown sampler or grid, a bad grid, or a value out of range.
+          ConfigError: naming the value and what is allowed.
         """
-        if self.sampler not in SAMPLERS:
-            raise ValueError(_not_among("sampler", self.sampler, SAMPLERS))
-        implicit = self.sampler not in ("euler", "heun")
-        if implicit and self.churn:
-            raise ValueError(f"churn={self.churn}: {self.sampler} knows none, only euler and heun.")
-        if self.sampler != "dbim" and self.eta:
-            raise ValueError(f"eta={self.eta}: {self.sampler} knows none, only dbim.")
-        if self.boot and not implicit:
-            raise ValueError(f"boot=True: {self.sampler} has no first step of that kind.")
-        times = self._times(bridge, from_end=implicit or has_gaussian_endpoint(bridge.schedule))
-        return SAMPLERS[self.sampler](bridge, times, self)
+        named = isinstance(self.grid, str)
+        for key, condition, allowed in (
+            ("sampler", self.sampler in SAMPLERS, f"one of {', '.join(SAMPLERS)}"),
+            ("grid", not named or self.grid in grids.GRIDS, f"one of {', '.join(grids.GRIDS)}"),
+            ("steps", not named or self.steps >= 2, "at least 2"),
+            ("rho", self.rho > 0, "positive"),
+            ("churn", 0 <= self.churn < 1, "in [0, 1)"),
+            ("eta", 0 <= self.eta <= 1, "in [0, 1]"),
+            ("churn", self.sampler in DRIFTS or not self.churn, "0 but for euler and heun"),
+            ("boot", self.sampler not in DRIFTS or not self.boot, "False for euler and heun"),
+            ("eta", self.sampler == "dbim" or not self.eta, "0 but for dbim"),
+        ):
+            if not condition:
+                name = f"{path}.{key}" if path else key
+                raise ConfigError(
+                    f"{name}={getattr(self, key)!r} is not allowed: it must be {allowed}."
+                )
+
+    def table(self, bridge: Bridge) -> Table:
+        """Returns the sampler's table of coefficients on its grid.
+
+        Raises:
+          ConfigError: for values that `check` refuses.
+          ValueError: for a grid that does not fit the bridge.
+        """
+        self.check()
+        from_end = self.sampler not in DRIFTS or has_gaussian_endpoint(bridge.schedule)
+        return SAMPLERS[self.sampler](bridge, self._times(bridge, from_end=from_end), self)
 
     def _times(self, bridge: Bridge, *, from_end: bool) -> np.ndarray:
         if not isinstance(self.grid, str):
             return np.asarray(self.grid)
-        if self.grid not in grids.GRIDS:
-            raise ValueError(_not_among("grid", self.grid, grids.GRIDS))
         start = bridge.schedule.t_max - (0 if from_end else grids.DISTANCE_TO_END)
         make = grids.GRIDS[self.grid]
         return make(bridge.schedule, self.steps, start=start, rho=self.rho)
@@ -94,7 +122,3 @@ SAMPLERS: dict[str, Callable[[Bridge, np.ndarray, Plan], Table]] = {
     "multistep2": lambda b, times, plan: multistep_table(b, times, order=2, boot=plan.boot),
     "multistep3": lambda b, times, plan: multistep_table(b, times, order=3, boot=plan.boot),
 }
-
-
-def _not_among(name: str, value: str, allowed) -> str:
-    return f"{name}={value!r} is not allowed: it must be one of {', '.join(allowed)}."

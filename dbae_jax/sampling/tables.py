@@ -27,7 +27,7 @@ import numpy as np
 
 from dbae_jax.bridge.marginals import has_gaussian_endpoint, lambda_of, marginal_coefficients
 from dbae_jax.bridge.preconditioning import At, Bridge
-from dbae_jax.bridge.schedules import Schedule
+from dbae_jax.bridge.schedules import Scalar, Schedule
 
 
 class Table(NamedTuple):
@@ -158,7 +158,7 @@ def multistep_table(bridge: Bridge, times: np.ndarray, *, order: int, boot: bool
         raise ValueError(f"order={order}: must be 1, 2 or 3.")
     schedule = bridge.schedule
     rows, intervals = _rows_from_T(schedule, times, boot=boot)
-    times_of_D = []
+    times_of_D: list[Scalar] = []
     for start, end in intervals:
         times_of_D = [start, *times_of_D][: order if end > 0 else 1]
         rows.append(_multistep_row(schedule, times_of_D, end))
@@ -192,7 +192,7 @@ def inversion_table(bridge: Bridge, times: np.ndarray) -> Table:
 
 def _rows_from_T(
     schedule: Schedule, times: np.ndarray, *, boot: bool
-) -> tuple[list[dict], list[tuple[np.float64, np.float64]]]:
+) -> tuple[list[dict], list[tuple[Scalar, Scalar]]]:
     """Returns the special first row, which starts at T, and the intervals after it.
 
     For a Gaussian x_T, C_T > 0: no step is special, and all intervals are returned.
@@ -207,7 +207,7 @@ def _rows_from_T(
 
 def _intervals(
     schedule: Schedule, times: np.ndarray, *, start_at_T: bool
-) -> list[tuple[np.float64, np.float64]]:
+) -> list[tuple[Scalar, Scalar]]:
     """Checks a grid and returns its intervals (s, t).
 
     `start_at_T` extends the grid to T. A Gaussian x_T always does so.
@@ -230,16 +230,14 @@ def _intervals(
     return list(itertools.pairwise(times))
 
 
-def _first_row(schedule: Schedule, t: np.float64, *, boot: bool) -> dict:
+def _first_row(schedule: Schedule, t: Scalar, *, boot: bool) -> dict:
     """Returns the step from x = x_T at T, where C_T = 0, to A_t x_T + B_t D [+ sqrt(C_t) eps]."""
     A, B, C = marginal_coefficients(schedule, t)
     row = {"t": np.float64(schedule.t_max), "w_x": 0.0, "w_xT": A - 1, "w_D": B}
     return row | ({"w_noise": np.sqrt(C), "noise_index": 0} if boot else {})
 
 
-def _implicit_row(
-    schedule: Schedule, s: np.float64, t: np.float64, eta: float, noise_index: int
-) -> dict:
+def _implicit_row(schedule: Schedule, s: Scalar, t: Scalar, eta: float, noise_index: int) -> dict:
     """Returns the step of `dbim_table` from s to t."""
     A_s, B_s, C_s = marginal_coefficients(schedule, s)
     A_t, B_t, C_t = marginal_coefficients(schedule, t)
@@ -251,7 +249,7 @@ def _implicit_row(
     return row | ({"w_noise": w, "noise_index": noise_index} if w > 0 else {})
 
 
-def _multistep_row(schedule: Schedule, times_of_D: list[np.float64], t: np.float64) -> dict:
+def _multistep_row(schedule: Schedule, times_of_D: list[Scalar], t: Scalar) -> dict:
     """Returns the step from times_of_D[0] to t; D is known at `times_of_D`, the latest first."""
     s = times_of_D[0]
     A_s, _, C_s = marginal_coefficients(schedule, s)
@@ -277,12 +275,12 @@ def _derivative_matrix(points: np.ndarray) -> np.ndarray:
     return factorials[:, None] * np.linalg.inv(powers)
 
 
-def _terms_of_x_and_x_T(k: np.float64, A_s: np.float64, A_t: np.float64) -> dict:
+def _terms_of_x_and_x_T(k: Scalar, A_s: Scalar, A_t: Scalar) -> dict:
     """Returns w_x and w_xT of a step to k x + (A_t - k A_s) x_T + ..."""
     return {"w_x": k - 1, "w_xT": k - 1 + A_t - k * A_s}
 
 
-def _ode_row(schedule: Schedule, t: float, dt: float) -> dict:
+def _ode_row(schedule: Schedule, t: Scalar, dt: Scalar) -> dict:
     """Returns dt times the drift of the probability-flow ODE, by terms in x - x_T, x_T and D."""
     t = np.float64(t)
     A, B, C = marginal_coefficients(schedule, t)
@@ -291,7 +289,7 @@ def _ode_row(schedule: Schedule, t: float, dt: float) -> dict:
     return {"t": t, "w_x": dt * x_drift, "w_xT": dt * (x_drift + half * A), "w_D": -dt * half * B}
 
 
-def _sde_row(schedule: Schedule, t: float, dt: float, noise_index: int) -> dict:
+def _sde_row(schedule: Schedule, t: Scalar, dt: Scalar, noise_index: int) -> dict:
     """Returns an Euler-Maruyama step of the reverse SDE, whose drift has no term in x_T."""
     t = np.float64(t)
     g2, variance = schedule.diffusion_squared(t), schedule.variance(t)

@@ -67,6 +67,7 @@ def accumulated_gradient(
         return jax.tree.map(jnp.add, total, grad_params), (terms, tuple(grad_codes))
 
     microbatches = split((z, x_T, x_0, draws._replace(dropout_key=None)), num_microbatches)
+    assert draws.dropout_key is not None  # only training accumulates
     keys = jax.random.split(draws.dropout_key, num_microbatches)
     microbatches = (*microbatches[:-1], microbatches[-1]._replace(dropout_key=keys))
     zeros = jax.tree.map(jnp.zeros_like, params)

@@ -1,7 +1,8 @@
-"""What happens beside the steps of training: log, checkpoint, diagnose, evaluate, pictures."""
+"""Actions at intervals of a training, and its log: metrics, rate and time left."""
 
 import contextlib
 import logging
+import math
 import pathlib
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -9,6 +10,7 @@ from typing import NamedTuple, Self
 
 import jax
 
+from dbae_jax.runtime.progress import Progress, duration
 from dbae_jax.workdirs import records
 from dbae_jax.workdirs.train_state import TrainState
 
@@ -16,92 +18,179 @@ log = logging.getLogger(__name__)
 
 
 class Hook(NamedTuple):
-    """`action(step, state)` every `every` steps and at the last one."""
+    """Runs `action(step, state)` every `every` steps and at the last step; 0 for never."""
 
     every: int
     action: Callable[[int, TrainState], None]
 
 
 class Clock:
-    """Seconds of training so far, over all restarts of a run, and of the interval since a lap."""
+    """Measures the seconds of a run over all restarts, and those of one interval of steps."""
 
     def __init__(self, seconds_before: float):
+        """Starts at the seconds that a run took before it was resumed."""
         self._before = seconds_before
         self.start()
 
     @classmethod
-    def going_on(cls, directory: pathlib.Path) -> Self:
-        """Makes the clock of a run: it shows what the record in its folder shows last."""
+    def resumed(cls, directory: pathlib.Path) -> Self:
+        """Returns a clock that continues from the last record of the run in a folder."""
         rows = records.read(directory)
         earlier = [row["train_seconds"] for row in rows if "train_seconds" in row]
         return cls(earlier[-1] if earlier else 0.0)
 
     def start(self) -> None:
-        """Begins this stretch of training and its first interval."""
-        self._started = self._lap = time.perf_counter()
+        """Starts measuring, with the first interval."""
+        self._started = self._interval_started = time.perf_counter()
         self._waited = 0.0
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
-        """Counts the time inside as waiting for data."""
-        begun = time.perf_counter()
+        """Counts the time inside the context as waiting for data."""
+        started = time.perf_counter()
         yield
-        self._waited += time.perf_counter() - begun
+        self._waited += time.perf_counter() - started
+
+    def skip(self, seconds: float) -> None:
+        """Leaves seconds out of the current interval, such as those of compiling."""
+        self._interval_started += seconds
 
     def total(self) -> float:
-        """Returns seconds of training, those before a restart included."""
+        """Returns the seconds of training, with those before the run was resumed."""
         return self._before + time.perf_counter() - self._started
 
-    def lap(self) -> tuple[float, float]:
-        """Returns seconds since the last lap and those of them spent waiting; begins the next."""
+    def end_interval(self) -> tuple[float, float]:
+        """Returns the seconds of the interval and the seconds spent waiting; starts the next."""
         now = time.perf_counter()
-        seconds, waited = now - self._lap, self._waited
-        self._lap, self._waited = now, 0.0
+        seconds, waited = now - self._interval_started, self._waited
+        self._interval_started, self._waited = now, 0.0
         return seconds, waited
 
 
-class Hooks:
-    """The hooks of a run and the metrics recorded for them.
+class TrainingLog:
+    """Records the metrics of a training, and shows its rate and the time left.
 
-    `save(step, state)` saves out of turn; `preempted(step)` says whether to do so and stop.
+    On a terminal this is one moving line, in a file a log line at every call of `write`.
     """
+
+    def __init__(
+        self,
+        directory: pathlib.Path,
+        scalars: records.Writer,
+        *,
+        learning_rate: Callable[[int], jax.Array | float],
+        batch_size: int,
+        num_steps: int,
+        unit: str = "images",
+    ):
+        """Prepares the log; `running` starts its clock.
+
+        Args:
+          directory: folder of the run, whose records hold the seconds of training so far.
+          scalars: writer of the records.
+          learning_rate: schedule, step -> learning rate.
+          batch_size: units per step.
+          num_steps: number of steps at the end of the training.
+          unit: name of the examples in a batch, in the plural.
+        """
+        self._scalars = scalars
+        self._learning_rate = learning_rate
+        self._batch_size = batch_size
+        self._num_steps = num_steps
+        self._unit = unit
+        self._means = Means()
+        self.clock = Clock.resumed(directory)
+
+    @contextlib.contextmanager
+    def running(self, start_step: int) -> Iterator[None]:
+        """Starts the clock, and shows the progress of the steps inside the context."""
+        self.clock.start()
+        with Progress(
+            "Training", self._num_steps, "steps", initial=start_step, log_every_seconds=math.inf
+        ) as self._progress:
+            yield
+
+    @contextlib.contextmanager
+    def compiling(self) -> Iterator[None]:
+        """Logs that the training step compiles, and leaves that time out of the rate."""
+        log.info("Compiling the training step ...")
+        started = time.perf_counter()
+        yield
+        seconds = time.perf_counter() - started
+        log.info("Compiled in %s.", duration(seconds))
+        self.clock.skip(seconds)
+        self._progress.restart()
+
+    def add(self, metrics: Mapping[str, float]) -> None:
+        """Adds the metrics of one step to the means of the next record."""
+        self._means.add(metrics)
+        self._progress.advance()
+
+    def write(self, step: int, state: TrainState) -> None:
+        """Records and shows the means since the last call; the action of a hook."""
+        del state
+        means, count = self._means.take()
+        seconds, waited = self.clock.end_interval()
+        rate = count * self._batch_size / seconds
+        row = means | {
+            "learning_rate": float(self._learning_rate(step - 1)),
+            f"{self._unit}_per_second": rate,
+            "data_wait_share": waited / seconds,
+            "train_seconds": self.clock.total(),
+        }
+        self._scalars.write(step, row)
+        left = duration((self._num_steps - step) * self._batch_size / rate)
+        details = (
+            f"loss {means['loss']:.4f}, {rate:.0f} {self._unit}/s, "
+            f"{100 * waited / seconds:.1f}% waiting for data"
+        )
+        self._progress.report(
+            details, line=f"step {step}/{self._num_steps}, {details}, {left} left"
+        )
+
+
+class Hooks:
+    """The hooks and the log of a run."""
 
     def __init__(
         self,
         hooks: list[Hook],
         last_step: int,
         *,
-        meter: "Meter",
-        clock: Clock,
+        training_log: TrainingLog,
         save: Callable[[int, TrainState], None],
         preempted: Callable[[int], bool],
     ):
+        """Combines the hooks with the log.
+
+        Args:
+          hooks: run in this order at the steps where they are due.
+          last_step: step at which every hook runs.
+          training_log: log that collects the metrics of every step.
+          save: save(step, state) saves a checkpoint between the regular ones.
+          preempted: preempted(step) states whether to save after this step and stop.
+        """
         self._hooks = [hook for hook in hooks if hook.every]
         self._last = last_step
-        self._meter = meter
-        self.clock = clock
+        self.training_log = training_log
         self.save = save
         self.preempted = preempted
 
     def due(self, step: int) -> bool:
-        """Whether any hook acts at this step."""
-        return any(self._acts(hook, step) for hook in self._hooks)
-
-    def record(self, metrics: Mapping[str, float]) -> None:
-        """Keeps the metrics of a step for the next log line."""
-        self._meter.add(metrics)
+        """Returns whether any hook runs at this step."""
+        return any(self._is_due(hook, step) for hook in self._hooks)
 
     def run(self, step: int, state: TrainState) -> None:
-        """Runs the hooks that are due, in the order given."""
+        """Runs the hooks that are due."""
         for hook in self._hooks:
-            if self._acts(hook, step):
+            if self._is_due(hook, step):
                 hook.action(step, state)
 
-    def _acts(self, hook: Hook, step: int) -> bool:
+    def _is_due(self, hook: Hook, step: int) -> bool:
         return step % hook.every == 0 or step == self._last
 
 
-class Meter:
+class Means:
     """Means of metrics over an interval of steps."""
 
     def __init__(self):
@@ -119,42 +208,3 @@ class Meter:
         taken = {name: value / self._count for name, value in self._sums.items()}, self._count
         self._sums, self._count = {}, 0
         return taken
-
-
-def make_logger(
-    meter: Meter,
-    clock: Clock,
-    scalars: records.Writer,
-    *,
-    rate_schedule: Callable[[int], jax.Array],
-    batch_size: int,
-    num_steps: int,
-    unit: str = "images",
-) -> Callable[[int, TrainState], None]:
-    """Returns what records and shows the means of metrics, the rate and the time left."""
-
-    def action(step: int, state: TrainState) -> None:
-        means, count = meter.take()
-        seconds, waited = clock.lap()
-        rate = count * batch_size / seconds
-        left = (num_steps - step) * batch_size / rate
-        row = means | {
-            "learning_rate": float(rate_schedule(step - 1)),
-            f"{unit}_per_second": rate,
-            "data_wait_share": waited / seconds,
-            "train_seconds": clock.total(),
-        }
-        scalars.write(step, row)
-        log.info(
-            "step %d/%d  loss %.4f  %.0f %s/s  %.1f%% waiting for data  %s left",
-            *(step, num_steps, means["loss"], rate, unit),
-            *(100 * waited / seconds, _duration(left)),
-        )
-
-    return action
-
-
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}h {minutes:02d}m" if hours else f"{minutes}m {seconds:02d}s"

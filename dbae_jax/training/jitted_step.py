@@ -1,71 +1,84 @@
-"""The training step as it runs on a mesh: one jitted function, and the shapes it takes."""
+"""The training of a model as it runs on a mesh: networks, optimizer and the jitted step."""
 
-import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
+from dbae_jax.bridge.preconditioning import Bridge
 from dbae_jax.configuration import build
 from dbae_jax.configuration.config import Config
+from dbae_jax.models.autoencoder import Networks
 from dbae_jax.runtime import sharding
-from dbae_jax.training.optimizer import make_optimizer
+from dbae_jax.training.optimizer import make_learning_rate, make_optimizer
 from dbae_jax.training.state import create_state
-from dbae_jax.training.step import Batch, StepFn, make_train_step
+from dbae_jax.training.step import Batch, DiagnoseFn, make_diagnose, make_train_step
 from dbae_jax.workdirs.train_state import TrainState
 
-KEPT = 4  # functions, with the programs compiled for them
+
+class Training(NamedTuple):
+    """Everything about a training that does not depend on its seed, data or workdir.
+
+    Jitted functions compile at their first call. Trainings with several seeds share one object, so
+    that each function compiles once.
+    """
+
+    networks: Networks
+    bridge: Bridge
+    init: Callable[[jax.Array], TrainState]  # key -> new state; not jitted
+    train_step: jax.stages.Wrapped  # `StepFn`, jitted for the mesh; donates its state
+    diagnose: DiagnoseFn  # jitted for the mesh
+    learning_rate: optax.Schedule
+    mesh: jax.sharding.Mesh
 
 
 class AbstractArguments(NamedTuple):
-    """Shapes, dtypes and shardings of the step's arguments; no arrays."""
+    """Shapes, dtypes and shardings of the arguments of the training step; holds no arrays."""
 
     state: TrainState
     batch: Batch
     key: jax.ShapeDtypeStruct
 
 
-def make_jitted_step(config: Config, mesh: jax.sharding.Mesh) -> StepFn:
-    """Returns train_step jitted for the mesh: state replicated and donated, batch split.
+def make_training(config: Config, mesh: jax.sharding.Mesh) -> Training:
+    """Builds the networks, the optimizer and the jitted functions of a training.
 
-    Configs whose steps are the same, such as those of other seeds, get the same function, which is
-    compiled once.
+    Args:
+      config: checked config. `config.seed` is not used.
+      mesh: devices that share every batch.
 
     Raises:
-      ConfigError: if the devices cannot share the batch, or lack the config's attention.
+      ConfigError: if the devices cannot share the batch, or lack the attention of the config.
     """
     build.check_attention(config, mesh.devices.flat[0].platform)
     parts = config.train.accumulation_steps
     key = "train.batch_size" + (f" / accumulation_steps ({parts})" if parts > 1 else "")
     sharding.check_batch_size(config.train.batch_size // parts, mesh, key)
-    return _jitted_step(
-        mesh,
-        build.make_networks(config),
-        build.make_bridge(config.bridge),
-        make_optimizer(config),
+    networks, bridge = build.make_networks(config), build.make_bridge(config.bridge)
+    optimizer = make_optimizer(config)
+    step = make_train_step(
+        networks,
+        bridge,
+        optimizer,
         ema_decay=config.optim.ema_decay,
-        accumulation_steps=config.train.accumulation_steps,
+        accumulation_steps=parts,
         tc_weight=config.train.tc_weight,
+    )
+    diagnose = make_diagnose(networks, bridge)
+    return Training(
+        networks=networks,
+        bridge=bridge,
+        init=lambda key: create_state(networks, optimizer, key),
+        train_step=jit_step(step, mesh),
+        diagnose=jax.jit(diagnose, out_shardings=sharding.replicated(mesh)),
+        learning_rate=make_learning_rate(config),
+        mesh=mesh,
     )
 
 
-@functools.lru_cache(maxsize=KEPT)
-def _jitted_step(mesh: jax.sharding.Mesh, *args, **kwargs) -> StepFn:
-    return jitted(make_train_step(*args, **kwargs), mesh)
-
-
-def make_init(config: Config) -> Callable[[jax.Array], TrainState]:
-    """Returns key -> a new state; for configs whose steps are the same, the same function."""
-    return _init(build.make_networks(config), make_optimizer(config))
-
-
-@functools.lru_cache(maxsize=KEPT)
-def _init(*args) -> Callable[[jax.Array], TrainState]:
-    return lambda key: create_state(*args, key)
-
-
-def jitted(step: StepFn, mesh: jax.sharding.Mesh) -> StepFn:
+def jit_step(step: Callable, mesh: jax.sharding.Mesh) -> jax.stages.Wrapped:
     """Returns a step jitted for the mesh: state replicated and donated, batch split."""
     everywhere = sharding.replicated(mesh)
     return jax.jit(
@@ -76,11 +89,12 @@ def jitted(step: StepFn, mesh: jax.sharding.Mesh) -> StepFn:
     )
 
 
-def abstract_arguments(config: Config, mesh: jax.sharding.Mesh) -> AbstractArguments:
-    """Returns what the jitted step is lowered with where there are no devices."""
+def abstract_arguments(config: Config, training: Training) -> AbstractArguments:
+    """Returns the arguments to lower the training step with on devices that do not exist."""
+    mesh = training.mesh
     everywhere = sharding.replicated(mesh)
     key = jax.eval_shape(lambda: jax.random.key(0))
-    state = jax.eval_shape(make_init(config), key)
+    state = jax.eval_shape(training.init, key)
     size, channels = config.data.image_size, config.data.channels
     images = jax.ShapeDtypeStruct((config.train.batch_size, size, size, channels), jnp.uint8)
 
@@ -94,6 +108,9 @@ def abstract_arguments(config: Config, mesh: jax.sharding.Mesh) -> AbstractArgum
     )
 
 
-def run_once() -> dict | None:
-    """Options for programs that run once: on a CPU, optimising them takes longer than they do."""
+def run_once() -> dict[str, int] | None:
+    """Returns compiler options for programs that run once.
+
+    On a CPU, optimising such a program takes longer than running it.
+    """
     return {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None

@@ -1,5 +1,6 @@
-"""The loop of any training: start or resume a run, take its steps, and let hooks do the rest."""
+"""The loop of every training: starts or resumes a run, takes its steps and runs its hooks."""
 
+import contextlib
 import logging
 import math
 import pathlib
@@ -18,14 +19,23 @@ from dbae_jax.workdirs.train_state import TrainState
 log = logging.getLogger(__name__)
 
 
+class Description(NamedTuple):
+    """A training in words, for the log and for errors."""
+
+    what: str  # beginning of the first line, such as "Training the latent prior"
+    data: str  # name of the data set
+    length: str  # such as "800 steps of 64 images"
+    remedy: str  # sentence: what to try when the loss is not finite
+
+
 class Run(NamedTuple):
-    """A run that is ready to go on: everything the loop needs."""
+    """A run that is ready to start or to resume: everything that the loop needs."""
 
     train_step: StepFn  # jitted; donates its state
     state: TrainState
-    key: jax.Array  # root of all draws in training
+    key: jax.Array  # root of all random draws in training
     mesh: jax.sharding.Mesh
-    remedy: str  # what to try when the loss is not finite
+    description: Description
 
 
 def start_run(
@@ -36,30 +46,42 @@ def start_run(
     resume: Callable[[TrainState], TrainState | None],
     seed: int,
     mesh: jax.sharding.Mesh,
-    remedy: str,
+    description: Description,
 ) -> Run:
-    """Goes on from the state in a folder, or from a new one, on all devices of a mesh.
+    """Resumes from the state in a folder, or draws a new one, on all devices of a mesh.
 
     Args:
-      init: draws a new state.
+      init: key -> new state.
       train_step: (state, batch, key) -> (state, metrics), jitted for the mesh.
-      directory: of the checkpoints.
-      resume: reads the state, given its shapes and shardings; None where there is none.
-      seed: of all draws.
+      directory: folder of the run, which holds its checkpoints.
+      resume: reads the state, given its shapes and shardings; returns None if there is none.
+      seed: seed of all random draws.
       mesh: devices that share every batch.
-      remedy: see `Run`.
+      description: the training in words.
     """
-    count, kind = mesh.devices.size, mesh.devices.flat[0].device_kind
-    log.info("%d devices (%s), %d processes.", count, kind, jax.process_count())
     everywhere = sharding.replicated(mesh)
     key = sharding.replicate(jax.random.key(seed), everywhere)
-    state = resume(workdir.placed(jax.eval_shape(init, key), everywhere))
+    abstract = workdir.placed(jax.eval_shape(init, key), everywhere)
+    _announce(description, abstract, mesh)
+    state = resume(abstract)
     if state is None:
         options = jitted_step.run_once()
         state = jax.jit(init, out_shardings=everywhere, compiler_options=options)(key)
     else:
-        log.info("Going on from step %d of %s.", int(state.step), directory)
-    return Run(train_step, state, rngs.stream(key, "train"), mesh, remedy)
+        log.info("Resuming from step %d of %s.", int(state.step), directory)
+    return Run(train_step, state, rngs.stream(key, "train"), mesh, description)
+
+
+def _announce(description: Description, abstract: TrainState, mesh: jax.sharding.Mesh) -> None:
+    """Logs what is trained, on what devices and for how long."""
+    devices, processes = mesh.devices.size, jax.process_count()
+    size = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(abstract.variables["params"]))
+    log.info(
+        "%s on %d device%s (%s), %d process%s: %s, %.3gM parameters, %s.",
+        *(description.what, devices, "" if devices == 1 else "s"),
+        *(mesh.devices.flat[0].device_kind, processes, "" if processes == 1 else "es"),
+        *(description.data, size / 1e6, description.length),
+    )
 
 
 def run_loop(
@@ -70,38 +92,52 @@ def run_loop(
     stop: int,
     directory: pathlib.Path,
 ) -> TrainState:
-    """Walks the steps to `stop`; metrics of a step are read after the next is dispatched.
+    """Takes the steps up to `stop` and returns the last state.
 
-    At steps with a due hook the metrics are read at once, so no hook (no checkpoint above all)
-    ever sees a state whose loss or gradient was not finite.
+    The metrics of a step are read after the next step is dispatched, so that the devices never
+    wait for the host. At steps with a due hook they are read at once: no hook, and no checkpoint,
+    then gets a state whose loss or gradient is not finite.
+
+    Args:
+      run: the run, ready to start.
+      batches: batches for the steps that follow the state, on the devices.
+      actions: hooks and log of the run.
+      stop: step after which training ends.
+      directory: folder of the run.
+
+    Raises:
+      NonFiniteError: if the loss or a gradient is not finite.
+      PreemptedError: after a SIGTERM, once the state is saved.
     """
     state, pending = run.state, None
-    start = int(state.step)
-    actions.clock.start()
-    for step in range(start + 1, stop + 1):
-        with actions.clock.waiting():
-            batch = next(batches)
-        state, metrics = run.train_step(state, batch, run.key)
-        if pending is not None:
-            actions.record(_fetch(*pending, run, directory))
-        pending = (step, metrics)
-        halt = actions.preempted(step)
-        if halt or actions.due(step):
-            actions.record(_fetch(*pending, run, directory))
-            pending = None
-            actions.run(step, state)
-        if halt and step < stop:
-            actions.save(step, state)
-            raise PreemptedError(
-                f"SIGTERM came; step {step} of {stop} is saved in {directory}. The same command "
-                "goes on from there."
-            )
+    start, shown = int(state.step), actions.training_log
+    with shown.running(start):
+        for step in range(start + 1, stop + 1):
+            with shown.clock.waiting():
+                batch = next(batches)
+            with shown.compiling() if step == start + 1 else contextlib.nullcontext():
+                state, metrics = run.train_step(state, batch, run.key)
+            if pending is not None:
+                shown.add(_fetch(*pending, run, directory))
+            pending = (step, metrics)
+            halt = actions.preempted(step)
+            if halt or actions.due(step):
+                shown.add(_fetch(*pending, run, directory))
+                pending = None
+                actions.run(step, state)
+            if halt and step < stop:
+                actions.save(step, state)
+                raise PreemptedError(
+                    f"Training was stopped by a SIGTERM; step {step} of {stop} is saved in "
+                    f"{directory}. The same command resumes from there."
+                )
     return state
 
 
 def _fetch(
     step: int, metrics: dict[str, jax.Array], run: Run, directory: pathlib.Path
 ) -> dict[str, float]:
+    """Returns the metrics of a step as Python floats, or raises NonFiniteError."""
     values = {name: float(value) for name, value in jax.device_get(metrics).items()}
     for name in ("loss", "grad_norm", "param_norm"):
         if not math.isfinite(values[name]):
@@ -111,6 +147,6 @@ def _fetch(
                 kept = f"the checkpoint of step {saved[-1]} is kept"
             raise NonFiniteError(
                 f"{name} became {values[name]} at step {step}; training stopped, {kept}. "
-                f"{run.remedy}"
+                f"{run.description.remedy}"
             )
     return values

@@ -138,7 +138,10 @@ def bridge_loss(
     """
     code = networks.encode(variables, x_0)
     z = code.sample(draws.eps)
-    correlation = total_correlation(code.mean, code.sigma, z) if with_total_correlation else None
+    correlation = None
+    if with_total_correlation:
+        assert code.sigma is not None  # the config asks for a stochastic encoder
+        correlation = total_correlation(code.mean, code.sigma, z)
     if shuffle_codes:
         z = jnp.roll(z, 1, axis=0)
     codes = endpoint(networks, variables, z, train=train)

@@ -1,17 +1,20 @@
-"""Learning-rate schedule and optax chain."""
-
-import functools
+"""Learning-rate schedules and optimizers."""
 
 import optax
 
 from dbae_jax.configuration.config import Config
-from dbae_jax.configuration.sections import OptimConfig
 
 
 def make_schedule(
     learning_rate: float, *, schedule: str, warmup_steps: int, num_steps: int
 ) -> optax.Schedule:
     """Returns step -> learning rate: a linear warm-up, then constant or a cosine to 0.
+
+    Args:
+      learning_rate: learning rate after the warm-up.
+      schedule: "constant" or "cosine".
+      warmup_steps: number of warm-up steps; 0 for none.
+      num_steps: length of the training; the cosine reaches 0 there.
 
     Raises:
       KeyError: for a schedule other than "constant" and "cosine".
@@ -23,7 +26,7 @@ def make_schedule(
     }[schedule]()
     if not warmup_steps:
         return after
-    # From 1/warmup_steps, not 0: a first step of nothing would be wasted.
+    # The warm-up starts at learning_rate / warmup_steps: a first step at rate 0 would be wasted.
     warmup = optax.linear_schedule(learning_rate / warmup_steps, learning_rate, warmup_steps)
     return optax.join_schedules([warmup, after], [warmup_steps])
 
@@ -31,7 +34,12 @@ def make_schedule(
 def make_chain(
     name: str, schedule: optax.Schedule, *, grad_clip_norm: float
 ) -> optax.GradientTransformation:
-    """Returns clipping of the global norm (0: none) followed by RAdam or Adam.
+    """Returns gradient clipping followed by RAdam or Adam.
+
+    Args:
+      name: "radam" or "adam".
+      schedule: step -> learning rate.
+      grad_clip_norm: largest global norm of the gradient; 0 turns clipping off.
 
     Source: RAdam (Liu et al., 2020), the paper's optimizer, without weight decay.
     """
@@ -41,35 +49,24 @@ def make_chain(
 
 
 def make_learning_rate(config: Config) -> optax.Schedule:
-    """Returns step -> learning rate."""
-    # A constant rate does not depend on the length of the run.
-    num_steps = 0 if config.optim.schedule == "constant" else config.train.num_steps
-    return _learning_rate(config.optim, num_steps)
+    """Returns the learning-rate schedule of a config: step -> learning rate."""
+    return make_schedule(
+        config.optim.learning_rate,
+        schedule=config.optim.schedule,
+        warmup_steps=config.optim.warmup_steps,
+        num_steps=config.train.num_steps,
+    )
 
 
 def make_optimizer(config: Config) -> optax.GradientTransformation:
-    """Returns the optax chain that the config names: for equal settings, the same object."""
-    return _optimizer(
-        config.optim.optimizer, make_learning_rate(config), config.optim.grad_clip_norm
+    """Returns the optax chain that a config names."""
+    section = config.optim
+    return make_chain(
+        section.optimizer, make_learning_rate(config), grad_clip_norm=section.grad_clip_norm
     )
-
-
-@functools.lru_cache
-def _learning_rate(config: OptimConfig, num_steps: int) -> optax.Schedule:
-    return make_schedule(
-        config.learning_rate,
-        schedule=config.schedule,
-        warmup_steps=config.warmup_steps,
-        num_steps=num_steps,
-    )
-
-
-@functools.lru_cache
-def _optimizer(name: str, rate: optax.Schedule, clip: float) -> optax.GradientTransformation:
-    return make_chain(name, rate, grad_clip_norm=clip)
 
 
 def make_prior_optimizer(config: Config) -> optax.GradientTransformation:
-    """Returns the optimizer of the latent prior, its learning rate constant."""
+    """Returns the optimizer of the latent prior; its learning rate is constant."""
     schedule = optax.constant_schedule(config.prior.learning_rate)
     return make_chain(config.prior.optimizer, schedule, grad_clip_norm=0.0)

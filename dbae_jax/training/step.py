@@ -134,8 +134,8 @@ def _make_gradient(
 
 
 def _objective(terms: losses.LossTerms, tc_weight: float) -> jax.Array:
-    loss = terms.weighted.mean()
-    return loss + tc_weight * terms.total_correlation if tc_weight else loss
+    loss, correlation = terms.weighted.mean(), terms.total_correlation
+    return loss if correlation is None else loss + tc_weight * correlation
 
 
 def _draw(

@@ -1,1 +1,1 @@
-"""What lies in a workdir: its config, checkpoints and records."""
+"""Workdirs: the config, the checkpoints and the records of one run."""

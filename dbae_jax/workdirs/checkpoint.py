@@ -1,9 +1,10 @@
 """Checkpoints of a run: the only file that imports orbax.
 
-A step is a folder of separate items: "params" (raw weights and statistics), "ema" (their averages),
-"optimizer" (its state) and "meta" (JSON: step, config, versions), so that a model is rebuilt and
-read without the optimizer. Orbax writes a step beside its final name and renames it when whole;
-what a killed run left half-written is removed at the next start.
+The checkpoint of a step is a folder with four items: "params" (raw weights and running statistics),
+"ema" (EMA weights and statistics), "optimizer" (its state) and "meta" (JSON: step, config,
+versions). A model can thus be rebuilt and read without the optimizer. Orbax writes a checkpoint
+under a temporary name and renames it when it is complete. Incomplete checkpoints of a killed run
+are removed at the next start.
 """
 
 import logging
@@ -21,34 +22,34 @@ from dbae_jax.runtime import processes, sharding
 from dbae_jax.workdirs.train_state import TrainState
 
 FOLDER = "checkpoints"
-FORMAT = 1  # of "meta" and of the items' names
+FORMAT = 1  # version of "meta" and of the names of the items
 
 ARRAYS = ("params", "ema", "optimizer")  # items that are trees of arrays
-# Devices write an array together if the part of each has so many bytes: cutting hundreds of small
-# arrays into parts took seconds of every save.
+# Devices split the writing of an array if each part has at least this many bytes. Splitting
+# hundreds of small arrays took seconds of every save.
 MIN_SLICE_BYTES = 2**20
 
-TORN = "torn"  # folder of a workdir to which unreadable checkpoints are moved
+UNREADABLE = "torn"  # folder in a workdir to which unreadable checkpoints are moved
 
-Read = TypeVar("Read")  # what is read of a step
+Read = TypeVar("Read")  # result of reading a checkpoint
 
 log = logging.getLogger(__name__)
 
 
-class TornCheckpointError(CheckpointError):
+class UnreadableCheckpointError(CheckpointError):
     """A checkpoint cannot be read."""
 
 
 class Writer:
-    """Saves a run's states in the background; a context manager that waits for the last one."""
+    """Saves the states of a run in the background; a context manager that waits for the last."""
 
     def __init__(self, workdir: pathlib.Path, *, keep_last: int, keep_every_steps: int):
         """Opens (or makes) the folder of checkpoints.
 
         Args:
-          workdir: the run's folder.
-          keep_last: how many of the newest stay.
-          keep_every_steps: multiples of this stay for good; 0 for none.
+          workdir: folder of the run.
+          keep_last: number of newest checkpoints to keep.
+          keep_every_steps: checkpoints at multiples of this step are kept for good; 0 for none.
         """
         keep = [policies.LatestN(keep_last)]
         if keep_every_steps:
@@ -63,14 +64,18 @@ class Writer:
         )
 
     def preempted(self, step: int) -> bool:
-        """Whether a SIGTERM has come and all processes agreed to save after this step and stop.
+        """Returns whether to save after this step and stop, because of a SIGTERM.
 
-        To be asked after every step on every process; never true without `processes.start`.
+        Every process of the run must call this after every step; all get the same answer. Without
+        `processes.start` the answer is always False.
         """
         return self._manager.reached_preemption(step)
 
     def save(self, state: TrainState, step: int, meta: dict[str, Any]) -> None:
-        """Saves a step, once; blocks until the arrays are copied, so the state may be donated."""
+        """Saves a state; does nothing if its step is saved already.
+
+        Returns when the arrays are copied, so that the state can be donated.
+        """
         if step == self._manager.latest_step():
             return
         self._manager.save(
@@ -87,14 +92,14 @@ class Writer:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind, error, traceback) -> None:
-        if not processes.is_loss(error):  # a lost process would be waited for
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if not processes.is_loss(error):  # otherwise this would wait for the lost process
             self._manager.wait_until_finished()
             self._manager.close()
 
 
 def steps(workdir: pathlib.Path) -> list[int]:
-    """Returns the steps of whole checkpoints, oldest first; empty where there are none."""
+    """Returns the steps of the complete checkpoints, oldest first; empty if there are none."""
     folder = workdir / FOLDER
     if not folder.is_dir():
         return []
@@ -102,35 +107,46 @@ def steps(workdir: pathlib.Path) -> list[int]:
 
 
 def read_meta(workdir: pathlib.Path, step: int) -> dict[str, Any]:
-    """Returns the JSON saved with a step.
+    """Returns the item "meta" of a checkpoint.
 
     Raises:
-      TornCheckpointError: if it cannot be read.
-      CheckpointError: if it is of another format.
+      UnreadableCheckpointError: if the item cannot be read.
+      CheckpointError: if the checkpoint has a different format.
     """
     meta = _restore(workdir, step, {"meta": ocp.args.JsonRestore()})["meta"]
     if meta.get("format") != FORMAT:
         raise CheckpointError(
-            f"{_folder(workdir, step)} has checkpoint format {meta.get('format')}, "
-            f"this version of dbae_jax reads {FORMAT}."
+            f"{_folder(workdir, step)} has checkpoint format {meta.get('format')}, and this "
+            f"version of dbae_jax reads format {FORMAT}."
         )
     return meta
 
 
 def read_variables(workdir: pathlib.Path, step: int, item: str, abstract: dict) -> dict:
-    """Returns the item "params" or "ema" of a step, in the shape of `abstract`.
+    """Returns the variables of a checkpoint.
+
+    Args:
+      workdir: folder of the run.
+      step: step of the checkpoint.
+      item: "params" for the raw weights, "ema" for the EMA weights.
+      abstract: shapes, dtypes and shardings of the variables.
 
     Raises:
-      TornCheckpointError: if it cannot be read.
+      UnreadableCheckpointError: if the item cannot be read.
     """
     return _restore(workdir, step, {item: ocp.args.StandardRestore(abstract)})[item]
 
 
 def read_state(workdir: pathlib.Path, step: int, abstract: TrainState) -> TrainState:
-    """Returns the whole state of a step, each array where `abstract` says (its sharding).
+    """Returns the complete state of a checkpoint.
+
+    Args:
+      workdir: folder of the run.
+      step: step of the checkpoint.
+      abstract: shapes, dtypes and shardings of the state.
 
     Raises:
-      TornCheckpointError: if an item cannot be read.
+      UnreadableCheckpointError: if an item cannot be read.
     """
     items = _restore(
         workdir,
@@ -146,30 +162,30 @@ def read_state(workdir: pathlib.Path, step: int, abstract: TrainState) -> TrainS
 
 
 def newest_readable(
-    workdir: pathlib.Path, read: Callable[[int], Read], *, move_torn: bool = False
+    workdir: pathlib.Path, read: Callable[[int], Read], *, move_unreadable: bool = False
 ) -> tuple[int, Read] | None:
-    """Returns (step, read(step)) of the newest step that can be read, or None if there is none.
+    """Returns (step, read(step)) for the newest readable checkpoint; None without checkpoints.
 
     Args:
-      workdir: the run's folder.
-      read: reads a step, raising TornCheckpointError if it is torn.
-      move_torn: moves torn steps to the workdir's folder "torn", so that the run can write them
-        anew.
+      workdir: folder of the run.
+      read: reads the checkpoint of a step; raises UnreadableCheckpointError if this is impossible.
+      move_unreadable: whether to move unreadable checkpoints to the folder "torn" of the workdir,
+        so that the run can write these steps again.
 
     Raises:
-      CheckpointError: if there are checkpoints and not one can be read.
+      CheckpointError: if there are checkpoints and none of them can be read.
     """
     found = steps(workdir)
     problem = None
     for step in reversed(found):
         try:
             answer = step, read(step)
-        except TornCheckpointError as error:
+        except UnreadableCheckpointError as error:
             problem = problem or error
-            log.warning("%s It is skipped; the one before it is tried.", error)
+            log.warning("%s Trying the checkpoint before it.", error)
             continue
         _check_agreed(workdir, step)
-        if move_torn:
+        if move_unreadable:
             _move_aside(workdir, [s for s in found if s > step])
         return answer
     _check_agreed(workdir, -1)
@@ -179,28 +195,28 @@ def newest_readable(
 
 
 def _check_agreed(workdir: pathlib.Path, step: int) -> None:
-    """Refuses what cannot be: that processes of a run found other checkpoints than this one."""
+    """Checks that all processes of the run found the same newest readable checkpoint."""
     if not processes.agree(step):
         raise CheckpointError(
-            f"The run's processes do not find the same checkpoints in {workdir}; it must be one "
-            "folder, on a file system that all of them share."
+            f"The processes of the run do not find the same checkpoints in {workdir}. This must be "
+            "one folder, on a file system that all processes share."
         )
 
 
-def _move_aside(workdir: pathlib.Path, torn: list[int]) -> None:
-    """Moves torn checkpoints out of the way, beside earlier ones of the same steps."""
-    processes.wait_for_all("all have read the checkpoints")
-    folder = workdir / TORN
-    for step in torn if processes.is_writer() else ():
+def _move_aside(workdir: pathlib.Path, unreadable: list[int]) -> None:
+    """Moves unreadable checkpoints to a folder of their own; their names stay unique there."""
+    processes.wait_for_all("all processes have read the checkpoints")
+    folder = workdir / UNREADABLE
+    for step in unreadable if processes.is_writer() else ():
         folder.mkdir(exist_ok=True)
         target = folder / f"{step}-{len(list(folder.iterdir()))}"
         log.warning("Moving the unreadable checkpoint of step %d to %s.", step, target)
         _folder(workdir, step).rename(target)
-    processes.wait_for_all("torn checkpoints are moved")
+    processes.wait_for_all("unreadable checkpoints are moved")
 
 
 def _registry() -> ocp.handlers.DefaultCheckpointHandlerRegistry:
-    """Says what writes each item of a step; `_restore`, which reads them, needs none."""
+    """Returns the handlers that write the items of a checkpoint."""
     registry = ocp.handlers.DefaultCheckpointHandlerRegistry()
     for item in ARRAYS:
         registry.add(item, ocp.args.PyTreeSave, _array_handler())
@@ -209,7 +225,7 @@ def _registry() -> ocp.handlers.DefaultCheckpointHandlerRegistry:
 
 
 def _array_handler() -> ocp.PyTreeCheckpointHandler:
-    """Writes small arrays whole, from one device: see MIN_SLICE_BYTES."""
+    """Returns a handler that writes each small array from one device; see MIN_SLICE_BYTES."""
     handlers = ocp.type_handlers
     arrays = handlers.ArrayHandler(min_slice_bytes_for_replica_parallel=MIN_SLICE_BYTES)
     registry = handlers.create_type_handler_registry((jax.Array, arrays))
@@ -221,10 +237,11 @@ def _folder(workdir: pathlib.Path, step: int) -> pathlib.Path:
 
 
 def _restore(workdir: pathlib.Path, step: int, items: dict) -> dict:
+    """Returns items of a checkpoint by name, given orbax's arguments for reading each."""
     folder = _folder(workdir, step)
     if not folder.is_dir():
         raise CheckpointError(
-            f"{workdir} has no checkpoint of step {step}; there are {steps(workdir) or 'none'}."
+            f"{workdir} has no checkpoint of step {step}; it has {steps(workdir) or 'none'}."
         )
     handler = ocp.CompositeCheckpointHandler()
     with ocp.Checkpointer(handler) as checkpointer:
@@ -232,10 +249,10 @@ def _restore(workdir: pathlib.Path, step: int, items: dict) -> dict:
             return dict(
                 checkpointer.restore(folder.absolute(), args=ocp.args.Composite(**items)).items()
             )
-        except Exception as error:  # orbax and tensorstore raise many types for a torn file
+        except Exception as error:  # orbax and tensorstore raise many types for damaged files
             if processes.is_loss(error):
                 raise
             reason = " ".join(str(error).split())[:160]
-            raise TornCheckpointError(
+            raise UnreadableCheckpointError(
                 f"The checkpoint {folder} is unreadable ({type(error).__name__}: {reason})."
             ) from error

@@ -1,4 +1,4 @@
-"""Scalars of a run: JSON lines always, TensorBoard too where TensorFlow is installed."""
+"""Records of a run: metrics.jsonl, and TensorBoard files too if TensorFlow is installed."""
 
 import importlib.util
 import json
@@ -12,7 +12,10 @@ from dbae_jax.workdirs.workdir import METRICS
 
 
 def read(workdir: pathlib.Path) -> list[dict[str, Any]]:
-    """Returns the rows of metrics.jsonl, oldest first; a line cut short by a kill is left out."""
+    """Returns the rows of metrics.jsonl, oldest first.
+
+    A run that was killed may leave an incomplete line; it is left out.
+    """
     path = workdir / METRICS
     if not path.exists():
         return []
@@ -26,10 +29,16 @@ def read(workdir: pathlib.Path) -> list[dict[str, Any]]:
 
 
 class Writer:
-    """Appends rows to metrics.jsonl, on one process of a run; a context manager."""
+    """Appends rows to metrics.jsonl; a context manager. Of several processes, one writes."""
 
     def __init__(self, workdir: pathlib.Path, *, start_step: int):
-        """Opens the record, without the rows after `start_step` that a resumed run makes again."""
+        """Opens the records of a run.
+
+        Args:
+          workdir: folder of the run.
+          start_step: step that the run starts or resumes from. Rows after this step are removed,
+            since the resumed run writes them again.
+        """
         kept = [row for row in read(workdir) if row["step"] <= start_step]
         path = workdir / METRICS
         files.write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
@@ -47,13 +56,14 @@ class Writer:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self._file.close()
         if self._board:
             self._board.close()
 
 
-def _tensorboard(workdir: pathlib.Path):
+def _tensorboard(workdir: pathlib.Path) -> Any:
+    """Returns a writer of TensorBoard files, or None without TensorFlow."""
     if importlib.util.find_spec("tensorflow") is None:
         return None
     from clu import metric_writers

@@ -1,4 +1,4 @@
-"""What training carries from step to step."""
+"""The state that a training carries from step to step."""
 
 import flax.struct
 import jax
@@ -7,12 +7,12 @@ import optax
 
 @flax.struct.dataclass
 class TrainState:
-    """Step count, raw and averaged weights with their running statistics, optimizer state.
+    """The step count, the raw weights, the EMA weights and the state of the optimizer.
 
-    `variables` and `ema` are {"params": ..., "stats": ...}.
+    `variables` and `ema` are {"params": weights, "stats": running statistics}.
     """
 
-    step: jax.Array  # int32, steps taken
-    variables: dict
-    ema: dict
+    step: jax.Array  # int32; number of steps taken
+    variables: dict  # raw: as the last step left them
+    ema: dict  # exponential moving averages of `variables`
     opt_state: optax.OptState

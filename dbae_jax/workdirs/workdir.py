@@ -1,4 +1,4 @@
-"""What a workdir holds: one run, its config, checkpoints and records; whose model it is."""
+"""A workdir: the folder of one run, with its config, checkpoints and records."""
 
 import logging
 import pathlib
@@ -17,8 +17,9 @@ from dbae_jax.workdirs.train_state import TrainState
 METRICS = "metrics.jsonl"
 CONFIG = "config.json"
 
-# A run may go on with other values of these; all other keys of the sections below are fixed.
+# Beginnings of the keys that must stay the same when a run is resumed or its model is read.
 FIXED_SECTIONS = ("seed", "data.", "model.", "bridge.", "optim.optimizer", "train.batch_size")
+# The exceptions: keys of these sections that may change.
 FREE_KEYS = (
     *(f"data.{key}" for key in ("data_dir", "lmdb", "num_threads", "num_workers")),
     "data.prefetch_batches",
@@ -30,7 +31,7 @@ log = logging.getLogger(__name__)
 
 
 class Loaded(NamedTuple):
-    """A model read from a workdir: its config, networks and variables, and the step."""
+    """A model that was read from a workdir, and the step of its checkpoint."""
 
     config: Config
     networks: Networks
@@ -39,15 +40,16 @@ class Loaded(NamedTuple):
 
 
 def check_usable(workdir: pathlib.Path) -> None:
-    """Refuses a path where no workdir can be.
+    """Checks that a run can be started or resumed in a folder, which may be missing.
 
     Raises:
-      CheckpointError: if it is a file, or a folder that holds something else than a run.
+      CheckpointError: if the path is a file, or a folder with files that are not those of a run.
     """
     problem = files.obstacle(workdir / CONFIG)
     if problem:
         raise CheckpointError(f"--workdir={workdir} cannot be used: {problem}.")
-    ours = (CONFIG, checkpoint.FOLDER, METRICS)  # or the beginning of a killed run's first file
+    # As beginnings of names: a killed run may leave config.json.tmp alone.
+    ours = (CONFIG, checkpoint.FOLDER, METRICS)
     there = [path.name for path in workdir.iterdir()] if workdir.is_dir() else []
     if there and not any(name.startswith(ours) for name in there):
         raise CheckpointError(
@@ -56,10 +58,10 @@ def check_usable(workdir: pathlib.Path) -> None:
 
 
 def check_exists(workdir: pathlib.Path) -> None:
-    """Refuses a workdir without checkpoints.
+    """Checks that a workdir has checkpoints.
 
     Raises:
-      CheckpointError: if it is missing or holds none.
+      CheckpointError: if the workdir is missing or has no checkpoints.
     """
     if not workdir.is_dir():
         raise CheckpointError(f"The workdir {workdir} does not exist; train a model there first.")
@@ -75,32 +77,32 @@ def check_same_model(
     config: Config,
     fixed_keys: tuple[str, ...] = FIXED_SECTIONS,
 ) -> None:
-    """Refuses a config that does not fit the run in a workdir.
+    """Checks that a config fits the run in a workdir.
 
     Args:
-      workdir: the run's folder.
+      workdir: folder of the run.
       saved: config of the run.
-      config: of now.
-      fixed_keys: beginnings of the keys that must agree, FREE_KEYS aside.
+      config: current config.
+      fixed_keys: beginnings of the keys that must be equal; FREE_KEYS may differ.
 
     Raises:
-      ConfigError: listing the keys that differ and both values.
+      ConfigError: if keys differ; the error lists them with both values.
     """
     found = differing(saved, config, fixed_keys)
     if found:
         raise ConfigError(
-            f"{workdir} holds a run of another config: {', '.join(found)}. "
-            "Put these keys back, or name another --workdir."
+            f"{workdir} holds a run with a different config: {', '.join(found)}. "
+            "Change these keys back, or name a different --workdir."
         )
 
 
 def differing(saved: dict[str, Any], config: Config, keys: tuple[str, ...]) -> list[str]:
-    """Returns what differs between two configs, "key (value there, value now)" each.
+    """Returns the differences of two configs, each as "key (value there, value now)".
 
     Args:
       saved: config of a run.
-      config: of now.
-      keys: beginnings of the keys to compare, FREE_KEYS aside.
+      config: current config.
+      keys: beginnings of the keys to compare; FREE_KEYS are not compared.
     """
     there, now = _flatten(upgrade(saved)), _flatten(to_dict(config))
     fixed = [key for key in now | there if key.startswith(keys) and key not in FREE_KEYS]
@@ -113,35 +115,35 @@ def differing(saved: dict[str, Any], config: Config, keys: tuple[str, ...]) -> l
 
 
 def write_config(workdir: pathlib.Path, config: Config) -> None:
-    """Writes the resolved config as JSON, for people to read."""
+    """Writes the config with all overrides as JSON, for people to read."""
     files.write_json(workdir / CONFIG, to_dict(config))
 
 
 def meta(config: Config, **extra: Any) -> dict[str, Any]:
-    """Returns what is saved beside the arrays of a checkpoint: all that rebuilds the model."""
+    """Returns the item "meta" of a checkpoint: all that is needed to rebuild the model."""
     return {"config": to_dict(config), "jax": jax.__version__, **extra}
 
 
 def resume(workdir: pathlib.Path, config: Config, abstract: TrainState) -> TrainState | None:
-    """Returns the state of the newest readable checkpoint, or None where there is none.
+    """Returns the state of the newest readable checkpoint; None without checkpoints.
 
-    Torn checkpoints newer than it are moved to the workdir's folder "torn".
+    Newer checkpoints, which cannot be read, are moved to the folder "torn" of the workdir.
 
     Args:
-      workdir: the run's folder.
-      config: must fit the run's.
+      workdir: folder of the run.
+      config: current config, which must fit the run.
       abstract: shapes, dtypes and shardings of the state.
 
     Raises:
-      ConfigError: if the config does not fit, before any array is read.
-      CheckpointError: if there are checkpoints and none can be read.
+      ConfigError: if the config does not fit; no array is read then.
+      CheckpointError: if there are checkpoints and none of them can be read.
     """
 
     def read(step: int) -> TrainState:
         check_same_model(workdir, checkpoint.read_meta(workdir, step)["config"], config)
         return checkpoint.read_state(workdir, step, abstract)
 
-    found = checkpoint.newest_readable(workdir, read, move_torn=True)
+    found = checkpoint.newest_readable(workdir, read, move_unreadable=True)
     return None if found is None else found[1]
 
 
@@ -152,16 +154,16 @@ def load(
     *,
     sharding: jax.sharding.Sharding | None = None,
 ) -> Loaded:
-    """Reads a model, without its optimizer.
+    """Reads a model without the state of its optimizer.
 
     Args:
-      workdir: the run's folder.
-      weights: "ema", the averaged weights, or "raw".
-      step: of the checkpoint; default the newest that can be read.
-      sharding: of the variables; default the first device.
+      workdir: folder of the run.
+      weights: "ema" for the EMA weights, "raw" for the weights of the last training step.
+      step: step of the checkpoint. Default: the newest checkpoint that can be read.
+      sharding: sharding of the variables. Default: the first device.
 
     Raises:
-      CheckpointError: if there is nothing that can be read.
+      CheckpointError: if there is no checkpoint that can be read.
     """
     items = {"ema": "ema", "raw": "params"}
     if weights not in items:
@@ -178,11 +180,13 @@ def load(
 
     if step is not None:
         return read(step)
-    return checkpoint.newest_readable(workdir, read)[1]
+    found = checkpoint.newest_readable(workdir, read)
+    assert found is not None  # `check_exists` has found a checkpoint
+    return found[1]
 
 
 def placed(abstract: Any, sharding: jax.sharding.Sharding | None = None) -> Any:
-    """Gives every leaf of an abstract tree a sharding (default: the first device)."""
+    """Returns an abstract tree with a sharding at every leaf; default: the first device."""
     sharding = sharding or jax.sharding.SingleDeviceSharding(jax.devices()[0])
     return jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), abstract
@@ -190,7 +194,7 @@ def placed(abstract: Any, sharding: jax.sharding.Sharding | None = None) -> Any:
 
 
 def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Returns `{"model.latent_dim": 512, ...}` for nested dictionaries."""
+    """Returns nested dictionaries as a flat one, such as {"model.latent_dim": 512, ...}."""
     flat = {}
     for key, value in values.items():
         if isinstance(value, dict):

@@ -87,7 +87,7 @@ def test_edits_that_keep_a_free_end_infer_it(model):
     assert errors[0] < 0.5 * errors[1]
 
 
-class _Judge:
+class _Classifier:
     """Tells two pixels of a picture, in gray levels."""
 
     kind, labels = "attributes", ("left", "right")
@@ -101,13 +101,16 @@ def test_edits_that_change_nothing_score_nothing(model, monkeypatch, mode, infer
     """With and without an edit an image starts from one x_T, which is made once for all edits."""
     calls, invert = [], model.invert
     monkeypatch.setattr(model, "invert", lambda *args: calls.append(args) or invert(*args))
-    images, none = tiny.images(3), editing.Directions(_Judge.labels, np.zeros((2, 8), np.float32))
+    images, none = (
+        tiny.images(3),
+        editing.Directions(_Classifier.labels, np.zeros((2, 8), np.float32)),
+    )
     splits = dict.fromkeys(("train", "test"), stubs.Data(images))
     context = stubs.context(splits, model=model, **OVERRIDES)
-    real, kept = _Judge().logits(tiny.images(20)), np.arange(2)
+    real, kept = _Classifier().logits(tiny.images(20)), np.arange(2)
     apart, fixed = np.zeros((2, 2), bool), suite.MODES[mode]
-    found = suite._edited(context, _Judge(), none, images, real, kept, apart, fixed)
-    for name in _Judge.labels:
+    found = suite._edited(context, _Classifier(), none, images, real, kept, apart, fixed)
+    for name in _Classifier.labels:
         np.testing.assert_array_equal(found[name].target, 0)
         np.testing.assert_array_equal(found[name].others, 0)
     assert len(calls) == inferred

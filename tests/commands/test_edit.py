@@ -40,7 +40,7 @@ def test_interpolation_to_files(run_copy, tmp_path):
         z, images = file["z"], file["images"]
     model = DBAE.load(run_copy, batch_size=8)
     np.testing.assert_allclose(z[1, 0], model.encode(tiny.images(3)[2:])[0], atol=1e-5)
-    again = to_uint8(model.decode(z[0], **vars(config.sample)))
+    again = to_uint8(model.decode(z[0], plan=config.sample))
     assert np.abs(images[0].astype(int) - again).max() <= 1
     settings = json.loads(path.with_suffix(".json").read_text())
     assert settings["points"] == 4 and settings["nfe"] == 3 and settings["step"] == model.step
@@ -55,7 +55,7 @@ def test_edits_to_files_and_directions_kept(run_copy, caplog, tmp_path):
         assert "Finding the directions of 7" in caplog.text
         caplog.clear()
         fixed = edit.edit(config, run_copy, **ask, fix_endpoint=True)
-        assert "Finding" not in caplog.text and "Encoded" not in caplog.text
+        assert "Finding" not in caplog.text and "Encoding" not in caplog.text
         other = tiny.config(**{"eval.normalise_codes": True})
         edit.edit(other, run_copy, **ask)
         assert "Finding the directions of 7" in caplog.text
@@ -68,20 +68,20 @@ def test_edits_to_files_and_directions_kept(run_copy, caplog, tmp_path):
     np.testing.assert_allclose(np.linalg.norm(step), np.sqrt(8), rtol=1e-5)
     settings = json.loads(fixed.with_suffix(".json").read_text())
     assert settings["fix_endpoint"] is True and len(settings["fingerprint"]) == 12
-    # The same call replaces its files; one of other scales or pictures of one name does not.
+    # The same call replaces its files; a call with other scales or images does not.
     assert edit.edit(config, run_copy, **ask, fix_endpoint=True) == fixed
     for changed in ({"scales": ["3"]}, {"image": "1,5"}):
         again = edit.edit(config, run_copy, **ask | changed, fix_endpoint=True)
         assert again != fixed
         assert again.name.rpartition("_")[0] == fixed.name.rpartition("_")[0]
-    # A torn file of directions is made anew.
+    # A damaged file of directions is made again.
     kept = run_copy / "evaluation" / "digits_directions.npz"
     kept.write_bytes(kept.read_bytes()[:100])
     edit.edit(other, run_copy, **ask)
 
 
 def test_other_models_and_data_write_other_files(run_copy, tmp_path):
-    """Into one folder: of other weights at one step, or of what makes other pictures of them."""
+    """Different weights of the same step, or different data, write other files into a folder."""
     tiny.write_workdir(tiny.config(), tmp_path / "other", seed=1)
     both = {"first": "1", "second": "2", "points": 2, "out": tmp_path / "out"}
     config = tiny.config()
@@ -98,7 +98,7 @@ def test_other_models_and_data_write_other_files(run_copy, tmp_path):
         ("data.lmdb", "some.lmdb"),
     ):
         model = DBAE(tiny.config(**{key: value}), tiny.variables(config), step=1)
-        about = edit_files._about(model.config, model, "interpolate")
+        about = edit_files.about(model.config, model, "interpolate")
         changed = {name for name, now in about.items() if now != settings[name]}
         assert changed == {key.partition(".")[2]}
 
@@ -117,10 +117,10 @@ def test_modes_refuse_before_long_work(run_copy, tmp_path):
     ask = {"attribute": "7", "image": "1", "scales": ["0"]}
     for changed, words in (
         ({"attribute": None}, "needs --attribute"),
-        ({"scales": ["1", "a lot"]}, "'a lot' is no finite number"),
-        ({"scales": ["nan"]}, "'nan' is no finite number"),
-        ({"scales": []}, "no finite number"),
-        ({"attribute": "Smiling"}, "classes of digits, which are called by their numbers"),
+        ({"scales": ["1", "a lot"]}, "'a lot' is not a finite number"),
+        ({"scales": ["nan"]}, "'nan' is not a finite number"),
+        ({"scales": []}, "not a finite number"),
+        ({"attribute": "Smiling"}, "classes of digits, which are named by their numbers"),
         ({"attribute": "12"}, "no attribute '12': there are 0, 1, 2"),
         ({"image": "9999"}, "out of range"),
     ):
@@ -129,7 +129,7 @@ def test_modes_refuse_before_long_work(run_copy, tmp_path):
     both = {"first": "1", "second": "2"}
     for changed, words in (
         ({"second": ""}, "needs --first and --second"),
-        ({"second": "2,3"}, "--first names 1 pictures and --second 2"),
+        ({"second": "2,3"}, "--first names 1 images and --second 2"),
         ({"points": 1}, "--points=1"),
         ({"out": tmp_path / "run" / "config.json" / "x"}, "is a file"),
     ):

@@ -90,7 +90,7 @@ def test_what_is_measured_is_not_measured_again(run_copy, counted, caplog):
         assert counted == ["one"]
         assert "The suite never does not apply: it is night." in caplog.text
         evaluate.evaluate(_config(**{"eval.suite": "all"}), run_copy)
-    assert counted == ["one", "two"] and "one/shapes is measured already" in caplog.text
+    assert counted == ["one", "two"] and "one/shapes has been measured" in caplog.text
     evaluate.evaluate(_config(**{"eval.suite": "two, one"}), run_copy)
     assert counted == ["one", "two"]
     evaluate.evaluate(_config(**{"eval.suite": "one", "data.test_split": "val"}), run_copy)
@@ -156,6 +156,7 @@ def test_images_are_of_results_without_a_label_on_the_data_of_training(
     shown, suites = [], evaluate.SUITES
     monkeypatch.setitem(suites, "reconstruction", suites["one"])
     monkeypatch.setattr(evaluate, "_paint", lambda *given, **how: shown.append(given))
+    monkeypatch.setattr(evaluate.summary, "report", lambda entries: None)
     evaluate.evaluate(_config(**{"eval.suite": "one"} | changes), run_copy)
     assert not shown
     evaluate.evaluate(_config(**{"eval.suite": "reconstruction"} | changes), run_copy)
@@ -173,9 +174,12 @@ def test_other_data_have_entries_of_their_own(run_copy, counted):
             evaluate.evaluate(_config(**changed), run_copy)
 
 
-def test_bad_suites_and_data_are_told_before_work(run_copy, counted, tmp_path):
+def test_bad_suites_and_data_are_refused_before_work(run_copy, counted, tmp_path):
     for suites, words in (
-        ("probes", "'probes' is no suite; there are one, two, never, and the groups default and"),
+        (
+            "probes",
+            "'probes' is no suite; there are the suites one, two, never and the groups",
+        ),
         (",", "',' is no suite"),
         ("one,never", "names 'never', which does not apply: it is night"),
     ):

@@ -1,4 +1,4 @@
-"""The plan of a small config for chips that are not there, against counts made without it."""
+"""The plan of a small config for devices that are not there, against independent counts."""
 
 import dataclasses
 import importlib.util
@@ -31,7 +31,7 @@ SMALL = {"model.unet.attention_resolutions": (16,)}
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     config, path = tiny.config(**SMALL), tmp_path_factory.mktemp("plan") / "plan.json"
-    text = plan.plan(config, "v5e:2x2", path)
+    text = plan.plan(config, path, topology="v5e:2x2")
     return config, text, json.loads(path.read_text())
 
 
@@ -50,15 +50,15 @@ def test_memory_is_that_of_the_state_and_the_images(made):
     config, text, values = made
     shapes = _shapes(config)
     stats = jax.tree.leaves_with_path((shapes.variables["stats"], shapes.ema["stats"]))
-    # Of the spectral norms' vectors a step reads u alone and makes v anew.
+    # A step reads u of the spectral norms' vectors and computes v again.
     unread = _num_bytes([leaf for path, leaf in stats if path[-1].key == "v"])
     state, images, key = _num_bytes(shapes) - unread, 16 * 16 * 16 // 4, 8
     assert values["argument_arrays_bytes"] == state + images + key
-    # In a chip's memory the last axis of 32 channels takes the room of 128 at most.
+    # In device memory, the last axis of 32 channels is padded to at most 128.
     assert state + images + key <= values["argument_bytes"] < 4 * (state + images + key)
     assert values["argument_bytes"] - values["donated_bytes"] < 32 * images
     assert values["peak_bytes"] >= values["argument_bytes"]
-    assert values["fits"] and " of 16: fits" in text
+    assert values["fits"] and " of 16 GiB: fits" in text
     assert values["num_chips"] == 4
 
 
@@ -68,7 +68,7 @@ def test_one_gradient_is_reduced_over_the_chips(made):
     weights = _num_bytes(_shapes(config).variables["params"])
     assert [c["kind"] for c in values["collectives"]] == ["all-reduce"]
     reduced = values["collectives"][0]["num_bytes"]
-    # Beside the gradient: statistics of the batch norms, forward and back, and the metrics.
+    # In addition to the gradient: statistics of the batch norms, forward and back, and the metrics.
     assert weights <= reduced < 1.01 * weights
 
 
@@ -77,37 +77,37 @@ def test_the_roofline_adds_up(made):
     _, text, values = made
     chip = CHIPS["v5e"]
     slower = max(values["flops"] / 197e12, values["memory_traffic_bytes"] / 819e9)
-    # Without on-chip memory both count the same arrays, but for what a slice leaves unread.
+    # Without on-chip memory, both count the same arrays, except the unread parts of slices.
     assert values["memory_traffic_bytes"] == pytest.approx(values["bytes_accessed"], rel=0.1)
     sent = 2 * 3 / 4 * values["collectives"][0]["num_bytes"]
     assert values["step_seconds"] == pytest.approx(slower + sent / chip.interconnect)
     assert values["hours"] == pytest.approx(values["step_seconds"] * 4 / 3600)
     assert values["num_images"] == 4 * 16
     assert values["flops"] > 3 * 4 * 1e6
-    assert f"{1e3 * values['step_seconds']:.1f} ms a step" in text
+    assert f"{1e3 * values['step_seconds']:.1f} ms, bound by " in text
 
 
 @needs_libtpu
 @pytest.mark.parametrize(
     ("name", "batch_size", "sentence"),
     [
-        ("v5e:3x5", 16, "no slice that libtpu knows"),
+        ("v5e:3x5", 16, "is not known to libtpu"),
         ("v5e:2x2", 18, "16 or 20"),
     ],
 )
-def test_what_cannot_be_compiled_is_said_in_a_sentence(name, batch_size, sentence):
+def test_errors_of_the_compiler_are_one_sentence(name, batch_size, sentence):
     with pytest.raises(ConfigError, match=sentence):
-        plan.plan(tiny.config(**{"train.batch_size": batch_size}), name)
+        plan.plan(tiny.config(**{"train.batch_size": batch_size}), None, topology=name)
 
 
 @pytest.mark.parametrize("name", ["v9:2x2", "v5e", "v5e:4", "gpu", "gpu:0", "v5e:2x2x2x2"])
-def test_unknown_topologies_name_the_known(name):
+def test_errors_for_unknown_topologies_list_the_known_ones(name):
     with pytest.raises(ConfigError, match=r"v5e:4x4, v5p:2x2x4, v6e:4x4, or gpu:8"):
         topology.devices(name)
 
 
 def test_gpus_that_are_not_there(monkeypatch):
-    with pytest.raises(ConfigError, match=r"gpu:2 .* sees 0"):
+    with pytest.raises(ConfigError, match=r"gpu:2 .* jax finds 0"):
         topology.devices("gpu:2")
 
 
@@ -117,23 +117,23 @@ def test_a_missing_compiler_names_the_extra(monkeypatch):
         topology.devices("v5e:2x2")
 
 
-def test_what_does_not_fit_is_said_in_a_sentence():
+def test_a_step_that_does_not_fit_is_reported_in_one_sentence():
     message = "RESOURCE_EXHAUSTED: ... Used 31.20G of 15.75G hbm. Exceeded hbm capacity by 15.4G"
-    assert "needs 31.20G of a chip's 15.75G" in plan._why_not_compiled(message, "v5e:4x4")
+    assert "needs 31.20G of the 15.75G of a device" in plan._why_not_compiled(message, "v5e:4x4")
 
 
-def test_devices_that_are_no_tpus_are_planned_for_as_well(monkeypatch):
-    """By the model's own operations; the counted text is that of another compiler."""
+def test_plans_for_devices_other_than_tpus(monkeypatch):
+    """FLOPs are the model's own; the counted program is from the compiler for CPUs."""
     devices = jax.devices()[:2]
     monkeypatch.setattr(topology, "devices", lambda name: (devices, CHIPS["H100"]))
     config = tiny.config(**{"train.accumulation_steps": 2})
-    found = plan.measure(config, "gpu:2")
+    found = plan.make_plan(config, "gpu:2")
     assert found.flops == workloads.count(workloads.TRAIN_STEP, config) / 2
     assert found.memory_traffic_bytes > found.argument_arrays_bytes
     assert [c.kind for c in found.collectives] == ["all-reduce"]
 
 
-def test_collectives_of_a_program_that_was_written_by_hand():
+def test_collectives_of_a_handwritten_program():
     text = """
 %c (p: (s32[])) -> pred[] {
   %limit = s32[]{:T(128)} constant(3)
@@ -248,11 +248,11 @@ ENTRY %main.2 (a: f32[3,200], b: bf16[5]) -> f32[4] {
 
 
 @pytest.mark.parametrize(
-    ("known", "compared", "turns"),
+    ("known", "compared", "trip_count"),
     [('backend_config={"known_trip_count":{"n":"5"}}', "LT", 5), ("", "LT", 8), ("", "GT", 1)],
 )
-def test_traffic_of_a_program_that_was_written_by_hand(known, compared, turns, caplog):
-    """Padded to tiles, on-chip memory left out, loops by their turns, a pair once, a part alone."""
+def test_traffic_of_a_handwritten_program(known, compared, trip_count, caplog):
+    """Covers padding, on-chip memory, trip counts, asynchronous pairs and parts of arrays."""
     a, b = 4 * 8 * 256, 2 * 5  # [3, 200] in tiles of 8 by 128
     far = 4 * 200 * 128  # the other way around: 3 lies closest and takes the room of 128
     part = 4 * 8 * 256  # of [9, 200]
@@ -266,26 +266,26 @@ def test_traffic_of_a_program_that_was_written_by_hand(known, compared, turns, c
     pairs, away = 4 * 4 * 8 * 256, 2 * 4 * 128
     once = a + b + far + 4 * 7 + part + (2 + 2 + 2) * row + index
     once += whole + row + index + pairs + 3 * away
-    assert found == once + turns * add
-    assert ("loop %w turns: it counts once" in caplog.text) == (turns == 1)
+    assert found == once + trip_count * add
+    assert ("loop %w is unknown: its body counts once" in caplog.text) == (trip_count == 1)
 
 
 @needs_libtpu
-def test_traffic_of_a_loop_is_that_of_its_turns():
-    """Of an array that a loop goes through, each turn reads its part."""
+def test_traffic_of_a_loop_grows_with_its_trip_count():
+    """Each iteration of a scan reads its part of the scanned array."""
     device = topology.devices("v5e:1x1")[0][0]
     on_chip = jax.sharding.SingleDeviceSharding(device)
 
-    def traffic(turns):
-        weights = jax.ShapeDtypeStruct((turns, 1024, 1024), np.float32, sharding=on_chip)
+    def traffic(trip_count):
+        weights = jax.ShapeDtypeStruct((trip_count, 1024, 1024), np.float32, sharding=on_chip)
         x = jax.ShapeDtypeStruct((1024, 1024), np.float32, sharding=on_chip)
         loop = jax.jit(lambda x, weights: jax.lax.scan(lambda x, w: (x @ w, None), x, weights)[0])
         compiled = loop.lower(x, weights).compile(compiler_options=plan.QUICK)
         return memory_traffic.memory_bytes(hlo.computations(compiled.as_text()))
 
     # x is copied, its copy and a part of the weights are read, and the product is written.
-    turn = (2 + 2 + 1) * 4 * 1024**2
-    assert traffic(16) - traffic(8) == pytest.approx(8 * turn, rel=0.01)
+    iteration = (2 + 2 + 1) * 4 * 1024**2
+    assert traffic(16) - traffic(8) == pytest.approx(8 * iteration, rel=0.01)
 
 
 @pytest.mark.parametrize(
@@ -295,25 +295,22 @@ def test_traffic_of_a_loop_is_that_of_its_turns():
         "  %t = (f32[2,3]{1,0:T(8,128)}, /*index=1*/u8[5]{0:T(256)(4,1)}) parameter(0), m={}",
     ],
 )
-def test_arguments_of_a_program_that_was_written_by_hand(parameters):
+def test_arguments_of_a_handwritten_program(parameters):
     inner = "%inner (p: f32[9]) -> f32[9] {\n  %p = f32[9]{0} parameter(0)\n}\n\n"
     text = f"{inner}ENTRY %main () -> f32[] {{\n{parameters}\n}}\n"
     assert hlo.parameter_bytes(hlo.computations(text)) == 4 * 6 + 5
 
 
 def test_the_step_is_the_one_that_trains():
-    """On devices that are there, the same function and the same shapes run."""
+    """The same function and shapes run on real devices."""
     config = tiny.config()
     mesh = sharding.make_mesh(jax.devices()[:2])
-    step = jitted_step.make_jitted_step(config, mesh)
-    arguments = jitted_step.abstract_arguments(config, mesh)
-    compiled = step.lower(*arguments).compile()
+    training = jitted_step.make_training(config, mesh)
+    arguments = jitted_step.abstract_arguments(config, training)
+    compiled = training.train_step.lower(*arguments).compile()
     everywhere = sharding.replicated(mesh)
     key = jax.device_put(jax.random.key(0), everywhere)
-    networks, optimizer = build.make_networks(config), make_optimizer(config)
-    state = jax.jit(lambda key: create_state(networks, optimizer, key), out_shardings=everywhere)(
-        key
-    )
+    state = jax.jit(training.init, out_shardings=everywhere)(key)
     batch = sharding.to_global(mesh, {"image": tiny.images(16)})
     state, metrics = compiled(state, batch, key)
     assert int(state.step) == 1 and np.isfinite(float(metrics["loss"]))
@@ -340,9 +337,9 @@ def test_peaks_depend_on_the_format():
         ("NVIDIA GH200 480GB", None),
     ],
 )
-def test_figures_are_those_of_the_very_gpu(kind, memory):
+def test_figures_belong_to_exactly_the_named_gpu(kind, memory):
     if memory is None:
-        with pytest.raises(ConfigError, match=r"are not in dbae_jax/chips\.py"):
+        with pytest.raises(ConfigError, match=r"are unknown; dbae_jax/performance/chips\.py"):
             topology.gpu_chip(kind)
     else:
         assert topology.gpu_chip(kind).memory_bytes == memory
@@ -350,11 +347,14 @@ def test_figures_are_those_of_the_very_gpu(kind, memory):
 
 def test_collectives_send_what_goes_around_the_ring():
     """A ring of N: an all-reduce of B bytes sends 2 (N-1)/N B, a reduce-scatter to B (N-1) B."""
-    chip, nothing = CHIPS["v5e"], dict.fromkeys((f.name for f in dataclasses.fields(plan.Plan)), 0)
+    chip, nothing = (
+        CHIPS["v5e"],
+        dict.fromkeys((f.name for f in dataclasses.fields(plan.StepPlan)), 0),
+    )
 
     def seconds(kind):
         some = (hlo.Collective(kind, 1, 4 * 10**9),)
-        of = plan.Plan(**nothing | {"chip": chip, "num_chips": 4, "collectives": some})
+        of = plan.StepPlan(**nothing | {"chip": chip, "num_chips": 4, "collectives": some})
         return of.collective_seconds * chip.interconnect / 1e9
 
     assert seconds("all-reduce") == pytest.approx(6)

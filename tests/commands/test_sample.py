@@ -65,7 +65,7 @@ def test_an_image_depends_on_its_seed_and_index_alone(model):
     assert np.all(distances[~np.eye(11, dtype=bool)] > 1e-2)
 
 
-def test_images_are_what_the_drawn_codes_decode_to(model):
+def test_images_are_decoded_from_the_sampled_codes(model):
     z = model.sample_codes(5, 2, sampler="ddim", steps=4)
     again = model.sample(5, 2, prior_sampler="ddim", prior_steps=4, sampler="heun", steps=3)
     np.testing.assert_allclose(again, model.decode(z, sampler="heun", steps=3), atol=1e-5)
@@ -86,7 +86,7 @@ def test_wrong_requests_are_refused(model):
         model.sample(2, 1, prior_steps=0)
 
 
-def test_a_model_without_prior_says_so(tmp_path):
+def test_a_model_without_prior_is_refused(tmp_path):
     config = tiny.config(**{"train.num_steps": 1})
     bare = dbae_jax.DBAE(config, tiny.variables(config))
     with pytest.raises(CheckpointError, match=r"no latent prior .* --mode=train_prior"):
@@ -121,20 +121,20 @@ def _config():
     return tiny.config(**{"train.num_steps": 2, "sample.eta": 1.0})
 
 
-def test_pictures_are_drawn_once_and_the_same_in_parts(directory, tmp_path, model):
+def test_images_are_sampled_once_and_do_not_depend_on_the_parts(directory, tmp_path, model):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     sample.sample(_config(), directory, num=11, out=whole, seed=3)
     names = [f"{i:06d}.png" for i in range(11)]
     assert sorted(p.name for p in whole.iterdir()) == [*names, "grid.png", "samples.json"]
     sample.sample(_config(), directory, num=2, out=parts, seed=3)
     (parts / names[1]).write_bytes(b"kept")  # files that exist are left alone
-    with pytest.raises(DataError, match=r"images 0 to 10 whole \(cannot"):  # but for the grid
+    with pytest.raises(DataError, match=r"valid images 0 to 10 \(cannot"):  # but for the grid
         sample.sample(_config(), directory, num=11, out=parts, seed=3)
     for name in [*names[:1], *names[2:]]:
         assert (parts / name).read_bytes() == (whole / name).read_bytes(), name
     assert (parts / names[1]).read_bytes() == b"kept"
     shown = np.asarray(Image.open(whole / names[10]))
-    drawn = model.sample(11, 3, **vars(_config().sample))
+    drawn = model.sample(11, 3, plan=_config().sample)
     assert np.abs(shown - dbae_jax.to_uint8(drawn)[10, ..., 0].astype(int)).max() <= 1
     assert Image.open(whole / "grid.png").size == (8 * (64 + 2) + 2, 2 * (64 + 2) + 2)
     record = json.loads((whole / "samples.json").read_text())
@@ -143,7 +143,7 @@ def test_pictures_are_drawn_once_and_the_same_in_parts(directory, tmp_path, mode
     assert whose <= record.keys() and len(record["prior_fingerprint"]) == 12
 
 
-def test_arrays_are_drawn_in_files_of_many(directory, tmp_path, monkeypatch):
+def test_npz_files_hold_many_images(directory, tmp_path, monkeypatch):
     monkeypatch.setattr(sample_files, "SHARD", 4)
     arguments = {"out": tmp_path, "file_format": "npz", "seed": 3}
     sample.sample(_config(), directory, num=6, **arguments)
@@ -161,13 +161,13 @@ def test_arrays_are_drawn_in_files_of_many(directory, tmp_path, monkeypatch):
 def test_folders_of_other_images_are_refused(directory, tmp_path):
     out = tmp_path / "out"
     sample.sample(_config(), directory, num=1, out=out)
-    with pytest.raises(ConfigError, match="other values of seed"):
+    with pytest.raises(ConfigError, match="different values of seed"):
         sample.sample(_config(), directory, num=1, out=out, seed=1)
-    with pytest.raises(ConfigError, match="other values of how"):
+    with pytest.raises(ConfigError, match="different values of how"):
         sample.sample(tiny.config(), directory, num=1, out=out)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("x")
-    with pytest.raises(ConfigError, match="no folder of samples"):
+    with pytest.raises(ConfigError, match="not a folder of samples"):
         sample.sample(_config(), directory, num=1, out=tmp_path / "mine")
     with pytest.raises(ConfigError, match=r"model\.latent_dim"):
         wrong = tiny.config(**{"model.latent_dim": 4})

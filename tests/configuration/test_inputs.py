@@ -1,12 +1,14 @@
 """Wrong commands: exit code 2, one clear sentence on stderr, nothing written."""
 
+import copy
 import importlib
 
 import pytest
+from dbae_jax.configs import base
 
 from dbae_jax.commands import describe, train
-from dbae_jax.configuration import command_line
-from dbae_jax.configuration.config import ADDED, from_config_dict, from_dict, to_dict, upgrade
+from dbae_jax.configuration import command_line, config_files
+from dbae_jax.configuration.config import from_config_dict, from_dict, to_dict, upgrade
 from dbae_jax.errors import CheckpointError, ConfigError
 from dbae_jax.workdirs import workdir
 from tests.helpers import commands, tiny
@@ -19,10 +21,17 @@ WRONG_COMMANDS = {
     "wrong type": (["--config.model.latent_dim=many"], "config.model.latent_dim must be int"),
     "value below": (["--config.train.batch_size=0"], "config.train.batch_size=0"),
     "no data": (["--config.data.name=mnist"], "config.data.name='mnist' is not prepared in"),
-    "no flag": (["train"], "'train' is no flag"),
+    "no flag": (["train"], "'train' is not a flag"),
     "mode": (["--mode=dance"], "<train|train_prior|evaluate|"),
+    "flag of another mode": (
+        ["--seed=3"],
+        "--seed belongs to --mode=sample, and the mode is 'train'",
+    ),
     "missing workdir": (["--mode=evaluate"], "does not exist"),
-    "suite": (["--mode=evaluate", "--config.eval.suite=fid"], "'fid' is no suite; there are recon"),
+    "suite": (
+        ["--mode=evaluate", "--config.eval.suite=fid"],
+        "'fid' is no suite; there are the suites",
+    ),
 }
 
 
@@ -49,12 +58,32 @@ def test_missing_flags_and_files(tmp_path):
         ([f"--workdir={tmp_path / 'run'}"], "--config is missing"),
         (["--config=configs/digits.py"], "--workdir is missing"),
         (["--config=configs/nothing.py", f"--workdir={tmp_path / 'run'}"], "does not exist"),
+        (["--config=celebb"], "Name a file, or one of bedroom, celeba, celebahq"),
+        (["--config=paper/generation:sharp"], "ValueError: 'sharp' is not a variant"),
     ):
         done = commands.run("main", *flags)
         assert done.returncode == 2 and words in done.stderr and "Traceback" not in done.stderr
     run = ("--config=configs/digits.py", f"--workdir={tmp_path / 'run'}")
     done = commands.run("convert", *run, cold=True)
     assert done.returncode == 2 and "--checkpoint is missing" in done.stderr
+
+
+def test_configs_by_name_and_in_any_folder(tmp_path):
+    own = tmp_path / "own.py"
+    own.write_text(
+        "from dbae_jax.configs import digits\n"
+        "def get_config(width='3'):\n"
+        "    c = digits.get_config()\n"
+        "    c.model.latent_dim = int(width)\n"
+        "    return c\n"
+    )
+    values = (("digits", 16), ("configs/digits.py", 16), (f"{own}", 3), (f"{own}:5", 5))
+    for value, width in values:
+        for flags in ([f"--config={value}"], ["--config", value]):
+            found = command_line._resolve_configs(flags)[1]
+            assert config_files.load(found).model.latent_dim == width
+            assert config_files.display(found) == value
+    assert "small" not in config_files.names() and "ffhq" in config_files.names()
 
 
 WRONG_CONFIGS = {
@@ -128,7 +157,7 @@ def test_wrong_configs_name_the_key_and_what_is_allowed(name):
 def test_unknown_missing_and_mistyped_keys_in_a_config_file():
     good = to_dict(tiny.config())
     assert to_dict(from_dict(good)) == good
-    with pytest.raises(ConfigError, match=r"config\.model\.depth is no key"):
+    with pytest.raises(ConfigError, match=r"config\.model\.depth is not a key"):
         from_dict(good | {"model": good["model"] | {"depth": 3}})
     with pytest.raises(ConfigError, match=r"config\.seed is missing"):
         from_dict({key: value for key, value in good.items() if key != "seed"})
@@ -149,7 +178,7 @@ def test_overrides_are_explained():
 
     assert explain("--config.model.latent_dim=3") is None
     assert explain("--config.model.unet.channel_mult=(1,2)") is None
-    assert "config.modle is no key; did you mean 'model'?" in explain("--config.modle.x=3")
+    assert "config.modle is not a key; did you mean 'model'?" in explain("--config.modle.x=3")
     assert "config.seed is a value" in explain("--config.seed.x=3")
     assert "is a section" in explain("--config.model=3")
     assert "must be bool" in explain("--config.model.stochastic=maybe")
@@ -222,13 +251,14 @@ def test_from_config_dict_reads_what_command_lines_override():
 
 
 def test_configs_saved_before_a_key_was_added_are_read():
-    whole = to_dict(tiny.config())
-    older = {key: dict(v) if isinstance(v, dict) else v for key, v in whole.items()}
-    for path, value in ADDED.items():
-        section, _, key = path.partition(".")
-        assert type(older[section].pop(key)) is type(value)
+    whole, defaults = to_dict(tiny.config()), to_dict(from_config_dict(base.get_config()))
+    older = copy.deepcopy(whole)
+    del older["prior"], older["bridge"]["endpoint"], older["model"]["encoder"]["pool"]
     with pytest.raises(ConfigError, match="is missing"):
         from_dict(older)
     upgraded = to_dict(from_dict(upgrade(older)))
-    assert upgraded["data"]["train_split"] == "train" and upgraded["model"]["remat"] == "none"
+    assert upgraded["prior"] == defaults["prior"] != whole["prior"]
+    assert upgraded["bridge"]["endpoint"] == "decoded"
+    assert upgraded["model"]["encoder"] == whole["model"]["encoder"] | {"pool": "mean"}
+    assert "endpoint" not in older["bridge"]
     assert upgrade(whole) == whole

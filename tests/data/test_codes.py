@@ -1,4 +1,4 @@
-"""Codes in files: whose they are, and that processes of a run read them together or not at all."""
+"""Latent codes in files: to which model and images they belong, and that they are made together."""
 
 import types
 
@@ -9,6 +9,7 @@ from dbae_jax.commands import train_prior
 from dbae_jax.data import codes, registry
 from dbae_jax.data.codes import Codes
 from dbae_jax.data.sources import ArraySource
+from dbae_jax.runtime import kept
 from tests.helpers import stubs, tiny
 
 IDENTITY = {"step": 1, "counts": {"train": 3}}
@@ -16,7 +17,7 @@ IDENTITY = {"step": 1, "counts": {"train": 3}}
 
 @pytest.fixture
 def encoded(monkeypatch):
-    """In place of the model's work: a list of the sources that were encoded."""
+    """Replaces the encoder; returns the list of the sources that were encoded."""
     done = []
 
     def encode(model, source, *, count=None, **how):
@@ -30,37 +31,37 @@ def encoded(monkeypatch):
 
 @pytest.fixture
 def prior_codes(tmp_path):
-    """The codes of a prior's training: a function of the config, for a model of no weights."""
+    """Returns a function of a config that returns the codes for the training of a prior."""
     config = tiny.config()
     whose, path = {"step": 1, "weights": "ema", "fingerprint": "x"}, tmp_path / "codes.npz"
     return lambda config=config: train_prior._codes(stubs.Model(config), path, whose)
 
 
 def _alone(value):
-    """As `processes.agree` answers where this process finds a file and another one does not."""
+    """Stands in for `processes.agree` where this process has a valid file and another has none."""
     return value == 0
 
 
-def test_a_file_is_read_by_all_processes_or_by_none(tmp_path, monkeypatch):
-    path, made = tmp_path / "codes.npz", []
-
-    def make():
-        made.append(Codes(np.full((3, 2), len(made), np.float32), None))
-        return {"train": made[-1]}
-
-    for calls, identity in ((1, IDENTITY), (1, IDENTITY), (2, IDENTITY | {"step": 2})):
-        found = codes.kept(path, identity, make)["train"]
-        np.testing.assert_array_equal(found.mean, made[-1].mean)
-        assert len(made) == calls
-    monkeypatch.setattr(codes, "processes", types.SimpleNamespace(agree=_alone))
-    codes.kept(path, IDENTITY | {"step": 2}, make)
-    assert len(made) == 3
+@pytest.mark.parametrize("sigma", [None, np.ones((3, 2), np.float32)])
+def test_codes_are_read_from_their_file_as_they_were_made(tmp_path, sigma):
+    known = {"id": np.array(["a", "b", "c"]), "label": np.arange(3)}
+    made = {
+        "train": Codes(np.ones((3, 2), np.float32), sigma, known),
+        "test": Codes(np.zeros((1, 2), np.float32), None),
+    }
+    path = tmp_path / "codes.npz"
+    codes.load_or_make(path, IDENTITY, lambda: made)
+    found = codes.load_or_make(path, IDENTITY, lambda: pytest.fail("encoded again"))
+    assert list(found) == ["train", "test"] and found["test"].known == {}
+    np.testing.assert_array_equal(found["train"].mean, made["train"].mean)
+    np.testing.assert_equal(found["train"].sigma, sigma)
+    np.testing.assert_equal(found["train"].known, known)
 
 
 def test_codes_of_a_prior_and_of_suites_are_made_together(
     prior_codes, encoded, tmp_path, monkeypatch
 ):
-    """Where another process lacks the file, this one encodes with it."""
+    """If another process has no file, this process encodes too."""
     splits = {name: registry.make_source(tiny.config().data, name) for name in ("train", "test")}
 
     def both():
@@ -70,12 +71,12 @@ def test_codes_of_a_prior_and_of_suites_are_made_together(
         return len(encoded)
 
     assert both() == 3 and both() == 0
-    monkeypatch.setattr(codes, "processes", types.SimpleNamespace(agree=_alone))
+    monkeypatch.setattr(kept, "processes", types.SimpleNamespace(agree=_alone))
     assert both() == 3
 
 
 class Stored(ArraySource):
-    """Images as they are prepared at some size."""
+    """A source whose name holds the stored size of its images."""
 
     size = 256
 
@@ -83,7 +84,7 @@ class Stored(ArraySource):
         return f"ffhq/{self.size}({len(self)})"
 
 
-def test_images_prepared_anew_have_codes_and_results_of_their_own(
+def test_images_that_are_prepared_again_are_encoded_and_measured_again(
     prior_codes, encoded, monkeypatch
 ):
     config, make, settings = tiny.config(), registry.make_source, []

@@ -1,4 +1,4 @@
-"""Sources, the order of batches, pictures, figures."""
+"""Sources, batches of the pipeline, images, grids, PCA and probe."""
 
 import itertools
 import json
@@ -40,7 +40,7 @@ def _numbered(count, width=4):
 
 
 def _marked(count):
-    """Numbered images that flips change."""
+    """Returns numbered images that are not symmetric, so that flips change them."""
     source = _numbered(count)
     source.images[:, :, 0] = 255
     return source
@@ -63,7 +63,7 @@ def test_the_order_is_a_function_of_seed_and_step():
 
 
 @pytest.mark.parametrize("count", [2, 4])
-def test_hosts_share_the_global_batch_with_its_flips(count):
+def test_hosts_read_disjoint_parts_of_the_same_global_batch(count):
     source = _marked(50)
     whole = _take(source, 8, batch_size=8, flip=True)
     parts = [
@@ -74,7 +74,7 @@ def test_hosts_share_the_global_batch_with_its_flips(count):
         np.testing.assert_array_equal(np.concatenate([part[step] for part in parts]), whole[step])
 
 
-def test_threads_and_reads_ahead_do_not_change_the_order():
+def test_threads_and_prefetching_do_not_change_the_order():
     source = _marked(50)
     whole = _take(source, 12, batch_size=8, flip=True)
     for reading in ({"num_threads": 1, "prefetch_batches": 1}, {"num_threads": 16}):
@@ -83,7 +83,7 @@ def test_threads_and_reads_ahead_do_not_change_the_order():
     np.testing.assert_array_equal(resumed, whole[7:])
 
 
-def test_batched_sources_are_read_by_the_batch():
+def test_batched_sources_are_read_in_batches():
     class Batched(sources.ArraySource):
         sizes: ClassVar[list[int]] = []
 
@@ -103,7 +103,7 @@ def test_batched_sources_are_read_by_the_batch():
 
 
 class _Lazy:
-    """A thousand images, made when asked for."""
+    """A source of a thousand images, which are made when they are read."""
 
     def __len__(self):
         return 1000
@@ -141,7 +141,7 @@ class _CountedByProcesses(_Lazy):
         ({"prefetch_batches": 2, "to_device": lambda batch: batch}, 2 + 3),
     ],
 )
-def test_what_was_asked_for_is_read_ahead_and_no_more(reading, ahead):
+def test_prefetch_batches_bounds_how_much_is_read_ahead(reading, ahead):
     source = _CountedByThreads()
     with pipeline.train_batches(source, batch_size=8, seed=0, **reading) as batches:
         for step in range(6):
@@ -161,7 +161,7 @@ def test_workers_keep_the_order_and_read_a_bounded_number_ahead(tmp_path):
     with pipeline.train_batches(source, seed=0, **part, **reading) as batches:
         for step in range(3, 20):
             np.testing.assert_array_equal(next(batches)["image"], whole[step])
-            # Besides: five chunks of half a batch in each worker and its queues.
+            # In addition, each worker and its queues hold five chunks of half a batch.
             given = step - 3 + 1
             assert given * 8 <= source.path.stat().st_size <= (given + 2 + 5) * 8
 
@@ -186,7 +186,7 @@ def test_batches_go_to_the_device_in_the_background():
     assert not threads[0].is_alive()
 
 
-def test_closed_batches_end_their_threads_and_say_so():
+def test_closed_batches_end_their_threads_and_refuse_reads():
     before = set(threading.enumerate())
     batches = pipeline.train_batches(_marked(50), batch_size=8, seed=0, to_device=lambda b: b)
     next(batches)
@@ -201,7 +201,7 @@ def test_closed_batches_end_their_threads_and_say_so():
         next(batches)
 
 
-def test_forgotten_batches_are_silent_at_exit(tmp_path):
+def test_batches_that_are_not_closed_print_nothing_at_exit(tmp_path):
     script = tmp_path / "forget.py"
     script.write_text(
         "from dbae_jax.data import pipeline, shapes\n"
@@ -225,14 +225,14 @@ def test_forgotten_batches_are_silent_at_exit(tmp_path):
     assert ran.stdout == f"{[(8, 32, 32, 3)] * 2}\n"
 
 
-def test_batches_that_cannot_be_are_refused():
+def test_empty_sources_and_uneven_batches_are_refused():
     with pytest.raises(DataError, match="holds no images"):
         pipeline.train_batches(_marked(0), batch_size=8, seed=0)
-    with pytest.raises(DataError, match="8 images cannot be shared by 3 processes"):
+    with pytest.raises(DataError, match="8 images cannot be divided between 3 processes"):
         pipeline.train_batches(_marked(9), batch_size=8, seed=0, process_count=3)
 
 
-def test_loader_speed_says_what_it_measured(tmp_path):
+def test_loader_speed_writes_and_prints_its_measurement(tmp_path):
     command = [sys.executable, "-m", "dbae_jax.data.loader_speed", "--config=configs/digits.py"]
     root = ROOT
     file = tmp_path / "speed.json"
@@ -270,7 +270,7 @@ def test_uint8_and_float_images_round_trip():
     floats = images.to_float(jnp.asarray(levels))
     assert float(floats.min()) == -1 and float(floats.max()) == 1
     np.testing.assert_array_equal(images.to_uint8(floats), levels)
-    np.testing.assert_array_equal(images.to_uint8(floats + 0.9 / 255), levels)  # rounds, not cuts
+    np.testing.assert_array_equal(images.to_uint8(floats + 0.9 / 255), levels)  # rounded to nearest
 
 
 def test_grids_place_images_in_rows():
@@ -290,12 +290,12 @@ def test_pca_is_the_best_linear_code():
     def error(components):
         return reconstruction.pca_mse(reconstruction.fit_pca(train, components), test)
 
-    assert error(3) == pytest.approx(1 / 12 / 255**2, rel=0.5)  # rounding alone is left
+    assert error(3) == pytest.approx(1 / 12 / 255**2, rel=0.5)  # only the error of rounding
     assert error(1) > 3 * error(3)
     assert error(1000) < 1e-12
 
 
-def test_probe_separates_what_can_be_separated():
+def test_probe_separates_separable_classes_only():
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 3, 300)
     codes = np.eye(3)[labels] * [1, 100, 0.01] + rng.normal(0, [0.1, 10, 0.001], (300, 3))

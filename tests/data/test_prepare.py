@@ -1,4 +1,4 @@
-"""Preparing: interruptions, full disks, broken images. What is not whole never passes for whole."""
+"""Preparation: interruptions, full disks, broken images. An incomplete data set is never read."""
 
 import collections
 import errno
@@ -20,7 +20,6 @@ from dbae_jax.data.builders import shards
 from dbae_jax.data.builders.celeba import Celeba
 from dbae_jax.data.builders.ffhq import Ffhq
 from dbae_jax.data.builders.listing import Options
-from dbae_jax.data.builders.progress import Progress
 from dbae_jax.errors import DataError
 from tests.helpers import commands, datasets
 from tests.helpers.paths import ROOT
@@ -49,7 +48,7 @@ def _ids(tmp_path, split="train"):
 
 
 def _stop_after(monkeypatch, builder, count, error=KeyboardInterrupt):
-    """Lets `count` images be read, and returns the names of those that are."""
+    """Raises `error` after `count` images, and returns the list of the images that are read."""
     store, read = builder.listing.store, []
     original = store.read
 
@@ -63,35 +62,35 @@ def _stop_after(monkeypatch, builder, count, error=KeyboardInterrupt):
     return read
 
 
-def _assert_not_there(tmp_path):
+def _assert_unreadable(tmp_path):
     assert not _final(tmp_path).exists()
-    with pytest.raises(DataError, match=r"is not whole: .* finish it with python -m"):
+    with pytest.raises(DataError, match=r"is incomplete: .* finish it with python -m"):
         datasets.read("ffhq", tmp_path / "data")
 
 
-def test_an_interrupted_preparation_goes_on(tmp_path, faces, monkeypatch):
+def test_the_same_command_resumes_an_interrupted_preparation(tmp_path, faces, monkeypatch):
     builder = _builder(faces, tmp_path / "data")
     _stop_after(monkeypatch, builder, 14)
     with pytest.raises(KeyboardInterrupt):
         prepare.prepare(builder, 20)
-    _assert_not_there(tmp_path)
+    _assert_unreadable(tmp_path)
     builder = _builder(faces, tmp_path / "data")
     read = _stop_after(monkeypatch, builder, 1000)
     prepare.prepare(builder, 20)
-    # Shards of 5: two were done, and are not read again.
+    # Shards of 5 images: two were finished, and their images are not read again.
     assert sorted(pathlib.Path(name).stem for name in read) == [f"{n:05d}" for n in NUMBERS[10:]]
     assert _ids(tmp_path) == list(NUMBERS) and _ids(tmp_path, "test") == list(NUMBERS[:10])
-    assert sorted(p.name for p in _final(tmp_path).parent.iterdir()) == ["1.0.0"]  # no rests
-    whole = datasets.build(Ffhq, faces, tmp_path / "again", images_per_shard=6)
-    for path in sorted(whole.final_path.iterdir()):
+    assert sorted(p.name for p in _final(tmp_path).parent.iterdir()) == ["1.0.0"]
+    uninterrupted = datasets.build(Ffhq, faces, tmp_path / "again", images_per_shard=6)
+    for path in sorted(uninterrupted.final_path.iterdir()):
         assert path.read_bytes() == (_final(tmp_path) / path.name).read_bytes(), path.name
 
 
-def test_a_killed_process_leaves_nothing_that_passes_for_whole(tmp_path, faces):
+def test_a_killed_process_leaves_no_readable_data_set(tmp_path, faces):
     script = f"""
 import os, pathlib
 from dbae_jax.data import prepare
-from tests import test_prepare
+from tests.data import test_prepare
 data = pathlib.Path({str(tmp_path / "data")!r})
 builder = test_prepare._builder(pathlib.Path({str(faces)!r}), data)
 original, left = builder.listing.store.read, iter(range(8))
@@ -103,15 +102,15 @@ builder.listing.store.read = read
 prepare.prepare(builder, None)
 """
     assert subprocess.run([sys.executable, "-c", script], cwd=ROOT).returncode == 9
-    _assert_not_there(tmp_path)
-    rests = {p.name.partition(".")[0] for p in _final(tmp_path).parent.iterdir()}
-    assert "incomplete" in rests  # of TFDS
+    _assert_unreadable(tmp_path)
+    left = {p.name.partition(".")[0] for p in _final(tmp_path).parent.iterdir()}
+    assert "incomplete" in left  # a folder of TFDS
     prepare.prepare(_builder(faces, tmp_path / "data"), 20)
     assert _ids(tmp_path) == list(NUMBERS)
     assert [p.name for p in _final(tmp_path).parent.iterdir()] == ["1.0.0"]
 
 
-def test_shards_that_were_damaged_meanwhile_are_written_anew(tmp_path, faces, monkeypatch):
+def test_damaged_shards_are_written_again(tmp_path, faces, monkeypatch):
     builder = _builder(faces, tmp_path / "data")
     _stop_after(monkeypatch, builder, 17)
     with pytest.raises(KeyboardInterrupt):
@@ -128,7 +127,7 @@ def test_shards_that_were_damaged_meanwhile_are_written_anew(tmp_path, faces, mo
     assert _ids(tmp_path) == list(NUMBERS)
 
 
-def test_other_files_or_settings_do_not_mix_with_a_rest(tmp_path, faces, monkeypatch):
+def test_an_unfinished_preparation_refuses_other_files(tmp_path, faces, monkeypatch):
     builder = _builder(faces, tmp_path / "data")
     _stop_after(monkeypatch, builder, 14)
     with pytest.raises(KeyboardInterrupt):
@@ -146,27 +145,27 @@ def test_one_process_at_a_time(tmp_path, faces):
     other.close()
 
 
-def test_broken_images_are_named_and_never_dropped_silently(tmp_path, faces):
+def test_broken_images_are_reported_and_never_dropped_silently(tmp_path, faces):
     cut, wrong = faces / "09000" / "09993.png", faces / "10000" / "10004.png"
     whole = cut.read_bytes()
     cut.write_bytes(whole[: len(whole) // 2])
     wrong.write_bytes(b"no image")
     with pytest.raises(DataError, match=r"2 of 20 images are broken, .*09993.*--allow_broken=2"):
         prepare.prepare(_builder(faces, tmp_path / "data", allow_broken=1), 20)
-    _assert_not_there(tmp_path)
+    _assert_unreadable(tmp_path)
     report = json.loads(
         _final(tmp_path).with_name("1.0.0.partial").joinpath("broken.json").read_text()
     )
     assert [entry["name"] for entry in report] == ["09000/09993.png", "10000/10004.png"]
     assert "cannot be decoded" in report[0]["reason"]
-    cut.write_bytes(whole)  # mended: only the other one is left out
+    cut.write_bytes(whole)  # fixed: only the other image is left out
     prepare.prepare(_builder(faces, tmp_path / "data", allow_broken=1), 20)
     assert _ids(tmp_path) == [n for n in NUMBERS if n != 10_004]
     kept = json.loads((_final(tmp_path) / "preparation.json").read_text())
     assert [entry["name"] for entry in kept["broken"]] == ["10000/10004.png"]
 
 
-def test_named_splits_close_the_gaps_of_broken_images(tmp_path, faces):
+def test_named_splits_skip_broken_images(tmp_path, faces):
     for number in (9991, 9992, 10_003):
         next(faces.rglob(f"*{number}.png")).write_bytes(b"no image")
     prepare.prepare(_builder(faces, tmp_path / "data", allow_broken=3), 20)
@@ -174,24 +173,26 @@ def test_named_splits_close_the_gaps_of_broken_images(tmp_path, faces):
     assert _ids(tmp_path, "train60k") == [10_000, 10_001, 10_002, *range(10_004, 10_010)]
 
 
-def test_images_that_are_all_broken(tmp_path):
+def test_a_source_of_broken_images_is_refused(tmp_path):
     for number in NUMBERS:
         datasets.write(tmp_path / "in" / f"{number}.png", b"no image")
-    with pytest.raises(DataError, match=r"none of 20 images can be decoded, such as 10009.png"):
+    with pytest.raises(
+        DataError, match=r"none of 20 images of --source can be decoded, .* 10009.png"
+    ):
         _builder(tmp_path / "in", tmp_path / "data")
     assert not (tmp_path / "data").exists()
 
 
-def test_colour_among_gray_images_is_told(tmp_path):
+def test_colour_among_gray_images_is_reported(tmp_path):
     for i in range(40):
-        mode = "RGB" if i == 4 else "L"  # 4 is not among the 32 that are looked at first
+        mode = "RGB" if i == 4 else "L"  # 4 is not among the 32 sampled images
         image = datasets.encode(datasets.picture(i, 16, 16, mode))
         datasets.write(tmp_path / "in" / f"{i}.png", image)
     with pytest.raises(DataError, match=r"1 of 40 images are broken, such as 4.png"):
         prepare.prepare(_builder(tmp_path / "in", tmp_path / "data"), None)
 
 
-def test_too_little_space_is_told_before_anything_is_written(tmp_path, faces, monkeypatch):
+def test_too_little_space_is_reported_before_anything_is_written(tmp_path, faces, monkeypatch):
     usage = collections.namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 10**9, 1000))
     with pytest.raises(DataError, match=r"has 0.00 GB free, and ffhq needs about .* --data_dir"):
@@ -199,14 +200,14 @@ def test_too_little_space_is_told_before_anything_is_written(tmp_path, faces, mo
     assert not (tmp_path / "data").exists()
 
 
-def test_the_space_that_is_needed_is_estimated(tmp_path, faces):
+def test_the_size_of_the_data_set_is_estimated(tmp_path, faces):
     builder = _builder(faces, tmp_path / "data")
     images = sum(path.stat().st_size for path in faces.rglob("*.png"))
     assert images < builder.expected_bytes() < 1.1 * images + 100
 
 
 @pytest.mark.parametrize("where", ["records", "close"])
-def test_a_disk_that_fills_up(tmp_path, faces, monkeypatch, where):
+def test_a_full_disk_is_reported_and_the_preparation_resumes(tmp_path, faces, monkeypatch, where):
     class Full(shards.ArrayRecordWriter):
         written = 0
 
@@ -225,14 +226,14 @@ def test_a_disk_that_fills_up(tmp_path, faces, monkeypatch, where):
         patch.setattr(shards, "ArrayRecordWriter", Full)
         with pytest.raises(DataError, match="is full; free some space and run the same command"):
             prepare.prepare(_builder(faces, tmp_path / "data"), None)
-    _assert_not_there(tmp_path)
+    _assert_unreadable(tmp_path)
     staging = _final(tmp_path).with_name("1.0.0.partial")
     assert len(list(staging.glob("*-of-00004"))) == 2 and not list(staging.glob("*.tmp"))
     prepare.prepare(_builder(faces, tmp_path / "data"), None)
     assert _ids(tmp_path) == list(NUMBERS)
 
 
-def test_a_disk_that_does_not_keep_what_is_written(tmp_path, faces, monkeypatch):
+def test_a_faulty_disk_is_reported(tmp_path, faces, monkeypatch):
     original = shards._write_records
 
     def faulty(path, records):
@@ -243,11 +244,11 @@ def test_a_disk_that_does_not_keep_what_is_written(tmp_path, faces, monkeypatch)
     monkeypatch.setattr(shards, "_write_records", faulty)
     with pytest.raises(DataError, match=r"reads back differently than written|cannot be read"):
         prepare.prepare(_builder(faces, tmp_path / "data"), None)
-    _assert_not_there(tmp_path)
+    _assert_unreadable(tmp_path)
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, PermissionError(13, "no", "data/x")])
-def test_what_stops_the_command_is_told_in_a_sentence(tmp_path, faces, monkeypatch, stop):
+def test_interruptions_and_system_errors_are_one_sentence(tmp_path, faces, monkeypatch, stop):
     def builder():
         raise stop
 
@@ -255,18 +256,18 @@ def test_what_stops_the_command_is_told_in_a_sentence(tmp_path, faces, monkeypat
     monkeypatch.setattr(prepare, "DATASET", _Flag("ffhq"))
     monkeypatch.setattr(prepare, "SOURCE", _Flag("x"))
     monkeypatch.setattr(prepare, "DATA_DIR", _Flag("data"))
-    with pytest.raises(DataError, match=r"same command goes on|data/x cannot be used: no\."):
+    with pytest.raises(DataError, match=r"same command again to resume|data/x cannot be used: no;"):
         prepare.main([])
 
 
-def test_counts_are_those_that_are_expected(tmp_path, faces):
+def test_the_number_of_images_is_checked(tmp_path, faces):
     with pytest.raises(DataError, match=r"20 images, 70,000 are expected; .* --allow_partial"):
         prepare.prepare(_builder(faces, tmp_path / "data"), sum(Ffhq.EXPECTED.values()))
     assert not (tmp_path / "data").exists()
     assert sum(Celeba.EXPECTED.values()) == 202_599
 
 
-def test_what_is_prepared_is_checked_and_not_written_again(tmp_path, faces, monkeypatch):
+def test_a_prepared_data_set_is_checked_and_not_written_again(tmp_path, faces, monkeypatch):
     prepare.prepare(_builder(faces, tmp_path / "data"), None)
     with monkeypatch.context() as patch:
         patch.setattr(Ffhq, "prepare", lambda self: pytest.fail("written again"))
@@ -277,7 +278,7 @@ def test_what_is_prepared_is_checked_and_not_written_again(tmp_path, faces, monk
     with pytest.raises(DataError, match=r"00001-of-00004 is missing or changed; delete"):
         prepare.prepare(_builder(faces, tmp_path / "data"), None)
     shard.unlink()
-    with pytest.raises(DataError, match=r"is not whole: ffhq-train.*00001-of-00004 is missing"):
+    with pytest.raises(DataError, match=r"is incomplete: ffhq-train.*00001-of-00004 is missing"):
         datasets.read("ffhq", tmp_path / "data")
     shard.write_bytes(whole)
     datasets.ffhq(faces, (10_020,))
@@ -285,7 +286,7 @@ def test_what_is_prepared_is_checked_and_not_written_again(tmp_path, faces, monk
         prepare.prepare(_builder(faces, tmp_path / "data"), None)
 
 
-def test_what_cannot_be_read(tmp_path, faces):
+def test_missing_and_incomplete_data_sets_are_reported(tmp_path, faces):
     with pytest.raises(DataError, match=r"'ffhq' is not prepared in .* --dataset=ffhq --source="):
         datasets.read("ffhq", tmp_path / "data")
     with pytest.raises(DataError, match=r"--dataset=folder --name=cats --source="):
@@ -296,11 +297,11 @@ def test_what_cannot_be_read(tmp_path, faces):
     with pytest.raises(DataError, match="was prepared as tfrecord, which has no random access"):
         datasets.read("ffhq", tmp_path / "data")
     info.unlink()
-    with pytest.raises(DataError, match=r"1.0.0 is not whole"):
+    with pytest.raises(DataError, match=r"1.0.0 is incomplete"):
         datasets.read("ffhq", tmp_path / "data")
 
 
-def test_prepared_sources_pickle_thread_and_feed_the_pipeline(tmp_path, faces):
+def test_prepared_sources_work_with_pickle_threads_and_the_pipeline(tmp_path, faces):
     prepare.prepare(_builder(faces, tmp_path / "data"), None)
     source = datasets.read("ffhq", tmp_path / "data", "train[2:]+test[:3]")
     again = pickle.loads(pickle.dumps(source))
@@ -321,29 +322,13 @@ def test_prepared_sources_pickle_thread_and_feed_the_pipeline(tmp_path, faces):
     assert sorted(order) == sorted(image.tobytes() for image in want)
 
 
-def test_progress_says_how_far_and_how_long(caplog):
-    now = [0.0]
-    progress = Progress(1000, every_seconds=10, clock=lambda: now[0])
-    progress.skip(100)
-    assert progress.line() == "100 of 1,000 images"
-    with caplog.at_level("INFO", logger="dbae_jax.data"):
-        for _ in range(20):
-            now[0] += 2
-            progress.step()
-    assert [record.getMessage() for record in caplog.records][-1] == progress.line()
-    assert len(caplog.records) == 4  # every ten of forty seconds
-    assert progress.line() == "120 of 1,000 images, 0.5 images/s, 29 min 20 s left"
-    now[0] = 72_000
-    assert progress.line().endswith("0.0 images/s, 880 h 0 min left")
-
-
-def test_the_command_prepares_and_repeats(tmp_path, faces):
+def test_the_command_prepares_and_checks_its_flags(tmp_path, faces):
     flags = ("--dataset=ffhq", f"--source={faces}", f"--data_dir={tmp_path / 'data'}")
     done = commands.run(
         "data.prepare", *flags, "--allow_partial", "--store_size=16", "--store_format=webp"
     )
     assert done.returncode == 0, done.stderr
-    assert "Writing 20 images" in done.stderr and "is whole" in done.stderr
+    assert "Writing 20 images" in done.stderr and "is complete" in done.stderr
     assert done.stdout == "" and "W1" not in done.stderr
     assert (tmp_path / "data" / "ffhq" / "16_webp" / "1.0.0" / "preparation.json").exists()
     assert [p.name for p in (tmp_path / "data").iterdir()] == ["ffhq"]
@@ -356,8 +341,14 @@ def test_the_command_prepares_and_repeats(tmp_path, faces):
 WRONG_FLAGS = {
     "no data set": ([], "--dataset is missing"),
     "no source": (["--dataset=ffhq"], "--source is missing"),
-    "name of another": (["--dataset=ffhq", "--source=x", "--name=x"], "is for --dataset=folder"),
-    "bad name": (["--dataset=folder", "--source=x", "--name=a/b"], "of letters, digits and _"),
+    "published": (
+        ["--dataset=ffhq", "--source=x", "--name=x"],
+        "is for --dataset=folder",
+    ),
+    "bad name": (
+        ["--dataset=folder", "--source=x", "--name=a/b"],
+        "consist of letters, digits",
+    ),
     "table": (["--dataset=ffhq", "--source=x", "--attributes=x"], "is for --dataset=folder"),
     "nothing there": (["--dataset=lfw", "--source=nowhere"], "--source=nowhere does not exist"),
 }

@@ -1,4 +1,4 @@
-"""What a preparation checks before it writes: other processes, other sources, counts, names."""
+"""Checks before a preparation writes: other processes, other source files, counts and names."""
 
 import dataclasses
 
@@ -37,7 +37,7 @@ def test_a_second_process_leaves_the_first_ones_files_alone(tmp_path, faces):
 
 
 def _other_source(folder, kind):
-    """The same numbers as `faces`, other pictures: as a folder or as an LMDB."""
+    """Writes different images under the same numbers as `faces`: a folder or an LMDB."""
     images = [datasets.encode(datasets.picture(n + 50, 24, 24)) for n in NUMBERS]
     if kind == "folder":
         for number, image in zip(NUMBERS, images, strict=True):
@@ -54,11 +54,10 @@ def _source(folder, kind):
 
 
 @pytest.mark.parametrize("kind", ["folder", "lmdb"])
-def test_another_source_of_the_same_names_is_told(tmp_path, monkeypatch, kind):
+def test_different_images_of_the_same_names_are_noticed(tmp_path, monkeypatch, kind):
     first, other = _source(tmp_path / "a", kind), _other_source(tmp_path / "b", kind)
-    assert (
-        _builder(first, tmp_path).listing.outline() == _builder(other, tmp_path).listing.outline()
-    )
+    outlines = {_builder(source, tmp_path).listing.outline_hash() for source in (first, other)}
+    assert len(outlines) == 1
     builder, data = _builder(first, tmp_path / "data"), tmp_path / "data"
     original = builder.listing.store.read
 
@@ -95,18 +94,18 @@ def test_counts_are_compared_by_split(tmp_path):
     with pytest.raises(DataError, match=r"the source holds 6 images, 0 are expected"):
         prepare.check_count(listing, 0)
     prepare.check_count(listing, {})
-    # What is left out counts, though of no split.
+    # Images that are left out belong to no split, but count.
     part = dataclasses.replace(listing, left_out=("a", "b"))
     prepare.check_count(part, {"train": 6})
     with pytest.raises(DataError, match=r"the source holds 6 images, 5 are expected"):
         prepare.check_count(part, {"train": 5})
 
 
-def test_names_that_training_reads_as_something_else_are_refused():
+def test_names_of_other_data_sets_are_refused():
     assert set(sources.IN_MEMORY) == set(registry.MADE)
     for name in (*sources.IN_MEMORY, *prepare.BUILDERS, "celeb_a"):
         with pytest.raises(
-            ConfigError, match=rf"--name={name} must be .* none of the other data sets"
+            ConfigError, match=rf"--name={name} must consist .* none of the other data sets"
         ):
             prepare._named(prepare.Folder, name)
     assert prepare._named(prepare.Folder, "flowers").name == "flowers"
@@ -120,7 +119,7 @@ FLAGS = (
 
 
 def _run(monkeypatch, **given):
-    """Runs the command with flags, others at their defaults."""
+    """Runs the command with these flags and the defaults of the others."""
     for name in FLAGS:
         value = (DEFAULTS | given).get(name)
         monkeypatch.setattr(prepare, name.upper(), _Flag(value))
@@ -132,14 +131,14 @@ class _Flag:
         self.value = value
 
 
-def test_the_bedroom_command_takes_the_validation_file_too(tmp_path, monkeypatch):
+def test_the_bedroom_command_also_reads_the_validation_file(tmp_path, monkeypatch):
     _bedroom(tmp_path / "lsun", range(4), range(4, 6))
     monkeypatch.setattr(Bedroom, "EXPECTED", {"train": 4})
     _run(monkeypatch, dataset="bedroom", source=tmp_path / "lsun", data_dir=tmp_path / "data")
     assert len(datasets.read("bedroom", tmp_path / "data", "train+validation")) == 6
 
 
-def test_a_format_of_copies_needs_their_size(tmp_path, monkeypatch):
+def test_store_format_needs_store_size(tmp_path, monkeypatch):
     image = datasets.encode(datasets.picture(0, 20, 20))
     datasets.write(tmp_path / "in" / "a.png", image)
     for size in ({}, {"store_size": 0}):

@@ -1,4 +1,4 @@
-"""Shapes: bytes, factors, splits, attributes, pairs, and the renderer against a slow one."""
+"""Shapes: bytes, factors, splits, attributes, pairs, and a comparison with a slow renderer."""
 
 import colorsys
 import hashlib
@@ -14,8 +14,8 @@ from dbae_jax.data.shapes import FACTOR_NAMES, FACTORS, HELD_OUT, ShapesSource
 from dbae_jax.data.shapes_renderer import render
 from dbae_jax.errors import ConfigError, DataError
 
-# Of the first 64 images: they are the same on every machine, or results cannot be compared.
-DIGESTS = {
+# Hashes of the first 64 images. All machines must make the same bytes, so that results compare.
+HASHES = {
     32: "4e55fb5bb3fbe73283b61fa09d017c58cde426764a832552c0d5f0d207be50de",
     64: "b7f3008f938575d6fedb1a2e88c68e1bbc596f2dfa56a8d215dac89970895050",
     128: "1a76633eb725207043443801aa499aa21ebcb9377e6e844316b371ba92b009ce",
@@ -32,11 +32,11 @@ def _rows(**columns):
     return np.array(list(itertools.product(*choices)))
 
 
-@pytest.mark.parametrize("size", DIGESTS)
-def test_the_bytes_of_the_first_images_are_these(size):
+@pytest.mark.parametrize("size", HASHES)
+def test_the_bytes_of_the_first_images_are_the_recorded_ones(size):
     images = ShapesSource("train", size).batch(range(64))["image"]
     assert images.shape == (64, size, size, 3) and images.dtype == np.uint8
-    assert hashlib.sha256(images.tobytes()).hexdigest() == DIGESTS[size]
+    assert hashlib.sha256(images.tobytes()).hexdigest() == HASHES[size]
 
 
 def test_an_image_depends_on_seed_split_and_index_alone():
@@ -48,14 +48,14 @@ def test_an_image_depends_on_seed_split_and_index_alone():
     again = pickle.loads(pickle.dumps(source))
     assert repr(again) == repr(source)
     np.testing.assert_array_equal(again.batch(range(40))["image"], source.batch(range(40))["image"])
-    longer = ShapesSource("train", 64, num=2000).factors(range(1000))  # neither size nor length
+    longer = ShapesSource("train", 64, num=2000).factors(range(1000))  # other size and length
     np.testing.assert_array_equal(longer, source.factors(range(1000)))
     for other in (ShapesSource("train", 32, seed=1), ShapesSource("test", 32)):
         same = other.factors(range(100)) == longer[:100]
         same[:, FACTOR_NAMES.index("wall_hue")] = True  # differs between splits in any case
         assert not same.all(1).any()
     assert len(source) == 1000 and len(ShapesSource("val", 32)) == 5000
-    assert sum(1 for _ in ShapesSource("val", 32, num=3)) == 3  # as any sequence, it ends
+    assert sum(1 for _ in ShapesSource("val", 32, num=3)) == 3  # iteration ends
 
 
 def _excess(counts, expected):
@@ -114,7 +114,7 @@ def test_correlated_factors_correlate_in_one_pair():
         assert _excess(marginal, np.full(marginal.size, 40_000 / marginal.size)) < 6
 
 
-def test_splits_share_no_combination_whatever_their_seeds():
+def test_splits_share_no_combination_for_any_seeds():
     found = {
         split: shapes.factors(seed, range(40_000), split=split, sampler=sampler)
         for seed, (split, sampler) in enumerate(
@@ -128,11 +128,11 @@ def test_splits_share_no_combination_whatever_their_seeds():
         pairs = set(zip(_column(rows, "shape"), _column(rows, "object_hue"), strict=True))
         assert pairs == set(HELD_OUT) if split == "held_out" else not pairs & set(HELD_OUT)
         assert len(pairs) == (4 if split == "held_out" else 36)
-    walls = _rows(wall_hue=range(10), shape=2, x_position=11)  # each wall has its own ballot
-    assert sorted(shapes.wall_ballot(walls)) == list(range(10))
+    walls = _rows(wall_hue=range(10), shape=2, x_position=11)  # every hue has its own slot
+    assert sorted(shapes.wall_slot(walls)) == list(range(10))
 
 
-def test_attributes_are_what_their_names_say():
+def test_attributes_match_their_names():
     rows = [  # shape, wall, floor, hue, scale, x, orientation, stripes, light
         ([0, 5, 1, 0, 4, 5, 3, 0, 3], "round large left bright warm_object desert"),
         ([2, 2, 2, 3, 3, 6, 4, 1, 0], "pointed tilted striped dim warm_wall matching"),
@@ -150,14 +150,14 @@ def test_attributes_are_what_their_names_say():
 
 
 def _information(a, b):
-    """Share of the entropy of binary a that b tells."""
+    """Returns the mutual information of a and b as a fraction of the entropy of binary a."""
     joint = np.array([[np.mean((a == i) & (b == j)) for j in (0, 1)] for i in (0, 1)])
     rate = joint.sum(1)
-    told = np.sum(joint * np.log(np.maximum(joint, 1e-12) / np.outer(rate, joint.sum(0))))
-    return told / -np.sum(rate * np.log(rate))
+    information = np.sum(joint * np.log(np.maximum(joint, 1e-12) / np.outer(rate, joint.sum(0))))
+    return information / -np.sum(rate * np.log(rate))
 
 
-def test_attributes_have_their_rates_and_one_goes_with_another():
+def test_attributes_have_their_rates_and_red_wall_predicts_warm_wall():
     count = 100_000
     table = shapes.attributes(shapes.factors(1, range(count)))
     for name, column in zip(shapes.ATTRIBUTE_NAMES, table.T, strict=True):
@@ -189,7 +189,7 @@ def test_pairs_differ_in_one_factor(split, factor):
     if split == "test":
         combinations = zip(_column(after, "shape"), _column(after, "object_hue"), strict=True)
         assert not set(combinations) & set(HELD_OUT)
-    some = source.pairs([1999, 5], factor)["factors"]  # each pair by itself
+    some = source.pairs([1999, 5], factor)["factors"]  # a pair does not depend on the others
     np.testing.assert_array_equal(some, pairs["factors"][[1999, 5]])
 
 
@@ -199,7 +199,7 @@ def _color(hue, low, high, light):
 
 
 def _corners(shape):
-    """Upright polygons in the unit circle, y down."""
+    """Returns the corners of an upright polygon in the unit circle, with y pointing down."""
     if shape == 1:
         return [(-0.7, -0.7), (0.7, -0.7), (0.7, 0.7), (-0.7, 0.7)]
     if shape == 2:
@@ -210,7 +210,7 @@ def _corners(shape):
 
 
 def _in_polygon(points, corners):
-    """Even-odd rule."""
+    """Returns whether points lie in a polygon, by the even-odd rule."""
     inside = np.zeros(points.shape, bool)
     for (x0, y0), (x1, y1) in zip(corners, corners[1:] + corners[:1], strict=True):
         if y0 != y1:
@@ -228,16 +228,16 @@ def _slow_pixel(row, column, size, factors, samples):
         _color(wall, 130, 210, light),
         _color(floor, 60, 160, light),
     )
-    turned = points - complex(8.5 + x, 17.5) / 32
-    turned *= np.exp(-1j * math.radians(6 * orientation))
-    unit = turned / ((4 + scale / 2) / 32)
+    rotated = points - complex(8.5 + x, 17.5) / 32
+    rotated *= np.exp(-1j * math.radians(6 * orientation))
+    unit = rotated / ((4 + scale / 2) / 32)
     if shape == 0:
         inside = unit.real**2 + (unit.imag / 0.6) ** 2 < 1
     else:
         inside = _in_polygon(unit, _corners(shape))
-    dark = stripes & (np.floor(turned.real * 16).astype(int) % 2)
-    ink = _color(hue, 30, 250, light) * np.where(dark, 0.5, 1)[..., None]
-    return np.where(inside[..., None], ink, colors).mean((0, 1))
+    dark = stripes & (np.floor(rotated.real * 16).astype(int) % 2)
+    object_color = _color(hue, 30, 250, light) * np.where(dark, 0.5, 1)[..., None]
+    return np.where(inside[..., None], object_color, colors).mean((0, 1))
 
 
 @pytest.mark.parametrize(
@@ -251,17 +251,17 @@ def _slow_pixel(row, column, size, factors, samples):
         (64, [2, 4, 6, 8, 7, 3, 7, 1, 3]),
     ],
 )
-def test_pictures_are_those_of_a_slow_renderer(size, factors):
+def test_images_match_a_slow_renderer(size, factors):
     slow = np.array(
         [[_slow_pixel(r, c, size, factors, samples=32) for c in range(size)] for r in range(size)]
     )
     off = np.abs(render(np.array([factors]), size)[0] - slow)
-    # 64 samples a pixel: an edge's share is known to about 1/8 at worst, to 1/64 as a rule.
+    # With 64 samples per pixel, the covered fraction has an error of 1/8 at worst, 1/64 usually.
     assert off.max() < 250 / 8 and off.mean() < 0.6
     assert np.mean(off > 250 / 32) < 0.02
 
 
-def test_values_are_lengths_and_angles_seen_in_the_pictures():
+def test_values_are_the_lengths_and_angles_in_the_images():
     size = 128
     found = _rows(shape=0, floor_hue=5, object_hue=2, scale=range(8), x_position=range(0, 16, 5),
                   orientation=range(8), light=3)  # fmt: skip
@@ -270,17 +270,17 @@ def test_values_are_lengths_and_angles_seen_in_the_pictures():
     images = render(found, size).astype(float)
     room = render(_rows(floor_hue=5, light=3, scale=0, x_position=15), size)[0].astype(float)
     room[:] = room[:, :1]  # the first column shows the room alone
-    ink = _color(2, 30, 250, 3)
-    share = np.abs(images - room).sum(-1) / np.abs(ink - room).sum(-1)
-    area = share.sum((1, 2))
+    object_color = _color(2, 30, 250, 3)
+    covered = np.abs(images - room).sum(-1) / np.abs(object_color - room).sum(-1)
+    area = covered.sum((1, 2))
     radius = _column(values, "scale") * size
     np.testing.assert_allclose(area, 0.6 * math.pi * radius**2, rtol=0.02)
     at = np.arange(size) + 0.5
-    center = (share.sum(1) @ at) / area
+    center = (covered.sum(1) @ at) / area
     np.testing.assert_allclose(center, _column(values, "x_position") * size, atol=0.1)
     x, y = at - center[:, None], at - 17.5 / 32 * size
-    xx, yy = np.einsum("bij,bj->b", share, x**2), np.einsum("bij,i->b", share, y**2)
-    xy = np.einsum("bij,bj,i->b", share, x, y)
+    xx, yy = np.einsum("bij,bj->b", covered, x**2), np.einsum("bij,i->b", covered, y**2)
+    xy = np.einsum("bij,bj,i->b", covered, x, y)
     angle = np.degrees(np.arctan2(2 * xy, xx - yy)) / 2
     np.testing.assert_allclose(angle, _column(values, "orientation"), atol=1.5)
 
@@ -292,7 +292,7 @@ def test_values_of_colors_and_light():
     assert _column(values, "stripes") == 1
 
 
-def test_wrong_requests_are_explained():
+def test_errors_name_the_wrong_argument_and_its_values():
     with pytest.raises(ConfigError, match=r"no split 'train\[:10\]'.*train, val, test, held_out"):
         ShapesSource("train[:10]", 32)
     with pytest.raises(ConfigError, match="image_size 48: it must be one of 32, 64, 128"):

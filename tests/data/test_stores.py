@@ -1,4 +1,4 @@
-"""Folders and archives of images: wrapping folders, tables, links, and what cannot be read."""
+"""Stores: wrapping folders of archives, attribute tables, links and unreadable files."""
 
 import io
 import os
@@ -48,7 +48,7 @@ def _pack(path, entries, kind):
 @pytest.mark.parametrize("names", [PLAIN, SPLIT])
 @pytest.mark.parametrize("wrapper", ["", "flowers/", "./"])
 @pytest.mark.parametrize("kind", ["zip", "tgz"])
-def test_an_archive_is_what_its_folder_is(tmp_path, names, wrapper, kind):
+def test_an_archive_gives_the_listing_of_its_folder(tmp_path, names, wrapper, kind):
     if (wrapper, kind) == ("./", "zip"):
         pytest.skip("tar writes such names")
     entries = _entries(names)
@@ -70,13 +70,13 @@ def test_an_archive_is_what_its_folder_is(tmp_path, names, wrapper, kind):
             assert got.store.size(there) == want.store.size(here) == len(want.store.read(here))
 
 
-def test_a_folder_of_one_split_is_no_wrapper(tmp_path):
+def test_the_folder_of_a_split_is_no_wrapping_folder(tmp_path):
     path = _pack(tmp_path / "x.zip", {"train/rose/a.png": _image()}, "zip")
     with pytest.raises(DataError, match="a folder train or test and not the other"):
         Folder.list_images(path, Options())
 
 
-def test_links_lead_round_and_to_the_same_once(tmp_path):
+def test_a_folder_that_links_lead_to_is_listed_once(tmp_path):
     datasets.write(tmp_path / "in" / "rose" / "a.png", _image())
     datasets.write(tmp_path / "elsewhere" / "b.png", _image(1))
     (tmp_path / "in" / "rose" / "up").symlink_to(tmp_path / "in")
@@ -89,7 +89,7 @@ def test_links_lead_round_and_to_the_same_once(tmp_path):
 
 
 def _patch(path, change):
-    """Changes the headers of the first file of a zip: in front of it and in the directory."""
+    """Changes both headers of the first file of a zip: next to the file and in the directory."""
     data = bytearray(path.read_bytes())
     for signature, start in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
         change(data, data.index(signature) + start)
@@ -100,13 +100,16 @@ def _encrypt(data, flags):
     data[flags] |= 1
 
 
-def _pack_oddly(data, flags):
-    data[flags + 2] = 97  # a method that is not known
+def _set_method_97(data, flags):
+    data[flags + 2] = 97  # an unknown compression method
 
 
 BROKEN_ZIPS = {
     "encrypted": (lambda path: _patch(path, _encrypt), "encrypted"),
-    "compression": (lambda path: _patch(path, _pack_oddly), "compression method is not supported"),
+    "compression": (
+        lambda path: _patch(path, _set_method_97),
+        "compression method is not supported",
+    ),
     "changed": (
         lambda path: path.write_bytes(path.read_bytes().replace(b"the table", b"The table")),
         "Bad CRC-32",
@@ -115,7 +118,7 @@ BROKEN_ZIPS = {
 
 
 @pytest.mark.parametrize("name", BROKEN_ZIPS)
-def test_zips_that_cannot_be_read_are_told_in_a_sentence(tmp_path, name):
+def test_errors_of_unreadable_zips_are_one_sentence(tmp_path, name):
     damage, words = BROKEN_ZIPS[name]
     path = _pack(tmp_path / "x.zip", {"list.txt": b"the table", "a.png": _image()}, "zip")
     damage(path)
@@ -125,7 +128,7 @@ def test_zips_that_cannot_be_read_are_told_in_a_sentence(tmp_path, name):
             read("list.txt")
 
 
-def test_file_names_that_are_no_text(tmp_path):
+def test_file_names_that_are_not_utf8(tmp_path):
     datasets.write(tmp_path / "in" / "a.png", _image())
     (tmp_path / "in" / os.fsdecode(b"b\xff.png")).write_bytes(_image())
     with pytest.raises(DataError, match=r"name is not UTF-8, b.*ff\.png; rename it") as caught:
@@ -136,7 +139,7 @@ def test_file_names_that_are_no_text(tmp_path):
 @pytest.mark.parametrize(
     "data", ["file,größe\na.png,1".encode("latin-1"), b"file,k\n" + 200_000 * b"a"]
 )
-def test_tables_that_are_no_text(tmp_path, data):
+def test_tables_that_are_not_utf8(tmp_path, data):
     datasets.write(tmp_path / "in" / "a.png", _image())
     datasets.write(tmp_path / "in" / "attributes.csv", data)
     with pytest.raises(DataError, match=r"attributes\.csv cannot be read as a CSV in UTF-8"):

@@ -1,4 +1,4 @@
-"""Decode, crop and resize against PIL and JAX done by hand."""
+"""Decoding, cropping and resizing, compared with direct calls of PIL and JAX."""
 
 import io
 
@@ -14,7 +14,7 @@ from tests.helpers import datasets
 
 
 def _antialiased(pixels, height, width):
-    """An independent peer: JAX's linear resize, which antialiases."""
+    """Returns the result of an independent implementation: JAX's antialiased linear resize."""
     shape = (height, width, pixels.shape[-1])
     return jax.image.resize(jnp.float32(pixels), shape, "linear", antialias=True)
 
@@ -24,7 +24,7 @@ def _load(image, crop, size, channels=3):
 
 
 def _noise(width, height):
-    """White noise: where a resize that does not antialias is wrong by tens of levels."""
+    """Returns white noise, for which a resize without antialiasing is wrong by tens of levels."""
     pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
     return pixels, Image.fromarray(pixels)
 
@@ -49,10 +49,10 @@ def test_d2c_takes_the_rows_and_columns_of_celeba():
     face = pixels[57:185, 25:153]
     np.testing.assert_array_equal(_load(image, "d2c", 128), face)
     np.testing.assert_allclose(_load(image, "d2c", 64), _antialiased(face, 64, 64), atol=1)
-    # Without antialiasing the same picture is another one.
+    # Without antialiasing the result is very different.
     aliased = jax.image.resize(jnp.float32(face), (64, 64, 3), "linear", antialias=False)
     assert np.abs(_load(image, "d2c", 64) - aliased).max() > 20
-    with pytest.raises(DataError, match=r"aligned CelebA .* 178x218, this one has 64x64"):
+    with pytest.raises(DataError, match=r"aligned CelebA .* 178x218, this image has 64x64"):
         _load(_noise(64, 64)[1], "d2c", 32)
 
 
@@ -91,9 +91,9 @@ def test_images_that_cannot_be_decoded(kind):
 
 
 @pytest.mark.parametrize("kind", ["png", "jpeg", "webp"])
-def test_photographs_are_turned_upright_once(kind):
+def test_photographs_are_rotated_upright_once(kind):
     exif = Image.Exif()
-    exif[274] = 6  # the camera was turned: rows of the file are columns of the picture
+    exif[274] = 6  # camera held upright: rows of the file are columns of the scene
     lying = datasets.encode(datasets.picture(0, 60, 40), kind, exif=exif)
     want = np.rot90(np.asarray(Image.open(io.BytesIO(lying)).convert("RGB")), -1)
     upright = transforms.decode(lying)

@@ -1,4 +1,4 @@
-"""Label networks: they learn, keep, judge, and have names of their own."""
+"""Classifiers of labels: training, files, predictions, and the names of their scores."""
 
 import dataclasses
 
@@ -25,7 +25,7 @@ def net(digits):
     return fit(digits[0].images, digits[0].labels, name="digits", settings=QUICK)
 
 
-def test_it_reads_digits_it_has_not_seen(net, digits):
+def test_it_classifies_held_out_digits(net, digits):
     _, test = digits
     found = network.held_out(net, test.images, test.labels)
     assert found["accuracy"] > 0.93 and found["images"] == 360  # 0.98 with the usual settings
@@ -40,16 +40,16 @@ def test_it_reads_digits_it_has_not_seen(net, digits):
     assert net.confidence(net.logits(noise)).mean() < found["confidence"] - 0.1
 
 
-def test_its_scores_bear_its_name_and_never_fids(net, digits):
+def test_its_scores_have_its_name_and_are_never_called_fid(net, digits):
     sets = []
     for source in digits:
         sets.append(ImageStatistics(net.features, keep_features=True))
         sets[-1].update(source.images[:300])
     name = net.origin.net
-    assert name.startswith("labelnet-digits-") and net.origin.sha256[0].startswith(name[-8:])
+    assert name.startswith("classifier-digits-") and net.origin.sha256[0].startswith(name[-8:])
     assert generation.frechet_score(*sets).name == f"fd_{name}"
     assert not net.origin.published
-    with pytest.raises(DataError, match="published Inception network alone, not of labelnet"):
+    with pytest.raises(DataError, match=r"published Inception.* not .*classifier-digits"):
         generation.fid(*sets, "adm")
     np.testing.assert_allclose(sets[1].logits, net.logits(digits[1].images[:300]), atol=1e-4)
     other = dataclasses.replace(net, params={k: v + 1 for k, v in net.params.items()})
@@ -58,7 +58,7 @@ def test_its_scores_bear_its_name_and_never_fids(net, digits):
         sets[0].update(np.zeros((4, 16, 16, 3), np.uint8))
 
 
-def test_it_is_kept_and_made_anew_where_images_or_settings_differ(digits, tmp_path):
+def test_the_file_is_used_only_for_the_same_images_and_settings(digits, tmp_path):
     train, test = digits
     settings = FitSettings(epochs=1, batch_size=50)
     arguments = train.images[:200], train.labels[:200]
@@ -73,7 +73,7 @@ def test_it_is_kept_and_made_anew_where_images_or_settings_differ(digits, tmp_pa
     seeded = dataclasses.replace(settings, seed=1)
     assert load_or_fit(path, *arguments, name="digits", settings=seeded).origin != first.origin
     path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(CheckpointError, match=r"net.npz holds no label network"):
+    with pytest.raises(CheckpointError, match=r"net.npz holds no classifier"):
         load_or_fit(path, *arguments, name="digits", settings=settings)
 
 
@@ -94,18 +94,27 @@ def test_it_learns_attributes_by_name():
         network.held_out(net, known["image"][:20], labels[:20, 0])
 
 
-def test_images_and_labels_that_will_not_do_are_refused(digits):
+def test_invalid_images_and_labels_are_refused(digits):
     images, labels = digits[0].images[:300], digits[0].labels[:300]
     for arguments, words in (
         ((images / 255, labels), "uint8 images"),
-        ((images[:, :8], labels), "square images"),
-        ((images, labels[:5]), r"labels must be \[300\] or \[300, K\], got \[5\]"),
-        ((images, np.ones(300, int)), "all the same"),
+        ((images[:, :8], labels), "takes square images"),
+        ((images, labels[:5]), r"Labels must be \[300\] or \[300, K\], got \[5\]"),
+        ((images, np.ones(300, int)), "All labels of the 300 training images are equal"),
         ((images, np.stack([labels, labels], 1)), "must be 0 or 1"),
-        ((images[:90], labels[:90]), "100 images or more, got 90"),
+        ((images[:90], labels[:90]), "at least 100 images, got 90"),
     ):
         with pytest.raises(DataError, match=words):
             fit(*arguments, name="digits", settings=QUICK)
-    with pytest.raises(DataError, match="2 attributes have 1 names"):
+    with pytest.raises(DataError, match="2 attributes and 1 names"):
         two = np.stack([labels > 4, labels > 2], 1)
         fit(images, two, name="digits", label_names=("big",), settings=QUICK)
+
+
+def test_training_logs_one_line(digits, caplog):
+    settings = FitSettings(epochs=2, batch_size=50)
+    with caplog.at_level("INFO", logger="dbae_jax"):
+        net = fit(digits[0].images[:200], digits[0].labels[:200], name="digits", settings=settings)
+    loss = net.trained["validation_loss"]
+    line = f"Classifier of digits: best of 2 epochs, held-out loss {loss:.4f}."
+    assert [m for m in caplog.messages if m.startswith("Classifier")] == [line]

@@ -1,4 +1,4 @@
-"""Scores of edits in closed form, and what they refuse."""
+"""The scores of edits against closed forms, and refused inputs."""
 
 import numpy as np
 import pytest
@@ -18,9 +18,9 @@ def logits():
 
 
 def _edited(before, strength, leak):
-    """The target's logit moves by strength a scale, the others by leak times it either way."""
-    way = np.array([leak, strength, -leak])
-    return np.stack([before + scale * way for scale in SCALES])
+    """Changes the target's logit by `strength` per unit of scale, and the others by `leak`."""
+    change = np.array([leak, strength, -leak])
+    return np.stack([before + scale * change for scale in SCALES])
 
 
 def test_a_known_edit_has_known_scores(logits):
@@ -38,7 +38,7 @@ def test_a_known_edit_has_known_scores(logits):
     np.testing.assert_allclose(alone.others, 0.25 * np.abs(SCALES) / std[2], rtol=1e-12)
 
 
-def test_an_edit_the_wrong_way_shows_in_every_score(logits):
+def test_an_edit_in_the_wrong_direction_has_low_scores(logits):
     before, real = logits
     found = edit_scores(before, _edited(before, -3.0, 0.25), SCALES, 1, real=real)
     assert (found.target * SCALES < 0).all() and (found.monotonic == -1).all()
@@ -56,26 +56,26 @@ def test_monotonicity_is_spearmans(logits):
         np.testing.assert_allclose(found.monotonic[i], want, rtol=1e-9)
 
 
-def test_nobody_to_flip_has_no_share(logits):
+def test_without_images_that_can_change_the_fraction_is_nan(logits):
     before, real = logits
     before = np.abs(before) + 0.1
     found = edit_scores(before, before[None] + 1, [1.0], 1, real=real)
     assert np.isnan(found.flipped).all()
 
 
-def test_what_will_not_do_is_refused(logits):
+def test_invalid_inputs_are_refused(logits):
     before, real = logits
     after = _edited(before, 1.0, 0.1)
     for arguments, words in (
-        ((before, after[:3], SCALES, 1), r"logits after must be \[4, 40, 3\]"),
-        ((before, after * np.nan, SCALES, 1), "not finite"),
+        ((before, after[:3], SCALES, 1), r"Logits after an edit must be \[4, 40, 3\]"),
+        ((before, after * np.nan, SCALES, 1), "must be finite"),
         ((before[:, :2], after, SCALES, 1), "one width"),
         ((before, after, (-2, 0, 1, 2), 1), "must be finite and not 0"),
-        ((before, after, SCALES, 3), "attribute 3 cannot be judged"),
+        ((before, after, SCALES, 3), "No other attribute of 3 is left to compare attribute 3"),
     ):
         with pytest.raises(DataError, match=words):
             edit_scores(*arguments, real=real)
-    with pytest.raises(DataError, match="cannot be judged"):
+    with pytest.raises(DataError, match=r"attribute 1 with; \[0, 2\] are left out"):
         edit_scores(before, after, SCALES, 1, real=real, left_out=[0, 2])
-    with pytest.raises(DataError, match="attribute 2 is the same on all 5000"):
+    with pytest.raises(DataError, match="attribute 2 is the same for all 5000"):
         edit_scores(before, after, SCALES, 1, real=real * np.array([1, 1, 0]))

@@ -18,7 +18,7 @@ from dbae_jax.evaluation.classifier import fit
 from dbae_jax.evaluation.classifier.fit import FitSettings
 from dbae_jax.evaluation.classifier.network import Classifier
 from dbae_jax.evaluation.protocols import generation
-from dbae_jax.evaluation.suites.generation import SUITE, drawn, over_sets
+from dbae_jax.evaluation.suites.generation import SUITE, over_sets, sampled_images
 from dbae_jax.metrics import generation as metric
 from dbae_jax.metrics.networks import classifier as network
 from dbae_jax.metrics.networks import published
@@ -50,7 +50,7 @@ def images():
 
 
 @pytest.fixture(scope="module")
-def judge():
+def classifier():
     """A network that reads the label off the first pixel: 0 where it is dark, 1 where bright."""
     params = {k: np.zeros(v, np.float32) for k, v in network.shapes(16, 1, 2).items()}
     params["conv0.weight"][0, 0, 0, 0] = 1  # pixel (0, 0) at the first place
@@ -59,7 +59,7 @@ def judge():
     params["hidden.weight"][0, 0] = 4
     params["labels.weight"][0, 1] = 1
     params["labels.bias"][0] = 4
-    return Classifier("labelnet-first", "classes", ("0", "1"), (16, 16, 1), params, {})
+    return Classifier("classifier-first", "classes", ("0", "1"), (16, 16, 1), params, {})
 
 
 def _pixels(bright, count):
@@ -89,11 +89,11 @@ def test_scores_of_published_weights_have_their_names(images):
     assert found["kd_colours"]["details"]["subset_size"] == 35
 
 
-def test_a_protocol_is_kept_or_refused(images, monkeypatch):
+def test_a_wrong_number_of_images_for_a_preset_is_refused(images, monkeypatch):
     generated, real = (_look(some) for some in images)
-    with pytest.raises(DataError, match="of 50000 generated and 50000 real images, got 90 and 70"):
+    with pytest.raises(DataError, match="50000 generated and 50000 real images, got 90 and 70"):
         generation.inception_scores(generated, real, preset="diffae")
-    with pytest.raises(DataError, match=r"50000 real images, here are 90 and 70: draw as many"):
+    with pytest.raises(DataError, match=r"50000 real images, got 90 and 70; change"):
         generation.check_preset("diffae", 90, 70)
     with pytest.raises(DataError, match="'best'; there are diffae"):
         generation.check_preset("best", 90, 70)
@@ -109,7 +109,7 @@ def test_a_protocol_is_kept_or_refused(images, monkeypatch):
     assert found["fid"]["details"]["real_images"] == 60
 
 
-def test_real_images_of_a_protocol_are_mirrored_where_it_says_so(images, monkeypatch):
+def test_real_images_are_mirrored_if_the_preset_asks_for_it(images, monkeypatch):
     real = images[1]
     monkeypatch.setitem(
         metric.PRESETS, "diffae", dataclasses.replace(metric.PRESETS["diffae"], real=60)
@@ -124,7 +124,7 @@ def test_real_images_of_a_protocol_are_mirrored_where_it_says_so(images, monkeyp
     assert (seen != other).any()
     (plain,) = metric.preset_images([real], "adm")
     np.testing.assert_array_equal(plain, real)
-    with pytest.raises(TooFewError, match="of 60 real images, there are 50"):
+    with pytest.raises(TooFewError, match="needs 60 real images, got 50"):
         list(metric.preset_images([real[:50]], "diffae"))
 
 
@@ -134,8 +134,7 @@ def test_too_few_images_and_nan_features_say_so(images):
     found = generation.inception_scores(few, _look(images[1], net))
     assert found["fd_colours"]["value"] is None
     assert found["fd_colours"]["details"]["reason"] == (
-        "a Frechet distance of 3 features needs more images than features in each set, "
-        "got 3 and 70."
+        "The Frechet distance needs more images than features (3) in each set, got 3 and 70."
     )
     assert found["precision_colours"]["value"] is None
     assert "4 rows or more, got 3" in found["precision_colours"]["details"]["reason"]
@@ -143,11 +142,11 @@ def test_too_few_images_and_nan_features_say_so(images):
     torn = dataclasses.replace(net, apply=lambda x: Outputs(_colours(x).pool * np.nan, None))
     with pytest.raises(DataError, match="features hold NaN or infinity in 16 rows"):
         _look(images[0], torn)
-    with pytest.raises(DataError, match="there are no drawn images"):
+    with pytest.raises(DataError, match="There are no drawn images"):
         generation.look("drawn", iter(()), net)
 
 
-def test_features_are_kept_of_as_many_images_as_asked_for(images):
+def test_features_of_the_first_images_are_kept(images):
     """Moments are of all; single images are compared with the first ones."""
     net = _net(Origin("colours"))
     whole, some = _look(images[0], net), None
@@ -165,11 +164,11 @@ def test_grey_images_are_shown_as_grey_colours():
     np.testing.assert_allclose(some.statistics.features, _colours(grey.repeat(3, -1)).pool)
 
 
-def test_class_frequencies_are_compared(judge):
+def test_class_frequencies_are_compared(classifier):
     generated, real = _pixels(30, 100), _pixels(60, 120)
     labels = (np.arange(120) < 60).astype(int)
-    sets = [_look(some, judge.features) for some in (generated, real)]
-    found = generation.label_net_scores(*sets, judge, real, labels)
+    sets = [_look(some, classifier.features) for some in (generated, real)]
+    found = generation.classifier_scores(*sets, classifier, real, labels)
     distance = found["class_distance"]
     assert distance["value"] == pytest.approx(0.2) and distance["better"] == "lower"
     assert distance["details"]["generated"] == {"0": 70, "1": 30}
@@ -184,27 +183,28 @@ def test_class_frequencies_are_compared(judge):
     assert found["confidence"]["value"] == pytest.approx(sure, abs=1e-6)
     assert found["confidence"]["details"]["on_real"]["accuracy"] == 1
     # 64 features of so simple a network: more than the images of a small set.
-    assert found[f"fd_{judge.origin.net}"]["value"] is not None
-    few = _look(generated[:60], judge.features)
-    found = generation.label_net_scores(few, sets[1], judge, real, labels)
+    assert found[f"fd_{classifier.origin.net}"]["value"] is not None
+    few = _look(generated[:60], classifier.features)
+    found = generation.classifier_scores(few, sets[1], classifier, real, labels)
     assert (
-        "needs more images than features" in (found[f"fd_{judge.origin.net}"]["details"]["reason"])
+        "needs more images than features"
+        in (found[f"fd_{classifier.origin.net}"]["details"]["reason"])
     )
 
 
-def test_attribute_rates_are_compared(judge):
-    attributes = dataclasses.replace(judge, kind="attributes", labels=("odd", "bright"))
+def test_attribute_rates_are_compared(classifier):
+    attributes = dataclasses.replace(classifier, kind="attributes", labels=("odd", "bright"))
     generated, real = _pixels(30, 100), _pixels(60, 120)
     sets = [_look(some, attributes.features) for some in (generated, real)]
     labels = np.stack([np.ones(120), np.arange(120) < 60], axis=1).astype(int)
-    found = generation.label_net_scores(*sets, attributes, real, labels)
+    found = generation.classifier_scores(*sets, attributes, real, labels)
     assert found["class_distance"]["value"] == pytest.approx(0.1)
     assert found["class_distance"]["details"]["generated"] == {"odd": 1.0, "bright": 0.3}
     assert found["confidence"]["details"]["on_real"]["accuracies"]["bright"] == 1
 
 
 def test_the_floor_is_of_real_images_alone(images):
-    """And of all of them, whether or not their features are kept."""
+    """The floor uses all real images, whether or not their features are kept."""
     net = _net(Origin("colours"))
     other, floors = _look(images[1], net), []
     for parts, most in ((3, None), (7, 9)):
@@ -227,10 +227,10 @@ def test_the_floor_is_of_real_images_alone(images):
 
 
 @pytest.mark.parametrize("file_format", ["png", "npz"])
-def test_drawn_images_are_read_back_in_order(tmp_path, monkeypatch, file_format):
+def test_sampled_images_are_read_in_order(tmp_path, monkeypatch, file_format):
     monkeypatch.setattr("dbae_jax.api.sample_files.SHARD", 4)
     drawn = sources.digits("test", 16).images[:11]
-    with pytest.raises(DataError, match=r"holds no drawn images: samples.json there"):
+    with pytest.raises(DataError, match=r"holds no sampled images: samples.json there"):
         next(batches(tmp_path, 3))
     files.write_json(tmp_path / "samples.json", {"format": file_format, "seed": 0})
     if file_format == "png":
@@ -245,20 +245,20 @@ def test_drawn_images_are_read_back_in_order(tmp_path, monkeypatch, file_format)
     for count in (11, 6, 1):
         found = list(batches(tmp_path, count, shape=(16, 16, 1)))
         np.testing.assert_array_equal(np.concatenate(found), drawn[:count])
-    with pytest.raises(DataError, match=r"not hold images 8 to 11 whole .* draw 12 images with"):
+    with pytest.raises(DataError, match=r"not hold valid images 8 to 11 .* sample 12 images with"):
         list(batches(tmp_path, 12))
     with pytest.raises(DataError, match=r"uint8 \[16, 16, 1\], not uint8 \[16, 16, 3\]"):
         next(batches(tmp_path, 2, shape=(16, 16, 3)))
     torn.write_bytes(torn.read_bytes()[:60])
-    with pytest.raises(DataError, match="images 4 to 7 whole"):
+    with pytest.raises(DataError, match="valid images 4 to 7"):
         list(batches(tmp_path, 11))
     (tmp_path / "samples.json").write_text(json.dumps({"format": "jpeg"}))
-    with pytest.raises(DataError, match="in which of png, npz"):
+    with pytest.raises(DataError, match="which of png, npz"):
         next(batches(tmp_path, 2))
 
 
 class Generator(stubs.Model):
-    """Draws patterns of its keys: noise in four blocks."""
+    """A model whose samples are noise in four blocks, which depends on the keys."""
 
     prior = types.SimpleNamespace(step=3, fingerprint="ba9876543210")
 
@@ -274,7 +274,7 @@ class Generator(stubs.Model):
 
 @pytest.fixture
 def context(tmp_path, monkeypatch):
-    """Digits, a model that draws, and a judge of one epoch."""
+    """Returns a function that makes a context of digits, with a classifier of one epoch."""
     quick = FitSettings(epochs=1)
     load_or_fit = fit.load_or_fit
     monkeypatch.setattr(fit, "load_or_fit", lambda *a, **k: load_or_fit(*a, **k, settings=quick))
@@ -288,7 +288,7 @@ def context(tmp_path, monkeypatch):
     return make
 
 
-def test_the_suite_draws_once_and_compares(context, tmp_path):
+def test_the_suite_samples_once_and_compares(context, tmp_path):
     """Two sets of images, which the next evaluation finds; more images draw the missing ones."""
     first = context(generated_sets=2)
     settings = SUITE.settings(first)
@@ -296,7 +296,7 @@ def test_the_suite_draws_once_and_compares(context, tmp_path):
     assert settings["real"] == [1437, 360] and "inception" not in settings
     measured = SUITE.measure(first)
     (name,) = (n[3:] for n in measured.scores if n.startswith("fd_") and "floor" not in n)
-    assert name.startswith("labelnet-digits-")
+    assert name.startswith("classifier-digits-")
     expected = {f"{n}_{name}" for n in ("fd", "kd", "precision", "recall")}
     expected |= {"confidence", "class_distance", f"fd_{name}_floor", f"fd_{name}_floor_halves"}
     assert measured.scores.keys() == expected and first.model.drawn == 140
@@ -314,30 +314,30 @@ def test_the_suite_draws_once_and_compares(context, tmp_path):
     assert one.scores["confidence"]["value"] == scores["confidence"]["values"][0]
     more = context(num_generated=300)
     SUITE.measure(more)
-    assert more.model.drawn == 300  # files are drawn whole: 256 images and 44
+    assert more.model.drawn == 300  # whole files are sampled: 256 images and 44
     few = SUITE.measure(context(num_generated=20))
     # Fewer images than the network has features.
     reason = few.scores[f"fd_{name}"]["details"]["reason"]
     assert few.scores[f"fd_{name}"]["value"] is None and reason.endswith("got 20 and 360.")
 
 
-def test_images_drawn_in_another_way_have_another_folder(context, tmp_path):
-    list(drawn(context(), 0))
+def test_images_of_different_settings_have_different_folders(context, tmp_path):
+    list(sampled_images(context(), 0))
     other = context()
     other.model.step = 8
-    list(drawn(other, 0))
+    list(sampled_images(other, 0))
     assert other.model.drawn == 70 and len(list((tmp_path / "cache").iterdir())) == 2
     other = context()
     other.model.fingerprint = "b"
-    list(drawn(other, 0))
+    list(sampled_images(other, 0))
     other = context()
     other.model.prior = types.SimpleNamespace(step=3, fingerprint="c")
-    list(drawn(other, 0))
+    list(sampled_images(other, 0))
     assert len(list((tmp_path / "cache").iterdir())) == 4
     assert SUITE.settings(other)["prior_fingerprint"] == "c"
 
 
-def test_the_suite_says_what_it_lacks(context, tmp_path):
+def test_missing_requirements_of_the_suite_are_named(context, tmp_path):
     class Bare(stubs.Model):
         @property
         def prior(self):
@@ -355,7 +355,7 @@ def test_the_suite_says_what_it_lacks(context, tmp_path):
     inception = {"inception": True, "weights_dir": str(tmp_path)}
     with pytest.raises(CheckpointError, match=r"pt_inception.*download https://github.com"):
         SUITE.settings(context(**inception))
-    with pytest.raises(DataError, match=r"10000 generated and all real images, here are 70"):
+    with pytest.raises(DataError, match=r"10000 generated and all real images, got 70"):
         SUITE.settings(context(**inception, fid_preset="infodiff10k-clean"))
     with pytest.raises(ConfigError, match=r"fid_preset='adm'.*empty unless .*inception is True"):
         context(fid_preset="adm")

@@ -1,4 +1,4 @@
-"""What is kept is told apart by all that it depends on: weights of one step, types, precision."""
+"""Kept files are valid for one model: its step, weights, number format and precision."""
 
 import json
 
@@ -52,7 +52,7 @@ def test_codes_and_directions_of_other_models_are_not_taken(change, tmp_path):
 
     def identity():
         with np.load(tmp_path / "digits_directions.npz") as file:
-            return json.loads(str(file["record"]))["identity"]
+            return json.loads(str(file["identity"]))
 
     first, again, other = make(), make(), make(change)
     attribute_directions.find(first, ["1"])

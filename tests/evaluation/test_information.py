@@ -15,7 +15,7 @@ from tests.helpers.gaussian_world import SCHEDULES, make_world
 
 
 def _measured(schedule, *, points=60, images=4000, spoil=0.0, seed=0):
-    """The bound of a Gaussian world whose denoiser is exact, or spoilt by a shift of D."""
+    """Returns the bound for Gaussian data with the exact denoiser, or with a shifted one."""
     world, rng = make_world(4), np.random.default_rng([seed, 7])
     x_0, z = world.sample(rng, images)[:2]
     x_T = world.decoder(z)
@@ -44,7 +44,7 @@ def test_bound_is_tight_at_the_optimum_and_a_bound_off_it(schedule):
     assert worse > exact + 4 * error
 
 
-def test_the_standard_error_is_the_spread_of_estimates():
+def test_the_standard_error_is_the_standard_deviation_of_estimates():
     """Over seeds of times and noises, few points: the error over images covers them."""
     estimates, errors = np.array(
         [
@@ -65,13 +65,13 @@ def test_times_are_even_in_log_snr_and_steps_cover_its_range():
     assert measured.snr_step.sum(axis=1).mean() == pytest.approx(whole, rel=0.05)
 
 
-def test_a_denoiser_that_is_not_finite_is_told():
+def test_a_denoiser_that_is_not_finite_is_refused():
     with pytest.raises(DataError, match="returns NaN or infinity at t = "):
         _measured(SCHEDULES["vp"], points=2, images=3, spoil=np.nan)
 
 
 def test_images_in_parts_are_measured_as_all_at_once():
-    """Draws of an image are its own: the suite's chunks of 8 batches are one measurement."""
+    """The random numbers of an image do not depend on the chunk in which it is measured."""
     c = tiny.config(**{"model.stochastic": True})
     model, images = DBAE(c, tiny.variables(c)), tiny.images(7)
     whole = information.measure(model, images, points=2)

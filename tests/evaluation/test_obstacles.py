@@ -1,4 +1,4 @@
-"""Splits that share images: told of every source; nothing is scored on what it learned."""
+"""Splits that share images are found for every source; no probe is scored on training images."""
 
 import dataclasses
 
@@ -32,7 +32,7 @@ def _images(title, *ranges, view=VIEW):
         (_images("celebahq/256/1.0.0", ("train", 0, 10)), ("train", 0, 10), False),
     ],
 )
-def test_prepared_images_are_known_by_their_places(first, second, shared):
+def test_prepared_images_overlap_if_their_ranges_do(first, second, shared):
     other = _images("ffhq/128/1.0.0", second, view=View("short", 16, 1))
     assert sources.overlap(first, other) == sources.overlap(other, first) == shared
 
@@ -66,14 +66,14 @@ def _context(train=None, test=None, validation=None, name="celebahq"):
     return stubs.context(made, **{"data.name": name, "eval.validation_split": "val"})
 
 
-def test_too_few_images_are_told_early():
+def test_too_few_images_are_found_before_work():
     images = stubs.images(np.zeros((300, 8)))
     few = _context(stubs.Data(images[:199], label=LABELS))
     for suite in (dataset_classifier, editing):
-        assert "trained on 200 images or more, and of the training images" in suite.obstacle(few)
-    assert "celebahq 199 are used" in dataset_classifier.obstacle(few)
+        assert "needs at least 200 training images, and 199 images of" in suite.obstacle(few)
+    assert "199 images of celebahq are used" in dataset_classifier.obstacle(few)
 
-    def told(train, test=300, attributes=None, factors=None):
+    def obstacle(train, test=300, attributes=None, factors=None):
         known = {"attributes": attributes, "factors": factors}
         splits = {
             split: stubs.Data(
@@ -84,22 +84,25 @@ def test_too_few_images_are_told_early():
         return disentanglement.obstacle(stubs.context(splits))
 
     attributes, factors = np.eye(300, 4, dtype=np.int8), np.eye(300, 9, dtype=np.int32)
-    assert told(4, attributes=attributes) == "TAD is of 5 folds, and 4 training images are used"
-    assert told(5, attributes=attributes) is None
-    assert "all attributes of 9 training" in told(9, attributes=0 * attributes)
-    assert "two factors that differ in each of 9 train and 10 test" in told(
+    assert (
+        obstacle(4, attributes=attributes)
+        == "TAD needs 5 images or more, and 4 training images are used"
+    )
+    assert obstacle(5, attributes=attributes) is None
+    assert "all attributes of 9 training" in obstacle(9, attributes=0 * attributes)
+    assert "two factors that vary within the 9 train and 10 test" in obstacle(
         9, 10, factors=np.minimum(factors, np.eye(1, 9, dtype=np.int32))
     )
-    assert told(3, 3, factors=factors) is None
+    assert obstacle(3, 3, factors=factors) is None
 
 
 def test_all_that_changes_scores_of_edits_is_recorded():
     context = _context()
     settings = editing.settings(context)
     assert settings["real_images"] == 300
-    assert settings["judge"] == dataset_classifier.settings(context)
-    assert settings["judge"].items() >= dataclasses.asdict(FitSettings()).items()
-    assert settings["judge"]["images"] == 300
+    assert settings["classifier"] == dataset_classifier.settings(context)
+    assert settings["classifier"].items() >= dataclasses.asdict(FitSettings()).items()
+    assert settings["classifier"]["images"] == 300
 
 
 def test_nothing_is_scored_on_what_it_learned():

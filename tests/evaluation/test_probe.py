@@ -59,8 +59,8 @@ def test_first_weights_are_uniform_within_torchs_bound():
 
 def test_an_epoch_sees_every_example_once_and_fills_up_at_weight_0():
     batches = linear_probe._batches(10, 4, np.random.default_rng(0), flip=True)
-    assert batches.index.shape == (3, 4)
-    counted = batches.index[batches.weight > 0]
+    assert batches.rows.shape == (3, 4)
+    counted = batches.rows[batches.weight > 0]
     assert sorted(counted) == list(range(10)) and batches.weight.sum() == 10
     assert 0 < batches.flip.mean() < 1
 
@@ -75,16 +75,16 @@ def test_an_epoch_in_one_scan_is_its_steps_one_by_one():
     state = params, optax.adam(1e-2).init(params)
     for _ in range(2):
         batches = linear_probe._batches(10, 4, rng, flip=False)
-        for index, weight in zip(batches.index, batches.weight, strict=True):
-            real = index[weight > 0]
+        for rows, weight in zip(batches.rows, batches.weight, strict=True):
+            real = rows[weight > 0]
             state = linear_probe.update(
                 "real", recipe, state, z[real], targets[real], jnp.ones(len(real))
             )
     np.testing.assert_allclose(scanned["kernel"], state[0]["kernel"], atol=1e-6)
 
 
-def test_mirrored_codes_and_draws_are_trained_on():
-    """Mirrored: the slope of both halves. Drawn: noise in the input shrinks the slope, by 1/2."""
+def test_probes_are_trained_on_mirrored_and_sampled_codes():
+    """Mirrored codes give the slope of both halves; noise in sampled codes halves the slope."""
     rng = np.random.default_rng(5)
     z = rng.standard_normal((4000, 1)).astype(np.float32)
     recipe = Recipe(epochs=60, batch_size=400, learning_rate=3e-2)
@@ -111,7 +111,7 @@ def test_ridge_is_scikit_learns():
 
 
 def _splits(count=(200, 60), *, names=("a", "b", "never"), real=False, label=False, seed=0):
-    """Train and test images whose first two code numbers carry the attributes."""
+    """Train and test images whose first two code dimensions carry the attributes."""
     rng, splits = np.random.default_rng(seed), {}
     for split, n in zip(("train", "test"), count, strict=True):
         codes = rng.uniform(-0.9, 0.9, (n, 8))
@@ -187,7 +187,7 @@ def test_a_validation_split_and_mirrored_codes_are_used():
     assert "validation_share" not in probe.settings(context)
 
 
-def test_draws_of_stochastic_codes_are_worse_than_their_mean():
+def test_sampled_codes_have_lower_scores_than_their_means():
     splits, stochastic = _splits(), {"model.stochastic": True}
     values = []
     for sample in (False, True):
@@ -220,7 +220,7 @@ def test_persons_are_not_split():
     assert not sets[0] & sets[1] and len(parts.validation.mean) >= 20
 
 
-def test_bad_inputs_are_told():
+def test_bad_inputs_are_refused():
     bare = {name: stubs.Data(stubs.images(np.zeros((4, 8)))) for name in ("train", "test")}
     assert "neither labels nor attributes" in probe.obstacle(stubs.context(bare))
     lmdb = stubs.context(bare, **{"data.lmdb": "faces.lmdb"})

@@ -6,7 +6,7 @@ import pytest
 from sklearn.decomposition import PCA
 
 from dbae_jax.errors import CheckpointError, ConfigError
-from dbae_jax.evaluation import summary
+from dbae_jax.evaluation import results, summary
 from dbae_jax.evaluation.suites import reconstruction
 from dbae_jax.metrics import similarity
 from dbae_jax.metrics.networks import alexnet_lpips
@@ -57,11 +57,11 @@ def test_scores_are_those_of_all_images_at_once():
 
 def test_an_exact_reconstruction_has_no_psnr_but_a_reason():
     psnr = _measure()[0].scores["psnr"]
-    assert psnr["value"] is None and "met exactly" in psnr["details"]["reason"]
+    assert psnr["value"] is None and "MSE of an image is 0" in psnr["details"]["reason"]
 
 
 def test_pca_is_not_scored_on_images_that_it_learned(caplog):
-    """As of CelebA-HQ, whose config trains and tests on the same images; the rest is measured."""
+    """CelebA-HQ trains and tests on the same images; everything but PCA is measured."""
     same = stubs.Data(tiny.images(40))
     context = stubs.context({"train": same, "test": same})
     context.model.error = 0.1
@@ -73,16 +73,20 @@ def test_pca_is_not_scored_on_images_that_it_learned(caplog):
     entry |= {"counts": measured.counts, "scores": measured.scores}
     with caplog.at_level("INFO", logger="dbae_jax"):
         summary.report({"reconstruction": entry})
-    assert "pca_mse undefined (config.data.train_split" in caplog.text
-    assert "of PCA's" not in caplog.text
+    assert "  pca_mse            undefined: config.data.train_split" in caplog.text
+    assert "than PCA" not in caplog.text
     apart = _measure(0.1)[0]
     with caplog.at_level("INFO", logger="dbae_jax"):
         summary.report({"reconstruction": entry | {"scores": apart.scores}})
-    ratio = apart.scores["mse"]["value"] / apart.scores["pca_mse"]["value"]
-    assert f"error is {ratio:.2f} of PCA's" in caplog.text
-    figure = about._reconstruction(measured.scores, 8, seen=True)
+    less = 100 * (1 - apart.scores["mse"]["value"] / apart.scores["pca_mse"]["value"])
+    assert f"{less:.0f}% lower reconstruction MSE than PCA with as many components" in caplog.text
+    apart.scores["mse"]["value"] = 1.25 * apart.scores["pca_mse"]["value"]
+    with caplog.at_level("INFO", logger="dbae_jax"):
+        summary.report({"reconstruction": entry | {"scores": apart.scores}})
+    assert "25% higher reconstruction MSE than PCA with as many components" in caplog.text
+    card = about._reconstruction(measured.scores, 8, seen=True)
     assert (
-        "PCA" not in figure.detail and "PCA" in about._reconstruction(apart.scores, 8, False).detail
+        "PCA" not in card.detail and "PCA" in about._reconstruction(apart.scores, 8, False).detail
     )
 
 
@@ -95,7 +99,7 @@ def test_samplers_that_draw_noise_are_measured_with_several_seeds():
     whole = mse["values"][0] * 70
     keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(0), i))(np.arange(64, 70))
     rest = tiny.images(70)[64:]
-    again = context.model.decode(context.model.encode(rest), rng=keys, boot=True)
+    again = context.model.decode(context.model.encode(rest), rng=keys, plan=context.config.sample)
     last = similarity.pixel_mse(again, np.float32(rest) / 127.5 - 1) * 6
     assert shorter.scores["mse"]["value"] * 64 + last == pytest.approx(whole, rel=1e-5)
 
@@ -108,7 +112,7 @@ def test_lpips_is_refused_before_long_work(tmp_path):
         reconstruction.settings(context)
 
 
-def test_lpips_is_measured_with_its_origin_beside_it():
+def test_lpips_is_measured_and_names_its_network():
     rng = np.random.default_rng(0)
     pictures = rng.integers(0, 256, (3, 32, 32, 3), np.uint8)
     splits = {"train": stubs.Data(pictures), "test": stubs.Data(pictures)}
@@ -122,3 +126,13 @@ def test_lpips_is_measured_with_its_origin_beside_it():
     assert lpips["value"] > 0 and lpips["better"] == "lower"
     assert lpips["details"]["net"] == "random-net"
     assert reconstruction.settings(context)["lpips"]["net"] == "random-net"
+
+
+def test_a_table_has_aligned_columns():
+    scores = {"mse": results.score(0.0015178, "lower"), "ssim": results.score([0.9, 1.0], "higher")}
+    entry = {"data": "digits", "counts": {"train": 1437, "test": 360}, "scores": scores}
+    assert summary.table("reconstruction", entry).splitlines() == [
+        "reconstruction on digits (1437 train, 360 test images):",
+        "  mse   0.001518",
+        "  ssim  0.95 +- 0.071",
+    ]

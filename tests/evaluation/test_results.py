@@ -23,7 +23,7 @@ def _add(book, value=1.0, suite="probe", data="digits", **settings):
     book.add(suite, data, SETTINGS | settings, measured, seconds=0.123)
 
 
-def test_scores_of_seeds_have_mean_and_spread_of_a_sample():
+def test_scores_of_seeds_have_mean_and_sample_standard_deviation():
     values = [0.5, 0.75, 1.0]
     found = score(values, "higher", net="x", nothing=None)
     assert found["value"] == pytest.approx(np.mean(values))
@@ -65,7 +65,7 @@ def test_labels_keep_results_of_one_suite_apart(tmp_path):
     assert set(results.read(tmp_path)["results"]) == {"probe/digits", "probe/digits:sde"}
 
 
-def test_results_of_a_former_step_are_kept_under_another_name(tmp_path):
+def test_results_of_a_previous_step_are_kept_under_another_name(tmp_path):
     _add(_book(tmp_path))
     book = _book(tmp_path, step=5)
     assert not book.entries and results.read(tmp_path)["model"]["step"] == 3

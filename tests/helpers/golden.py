@@ -11,8 +11,8 @@ import zlib
 
 import jax
 import numpy as np
+from dbae_jax.configs import celeba, ffhq
 
-from configs import celeba, ffhq
 from dbae_jax.configuration import build, config
 from dbae_jax.models import torch_state_dict
 from tests.helpers.paths import RECORDINGS

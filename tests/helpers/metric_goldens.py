@@ -1,7 +1,7 @@
-"""Golden numbers of metrics: what independent implementations give for inputs drawn by name.
+"""Golden numbers of metrics: the results of independent implementations for fixed random inputs.
 
-`python -m tests.helpers.metric_goldens` writes them again, with the extra `peers` of the package.
-The file holds results only; inputs and weights are drawn here.
+`python -m tests.helpers.metric_goldens` writes the numbers again; it needs the extra `peers` of the
+package. The file contains only the results. Inputs and weights are drawn here.
 """
 
 import json
@@ -15,28 +15,29 @@ from tests.helpers.golden import draw
 from tests.helpers.paths import RECORDINGS
 
 FILE = RECORDINGS / "metrics" / "peers.json"
-PLACES = 16  # of 2048 features and 1008 logits, evenly spread, are kept
+KEPT = 16  # evenly spaced values that are kept of 2048 features or 1008 logits
 
 
 def features() -> tuple[np.ndarray, np.ndarray]:
-    """Generated and real features: overlapping, of different count, with correlations."""
+    """Returns generated and real features: overlapping, correlated, and different in number."""
     mix = draw("mix", (12, 12)) / 3 + np.eye(12)
     return draw("generated", (500, 12)) @ mix + 0.3, draw("real", (600, 12)) @ mix.T
 
 
 def logits() -> np.ndarray:
+    """Returns class logits, [503, 10]."""
     return 2 * draw("logits", (503, 10))
 
 
 def images(size: int, count: int) -> np.ndarray:
-    """uint8 [count, size, size, 3]: coarse blocks under noise."""
+    """Returns coarse blocks with noise: uint8 [count, size, size, 3]."""
     blocks = draw("blocks", (count, 8, 8, 3)).repeat(size // 8, axis=1).repeat(size // 8, axis=2)
     noisy = 128 + 45 * blocks + 15 * draw("pixels", blocks.shape)
     return np.clip(noisy, 0, 255).astype(np.uint8)
 
 
 def pairs(size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Three pairs of images in [-1, 1], from nearly alike to unrelated."""
+    """Returns three pairs of images in [-1, 1], from nearly equal to unrelated."""
     x = images(size, 4).astype(np.float32) / 127.5 - 1
     strength = np.float32([0.02, 0.2, 0.5])[:, None, None, None]
     other = x[:3] + strength * draw("distortion", x[:3].shape)
@@ -71,9 +72,9 @@ def vgg16_state() -> dict[str, np.ndarray]:
 
 
 def some(values: np.ndarray) -> np.ndarray:
-    """Some of the last axis, and its mean and deviation."""
-    step = values.shape[-1] // PLACES
-    parts = [values[..., ::step][..., :PLACES]]
+    """Returns some values of the last axis, with its mean and its standard deviation."""
+    step = values.shape[-1] // KEPT
+    parts = [values[..., ::step][..., :KEPT]]
     parts += [f(values, axis=-1, keepdims=True) for f in (np.mean, np.std)]
     return np.concatenate(parts, axis=-1)
 
@@ -136,7 +137,7 @@ def of_lpips(torch) -> dict:
 
 
 def of_vgg16(torch) -> dict:
-    """Torchvision's VGG16, written out of its layers: its own needs no more than torch."""
+    """Returns the features of torchvision's VGG16, built here from its layers in torch."""
     nn, layers, width = torch.nn, [], 3
     for block in vgg16.BLOCKS:
         for channels in block:

@@ -1,13 +1,13 @@
-"""Independent implementations that tests compare with where they are installed (extra `peers`)."""
+"""Independent implementations for comparison in tests, where they are installed (extra `peers`)."""
 
 import pytest
 
 
 def torch_with_vision():
-    """Returns torch, with a torchvision that imports; skips the test without them.
+    """Returns torch after an import of torchvision, and skips the test if one of them is missing.
 
-    A torchvision built for CUDA does not import beside a CPU build of torch, which lacks the names
-    of its compiled operators; the networks that the tests compare with need none of those.
+    A CUDA build of torchvision cannot be imported with a CPU build of torch, which does not know
+    its compiled operators. The tests need none of these operators, so it is enough to declare them.
     """
     torch = pytest.importorskip("torch")
     try:
@@ -44,4 +44,4 @@ def _declare_operators(torch) -> None:
         "_deform_conv2d_backward(Tensor grad) -> Tensor",
     ):
         library.define(schema)
-    torch.torchvision_operators = library  # the declarations live as long as the object
+    torch.torchvision_operators = library  # the declarations exist only as long as the library

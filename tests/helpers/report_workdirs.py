@@ -1,4 +1,4 @@
-"""Workdirs for tests of the report: a model of drawn weights, its prior, its records."""
+"""Workdirs for tests of the report: a model with random weights, its latent prior, its records."""
 
 import base64
 import io
@@ -27,11 +27,11 @@ AMOUNTS = contents.Amounts(
     edited=2,
     scales=3,
     directions=2,
-    walks=1,
+    trajectories=1,
     every=10,
     samples=3,
 )
-# As evaluation writes them; the numbers are chosen to be found on the page.
+# In the format of results.json; every number occurs once on the page.
 RESULTS = {
     "reconstruction/digits": {
         "suite": "reconstruction",
@@ -41,7 +41,7 @@ RESULTS = {
         "scores": {
             "mse": {"value": 0.006123, "better": "lower", "details": {}},
             "pca_mse": {"value": 0.0201, "better": "lower", "details": {"components": 8}},
-            "psnr": {"value": None, "better": "higher", "details": {"reason": "an image is met"}},
+            "psnr": {"value": None, "better": "higher", "details": {"reason": "an image is exact"}},
         },
         "seconds": 12.3,
     },
@@ -91,12 +91,12 @@ METRICS = [
 
 
 def pixels(uri):
-    """Returns what a data URI shows, as an array."""
+    """Returns the pixels of a data URI."""
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))))
 
 
 def write_model(directory, config):
-    """Writes a workdir of drawn weights, which decode to something else than gray."""
+    """Writes a workdir with random weights, which do not decode to plain gray."""
     tiny.write_workdir(config, directory, step=STEP)
     rows = "".join(json.dumps(row) + "\n" for row in METRICS)
     (directory / workdir.METRICS).write_text(rows)

@@ -29,14 +29,14 @@ class Model:
     def decode(self, z, rng=None, **plan):
         size, channels = self.config.data.image_size, self.config.data.channels
         noise = 0.0
-        if plan.get("boot"):
+        if "plan" in plan and plan["plan"].boot:
             import jax
 
             noise = np.asarray(jax.vmap(jax.random.normal)(rng))[:, None, None, None] * 0.01
         return np.clip(z.reshape(-1, size, size, channels) + self.error + noise, -1, 1)
 
-    def nfe(self, **plan):
-        return plan["steps"]
+    def nfe(self, *, plan):
+        return plan.steps
 
 
 class Data:

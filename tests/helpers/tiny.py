@@ -5,8 +5,8 @@ import pathlib
 
 import jax
 import numpy as np
+from dbae_jax.configs import digits
 
-from configs import digits
 from dbae_jax.configuration import build
 from dbae_jax.configuration.config import Config, from_config_dict
 from dbae_jax.data import registry

@@ -1,4 +1,4 @@
-"""Scores of attributes against scikit-learn and SciPy, and what has no score."""
+"""Scores of attributes against scikit-learn and SciPy, and attributes without a score."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ def test_average_precision_is_scikit_learns(attributes):
     got = average_precision(labels, scores)
     np.testing.assert_allclose(got.values, want, rtol=1e-14)
     assert got.mean == pytest.approx(np.mean(want)) and got.excluded == 0
-    # By hand: the positives come first, third, and among two equals at places 4 and 5.
+    # By hand: the positives are at ranks 1 and 3, and in a tie of ranks 4 and 5.
     by_hand = average_precision(
         np.array([[1, 0, 1, 1, 0]]).T, np.array([[9.0, 8.0, 7.0, 1.0, 1.0]]).T
     )
@@ -69,20 +69,20 @@ def test_attributes_without_a_score_are_left_out_and_counted(attributes):
     assert got.excluded == 1 and np.isnan(got.values[1]) and got.mean == pytest.approx(1)
 
 
-def test_what_has_no_score_at_all_is_refused(attributes):
+def test_inputs_without_any_score_are_refused(attributes):
     labels, scores = attributes
-    torn = scores.copy()
-    torn[7, 2] = np.nan
+    broken = scores.copy()
+    broken[7, 2] = np.nan
     for function, arguments, words in (
         (average_precision, (np.zeros_like(labels), scores), "none of the 6 attributes has pos"),
-        (average_precision, (labels, torn), "1 rows, first in row 7"),
-        (average_precision, (labels, scores[:, :3]), "one shape"),
+        (average_precision, (labels, broken), "1 rows, first in row 7"),
+        (average_precision, (labels, scores[:, :3]), "same shape"),
         (average_precision, (2 * labels - 1, scores), "0 or 1"),
         (auroc, (labels[:100], scores), r"\[500, K\]"),
         (pearson, (np.ones((5, 2)), np.ones((5, 2))), "none of the 2 attributes varies"),
         (pearson, (scores[:1], scores[:1]), "2 rows or more"),
-        (pearson, (scores, scores[:100]), "one shape"),
-        (squared_error, (scores, scores[:, :2]), "one width"),
+        (pearson, (scores, scores[:100]), "same shape"),
+        (squared_error, (scores, scores[:, :2]), "same width"),
     ):
         with pytest.raises(DataError, match=words):
             function(*arguments)

@@ -1,4 +1,4 @@
-"""TAD, MIG and DCI against loops over scikit-learn, closed forms, and codes that are understood."""
+"""TAD, MIG and DCI against loops over scikit-learn, closed forms, and known codes."""
 
 import numpy as np
 import pytest
@@ -9,14 +9,14 @@ from sklearn.preprocessing import StandardScaler
 
 from dbae_jax.errors import DataError
 from dbae_jax.metrics import disentanglement
-from dbae_jax.metrics.disentanglement import dci, mig, mutual_information, tad, tad_over_folds
+from dbae_jax.metrics.disentanglement import dci, mig, mutual_information, tad, tad_of_folds
 
 RATES = np.array([0.05, 0.2, 0.4, 0.5, 0.6])
 
 
 @pytest.fixture(scope="module")
 def coded():
-    """Five attributes; the last follows the fourth nine times in ten; a code of three of them."""
+    """Returns codes with three of five attributes; the last two attributes are mostly equal."""
     rng = np.random.default_rng(0)
     y = rng.uniform(size=(1500, 5)) < RATES
     y[:, 4] = np.where(rng.uniform(size=len(y)) < 0.9, y[:, 3], y[:, 4])
@@ -29,7 +29,7 @@ def coded():
 
 
 def _tad_by_loops(z, y):
-    """From the definition, an attribute and a dimension at a time."""
+    """Returns TAD and ATTRS by the definition, one attribute and one dimension at a time."""
     total, count = 0, 0
     for k in range(y.shape[1]):
         areas = sorted(
@@ -47,17 +47,17 @@ def test_tad_follows_its_definition(coded):
     measured = tad(z, y)
     total, count = _tad_by_loops(z, y)
     assert measured.tad == pytest.approx(total, rel=1e-12) and measured.attrs == count == 2
-    # The pair is known to the code, and yet dropped: each attribute explains the other.
+    # The code holds the last two attributes, but they are redundant: each explains the other.
     assert measured.best[3] > 0.95
     assert (measured.redundancy[3:] > 0.4).all() and (measured.redundancy[:3] < 0.05).all()
     np.testing.assert_array_equal(measured.captured, [False, True, True, False, False])
 
 
-def test_tad_does_not_see_sign_scale_or_order_of_dimensions(coded):
+def test_tad_does_not_depend_on_sign_scale_or_order_of_dimensions(coded):
     z, y = coded
     moved = (z * np.array([-2, 1, 10, -0.5, 1, 1, 1, 1]) + 7)[:, ::-1]
     assert tad(moved, y).tad == pytest.approx(tad(z, y).tad, rel=1e-12)
-    # A copy of the best dimension leaves no gap.
+    # With a copy of the best dimension, the gap is 0.
     copies = np.concatenate([z, z[:, :3]], axis=1)
     assert tad(copies, y).tad == 0 and tad(copies, y).attrs == 2
 
@@ -70,14 +70,13 @@ def test_constant_attributes_are_left_out_of_tad_and_counted(coded):
     assert np.isnan(measured.redundancy[5:]).all()
 
 
-def test_tad_over_folds_is_the_protocol_with_standardised_codes(coded):
+def test_tad_of_folds_is_that_of_standardised_codes(coded):
     z, y = coded
     folds = KFold(5, shuffle=True, random_state=0).split(z)
     gaps = [tad(StandardScaler().fit_transform(z[kept]), y[kept]).tad for kept, _ in folds]
-    got = tad_over_folds(z, y)
-    assert got["tad"] == pytest.approx(np.mean(gaps), rel=1e-12)
-    assert got["tad_std"] == pytest.approx(np.std(gaps), rel=1e-9) and got["tad_std"] > 0
-    assert got["attrs"] == 2 and got["attrs_std"] == 0
+    got = tad_of_folds(z, y)
+    assert [fold.tad for fold in got] == pytest.approx(gaps, rel=1e-12) and np.std(gaps) > 0
+    assert [fold.attrs for fold in got] == 5 * [2]
 
 
 @pytest.fixture(scope="module")
@@ -99,9 +98,9 @@ def test_mutual_information_is_scikit_learns(factors):
     )
 
 
-def test_mig_of_codes_that_are_understood(factors):
+def test_mig_of_known_codes(factors):
     rng = np.random.default_rng(4)
-    assert mig(factors, factors) > 0.98  # 1, but for chance between independent factors
+    assert mig(factors, factors) > 0.98  # 1, except for chance correlations of independent factors
     assert mig(np.concatenate([factors, -2 * factors], axis=1), factors) == pytest.approx(0)
     assert mig(rng.standard_normal((len(factors), 6)), factors) < 0.02
     noisy = factors + 0.3 * factors.std(axis=0) * rng.standard_normal(factors.shape)
@@ -109,21 +108,21 @@ def test_mig_of_codes_that_are_understood(factors):
 
 
 def test_mig_is_the_gap_over_the_entropy_by_hand():
-    """Two bits: one dimension holds both, another the first only."""
+    """For two bits: one dimension holds both bits, the other dimension only the first."""
     bits = np.array([[0, 0], [0, 1], [1, 0], [1, 1]]).repeat(10, axis=0)
     z = np.stack([2 * bits[:, 0] + bits[:, 1], bits[:, 0]], axis=1)
     assert mig(z, bits) == pytest.approx((0 + 1) / 2)
 
 
-def test_mig_cuts_the_whole_range_into_cells_of_equal_width():
-    """Forty values in twenty cells: each cell is a class, and the information is all there."""
+def test_mig_divides_the_range_into_cells_of_equal_width():
+    """For forty values in twenty cells: each cell is a class, so no information is lost."""
     value = np.arange(40).repeat(3)
     z = np.stack([0.1 * value - 7, np.zeros(120)], axis=1)
     assert mig(z, value[:, None] // 2) == pytest.approx(1)
     assert mig(z, value[:, None] // 2, bins=10) == pytest.approx(np.log(10) / np.log(20))
 
 
-def test_dci_of_codes_that_are_understood(factors):
+def test_dci_of_known_codes(factors):
     def measure(z):
         return dci(z[:800], factors[:800], z[800:], factors[800:], trees=5)
 
@@ -153,16 +152,16 @@ def test_dci_of_importances_follows_the_entropies():
 
 def test_what_cannot_be_measured_is_refused(coded, factors):
     z, y = coded
-    torn = z.copy()
-    torn[0, 0] = np.nan
+    broken = z.copy()
+    broken[0, 0] = np.nan
     for function, arguments, words in (
         (tad, (z[:, :1], y), "single dimension"),
-        (tad, (torn, y), "first in row 0"),
+        (tad, (broken, y), "first in row 0"),
         (tad, (z, np.ones_like(y)), "all 5 attributes are constant"),
         (tad, (z[:100], y), r"\[100, K\]"),
-        (tad_over_folds, (z[:3], y[:3]), "3 examples cannot be cut into 5"),
+        (tad_of_folds, (z[:3], y[:3]), "3 examples cannot be split into 5"),
         (mig, (factors[:, :1], factors), "single dimension"),
-        (mig, (factors, 0 * factors), "factor 0 is constant"),
+        (mig, (factors, 0 * factors), "factor 0 of the codes is constant"),
         (mig, (factors, factors[:10]), r"\[1200, K\]"),
         (dci, (factors, factors, factors[:, :2], factors), "same dimensions"),
         (disentanglement.dci_of_importance, (np.zeros((2, 2)),), "above 0"),

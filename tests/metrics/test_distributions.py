@@ -1,4 +1,4 @@
-"""Distances of sets of features against closed forms, definitions by loops, and torch-fidelity."""
+"""Distances between feature sets: closed forms, definitions by loops, and torch-fidelity."""
 
 import numpy as np
 import pytest
@@ -27,13 +27,13 @@ def test_frechet_distance_of_gaussians_with_common_axes():
     """Sum over axes of (m - n)^2 + (s - t)^2, in any rotation of space."""
     rng = np.random.default_rng(0)
     m, n, s, t = rng.uniform(0.5, 3, (4, 6))
-    turn = scipy.stats.ortho_group.rvs(6, random_state=1)
-    x = Moments(10, turn @ m, turn @ np.diag(s**2) @ turn.T)
-    y = Moments(10, turn @ n, turn @ np.diag(t**2) @ turn.T)
+    rotation = scipy.stats.ortho_group.rvs(6, random_state=1)
+    x = Moments(10, rotation @ m, rotation @ np.diag(s**2) @ rotation.T)
+    y = Moments(10, rotation @ n, rotation @ np.diag(t**2) @ rotation.T)
     want = np.sum((m - n) ** 2 + (s - t) ** 2)
     assert frechet_distance(x, y) == pytest.approx(want, rel=1e-12)
     assert frechet_distance(x, x) == pytest.approx(0, abs=1e-12)
-    point = Moments(10, turn @ n, np.zeros((6, 6)))
+    point = Moments(10, rotation @ n, np.zeros((6, 6)))
     assert frechet_distance(x, point) == pytest.approx(np.sum((m - n) ** 2 + s**2))
 
 
@@ -52,18 +52,12 @@ def test_frechet_distance_has_the_trace_of_the_matrix_square_root(count, toleran
 
 
 def test_moments_of_batches_are_those_of_the_whole(sets):
-    """However the batches are cut, and far from the origin."""
+    """For batches of any size, and far from the origin."""
     features = np.float64(sets[0]) + 1e6
-    parts = [MomentsOfBatches(12), MomentsOfBatches(12), MomentsOfBatches(12)]
-    for part, batches in zip(
-        parts, ([features[:1], features[1:300]], [features[300:]], []), strict=True
-    ):
-        for batch in batches:
-            part.update(batch)
-    parts[0].merge(parts[1])
-    parts[0].merge(parts[2])
-    got, whole = parts[0].result(), moments(features)
-    for found in (got, whole):
+    batches = MomentsOfBatches(12)
+    for batch in (features[:1], features[1:300], features[300:]):
+        batches.update(batch)
+    for found in (batches.result(), moments(features)):
         assert found.count == 500
         np.testing.assert_allclose(found.mean, features.mean(axis=0), rtol=1e-13)
         np.testing.assert_allclose(found.covariance, np.cov(features, rowvar=False), rtol=1e-7)
@@ -87,17 +81,17 @@ def test_kernel_distance_is_unbiased():
 def test_precision_and_recall_follow_their_definition(sets):
     generated, real = (s[:150] for s in sets)
 
-    def share(x, manifold):
-        radii = np.sort(cdist(manifold, manifold), axis=1)[:, 3]  # column 0 is itself
+    def fraction(x, manifold):
+        radii = np.sort(cdist(manifold, manifold), axis=1)[:, 3]  # column 0: itself
         return np.mean([any(d <= radii) for d in cdist(x, manifold)])
 
     got = precision_recall(generated, real)
-    assert got.precision == pytest.approx(share(generated, real))
-    assert got.recall == pytest.approx(share(real, generated))
+    assert got.precision == pytest.approx(fraction(generated, real))
+    assert got.recall == pytest.approx(fraction(real, generated))
     assert 0.2 < got.precision < 0.9
 
 
-def test_precision_and_recall_of_sets_that_are_understood(sets):
+def test_precision_and_recall_of_known_sets(sets):
     _, real = sets
     same = precision_recall(real, real)
     assert (same.precision, same.recall) == (1, 1)
@@ -105,7 +99,7 @@ def test_precision_and_recall_of_sets_that_are_understood(sets):
     assert (away.precision, away.recall) == (0, 0)
     collapsed = precision_recall(np.repeat(real[:1], 50, axis=0), real)
     assert collapsed.precision == 1 and collapsed.recall <= 2 / len(real)
-    # One line: neighbours at 1, 2, 3, ...; the third neighbour is 2 away, 3 at the ends.
+    # Points on a line, 1 apart: the third neighbour is at distance 2, at the ends of the line 3.
     line = np.arange(10.0)[:, None]
     border = precision_recall(np.array([[12.0], [-3.0], [12.1], [-3.1]]), line)
     assert border.precision == 0.5
@@ -120,12 +114,12 @@ def test_blocks_do_not_change_precision_and_recall(sets, monkeypatch):
     assert precision_recall(*sets) == whole
 
 
-def test_classifier_score_of_logits_that_are_understood():
+def test_classifier_score_of_known_logits():
     assert classifier_score(np.full((50, 8), 3.0)).mean == pytest.approx(1)
     sure = 1e4 * np.tile(np.eye(8), (10, 1))
     alone = classifier_score(sure, splits=1)
     assert alone.mean == pytest.approx(8) and alone.std == 0
-    never = np.pad(sure, [(0, 0), (0, 1)], constant_values=-1e4)  # a class of no image
+    never = np.pad(sure, [(0, 0), (0, 1)], constant_values=-1e4)  # a class without images
     assert classifier_score(never, splits=1).mean == pytest.approx(8)
     in_order = classifier_score(1e4 * np.eye(8).repeat(10, axis=0), splits=4, shuffle_seed=None)
     assert in_order.mean == pytest.approx(2)
@@ -161,25 +155,23 @@ def test_the_golden_numbers_are_torch_fidelitys():
 
 def test_features_that_cannot_be_compared_are_refused(sets):
     generated, real = sets
-    torn = generated.copy()
-    torn[[3, 5], 0] = np.nan
+    broken = generated.copy()
+    broken[[3, 5], 0] = np.nan
     few = MomentsOfBatches(12)
     few.update(generated[:1])
-    narrow, wide = MomentsOfBatches(4), MomentsOfBatches(12)
     for call, words in (
-        (lambda: precision_recall(torn, real), "generated features hold NaN .* 2 rows.* row 3"),
+        (lambda: precision_recall(broken, real), "generated features hold NaN .* 2 rows.* row 3"),
         (lambda: precision_recall(generated[:3], real), "4 rows or more, got 3"),
-        (lambda: precision_recall(generated[:, :5], real), "one width, got 5 and 12"),
+        (lambda: precision_recall(generated[:, :5], real), "same width, got 5 and 12"),
         (lambda: precision_recall(generated, real, k=0), "k >= 1"),
         (lambda: kernel_distance(generated, real), "1000 rows or more, got 500"),
-        (lambda: moments(torn), "NaN"),
+        (lambda: moments(broken), "NaN"),
         (lambda: moments(generated[0]), r"\[N, D\]"),
         (few.result, "two images or more, got 1"),
         (lambda: few.update(generated[:, :4]), r"\[B, 12\]"),
-        (lambda: narrow.merge(wide), "4 and 12"),
-        (lambda: frechet_distance(moments(generated[:, :4]), moments(real)), "one width"),
+        (lambda: frechet_distance(moments(generated[:, :4]), moments(real)), "same width"),
         (lambda: classifier_score(metric_goldens.logits()[:5]), "10 rows or more, got 5"),
-        (lambda: classifier_score(metric_goldens.logits(), splits=0), "a split or more"),
+        (lambda: classifier_score(metric_goldens.logits(), splits=0), "at least one split"),
     ):
         with pytest.raises(DataError, match=words):
             call()

@@ -1,4 +1,4 @@
-"""Scores of generated images: their values on a network that is understood, and their names."""
+"""Scores of generated images: their values with a known network, and their names."""
 
 import dataclasses
 
@@ -22,7 +22,7 @@ def _pool(images):
 
 
 def _net(origin, preparation="pytorch"):
-    """Mean colours as features, and logits of their sharpened values."""
+    """Returns a network whose features are mean colours, with scaled features as logits."""
     return FeatureNet(origin, 3, lambda x: Outputs(_pool(x), 9 * _pool(x)), preparation)
 
 
@@ -41,7 +41,7 @@ def _statistics(net, images, **options):
 
 
 def test_scores_are_those_of_the_features(images):
-    """In batches that do not divide the images, through a network of our own."""
+    """For batches that do not divide the number of images, and a network without a known name."""
     generated, real = _statistics(_net(Origin("colours"), "own"), images)
     x, y = (_pool(some) for some in images)
     np.testing.assert_allclose(generated.features, x)
@@ -75,7 +75,7 @@ def test_well_known_names_are_for_published_weights(images):
     assert [s.name for s in both] == ["precision", "recall"]
 
 
-def test_fid_is_of_a_published_protocol_or_is_refused(images, monkeypatch):
+def test_fid_follows_a_published_protocol_or_is_refused(images, monkeypatch):
     generated, real = _statistics(_net(PUBLISHED), images)
     own = _statistics(_net(Origin("colours")), images)
     with pytest.raises(DataError, match=r"published Inception .* alone, not of colours"):
@@ -108,16 +108,16 @@ def test_presets_are_as_published():
     assert (adm.preparation, adm.generated, adm.real) == ("tensorflow_1", 50_000, None)
 
 
-def test_halves_are_one_of_each_two_neighbours_by_chance(images):
-    """Whatever the batches; together they are all."""
+def test_halves_split_each_pair_of_images_at_random(images):
+    """For any batches; together the halves are all images."""
     net, found = _net(Origin("colours")), []
     for batches, size in (([images[0]], 50), (np.array_split(images[0], 11), 3)):
         statistics = ImageStatistics(net, keep_halves=True, batch_size=size)
         for batch in batches:
             statistics.update(batch)
         found.append(statistics.halves)
-    pool, places = np.asarray(_pool(images[0])), np.arange(90)
-    chosen = np.array([generation._half(int(place)) for place in places])
+    pool = np.asarray(_pool(images[0]))
+    chosen = np.array([generation._half(position) for position in range(90)])
     assert (chosen[::2] + chosen[1::2] == 1).all() and 10 < chosen[::2].sum() < 35
     for halves in found:
         for number, half in enumerate(halves):
@@ -127,7 +127,7 @@ def test_halves_are_one_of_each_two_neighbours_by_chance(images):
             np.testing.assert_allclose(half.covariance, want.covariance, rtol=1e-5, atol=1e-9)
 
 
-def test_images_and_features_that_will_not_do_are_refused(images):
+def test_wrong_images_and_features_are_refused(images):
     net = _net(Origin("colours"))
     statistics = ImageStatistics(net)
     for wrong in (images[0] / 255, images[0][..., :1], images[0][:0], images[0][0]):
@@ -143,6 +143,6 @@ def test_images_and_features_that_will_not_do_are_refused(images):
     kept.update(images[0])
     with pytest.raises(DataError, match="no logits of colours"):
         generation.inception_score(kept)
-    torn = dataclasses.replace(net, apply=lambda x: Outputs(_pool(x) * np.nan, None))
+    broken = dataclasses.replace(net, apply=lambda x: Outputs(_pool(x) * np.nan, None))
     with pytest.raises(DataError, match="NaN"):
-        ImageStatistics(torn).update(images[0])
+        ImageStatistics(broken).update(images[0])

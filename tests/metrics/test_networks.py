@@ -1,4 +1,4 @@
-"""Networks of metrics against their originals, and what makes weights the published ones."""
+"""Networks of metrics against their originals, and the checks of published weights."""
 
 import dataclasses
 import hashlib
@@ -25,7 +25,7 @@ def drawn_inception():
 def test_inception_is_torch_fidelitys(drawn_inception):
     golden = metric_goldens.read()
     out = jax.device_get(drawn_inception.apply(metric_goldens.images(64, 2)))
-    assert golden["pool"][:, -1].min() > 0.1  # features that vary
+    assert golden["pool"][:, -1].min() > 0.1  # the features are not constant
     for name, values in (("pool", out.pool), ("logits", out.logits)):
         np.testing.assert_allclose(metric_goldens.some(values), golden[name], atol=1e-5)
 
@@ -79,8 +79,9 @@ def test_perceptual_distance_of_equal_images_is_zero_and_it_is_symmetric():
 
 
 def _resized(images, how):
-    way = resize.PREPARATIONS[how]
-    return np.asarray(resize.prepare(images, how, 299)) * way.scale + way.zero
+    """Returns the resized images in 8-bit levels, but not rounded."""
+    method = resize.PREPARATIONS[how]
+    return np.asarray(resize.prepare(images, how, 299)) * method.scale + method.zero
 
 
 @pytest.mark.parametrize("size", [32, 64, 128, 400])
@@ -93,19 +94,19 @@ def test_bicubic_is_pillows(size):
     assert size > 299 or want.max() > 255  # not clipped
 
 
-def test_bilinear_resizes_differ_by_where_pixels_are():
-    """A ramp stays a ramp between the outermost pixels, at places by definition."""
+def test_bilinear_resizes_differ_by_pixel_positions():
+    """A ramp stays a ramp between the outermost pixels and shows the sampled positions."""
     ramp = np.broadcast_to(np.arange(64, dtype=np.uint8)[None, None, :, None], (1, 64, 64, 3))
-    places = np.arange(299)
-    for how, at in (
-        ("tensorflow_1", places * 64 / 299),
-        ("pytorch", (places + 0.5) * 64 / 299 - 0.5),
+    pixels = np.arange(299)
+    for how, positions in (
+        ("tensorflow_1", pixels * 64 / 299),
+        ("pytorch", (pixels + 0.5) * 64 / 299 - 0.5),
     ):
-        want = at.clip(0, 63)
+        want = positions.clip(0, 63)
         np.testing.assert_allclose(_resized(ramp, how)[0, 7, :, 1], want, atol=1e-4)
         upright = _resized(ramp.swapaxes(1, 2), how)[0, :, 7, 1]
         np.testing.assert_allclose(upright, want, atol=1e-4)
-    # Large images are not smoothed: single pixels are picked or mixed.
+    # Large images are not smoothed: a result depends on at most two neighbouring pixels.
     stripes = np.tile(np.array([0, 255], np.uint8), 299)
     stripes = np.broadcast_to(stripes[None, None, :, None], (1, 4, 598, 3))
     assert not _resized(stripes, "tensorflow_1").any()
@@ -123,7 +124,7 @@ def test_bilinear_resize_is_pytorchs():
         got = _resized(images, "pytorch")
         np.testing.assert_allclose(
             got, want.permute(0, 2, 3, 1), atol=5e-3
-        )  # their places are float32
+        )  # PyTorch computes positions in float32
 
 
 def test_preparation_maps_levels_as_published():
@@ -139,7 +140,7 @@ def test_preparation_maps_levels_as_published():
 
 @pytest.fixture
 def small_file(tmp_path):
-    """A file of two arrays and a counter, as if published at a file:// address."""
+    """Returns a file with a file:// address, the shapes of its arrays, and its hash."""
     origin = tmp_path / "host.safetensors"
     state = {
         "a.weight": np.ones((2, 3), np.float32),
@@ -148,21 +149,21 @@ def small_file(tmp_path):
         "classifier.1.weight": np.ones(4, np.float32),
     }
     safetensors.numpy.save_file({k: np.asarray(v) for k, v in state.items()}, origin)
-    digest = hashlib.sha256(origin.read_bytes()).hexdigest()
-    file = WeightFile("net.safetensors", origin.as_uri(), digest[:8])
-    return file, {"a.weight": (2, 3), "a.bias": (2,)}, digest
+    sha256 = hashlib.sha256(origin.read_bytes()).hexdigest()
+    file = WeightFile("net.safetensors", origin.as_uri(), sha256[:8])
+    return file, {"a.weight": (2, 3), "a.bias": (2,)}, sha256
 
 
 def test_weights_are_read_where_name_hash_and_arrays_are_right(small_file, tmp_path):
-    file, shapes, digest = small_file
+    file, shapes, file_hash = small_file
     folder = tmp_path / "weights"
     with pytest.raises(CheckpointError, match=rf"net.safetensors is missing; download {file.url}"):
-        published.read(file, folder, shapes, beside="classifier.")
-    state, sha256 = published.read(file, folder, shapes, beside="classifier.", download=True)
-    assert sha256 == digest and state.keys() == shapes.keys()
+        published.read(file, folder, shapes, ignored="classifier.")
+    state, sha256 = published.read(file, folder, shapes, ignored="classifier.", download=True)
+    assert sha256 == file_hash and state.keys() == shapes.keys()
     assert [p.name for p in folder.iterdir()] == ["net.safetensors"]
     moved = dataclasses.replace(file, url="file:///nowhere")
-    published.read(moved, folder, shapes, beside="classifier.")  # no need to fetch it again
+    published.read(moved, folder, shapes, ignored="classifier.")  # no second download
 
     for wanted, words in (
         (shapes, "classifier.1.weight is unknown"),
@@ -176,22 +177,22 @@ def test_weights_are_read_where_name_hash_and_arrays_are_right(small_file, tmp_p
             published.read(file, folder, wanted)
 
 
-def test_other_files_are_refused_and_leave_nothing(small_file, tmp_path):
+def test_wrong_files_are_refused_and_not_kept(small_file, tmp_path):
     file, shapes, _ = small_file
     other = dataclasses.replace(file, sha256="00000000")
-    with pytest.raises(CheckpointError, match=r"another file: its sha256 begins .*begins 00000000"):
+    with pytest.raises(CheckpointError, match=r"a different file: its sha256 .*with 00000000"):
         published.read(other, tmp_path / "weights", shapes, download=True)
     with pytest.raises(CheckpointError, match="could not be downloaded"):
         nowhere = dataclasses.replace(file, url=(tmp_path / "absent").as_uri())
         published.read(nowhere, tmp_path / "weights", shapes, download=True)
     assert not list((tmp_path / "weights").iterdir())
-    torn = tmp_path / "weights" / file.name
-    torn.write_bytes(b"torn")
-    with pytest.raises(CheckpointError, match="torn or another file"):
+    damaged = tmp_path / "weights" / file.name
+    damaged.write_bytes(b"damaged")
+    with pytest.raises(CheckpointError, match="damaged or a different file"):
         published.read(file, tmp_path / "weights", shapes)
 
 
-def test_arrays_of_another_type_or_not_finite_are_refused():
+def test_arrays_of_a_wrong_type_or_not_finite_are_refused():
     shapes = {"a": (2,)}
     for array, words in (
         (np.zeros(2, np.float16), "float16"),
@@ -201,7 +202,7 @@ def test_arrays_of_another_type_or_not_finite_are_refused():
             published.check_arrays({"a": array}, shapes, "here")
 
 
-def test_missing_networks_say_what_to_do(tmp_path):
+def test_errors_of_missing_networks_name_the_download(tmp_path):
     with pytest.raises(
         CheckpointError, match=r"pt_inception.*download https://github.com/mseitzer"
     ):
@@ -213,7 +214,7 @@ def test_missing_networks_say_what_to_do(tmp_path):
 
 
 def test_networks_load_from_files_of_pytorch(tmp_path, monkeypatch):
-    """From .pth to features and distances; the files stand in for the published ones."""
+    """Checks features and distances of .pth files that replace the published ones."""
     torch = pytest.importorskip("torch")
     lpips_state = metric_goldens.lpips_state()
     stand_ins = {
@@ -226,8 +227,8 @@ def test_networks_load_from_files_of_pytorch(tmp_path, monkeypatch):
     for name, state in stand_ins.items():
         path = tmp_path / getattr(published, name).name
         torch.save({k: torch.tensor(v) for k, v in state.items()}, path)
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        files[name] = dataclasses.replace(getattr(published, name), sha256=digest[:8])
+        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        files[name] = dataclasses.replace(getattr(published, name), sha256=sha256[:8])
         monkeypatch.setattr(published, name, files[name])
     monkeypatch.setitem(published.FILES, published.INCEPTION, (files["INCEPTION_FILE"],))
     monkeypatch.setitem(
@@ -251,11 +252,11 @@ def test_published_names_are_for_published_weights():
     assert Origin(published.INCEPTION, ("6726825d" + "0" * 56,)).published
 
 
-def test_inception_with_other_arrays_is_refused():
+def test_inception_with_wrong_arrays_is_refused():
     state = {k: np.zeros(s, np.float32) for k, s in inception.state_shapes().items()}
     del state["Mixed_7c.branch1x1.conv.weight"]
     state["AuxLogits.fc.bias"] = np.zeros(1000, np.float32)
-    with pytest.raises(CheckpointError, match=r"2 faults.*AuxLogits.*unknown; Mixed_7c.*missing"):
+    with pytest.raises(CheckpointError, match=r"2 errors.*AuxLogits.*unknown; Mixed_7c.*missing"):
         published.make_inception(state, Origin("mine"), "pytorch")
     with pytest.raises(DataError, match="'lanczos'; there are tensorflow_1"):
         published.make_inception(state, Origin("mine"), "lanczos")

@@ -1,4 +1,4 @@
-"""Pixel metrics against scikit-image, closed forms and the defect that has a name of its own."""
+"""Pixel metrics against scikit-image and closed forms, and the authors' SSIM of swapped axes."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,10 @@ def pair():
 
 
 def _peer(x, y, *, zeros):
-    """scikit-image with the standard settings; zero padding by a frame of black, cut off again."""
+    """Returns the SSIM of scikit-image with the standard settings.
+
+    Zero padding is a black border around the images, whose values are left out of the mean.
+    """
     values = []
     for a, b in zip(x / 2 + 0.5, y / 2 + 0.5, strict=True):
         if zeros:
@@ -44,7 +47,7 @@ def test_ssim_agrees_with_scikit_image(pair):
 
 @pytest.mark.parametrize(("padding", "edge"), [("valid", 0), ("zero", 5)])
 def test_ssim_follows_its_definition_window_by_window(pair, padding, edge):
-    """Weighted means and variances of every window of 11 x 11 pixels, with no filter's help."""
+    """Weighted means and variances of every window of 11 x 11 pixels, without a filter."""
     x, y = (image[0, :14, :13, :1] / 2 + 0.5 for image in pair)
     bell = np.exp(-(np.arange(-5, 6) ** 2) / (2 * 1.5**2))
     weights = np.outer(bell, bell).ravel() / bell.sum() ** 2
@@ -63,10 +66,10 @@ def test_ssim_follows_its_definition_window_by_window(pair, padding, edge):
     assert ssim(*cut, padding=padding) == pytest.approx(np.mean(luminance * structure), rel=1e-10)
 
 
-def test_ssim_of_swapped_axes_is_the_authors_and_another_number(pair):
+def test_ssim_of_swapped_axes_is_the_authors_and_not_ssim(pair):
     """Rows as channels, the window over width and channels."""
-    as_they_see_it = [np.moveaxis(x, 1, 3) for x in pair]  # [B, W, C, H]
-    assert ssim_swapped_axes(*pair) == pytest.approx(_peer(*as_they_see_it, zeros=True), rel=1e-9)
+    as_they_read_it = [np.moveaxis(x, 1, 3) for x in pair]  # [B, W, C, H]
+    assert ssim_swapped_axes(*pair) == pytest.approx(_peer(*as_they_read_it, zeros=True), rel=1e-9)
     smooth = np.broadcast_to(np.linspace(-1, 1, 32)[None, :, None, None], (1, 32, 32, 3))
     noisy = smooth + 0.1 * np.random.default_rng(1).standard_normal(smooth.shape)
     assert ssim_swapped_axes(smooth, noisy) - ssim(smooth, noisy, padding="zero") > 0.1
@@ -110,12 +113,12 @@ def test_eight_bits_round_to_nearest_and_truncation_darkens():
 
 def test_images_that_cannot_be_compared_are_refused(pair):
     x, y = pair
-    torn = y.copy()
-    torn[0, 0, 0, 0] = np.nan
+    broken = y.copy()
+    broken[0, 0, 0, 0] = np.nan
     for measure in (pixel_mse, psnr, ssim, ssim_swapped_axes):
         for other, words in (
-            (y[:2], "one shape"),
-            (torn, "not finite"),
+            (y[:2], "same shape"),
+            (broken, "not finite"),
             (np.zeros(x.shape, np.uint8), "floats"),
         ):
             with pytest.raises(DataError, match=words):

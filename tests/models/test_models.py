@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from dbae_jax.configs import base, celeba
 
-from configs import base, celeba
 from dbae_jax.configuration import build, config
 from dbae_jax.models import decoder
 from dbae_jax.models.encoder import Code

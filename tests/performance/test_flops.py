@@ -1,4 +1,4 @@
-"""Operations counted on traced programs."""
+"""FLOPs counted on traced programs."""
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +25,7 @@ def test_convolutions_and_products_are_those_of_the_textbook():
 def test_what_no_result_needs_is_not_counted():
     def product(a, b):
         jnp.tanh(a @ a)
-        return jax.vjp(lambda b: a @ b, b)[1](b)  # the product's value itself is not asked for
+        return jax.vjp(lambda b: a @ b, b)[1](b)  # nothing uses the value of the product itself
 
     assert count_flops(product, A, A) == PRODUCT
 
@@ -34,12 +34,12 @@ def _powers(a, lengths):
     """a times itself, once and then in loops within loops."""
     if not lengths:
         return a @ a
-    turn = lambda c, _: (_powers(c, lengths[1:]), None)  # noqa: E731
-    return jax.lax.scan(turn, a, length=lengths[0])[0]
+    iteration = lambda c, _: (_powers(c, lengths[1:]), None)  # noqa: E731
+    return jax.lax.scan(iteration, a, length=lengths[0])[0]
 
 
-@pytest.mark.parametrize(("lengths", "turns"), [((), 0), ((5,), 4), ((5, 3), 14)])
-def test_what_loops_repeat_is_all_turns_but_the_first(lengths, turns):
+@pytest.mark.parametrize(("lengths", "repeats"), [((), 0), ((5,), 4), ((5, 3), 14)])
+def test_repeated_flops_are_those_of_all_iterations_but_the_first(lengths, repeats):
     traced = jax.jit(_powers, static_argnums=1).trace(A, lengths)
-    assert repeated(traced.jaxpr.jaxpr) == turns * PRODUCT
-    assert count_flops(lambda a: _powers(a, lengths), A) == (turns + 1) * PRODUCT
+    assert repeated(traced.jaxpr.jaxpr) == repeats * PRODUCT
+    assert count_flops(lambda a: _powers(a, lengths), A) == (repeats + 1) * PRODUCT

@@ -1,4 +1,4 @@
-"""The report in a real browser: it loads from disk, asks for nothing, and its sliders move it."""
+"""The report in a browser: it loads from disk without a network, and its sliders move images."""
 
 import io
 import itertools
@@ -17,7 +17,7 @@ from tests.helpers.report_workdirs import AMOUNTS, pixels, write_model, write_pr
 
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory):
-    """A workdir with all that the report can show, and the report."""
+    """A workdir with every part of the report, and the report."""
     directory = tmp_path_factory.mktemp("runs") / "run"
     config = tiny.config()
     write_model(directory, config)
@@ -53,7 +53,7 @@ def browser():
 @pytest.fixture(scope="module")
 def page(browser, directory):
     browser.get("about:blank")
-    browser.get_log("performance")  # takes out what the browser's own first page asked for
+    browser.get_log("performance")  # discards the requests of the first page
     browser.get((directory / report.FILE).as_uri())
     return browser
 
@@ -63,7 +63,7 @@ def _one(page, selector):
 
 
 def _shown(page, element):
-    """Returns what is seen of an element, gray levels."""
+    """Returns the screenshot of an element, as gray levels."""
     page.execute_script("arguments[0].scrollIntoView({block: 'center'})", element)
     return np.asarray(Image.open(io.BytesIO(element.screenshot_as_png)).convert("L"), int)
 
@@ -94,38 +94,38 @@ def test_a_network_is_forbidden_by_the_page_itself(page):
       document.addEventListener('securitypolicyviolation', e => done(e.effectiveDirective));
       fetch('https://example.org/').catch(() => {});"""
     assert page.execute_async_script(blocked) == "connect-src"
-    page.get_log("browser")  # takes the refusals out
+    page.get_log("browser")  # discards the refusals
 
 
-@pytest.mark.parametrize("film", ["interpolation", "edit-0", "edit-1", "trajectory"])
-def test_a_slider_moves_its_pictures_and_no_others(page, film):
-    slider = _one(page, f"#{film}-slider")
-    strip = _one(page, f"#{film} img.strip")
-    still = _one(page, "#samples img")
-    said, seen = [], []
-    for frame in range(int(slider.get_attribute("max")) + 1):
+@pytest.mark.parametrize("name", ["interpolation", "edit-0", "edit-1", "trajectory"])
+def test_a_slider_moves_its_own_images_only(page, name):
+    slider = _one(page, f"#{name}-slider")
+    strip = _one(page, f"#{name} img.strip")
+    fixed = _one(page, "#samples img")
+    texts, seen = [], []
+    for position in range(int(slider.get_attribute("max")) + 1):
         page.execute_script(
             "arguments[0].value = arguments[1]; arguments[0].dispatchEvent(new Event('input'))",
-            *(slider, frame),
+            *(slider, position),
         )
-        place = f"{-int(strip.get_attribute('width')) * frame}px 0px"
+        place = f"{-int(strip.get_attribute('width')) * position}px 0px"
         assert strip.value_of_css_property("object-position") == place
-        said.append(_one(page, f"#{film} output").text)
-        seen.append((_shown(page, strip), _shown(page, still)))
-        assert slider.get_attribute("aria-valuetext") == said[-1]
+        texts.append(_one(page, f"#{name} output").text)
+        seen.append((_shown(page, strip), _shown(page, fixed)))
+        assert slider.get_attribute("aria-valuetext") == texts[-1]
     moving, standing = zip(*seen, strict=True)
-    assert len(set(said)) == len(said)
+    assert len(set(texts)) == len(texts)
     for a, b in itertools.pairwise(moving):
         assert np.abs(a - b).max() > 5
     assert np.abs(standing[0] - standing[-1]).max() == 0
-    # What is seen is the frame of the strip, each pixel a square.
-    frames_of_strip = pixels(strip.get_attribute("src"))
+    # The screenshot is the last image of the strip, each pixel a square.
+    images_of_strip = pixels(strip.get_attribute("src"))
     size = moving[-1].shape[0] // 16
     shown = moving[-1][size // 2 :: size, size // 2 :: size]
-    np.testing.assert_allclose(shown, frames_of_strip[:, -16:], atol=1)
+    np.testing.assert_allclose(shown, images_of_strip[:, -16:], atol=1)
 
 
-def test_sliders_answer_to_the_keyboard_and_play_by_themselves(page):
+def test_sliders_react_to_the_keyboard_and_to_their_play_button(page):
     slider = _one(page, "#interpolation-slider")
     slider.send_keys("\ue010")  # end
     assert slider.get_attribute("value") == slider.get_attribute("max")
@@ -133,7 +133,7 @@ def test_sliders_answer_to_the_keyboard_and_play_by_themselves(page):
     assert slider.get_attribute("value") == "2"
     slider.send_keys("\ue011")
     assert slider.get_attribute("value") == "0"
-    assert _one(page, "#interpolation output").text == "0% of the way"
+    assert _one(page, "#interpolation output").text == "0%"
     label = _one(page, "#interpolation label")
     assert label.get_attribute("for") == slider.get_attribute("id")
     button = _one(page, "#interpolation button")
@@ -150,17 +150,24 @@ def test_the_page_shows_the_numbers_of_results_json(page):
     text = _one(page, "#measurements").text
     for number in ("0.006123", "0.02010", "0.9512", "± 0.012 (std of 3)", "± 0.067", "2.345"):
         assert number in text
-    assert "PSNR is not defined here: an image is met." in text
+    assert "PSNR is not defined here: an image is exact." in text
     assert "1,437 train, 360 test" in text
     for details in page.find_elements("css selector", "#measurements summary"):
         details.click()
     assert "round <b> 0.750" in _one(page, "#measurements").text
     headline = _one(page, "header").text
-    for number in ("0.00612", "2.35 bits", "0.951", "5 min 13 s", "8 numbers", "360 in the split"):
+    for number in (
+        "0.00612",
+        "2.35 bits",
+        "0.951",
+        "5 min 13 s",
+        "dimension 8",
+        "360 in the split",
+    ):
         assert number in headline
 
 
-def test_every_picture_says_what_it_is_and_the_page_fits_a_phone(page):
+def test_every_image_has_a_description_and_the_page_fits_a_phone(page):
     unnamed = """return [...document.images].filter(
       i => !i.alt && !i.closest('[role=img][aria-label]')).length"""
     assert page.execute_script(unnamed) == 0

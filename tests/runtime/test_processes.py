@@ -23,8 +23,8 @@ from dbae_jax.workdirs import checkpoint, records, workdir
 from tests.helpers import commands
 
 PATIENCE_SECONDS = 300
-# How far scores may be apart that only sums in another order tell apart; and those of probes and
-# judges, which learn from numbers that are that far apart.
+# Tolerances: of scores that differ only by the order of sums, and of scores of probes and
+# classifiers, which learn from numbers that differ in this way.
 EXACT, LEARNED = {"rel": 1e-4, "abs": 0}, {"rel": 2e-3, "abs": 0.02}
 STEPS = 12  # of the run that others are compared with
 TINY = {
@@ -222,7 +222,7 @@ def test_a_lost_process_stops_the_other_and_the_restart_goes_on(shared, tmp_path
     assert reached < STEPS
     again = Launch(directory, count=2, devices=4, **to_end)
     assert again.wait() == [0, 0], again.messages()
-    assert f"Going on from step {reached}" in again.messages()
+    assert f"Resuming from step {reached}" in again.messages()
     assert _losses(directory) == _losses(shared)
     jax.tree.map(np.testing.assert_array_equal, _params(directory), _params(shared))
 
@@ -237,11 +237,11 @@ def test_sigterm_saves_at_the_next_step_and_other_devices_go_on(shared, tmp_path
     assert launch.wait() == [75]
     (reached,) = checkpoint.steps(directory)
     assert reached == len(_losses(directory)) >= 2
-    assert f"SIGTERM came; step {reached} of 10000 is saved" in launch.messages()
+    assert f"stopped by a SIGTERM; step {reached} of 10000 is saved" in launch.messages()
 
     again = Launch(directory, cold=True, devices=8, **rarely | {"train.num_steps": reached + 2})
     assert again.wait() == [0], again.messages()
-    assert f"Going on from step {reached}" in again.messages()
+    assert f"Resuming from step {reached}" in again.messages()
     losses = _losses(directory)
     assert len(losses) == reached + 2
     both = min(len(losses), STEPS)

@@ -112,16 +112,16 @@ def test_attention_is_that_of_jax_forward_and_backward(positions, dtype, devices
 def test_attention_that_devices_lack_is_refused_and_another_computes_a_model(tmp_path, caplog):
     """The user's choice is refused; a model that was trained with it is read."""
     config = tiny.config(**{"model.attention": "cudnn", "model.dtype": "bfloat16"})
-    with pytest.raises(ConfigError, match=r"kernel of NVIDIA's GPUs, and the program is for a cpu"):
+    with pytest.raises(ConfigError, match=r"needs an NVIDIA GPU, and the program is for a cpu"):
         train.train(config, tmp_path / "run")
-    with pytest.raises(ConfigError, match="kernel of NVIDIA's GPUs"):
+    with pytest.raises(ConfigError, match="needs an NVIDIA GPU"):
         workloads.make("denoise", config)
     assert not (tmp_path / "run").exists()
     assert "config.model" not in caplog.text
     tiny.write_workdir(config, tmp_path / "run")
     with caplog.at_level("WARNING", logger="dbae_jax"):
         model = dbae_jax.DBAE.load(tmp_path / "run")
-    assert "Here 'auto' takes its place" in caplog.text
+    assert "This model runs with 'auto' here" in caplog.text
     assert model.config == config and "Parameters" in describe.describe(config)
     assert np.isfinite(model.decode(model.encode(tiny.images(2)))).all()
 

@@ -24,8 +24,9 @@ def _start(config, devices=1):
     mesh = sharding.make_mesh(jax.devices()[:devices])
     everywhere = sharding.replicated(mesh)
     key = jax.device_put(jax.random.key(config.seed), everywhere)
-    state = jax.jit(jitted_step.make_init(config), out_shardings=everywhere)(key)
-    return jitted_step.make_jitted_step(config, mesh), state, key, mesh
+    training = jitted_step.make_training(config, mesh)
+    state = jax.jit(training.init, out_shardings=everywhere)(key)
+    return training.train_step, state, key, mesh
 
 
 def _train(config, steps, devices=1):
@@ -52,29 +53,6 @@ def test_same_seed_same_parameters_bit_for_bit():
     other, _ = _train(tiny.config(**DROPOUT, seed=1), 1)
     kernel = lambda state: state.variables["params"]["unet"]["conv_in"]["kernel"]  # noqa: E731
     assert not np.array_equal(kernel(first[0]), kernel(other))
-
-
-@pytest.mark.parametrize(
-    ("changes", "shared"),
-    [
-        ({"seed": 1, "train.num_steps": 9, "eval.batch_size": 3}, True),
-        ({"train.num_steps": 9, "optim.schedule": "cosine"}, False),
-        ({"optim.learning_rate": 1e-5}, False),
-        ({"optim.grad_clip_norm": 1.0}, False),
-        ({"optim.ema_decay": 0.5}, False),
-        ({"model.latent_dim": 4}, False),
-        ({"model.matmul_precision": "highest"}, False),
-        ({"bridge.beta_d": 3.0}, False),
-        ({"train.accumulation_steps": 2}, False),
-        ({"model.stochastic": True, "train.tc_weight": 1.0}, False),
-    ],
-)
-def test_configs_of_one_step_share_its_program(changes, shared):
-    mesh = sharding.make_mesh()
-    base, other = tiny.config(), tiny.config(**changes)
-    step = jitted_step.make_jitted_step(base, mesh)
-    assert (jitted_step.make_jitted_step(other, mesh) is step) == shared
-    assert jitted_step.make_jitted_step(base, sharding.make_mesh(jax.devices()[:1])) is not step
 
 
 def test_one_and_eight_devices_agree():

@@ -1,1 +1,1 @@
-"""TFDS builders of the data sets, each reading the files as their publishers give them out."""
+"""Builders: one class per data set that reads the published files and writes array_record files."""

@@ -1,4 +1,4 @@
-"""Attribute and split files of the data sets, parsed as published, and their checksums."""
+"""Parsers of the published attribute and split files, and checksums of published files."""
 
 import csv
 import dataclasses
@@ -6,11 +6,14 @@ import hashlib
 import io
 import pathlib
 from collections.abc import Sequence
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from dbae_jax.data.builders.stores import Store, ZipStore
 from dbae_jax.errors import DataError
+
+_PUBLISHED = "use the published file."
 
 # Checksums of the published files. Sources: tensorflow-datasets, celeb_a/checksums.tsv;
 # torchvision, datasets/lfw.py.
@@ -26,14 +29,20 @@ CHECKSUMS = {
 
 @dataclasses.dataclass(frozen=True)
 class Attributes:
-    """A table of attributes: `values` [N, K], int8 0 or 1 or float32, one row a key of `rows`."""
+    """A table of attributes.
+
+    Attributes:
+      names: names of the K attributes.
+      rows: row number by image, where an image is named by the stem or path of its file.
+      values: [N, K], int8 (0 or 1) or float32.
+    """
 
     names: tuple[str, ...]
     rows: dict[str, int]
     values: np.ndarray
 
     def select(self, keys: Sequence[str]) -> np.ndarray:
-        """Returns the rows [len(keys), K] of the keys, all of which must be there."""
+        """Returns the attributes [len(keys), K] of the images `keys`; every key must have a row."""
         return self.values[[self.rows[key] for key in keys]]
 
 
@@ -48,20 +57,21 @@ def read_text(
     """Returns the text of an annotation file.
 
     Args:
-      name: of the file.
-      source: of the images; the file is looked for there, one level below, and beside it.
-      annotations: folder to look in instead.
-      store: of the images; if it is a zip, the file may also lie in it.
-      check: compares the checksum, where the published one is known.
+      name: file name, without its folder.
+      source: path of the images. The file is searched in this folder, one level below, and next
+        to it.
+      annotations: folder that is searched instead; None: the folders around `source`.
+      store: store of the images; a zip is searched too.
+      check: whether the checksum is compared, where the published one is known.
 
     Raises:
-      DataError: if the file is missing, is no text, or has another checksum.
+      DataError: if the file is missing, is not UTF-8 text, or has a different checksum.
     """
     root = annotations or (source if source.is_dir() else source.parent)
     if not root.is_dir():
-        raise DataError(f"--annotations={root} is no folder.")
-    below = [p for p in sorted(root.iterdir()) if p.is_dir()]
-    folders = [root, *below] if annotations else [root, *below, source.parent]
+        raise DataError(f"--annotations={root} is not a folder; name the folder that holds {name}.")
+    subfolders = [p for p in sorted(root.iterdir()) if p.is_dir()]
+    folders = [root, *subfolders] if annotations else [root, *subfolders, source.parent]
     path = next((folder / name for folder in folders if (folder / name).is_file()), None)
     data = path.read_bytes() if path else None
     if data is None and isinstance(store, ZipStore):
@@ -71,79 +81,109 @@ def read_text(
             f"{name} is missing in {root}; put it there, or name its folder with --annotations."
         )
     if check:
-        _compare(str(path or name), name, data)
+        _compare_checksum(str(path or name), name, data)
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise DataError(f"{path or name} is no text file: {error}.") from error
+        raise DataError(
+            f"{path or name} is not a text file in UTF-8: {error}; download it again."
+        ) from error
 
 
 def check_archive(path: pathlib.Path) -> None:
-    """Compares an archive with its published checksum, where that is known.
+    """Compares the checksum of an archive with the published one, where that is known.
+
+    Args:
+      path: path of the archive; a folder or a missing file is accepted unchecked.
 
     Raises:
-      DataError: if they differ.
+      DataError: if the checksums differ.
     """
     if path.is_file() and path.name in CHECKSUMS:
         with path.open("rb") as file:
-            _compare(str(path), path.name, file)
+            _compare_checksum(str(path), path.name, file)
 
 
 def celeba_attributes(text: str, name: str) -> Attributes:
     """Parses list_attr_celeba.txt or CelebAMask-HQ-attribute-anno.txt.
 
     Args:
-      text: line 1 the count, line 2 the names, then `000001.jpg -1 1 ...`.
-      name: of the file, for messages.
+      text: content of the file. Line 1 is the number of rows, line 2 holds the attribute names,
+        and the rows are like `000001.jpg -1 1 ...`.
+      name: file name, for error messages.
 
     Returns:
-      Attributes by the stem of the image's name ("000001"), -1 as 0.
+      int8 attributes by the stem of the image's file ("000001"); -1 becomes 0.
 
     Raises:
-      DataError: for another format, a wrong count, or a row that is missing values or doubled.
+      DataError: if the text has a different format, a wrong number of rows, an incomplete row, or
+        two rows for an image.
     """
     lines = text.splitlines()
     if len(lines) < 3 or not lines[0].strip().isdigit():
-        raise DataError(f"{name} must start with a line that holds the count of its rows.")
+        raise DataError(
+            f"{name} starts with {_first_line(text)!r}; its first line must be the number of its "
+            f"rows; {_PUBLISHED}"
+        )
     names, rows = tuple(lines[1].split()), [line.split() for line in lines[2:] if line.strip()]
     if len(rows) != int(lines[0]):
-        raise DataError(f"{name} announces {int(lines[0]):,} rows and holds {len(rows):,}.")
+        raise DataError(
+            f"{name} announces {int(lines[0]):,} rows and holds {len(rows):,}; {_PUBLISHED}"
+        )
     for row in rows:
         if len(row) != len(names) + 1 or not set(row[1:]) <= {"-1", "1"}:
-            raise DataError(f"{name}: the row of {row[0]} must hold {len(names)} values, 1 or -1.")
+            raise DataError(
+                f"{name}: the row of {row[0]} must hold {len(names)} values, 1 or -1, and holds "
+                f"{' '.join(row[1:])!r}; {_PUBLISHED}"
+            )
     values = np.array([row[1:] for row in rows]).astype(np.int8) > 0
     return Attributes(names, _index([_stem(row[0]) for row in rows], name), values.astype(np.int8))
 
 
 def celeba_partition(text: str, name: str) -> dict[str, str]:
-    """Parses list_eval_partition.txt: lines `000001.jpg 0` -> {"000001": "train"}.
+    """Parses list_eval_partition.txt, whose lines are like `000001.jpg 0`.
+
+    Args:
+      text: content of the file.
+      name: file name, for error messages.
+
+    Returns:
+      Split by the stem of the image's file, such as {"000001": "train"}.
 
     Raises:
-      DataError: for another format.
+      DataError: if the text has a different format or two lines for an image.
     """
     splits = {"0": "train", "1": "validation", "2": "test"}
     rows = [line.split() for line in text.splitlines() if line.strip()]
     for row in rows:
         if len(row) != 2 or row[1] not in splits:
-            raise DataError(f"{name}: lines must be like '000001.jpg 0', got {' '.join(row)!r}.")
+            raise DataError(
+                f"{name}: lines must be like '000001.jpg 0', got {' '.join(row)!r}; {_PUBLISHED}"
+            )
     _index([row[0] for row in rows], name)
     return {_stem(row[0]): splits[row[1]] for row in rows}
 
 
 def lfw_attributes(text: str, name: str) -> Attributes:
-    """Parses lfw_attributes.txt: real-valued attributes by "Person_Name_0001".
+    """Parses lfw_attributes.txt.
 
     Args:
-      text: a comment, `#<TAB>person<TAB>imagenum<TAB>names...`, then tab-separated rows.
-      name: of the file, for messages.
+      text: content of the file: a comment, the header `#<TAB>person<TAB>imagenum<TAB>names...`,
+        and tab-separated rows.
+      name: file name, for error messages.
+
+    Returns:
+      float32 attributes by image ("Person_Name_0001").
 
     Raises:
-      DataError: for another format.
+      DataError: if the text has a different format or two rows for an image.
     """
     lines = [line for line in text.splitlines() if line.strip()]
     header = next((line.split("\t") for line in lines if line.startswith("#\tperson\t")), None)
     if header is None:
-        raise DataError(f"{name} has no header line that starts with '#<TAB>person<TAB>imagenum'.")
+        raise DataError(
+            f"{name} has no header line that starts with '#<TAB>person<TAB>imagenum'; {_PUBLISHED}"
+        )
     names = tuple(part.strip() for part in header[3:])
     rows = [line.split("\t") for line in lines if not line.startswith("#")]
     keys, values = [], []
@@ -152,9 +192,14 @@ def lfw_attributes(text: str, name: str) -> Attributes:
             keys.append(lfw_key(row[0], int(row[1])))
             values.append([float(value) for value in row[2:]])
         except (IndexError, ValueError) as error:
-            raise DataError(f"{name}: the row of {row[0]!r} cannot be read: {error}.") from error
+            raise DataError(
+                f"{name}: the row of {row[0]!r} cannot be read: {error}; {_PUBLISHED}"
+            ) from error
         if len(values[-1]) != len(names):
-            raise DataError(f"{name}: the row of {row[0]!r} must hold {len(names)} values.")
+            raise DataError(
+                f"{name}: the row of {row[0]!r} must hold {len(names)} values, and holds "
+                f"{len(values[-1])}; {_PUBLISHED}"
+            )
     return Attributes(names, _index(keys, name), np.array(values, np.float32))
 
 
@@ -164,32 +209,55 @@ def lfw_key(person: str, number: int) -> str:
 
 
 def lfw_people(text: str, name: str) -> list[str]:
-    """Parses peopleDevTrain.txt: the count, then `Person<TAB>images`; returns the image names.
+    """Parses peopleDevTrain.txt or peopleDevTest.txt.
+
+    Args:
+      text: content of the file. Line 1 is the number of people; the other lines are
+        `Person<TAB>number of images`.
+      name: file name, for error messages.
+
+    Returns:
+      Names of the images, such as "Person_0001".
 
     Raises:
-      DataError: for another format or a wrong count.
+      DataError: if the text has a different format or a wrong number of people.
     """
     lines = [line for line in text.splitlines() if line.strip()]
     rows = [line.split() for line in lines[1:]]
     if not lines or not lines[0].strip().isdigit() or int(lines[0]) != len(rows):
-        raise DataError(f"{name} must start with the count of the people that follow.")
+        raise DataError(
+            f"{name} must start with the number of people that follow, {len(rows)}; it starts with "
+            f"{_first_line(text)!r}; {_PUBLISHED}"
+        )
     for row in rows:
         if len(row) != 2 or not row[1].isdigit():
-            raise DataError(f"{name}: lines must be like 'Person 3', got {' '.join(row)!r}.")
+            raise DataError(
+                f"{name}: lines must be like 'Person 3', got {' '.join(row)!r}; {_PUBLISHED}"
+            )
     return [lfw_key(person, i) for person, count in rows for i in range(1, int(count) + 1)]
 
 
 def csv_attributes(text: str, name: str) -> Attributes:
-    """Parses a CSV with a header: the file's name, then one column of numbers an attribute.
+    """Parses a CSV of attributes.
 
-    Values that are all 0 or 1 become int8, others float32.
+    Args:
+      text: content of the file: a header, and rows with an image's file name and one number per
+        attribute.
+      name: name of the CSV, for error messages.
+
+    Returns:
+      Attributes by file name: int8 if all values are 0 or 1, else float32.
 
     Raises:
-      DataError: for another format, values that are no finite numbers, or doubled names.
+      DataError: if the text has a different format, a value that is not a finite number, or two
+        rows for an image.
     """
     rows = [row for row in csv.reader(io.StringIO(text)) if row]
     if len(rows) < 2 or len(rows[0]) < 2:
-        raise DataError(f"{name} must have a header, a column of file names and one of numbers.")
+        raise DataError(
+            f"{name} must have a header, a column of file names and a column of numbers per "
+            f"attribute; it has {len(rows)} rows, and its first line is {_first_line(text)!r}."
+        )
     names, body = tuple(part.strip() for part in rows[0][1:]), rows[1:]
     values = np.empty((len(body), len(names)), np.float32)
     for i, row in enumerate(body):
@@ -198,7 +266,10 @@ def csv_attributes(text: str, name: str) -> Attributes:
         except ValueError:
             values[i] = np.nan
         if len(row) != len(names) + 1 or not np.isfinite(values[i]).all():
-            raise DataError(f"{name}: the row of {row[0]!r} must hold {len(names)} numbers.")
+            raise DataError(
+                f"{name}: the row of {row[0]!r} must hold {len(names)} numbers, and holds "
+                f"{','.join(row[1:])!r}; correct the row."
+            )
     if np.isin(values, (0, 1)).all():
         values = values.astype(np.int8)
     return Attributes(names, _index([row[0].strip() for row in body], name), values)
@@ -207,8 +278,8 @@ def csv_attributes(text: str, name: str) -> Attributes:
 def _index(keys: list[str], name: str) -> dict[str, int]:
     rows = {key: i for i, key in enumerate(keys)}
     if len(rows) != len(keys):
-        twice = next(key for i, key in enumerate(keys) if rows[key] != i)
-        raise DataError(f"{name} lists {twice!r} twice.")
+        repeated = next(key for i, key in enumerate(keys) if rows[key] != i)
+        raise DataError(f"{name} lists {repeated!r} twice; remove one of the two rows.")
     return rows
 
 
@@ -216,15 +287,19 @@ def _stem(name: str) -> str:
     return pathlib.PurePosixPath(name).stem
 
 
-def _compare(path: str, name: str, data) -> None:
-    want = CHECKSUMS.get(name)
-    if want is None:
+def _first_line(text: str) -> str:
+    return text.partition("\n")[0][:40]
+
+
+def _compare_checksum(path: str, name: str, data: bytes | BinaryIO) -> None:
+    published = CHECKSUMS.get(name)
+    if published is None:
         return
-    algorithm = "md5" if len(want) == 32 else "sha256"
-    file = io.BytesIO(data) if isinstance(data, bytes) else data
-    got = hashlib.file_digest(file, algorithm).hexdigest()
-    if got != want:
+    algorithm = "md5" if len(published) == 32 else "sha256"
+    file: Any = io.BytesIO(data) if isinstance(data, bytes) else data
+    found = hashlib.file_digest(file, algorithm).hexdigest()
+    if found != published:
         raise DataError(
-            f"{path} is not the published file: its {algorithm} is {got}, not {want}; download it "
-            "again, or pass --skip_checksums if it is meant to differ."
+            f"{path} is not the published file: its {algorithm} is {found}, not {published}; "
+            "download it again, or pass --skip_checksums if it is meant to differ."
         )

@@ -1,15 +1,17 @@
-"""The TFDS builder that all our data sets share; what differs is how their files are listed."""
+"""The TFDS builder that all data sets share.
+
+A data set's own class only lists the published files: it overrides `list_images`.
+"""
 
 import collections
 import contextlib
 import dataclasses
 import functools
 import io
-import json
 import pathlib
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,49 +19,60 @@ import tensorflow_datasets as tfds
 
 from dbae_jax.data import transforms
 from dbae_jax.data.builders.listing import Listing, Options
-from dbae_jax.data.builders.progress import Progress
+from dbae_jax.data.builders.preparation_file import PREPARATION
 from dbae_jax.data.builders.shards import ShardRecord, Staging
 from dbae_jax.errors import DataError
 from dbae_jax.runtime.files import write_json
+from dbae_jax.runtime.progress import Progress
 
-PREPARATION = "preparation.json"
-SHARD_BYTES = 128 * 2**20  # small enough that an interruption costs little
+SHARD_BYTES = 128 * 2**20  # small, so that an interruption loses little work
 MAX_IMAGES_PER_SHARD = 8192
-SAMPLED_IMAGES = 32
+SAMPLED_IMAGES = 32  # images that are decoded first to estimate sizes and channels
 
 
 @dataclasses.dataclass(frozen=True)
 class Storage:
-    """How images are stored: size 0 as they are, else shrunk to a square, as "png" or "webp"."""
+    """How images are stored.
+
+    Attributes:
+      size: side of the stored square copies in pixels; 0: the published files are stored.
+      encoding: file format of the copies: "png" (lossless) or "webp" (quality 90).
+    """
 
     size: int = 0
     encoding: str = "png"
 
     def name(self) -> str:
-        """Returns the name of the TFDS config: "original", "256" or "256_webp"."""
+        """Returns the name of the TFDS config, such as "original", "256" or "256_webp"."""
         if not self.size:
             return "original"
         return str(self.size) + ("_webp" if self.encoding == "webp" else "")
 
 
 @dataclasses.dataclass(frozen=True)
-class Sample:
-    """What a few images say of all: mean bytes of a stored image, and 1 or 3 channels."""
+class Estimate:
+    """Properties of all images, estimated from `SAMPLED_IMAGES` of them.
+
+    Attributes:
+      mean_bytes: mean size of a stored image.
+      channels: 1 (gray) or 3 (colour).
+    """
 
     mean_bytes: int
     channels: int
 
 
 class ImageBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
-    """Writes a listing as array_record: images as encoded bytes, in order, resumable by shards.
+    """Writes the images of a listing, as encoded bytes and in order, to array_record files.
 
-    Features: `image`, `id`, and where known `label` and `attributes`. Beside the records lies
-    preparation.json: names of the attributes, named splits, checksums, what was left out.
+    An interrupted preparation resumes after the last finished shard. Features of an example are
+    `image`, `id`, and, where known, `label` and `attributes`. The file preparation.json next to the
+    records holds attribute names, named splits, checksums and the images that were left out.
     """
 
     VERSION = tfds.core.Version("1.0.0")
-    EXPECTED: ClassVar[Mapping[str, int]] = {}  # images a split, as published; empty: unknown
-    STORAGE: ClassVar[Storage] = Storage()  # unless asked for otherwise
+    EXPECTED: ClassVar[Mapping[str, int]] = {}  # published images per split; empty: unknown
+    STORAGE: ClassVar[Storage] = Storage()  # default of the data set
     HOMEPAGE: ClassVar[str] = ""
     DESCRIPTION: ClassVar[str] = ""
 
@@ -73,27 +86,30 @@ class ImageBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         num_threads: int = 4,
         images_per_shard: int | None = None,
     ):
-        """Takes the images and where to write them; nothing is written yet.
+        """Decodes a few images to estimate sizes; nothing is written yet.
 
         Args:
-          listing: of the images.
-          data_dir: folder of all data sets.
-          storage: how images are stored; None: the data set's own way.
-          allow_broken: how many images may be broken, and are then left out.
-          num_threads: that decode.
-          images_per_shard: None: what makes shards of about 128 MiB.
+          listing: images of the data set.
+          data_dir: folder of all prepared data sets.
+          storage: how images are stored; None: the default of the data set.
+          allow_broken: largest number of images that may be broken; these are left out.
+          num_threads: number of threads that decode images.
+          images_per_shard: largest number of images per shard; None: about 128 MiB per shard.
 
         Raises:
-          DataError: if there are no images, or none of a sample can be decoded.
+          DataError: if a split has no images, or none of the first sampled images can be decoded.
         """
         empty = [name for name, split in listing.splits.items() if not len(split.names)]
         if empty or not listing.splits:
-            raise DataError(f"the split {', '.join(empty) or 'train'} would hold no images.")
+            raise DataError(
+                f"the split {', '.join(empty) or 'train'} would hold no images; add images for it "
+                "to --source."
+            )
         self.listing = listing
         self.storage = storage or self.STORAGE
-        self.sample = self._take_sample()
+        self.estimate = self._estimate()
         self._allow_broken, self._num_threads = allow_broken, num_threads
-        per_shard = SHARD_BYTES // self.sample.mean_bytes
+        per_shard = SHARD_BYTES // self.estimate.mean_bytes
         self._per_shard = images_per_shard or min(max(per_shard, 1), MAX_IMAGES_PER_SHARD)
         super().__init__(
             data_dir=str(data_dir),
@@ -106,37 +122,45 @@ class ImageBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
 
     @classmethod
     def list_images(cls, source: pathlib.Path, options: Options) -> Listing:
-        """Returns what the files at `source` hold.
+        """Returns the list of the images in the published files.
+
+        Args:
+          source: path of the published files: a folder, an archive or an LMDB.
+          options: how the files are read.
 
         Raises:
-          DataError: if files are missing, wrong, or do not fit each other.
+          DataError: if files are missing, are wrong, or do not fit each other.
         """
         raise NotImplementedError
 
     def prepare(self) -> None:
-        """Writes the data set, or what an interrupted run has not yet written.
+        """Writes the data set; resumes a preparation that was interrupted.
 
         Raises:
-          DataError: if the disk is full, more images than allowed are broken, or what is read
-            back differs from what was written; the data set then does not exist.
+          DataError: if the disk is full, more images than allowed are broken, or a shard differs
+            when it is read back. The folder of the finished data set then does not exist.
         """
         self.final_path.parent.mkdir(parents=True, exist_ok=True)
         plan = {
-            "outline": self.listing.outline(),  # broken images may be mended between two runs
+            # Without the bytes of images: a user may fix broken images between two runs.
+            "outline": self.listing.outline_hash(),
             "version": str(self.VERSION),
             "storage": dataclasses.asdict(self.storage),
         }
-        tfds.disable_progress_bar()  # `Progress` counts images
+        tfds.disable_progress_bar()  # `Progress` shows the progress instead
         self._staging = Staging(self.staging_path, plan, self._per_shard)
-        try:  # the lock is held: what lies there is of no process that still runs
+        try:  # This process holds the lock, so no running process uses the folders below.
             for stale in self.final_path.parent.glob(f"incomplete.*_{self.final_path.name}"):
-                shutil.rmtree(stale)  # of a run that was killed while TFDS wrote its metadata
-            self._sources = self._contents()
-            for shard, source in self._sources.items():
-                self._staging.require_source(shard, source)
-            with contextlib.redirect_stdout(io.StringIO()):  # TFDS speaks of a download
+                shutil.rmtree(stale)  # left by a run that was killed while TFDS wrote its metadata
+            self._image_hashes = self._hash_images()
+            for shard, image_hash in self._image_hashes.items():
+                self._staging.require_same_images(shard, image_hash)
+            with (
+                self._start_progress() as self._progress,
+                contextlib.redirect_stdout(io.StringIO()),  # TFDS prints about a download
+            ):
                 self.download_and_prepare(
-                    download_dir=str(self.staging_path / "downloads"),  # made, and stays empty
+                    download_dir=str(self.staging_path / "downloads"),  # stays empty
                     download_config=tfds.download.DownloadConfig(try_download_gcs=False),
                 )
             self._staging.remove()
@@ -144,19 +168,19 @@ class ImageBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
             self._staging.close()
 
     def expected_bytes(self) -> int:
-        """Returns about how many bytes the data set will take."""
-        return int(1.05 * self.sample.mean_bytes * self.listing.count())
+        """Returns the estimated size of the prepared data set in bytes."""
+        return int(1.05 * self.estimate.mean_bytes * self.listing.count())
 
     def _info(self) -> tfds.core.DatasetInfo:
         listing = self.listing
         features: dict[str, Any] = {
-            "image": tfds.features.Image(shape=(None, None, self.sample.channels)),
+            "image": tfds.features.Image(shape=(None, None, self.estimate.channels)),
             "id": tfds.features.Text(),
         }
         if listing.class_names:
             features["label"] = tfds.features.ClassLabel(names=list(listing.class_names))
         if listing.attribute_names:
-            dtype = next(iter(listing.splits.values())).attributes.dtype
+            dtype = np.asarray(next(iter(listing.splits.values())).attributes).dtype
             shape = (len(listing.attribute_names),)
             features["attributes"] = tfds.features.Tensor(shape=shape, dtype=dtype.type)
         return tfds.core.DatasetInfo(
@@ -169,13 +193,12 @@ class ImageBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         )
 
     def _example_writer(self) -> tfds.core.ExampleWriter:
-        return _StagedWriter(self._staging, self._broken, self._sources)
+        return _StagedWriter(self._staging, self._broken, self._image_hashes)
 
     def _shard_iterators_per_split(
         self, dl_manager: tfds.download.DownloadManager
     ) -> dict[str, list[Callable[[], Iterator]]]:
-        del dl_manager  # nothing is downloaded
-        self._progress = Progress(self.listing.count())
+        del dl_manager  # Nothing is downloaded.
         return {
             split: [
                 functools.partial(self._shard_examples, name, split, start, stop)
@@ -185,7 +208,7 @@ class ImageBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         }
 
     def _plan(self, split: str) -> list[tuple[str, int, int]]:
-        """Returns (file name, first image, end) of the shards of a split."""
+        """Returns (file name, first index, index after the last) of every shard of a split."""
         count = len(self.listing.splits[split].names)
         shards = -(-count // self._staging.images_per_shard)
         template = tfds.core.ShardedFileTemplate(
@@ -200,18 +223,22 @@ class ImageBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
             for i in range(shards)
         ]
 
-    def _contents(self) -> dict[str, str]:
-        """Returns what tells the images of each shard from those of another source."""
+    def _hash_images(self) -> dict[str, str]:
+        """Returns the hash of the published images of every shard, by the shard's file name."""
         return {
-            name: self.listing.contents(split, start, stop)
+            name: self.listing.contents_hash(split, start, stop)
             for split in self.listing.splits
             for name, start, stop in self._plan(split)
         }
 
+    def _start_progress(self) -> Progress:
+        finished = [self._staging.finished(name) for name in self._image_hashes]
+        done = sum(record.records for record in finished if record is not None)
+        return Progress("Writing images", self.listing.count(), "images", initial=done)
+
     def _shard_examples(self, shard: str, split: str, start: int, stop: int) -> Iterator:
         finished = self._staging.finished(shard)
-        if finished is not None:  # TFDS only counts these
-            self._progress.skip(finished.records)
+        if finished is not None:  # TFDS counts these examples and does not read them.
             yield from ((start + i, None) for i in range(finished.records))
             return
         broken = self._broken[shard] = []
@@ -219,7 +246,7 @@ class ImageBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         with ThreadPoolExecutor(self._num_threads) as pool:
             images = _ordered(pool, self._stored, part.names[start:stop], 4 * self._num_threads)
             for index, image in zip(range(start, stop), images, strict=True):
-                self._progress.step()
+                self._progress.advance()
                 if isinstance(image, bytes):
                     yield index, self._example(split, index, image)
                 else:
@@ -229,66 +256,70 @@ class ImageBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         part = self.listing.splits[split]
         example: dict[str, Any] = {"image": io.BytesIO(image), "id": part.ids[index]}
         if self.listing.class_names:
-            example["label"] = int(part.labels[index])
+            example["label"] = int(np.asarray(part.labels)[index])
         if self.listing.attribute_names:
-            example["attributes"] = part.attributes[index]
+            example["attributes"] = np.asarray(part.attributes)[index]
         return example
 
     def _stored(self, name: str) -> bytes | Exception:
-        """Returns the bytes to store of an image that can be decoded, or what is wrong with it."""
+        """Returns the bytes that are stored for an image, or the error of a broken image."""
         try:
             data, channels = self._encode(name)
-            if channels > self.sample.channels:
-                raise DataError("the image has colour, the others have none.")
+            if channels > self.estimate.channels:
+                raise DataError("the image has colour, and the other images are gray.")
         except (DataError, OSError) as error:
             return error
         return data
 
     def _encode(self, name: str) -> tuple[bytes, int]:
-        """Returns the bytes to store of an image, and its channels."""
+        """Returns the bytes that are stored for an image, and its number of channels."""
         data = self.listing.store.read(name)
-        image = transforms.decode(data)  # also of images that are kept: they must not be broken
+        image = transforms.decode(data)  # finds broken images, also where the file itself is stored
         if self.storage.size:
             data = transforms.shrink(image, self.storage.size, self.storage.encoding) or data
         return data, transforms.channels_of(image)
 
-    def _take_sample(self) -> Sample:
+    def _estimate(self) -> Estimate:
         names = [name for split in self.listing.splits.values() for name in split.names]
         chosen = np.unique(np.linspace(0, len(names) - 1, SAMPLED_IMAGES).astype(int))
         sizes, channels, error = [], [], None
         for index in chosen:
             try:
-                data, colours = self._encode(names[index])
+                data, num_channels = self._encode(names[index])
             except (DataError, OSError) as caught:
                 error = f"{names[index]}: {caught}"
             else:
                 sizes.append(len(data))
-                channels.append(colours)
+                channels.append(num_channels)
         if not sizes:
-            raise DataError(f"none of {len(chosen)} images can be decoded, such as {error}")
-        return Sample(int(np.mean(sizes)) + 1, max(channels))
+            raise DataError(
+                f"none of {len(chosen)} images of --source can be decoded, such as {error} Check "
+                "that --source names the right files, and copy them again."
+            )
+        return Estimate(int(np.mean(sizes)) + 1, max(channels))
 
     def _download_and_prepare(self, dl_manager: Any, download_config: Any = None) -> None:
         super()._download_and_prepare(dl_manager, download_config)
-        records = {name: self._staging.finished(name) for name in self._sources}
+        found = {name: self._staging.finished(name) for name in self._image_hashes}
+        records = {name: record for name, record in found.items() if record is not None}
         broken = [entry for record in records.values() for entry in record.broken]
         if len(broken) > self._allow_broken:
             report = self.staging_path / "broken.json"
             write_json(report, [{"name": name, "reason": reason} for name, reason in broken])
             raise DataError(
                 f"{len(broken):,} of {self.listing.count():,} images are broken, such as "
-                f"{broken[0][0]}: all are listed in {report}; mend them, or leave them out with "
-                f"--allow_broken={len(broken)}."
+                f"{broken[0][0]}; {report} lists all of them with reasons; fix these images, or "
+                f"leave them out with --allow_broken={len(broken)}."
             )
-        write_json(pathlib.Path(self.data_dir) / PREPARATION, self._report(records, broken))
+        write_json(pathlib.Path(self.data_dir) / PREPARATION, self._preparation(records, broken))
 
-    def _report(
+    def _preparation(
         self, records: Mapping[str, ShardRecord], broken: Sequence[tuple[str, str]]
     ) -> dict[str, Any]:
         names = {name for name, _ in broken}
 
         def stored(split: str, index: int) -> int:
-            """Position among the stored images: what is broken leaves no gap."""
+            """Returns the index among the stored images, which leave out broken images."""
             before = self.listing.splits[split].names[:index] if names else ()
             return index - sum(name in names for name in before)
 
@@ -296,7 +327,7 @@ class ImageBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
             "dataset": self.name,
             "fingerprint": self.listing.fingerprint(),
             "storage": dataclasses.asdict(self.storage),
-            "channels": self.sample.channels,
+            "channels": self.estimate.channels,
             "attribute_names": list(self.listing.attribute_names),
             "named_splits": {
                 name: [split, stored(split, start), stored(split, stop)]
@@ -314,33 +345,20 @@ class ImageBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         }
 
 
-def read_preparation(folder: pathlib.Path) -> dict[str, Any]:
-    """Returns what a preparation wrote of itself.
-
-    Raises:
-      DataError: if the folder has no such file, as that of another program.
-    """
-    path = folder / PREPARATION
-    if not path.is_file():
-        raise DataError(
-            f"{folder} was not written by dbae_jax.data.prepare: it has no {path.name}."
-        )
-    return json.loads(path.read_text())
-
-
 class _StagedWriter(tfds.core.ExampleWriter):
-    """Writes shards into the staging folder, those that are missing there, and links them."""
+    """Writes the missing shards into the staging folder and links all shards to their places."""
 
     def __init__(
         self,
         staging: Staging,
         broken: Mapping[str, list[tuple[str, str]]],
-        sources: Mapping[str, str],
+        image_hashes: Mapping[str, str],
     ):
         super().__init__(file_format=tfds.core.FileFormat.ARRAY_RECORD)
-        self._staging, self._broken, self._sources = staging, broken, sources
+        self._staging, self._broken, self._image_hashes = staging, broken, image_hashes
 
     def write(self, path: Any, examples: Iterable[tuple[int, bytes]]) -> None:
+        """Writes the shard of this file name if the staging folder lacks it, and links it."""
         path = pathlib.Path(path)
         if self._staging.finished(path.name) is None:
             records = (record for _, record in examples)
@@ -348,7 +366,7 @@ class _StagedWriter(tfds.core.ExampleWriter):
                 path.name,
                 records,
                 broken=lambda: self._broken[path.name],
-                source=self._sources[path.name],
+                source=self._image_hashes[path.name],
             )
         self._staging.place(path.name, path)
 
@@ -356,8 +374,8 @@ class _StagedWriter(tfds.core.ExampleWriter):
 def _ordered(
     pool: ThreadPoolExecutor, function: Callable, items: Iterable, ahead: int
 ) -> Iterator[Any]:
-    """Maps in threads, in order, at most `ahead` items ahead of the consumer."""
-    pending = collections.deque()
+    """Yields function(item) in order, computed in threads at most `ahead` items in advance."""
+    pending: collections.deque[Future] = collections.deque()
     for item in items:
         pending.append(pool.submit(function, item))
         if len(pending) >= ahead:

@@ -1,7 +1,7 @@
-"""CelebA, aligned and cropped: 202,599 faces with 40 attributes, in the official splits."""
+"""Builder of CelebA, aligned and cropped: 202,599 faces, 40 attributes, official splits."""
 
 import pathlib
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from dbae_jax.data.builders import annotations
 from dbae_jax.data.builders.base import ImageBuilder
@@ -20,7 +20,7 @@ ARCHIVE = "img_align_celeba.zip"
 
 
 class Celeba(ImageBuilder, skip_registration=True):
-    """CelebA at 178x218 as published, in the order of the files; attributes 0 or 1."""
+    """CelebA at 178x218 pixels as published, in the order of file names; attributes are 0 or 1."""
 
     name = "celeba"
     EXPECTED: ClassVar = {"train": 162_770, "validation": 19_867, "test": 19_962}
@@ -29,6 +29,7 @@ class Celeba(ImageBuilder, skip_registration=True):
 
     @classmethod
     def list_images(cls, source: pathlib.Path, options: Options) -> Listing:
+        """Returns the images by split; see `ImageBuilder.list_images`."""
         store = open_store(
             source,
             folders=("img_align_celeba", "img_align_celeba_png"),
@@ -37,20 +38,24 @@ class Celeba(ImageBuilder, skip_registration=True):
         )
         if options.check:
             annotations.check_archive(getattr(store, "path", source))
-        where = {"annotations": options.annotations, "store": store, "check": options.check}
+        reading: dict[str, Any] = {
+            "annotations": options.annotations,
+            "store": store,
+            "check": options.check,
+        }
         table = annotations.celeba_attributes(
-            annotations.read_text(ATTRIBUTES, source, **where), ATTRIBUTES
+            annotations.read_text(ATTRIBUTES, source, **reading), ATTRIBUTES
         )
         partition = annotations.celeba_partition(
-            annotations.read_text(PARTITION, source, **where), PARTITION
+            annotations.read_text(PARTITION, source, **reading), PARTITION
         )
-        have = stems(store.names)
-        require_known(have, table.rows, ATTRIBUTES)
-        require_known(have, partition, PARTITION)
-        present = require_present(sorted(partition), have, options)
+        images = stems(store.names)
+        require_known(images, table.rows, ATTRIBUTES)
+        require_known(images, partition, PARTITION)
+        present = require_present(sorted(partition), images, options)
         keys = {split: [k for k in present if partition[k] == split] for split in cls.EXPECTED}
         splits = {
-            split: Split([have[key] for key in chosen], chosen, table.select(chosen))
+            split: Split([images[key] for key in chosen], chosen, table.select(chosen))
             for split, chosen in keys.items()
             if chosen or not options.allow_partial
         }

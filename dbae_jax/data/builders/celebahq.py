@@ -1,4 +1,4 @@
-"""CelebA-HQ as CelebAMask-HQ gives it out: 30,000 faces with 40 attributes."""
+"""Builder of CelebA-HQ from the files of CelebAMask-HQ: 30,000 faces with 40 attributes."""
 
 import pathlib
 from typing import ClassVar
@@ -21,7 +21,10 @@ IMAGES = "CelebA-HQ-img"
 
 
 class Celebahq(ImageBuilder, skip_registration=True):
-    """CelebA-HQ in the order of its numbers, as one split, "train"; attributes joined by name."""
+    """CelebA-HQ in the order of its numbers, as one split "train".
+
+    Attributes are joined to images by file name.
+    """
 
     name = "celebahq"
     EXPECTED: ClassVar = {"train": 30_000}
@@ -31,6 +34,7 @@ class Celebahq(ImageBuilder, skip_registration=True):
 
     @classmethod
     def list_images(cls, source: pathlib.Path, options: Options) -> Listing:
+        """Returns the images by split; see `ImageBuilder.list_images`."""
         store = open_store(
             source,
             folders=(IMAGES,),
@@ -45,13 +49,16 @@ class Celebahq(ImageBuilder, skip_registration=True):
             check=options.check,
         )
         table = annotations.celeba_attributes(text, ATTRIBUTES)
-        # The zip holds the masks as well.
+        # The zip also holds segmentation masks.
         faces = [name for name in store.names if IMAGES in pathlib.PurePosixPath(name).parts]
-        have = stems(faces or store.names)
-        require_known(have, table.rows, ATTRIBUTES)
-        odd = [key for key in table.rows if not key.isdigit()]
-        if odd:
-            raise DataError(f"{ATTRIBUTES}: rows must begin like '0.jpg', got {odd[0]!r}.")
-        keys = require_present(sorted(table.rows, key=int), have, options)
-        split = Split([have[key] for key in keys], keys, table.select(keys))
+        images = stems(faces or store.names)
+        require_known(images, table.rows, ATTRIBUTES)
+        unnumbered = [key for key in table.rows if not key.isdigit()]
+        if unnumbered:
+            raise DataError(
+                f"{ATTRIBUTES}: rows must begin like '0.jpg', got {unnumbered[0]!r}; use the "
+                "published file."
+            )
+        keys = require_present(sorted(table.rows, key=int), images, options)
+        split = Split([images[key] for key in keys], keys, table.select(keys))
         return Listing(store, {"train": split}, attribute_names=table.names)

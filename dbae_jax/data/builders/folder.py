@@ -1,4 +1,4 @@
-"""Any folder of images, with labels from its sub-folders and attributes from a CSV."""
+"""Builder of any folder of images, with labels from sub-folders and attributes from a CSV."""
 
 import collections
 import csv
@@ -16,20 +16,20 @@ from dbae_jax.errors import DataError
 
 TABLE = "attributes.csv"
 SPLIT_FOLDERS = {"train": "train", "test": "test", "val": "validation", "validation": "validation"}
-TEST_SHARE = 10  # one in ten
+TEST_EVERY = 10  # one image in ten is a test image
 
 
 class Folder(ImageBuilder, skip_registration=True):
-    """Images in the order of their names.
+    """Images of a folder or archive in the order of their names.
 
-    With sub-folders train/ and test/ (and val/ or validation/) these are the splits. Otherwise an
-    image is "test" if the first 8 bytes of sha256(its name within the folder), as a big-endian
-    number, are divisible by 10: one in ten, whatever else lies in the folder.
+    Splits: the sub-folders train/ and test/ (and val/ or validation/), if they exist. Otherwise one
+    image in ten belongs to "test": the first 8 bytes of sha256(path of the image in the folder), as
+    a big-endian number, are divisible by 10. The rule does not depend on the other images.
 
-    Where every image lies in a sub-folder (of its split), the first sub-folder is its label.
+    Labels: the first sub-folder (below the folder of the split), if every image lies in one.
 
-    Names in an archive whose images all lie in one folder are those within it, unless it is a
-    split's.
+    Names: paths in the folder. If all images of an archive lie in one wrapping folder, and it is
+    not the folder of a split, paths start below this folder.
     """
 
     name = "folder"
@@ -37,8 +37,9 @@ class Folder(ImageBuilder, skip_registration=True):
 
     @classmethod
     def list_images(cls, source: pathlib.Path, options: Options) -> Listing:
+        """Returns the images by split; see `ImageBuilder.list_images`."""
         store = open_store(source)
-        wrapper = _wrapper(store)
+        wrapper = _wrapping_folder(store)
         members = _split([name.removeprefix(wrapper) for name in store.names])
         classes = _classes(members)
         table = _table(source, options, store, wrapper)
@@ -56,32 +57,41 @@ class Folder(ImageBuilder, skip_registration=True):
 
 
 def in_test(name: str) -> bool:
-    """Returns whether an image of a folder without splits is held out."""
-    digest = hashlib.sha256(name.encode()).digest()
-    return int.from_bytes(digest[:8], "big") % TEST_SHARE == 0
+    """Returns whether an image belongs to "test" where the folder has no sub-folders for splits.
+
+    Args:
+      name: path of the image in the folder.
+    """
+    sha256 = hashlib.sha256(name.encode()).digest()
+    return int.from_bytes(sha256[:8], "big") % TEST_EVERY == 0
 
 
-def _wrapper(store: Store) -> str:
-    """Returns the one folder that all images of an archive lie in, such as "flowers/", or ""."""
+def _wrapping_folder(store: Store) -> str:
+    """Returns the folder that holds all images of an archive, such as "flowers/"; "" if none."""
     tops = {name.partition("/")[0] for name in store.names}
-    lies_below = all("/" in name for name in store.names)
-    if not isinstance(store, ZipStore | TarStore) or len(tops) > 1 or not lies_below:
+    in_folders = all("/" in name for name in store.names)
+    if not isinstance(store, ZipStore | TarStore) or len(tops) > 1 or not in_folders:
         return ""
     (top,) = tops
     return "" if top in SPLIT_FOLDERS else f"{top}/"
 
 
 def _split(names: list[str]) -> dict[str, list[tuple[str, str]]]:
-    """Returns split -> (name, name below the split's folder)."""
+    """Returns, for every split, (name, name below the folder of the split) of its images."""
     tops = {name.partition("/")[0] for name in names if "/" in name}
     by_folder = {"train", "test"} <= tops
     if not by_folder and tops & {"train", "test"}:
-        raise DataError("there is a folder train or test and not the other; make both, or neither.")
+        raise DataError(
+            "--source has a folder train or test and not the other; create both, or neither."
+        )
     splits = collections.defaultdict(list)
     for name in names:
         top, _, rest = name.partition("/")
         if by_folder and top not in SPLIT_FOLDERS:
-            raise DataError(f"{name} lies beside the folders train and test; move it into one.")
+            raise DataError(
+                f"{name} lies outside the folders train and test of --source; move it into one of "
+                "them."
+            )
         if by_folder:
             splits[SPLIT_FOLDERS[top]].append((name, rest))
         else:
@@ -90,6 +100,7 @@ def _split(names: list[str]) -> dict[str, list[tuple[str, str]]]:
 
 
 def _classes(members: dict[str, list[tuple[str, str]]]) -> list[str]:
+    """Returns the names of the labels; none unless every image lies in a sub-folder."""
     folders = {_first_folder(rest) for parts in members.values() for _, rest in parts}
     return [] if "" in folders else sorted(folders)
 
@@ -100,32 +111,40 @@ def _first_folder(name: str) -> str:
 
 
 def _table(source: pathlib.Path, options: Options, store: Store, wrapper: str) -> Attributes | None:
+    """Returns the attributes of all images by their path in the folder; None without a CSV."""
     file, data = _table_file(source, options, store, wrapper)
     if data is None:
         return None
     try:
         table = annotations.csv_attributes(data.decode("utf-8-sig"), file)
     except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{file} cannot be read as a CSV in UTF-8: {error}.") from error
+        raise DataError(
+            f"{file} cannot be read as a CSV in UTF-8: {error}; save it as a CSV in UTF-8."
+        ) from error
     names = [name.removeprefix(wrapper) for name in store.names]
-    short = collections.Counter(pathlib.PurePosixPath(name).name for name in names)
+    uses = collections.Counter(pathlib.PurePosixPath(name).name for name in names)
     rows = {}
     for name in names:
-        bare = pathlib.PurePosixPath(name).name
-        full = next((key for key in (name, wrapper + name) if key in table.rows), None)
-        if full is None and (bare not in table.rows or short[bare] > 1):
-            raise DataError(f"{file} has no row for {name}.")
-        rows[name] = table.rows[full or bare]
+        file_name = pathlib.PurePosixPath(name).name
+        path = next((key for key in (name, wrapper + name) if key in table.rows), None)
+        if path is None and (file_name not in table.rows or uses[file_name] > 1):
+            raise DataError(
+                f"{file} has no row for {name}; add one, whose first column is the path, or the "
+                "file name if no other image has this name."
+            )
+        rows[name] = table.rows[path or file_name]
     return Attributes(table.names, rows, table.values)
 
 
 def _table_file(
     source: pathlib.Path, options: Options, store: Store, wrapper: str
 ) -> tuple[str, bytes | None]:
-    """Returns name and bytes of the CSV that is named, or lies beside the images."""
+    """Returns name and bytes of the CSV that --attributes names, or that lies with the images."""
     if options.table:
         if not options.table.is_file():
-            raise DataError(f"--attributes={options.table} does not exist.")
+            raise DataError(
+                f"--attributes={options.table} is not a file; name a CSV file of attributes."
+            )
         return options.table.name, options.table.read_bytes()
     if isinstance(store, ZipStore | TarStore):
         found = (store.extra(folder + TABLE) for folder in dict.fromkeys((wrapper, "")))

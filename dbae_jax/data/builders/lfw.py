@@ -1,7 +1,7 @@
-"""LFW, funneled: 13,233 faces with 73 real-valued attributes, split by person."""
+"""Builder of LFW, funneled: 13,233 faces with 73 real-valued attributes, split by person."""
 
 import pathlib
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from dbae_jax.data.builders import annotations
 from dbae_jax.data.builders.base import ImageBuilder
@@ -17,32 +17,36 @@ ARCHIVE = "lfw-funneled.tgz"
 class Lfw(ImageBuilder, skip_registration=True):
     """LFW in the splits of its people files; images without attributes are left out.
 
-    Attributes are float32, the signed margins of the classifiers that rated the faces.
+    Attributes are float32: signed margins of the classifiers of Kumar et al.
     """
 
     name = "lfw"
-    EXPECTED: ClassVar = {"train": 9_525, "test": 3_708}  # with those that are left out
+    EXPECTED: ClassVar = {"train": 9_525, "test": 3_708}  # includes images that are left out
     HOMEPAGE = "http://vis-www.cs.umass.edu/lfw/"
     DESCRIPTION = "Labeled Faces in the Wild, funneled, with the attributes of Kumar et al."
 
     @classmethod
     def list_images(cls, source: pathlib.Path, options: Options) -> Listing:
+        """Returns the images by split; see `ImageBuilder.list_images`."""
         store = open_store(source, folders=("lfw_funneled",), archives=(ARCHIVE,))
         if options.check:
             annotations.check_archive(source / ARCHIVE if source.is_dir() else source)
-        where = {"annotations": options.annotations, "check": options.check}
+        reading: dict[str, Any] = {"annotations": options.annotations, "check": options.check}
         table = annotations.lfw_attributes(
-            annotations.read_text(ATTRIBUTES, source, **where), ATTRIBUTES
+            annotations.read_text(ATTRIBUTES, source, **reading), ATTRIBUTES
         )
-        have = stems(store.names)
+        images = stems(store.names)
         splits, left_out = {}, []
         for split, file in PEOPLE.items():
-            people = annotations.lfw_people(annotations.read_text(file, source, **where), file)
-            present = require_present(people, have, options)
+            people = annotations.lfw_people(annotations.read_text(file, source, **reading), file)
+            present = require_present(people, images, options)
             keys = [key for key in present if key in table.rows]
             left_out += [key for key in present if key not in table.rows]
-            splits[split] = Split([have[key] for key in keys], keys, table.select(keys))
+            splits[split] = Split([images[key] for key in keys], keys, table.select(keys))
         both = set(splits["train"].ids) & set(splits["test"].ids)
         if both:
-            raise DataError(f"{min(both)} is in both splits; the people files are wrong.")
+            raise DataError(
+                f"{min(both)} is listed in both {PEOPLE['train']} and {PEOPLE['test']}; use the "
+                "published files."
+            )
         return Listing(store, splits, attribute_names=table.names, left_out=tuple(left_out))

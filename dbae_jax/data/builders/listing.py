@@ -1,4 +1,4 @@
-"""What a data set consists of, before anything is written: images by split, with what is known."""
+"""The list of a data set's images by split, with labels and attributes, before they are written."""
 
 import dataclasses
 import hashlib
@@ -11,18 +11,18 @@ import numpy as np
 from dbae_jax.data.builders.stores import Store
 from dbae_jax.errors import DataError
 
-SAMPLED = 8  # images whose bytes tell a source from another where sizes are not known
+HASHED_IMAGES = 8  # images whose bytes enter `Listing.contents_hash` if their sizes are unknown
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """How a source is read.
+    """How the published files are read.
 
     Attributes:
-      annotations: folder of the attribute and split files; None: beside the images.
-      table: CSV of attributes, for a folder of images; None: its attributes.csv, if there is one.
-      check: compares files with their published checksums, where these are known.
-      allow_partial: images that the annotation files name may be missing.
+      annotations: folder of the attribute and split files; None: next to the images.
+      table: CSV of attributes for a folder of images; None: the folder's attributes.csv, if any.
+      check: whether files are compared with their published checksums, where these are known.
+      allow_partial: whether images that the annotation files name may be missing.
     """
 
     annotations: pathlib.Path | None = None
@@ -33,13 +33,13 @@ class Options:
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """Images of a split in their order, and one entry each of what is known of them.
+    """The N images of a split in their order, with their labels and attributes.
 
     Attributes:
-      names: in the store.
-      ids: what an example is called: the stem of its file, an LMDB's number or key.
-      attributes: [N, K], int8 or float32.
-      labels: int [N].
+      names: N names of the images in the store.
+      ids: N names of the examples: the stem of an image's file, or the number or key in an LMDB.
+      attributes: [N, K], int8 or float32; None: the data set has no attributes.
+      labels: int [N]; None: the data set has no labels.
     """
 
     names: Sequence[str]
@@ -50,15 +50,15 @@ class Split:
 
 @dataclasses.dataclass(frozen=True)
 class Listing:
-    """A data set: where its images lie and how they are split.
+    """All images of a data set: the store that holds them, and their splits.
 
     Attributes:
-      store: of the images.
-      splits: by name.
-      attribute_names: of the K columns of attributes.
-      class_names: of the labels.
-      named_splits: further names for parts: name -> (split, start, stop).
-      left_out: images of the source that no split holds, such as those without attributes.
+      store: files of the images.
+      splits: splits by name.
+      attribute_names: names of the K columns of attributes.
+      class_names: names of the labels.
+      named_splits: further names for ranges of a split: name -> (split, start, stop).
+      left_out: names of images that belong to no split, such as images without attributes.
     """
 
     store: Store
@@ -73,40 +73,47 @@ class Listing:
         return sum(len(split.names) for split in self.splits.values())
 
     def fingerprint(self) -> str:
-        """Returns a hash of everything, the images' bytes as far as `contents` knows them."""
-        digest = hashlib.sha256(self.outline().encode())
+        """Returns a hash of the whole listing: `outline_hash` and `contents_hash` of all images."""
+        sha256 = hashlib.sha256(self.outline_hash().encode())
         for name, split in self.splits.items():
-            digest.update(self.contents(name, 0, len(split.names)).encode())
-        return digest.hexdigest()
+            sha256.update(self.contents_hash(name, 0, len(split.names)).encode())
+        return sha256.hexdigest()
 
-    def contents(self, split: str, start: int, stop: int) -> str:
-        """Returns a hash of the sizes of some images, and of the bytes of a few whose size is dear.
+    def contents_hash(self, split: str, start: int, stop: int) -> str:
+        """Returns a hash that distinguishes images from different images of the same names.
 
-        Another source is told from this one by it even where all names are the same.
+        The hash covers the file sizes of the images. Where the store does not know sizes without
+        reading the images, it covers the bytes of at most `HASHED_IMAGES` images instead.
+
+        Args:
+          split: name of a split.
+          start: index of the first image.
+          stop: index after the last image.
         """
         names = self.splits[split].names[start:stop]
         sizes = [self.store.size(name) for name in names]
-        digest = hashlib.sha256(json.dumps(sizes).encode())
-        dear = [name for name, size in zip(names, sizes, strict=True) if size is None]
-        for index in np.unique(np.linspace(0, len(dear) - 1, SAMPLED).astype(int)) if dear else ():
+        sha256 = hashlib.sha256(json.dumps(sizes).encode())
+        unsized = [name for name, size in zip(names, sizes, strict=True) if size is None]
+        chosen = np.unique(np.linspace(0, len(unsized) - 1, HASHED_IMAGES).astype(int))
+        for index in chosen if unsized else ():
             try:
-                digest.update(hashlib.sha256(self.store.read(dear[index])).digest())
+                sha256.update(hashlib.sha256(self.store.read(unsized[index])).digest())
             except (DataError, OSError):
-                digest.update(b"broken")  # told when all are read
-        return digest.hexdigest()
+                sha256.update(b"broken")  # The image is reported later, when all are read.
+        return sha256.hexdigest()
 
-    def outline(self) -> str:
-        """Returns a hash of everything but the images' bytes."""
-        digest = hashlib.sha256(json.dumps([self.attribute_names, self.class_names]).encode())
+    def outline_hash(self) -> str:
+        """Returns a hash of names, ids, labels and attributes, without the bytes of the images."""
+        sha256 = hashlib.sha256(json.dumps([self.attribute_names, self.class_names]).encode())
         for name, split in self.splits.items():
-            digest.update(json.dumps([name, *split.ids, *split.names]).encode())
+            sha256.update(json.dumps([name, *split.ids, *split.names]).encode())
             for column in (split.attributes, split.labels):
-                digest.update(b"-" if column is None else np.ascontiguousarray(column).tobytes())
-        return digest.hexdigest()
+                sha256.update(b"-" if column is None else np.ascontiguousarray(column).tobytes())
+        return sha256.hexdigest()
 
 
 def stems(names: Sequence[str]) -> dict[str, str]:
-    """Returns stem -> name: {"000001": "img_align_celeba/000001.jpg"}.
+    """Returns the images by file stem: {"000001": "img_align_celeba/000001.jpg"}.
 
     Raises:
       DataError: if two images have the same stem.
@@ -115,35 +122,55 @@ def stems(names: Sequence[str]) -> dict[str, str]:
     for name in names:
         other = found.setdefault(pathlib.PurePosixPath(name).stem, name)
         if other != name:
-            raise DataError(f"{other} and {name} have the same name; name the folder of one set.")
+            raise DataError(
+                f"--source holds {other} and {name}, which have the same name; name a folder that "
+                "holds every image once."
+            )
     return found
 
 
-def require_known(have: Mapping[str, str], rows: Mapping[str, object], file: str) -> None:
-    """Checks that every image has its row in an annotation file.
+def require_known(images: Mapping[str, str], rows: Mapping[str, object], file: str) -> None:
+    """Checks that every image has a row in an annotation file.
+
+    Args:
+      images: names of the images by stem, as `stems` returns them.
+      rows: rows of the annotation file by stem.
+      file: name of the annotation file, for error messages.
 
     Raises:
-      DataError: naming the first images that have none.
+      DataError: if images have no row; the error names the first three.
     """
-    unknown = [name for key, name in have.items() if key not in rows]
+    unknown = [name for stem, name in images.items() if stem not in rows]
     if unknown:
-        raise DataError(f"{file} has no row for {_first(unknown)}.")
+        raise DataError(
+            f"{file} has no row for {_first(unknown)}; use the annotation file that was published "
+            "with these images, or remove the images."
+        )
 
 
-def require_present(wanted: Sequence[str], have: Mapping[str, str], options: Options) -> list[str]:
-    """Returns those of the wanted keys that there are images for.
+def require_present(
+    wanted: Sequence[str], images: Mapping[str, str], options: Options
+) -> list[str]:
+    """Returns the wanted stems that have an image.
+
+    Args:
+      wanted: stems that an annotation file names.
+      images: names of the images by stem, as `stems` returns them.
+      options: allow_partial accepts missing images.
 
     Raises:
-      DataError: naming the first that are missing, unless a part is allowed.
+      DataError: if images are missing without allow_partial; the error names the first three.
     """
-    missing = [key for key in wanted if key not in have]
+    missing = [stem for stem in wanted if stem not in images]
     if missing and not options.allow_partial:
         raise DataError(
-            f"images are missing: {_first(missing)}; complete the source, or pass --allow_partial."
+            f"images are missing: the annotation files name {_first(missing)}, and --source does "
+            "not hold them; add these images, or pass --allow_partial."
         )
-    return [key for key in wanted if key in have]
+    return [stem for stem in wanted if stem in images]
 
 
 def _first(names: Sequence[str]) -> str:
+    """Returns the first three names and the number of the others as text."""
     shown = ", ".join(names[:3])
     return shown if len(names) <= 3 else f"{shown} and {len(names) - 3:,} more"

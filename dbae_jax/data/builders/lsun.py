@@ -1,4 +1,4 @@
-"""LSUN bedroom and horse, from the LMDB files that LSUN gives out, or from DiffAE's."""
+"""Builders of LSUN bedroom and horse, from the published LMDB files or from those of DiffAE."""
 
 import pathlib
 from typing import ClassVar
@@ -10,10 +10,11 @@ from dbae_jax.data.builders.stores import Store, open_store
 from dbae_jax.errors import DataError
 
 
-class _Joined:
-    """Two stores as one: names carry the split they are from."""
+class _StoreOfSplits:
+    """One store of the images of several stores; names are "split/name"."""
 
     def __init__(self, stores: dict[str, Store]):
+        """Takes the store of each split."""
         self._stores = stores
         self.names = [f"{split}/{name}" for split, s in stores.items() for name in s.names]
 
@@ -27,29 +28,32 @@ class _Joined:
 
 
 class _Lsun(ImageBuilder, skip_registration=True):
-    """A category of LSUN in the order of its file's cursor, without labels.
+    """A category of LSUN in the order of its LMDB's cursor, without labels.
 
     Images are stored as DiffAE stores them: short side 256 (LANCZOS), central square, WebP of
-    quality 90. Kept as published they need no more space, but are of many sizes.
+    quality 90. The published images would need no more space, but have many sizes.
     """
 
     name = "lsun"
     STORAGE = Storage(256, "webp")
     HOMEPAGE = "https://github.com/fyu/lsun"
     DESCRIPTION = "A category of LSUN."
-    FOLDERS: ClassVar[dict[str, tuple[str, ...]]] = {}  # split -> names of its LMDB folder
+    FOLDERS: ClassVar[dict[str, tuple[str, ...]]] = {}  # split -> possible names of its LMDB
 
     @classmethod
     def list_images(cls, source: pathlib.Path, options: Options) -> Listing:
+        """Returns the images by split; see `ImageBuilder.list_images`."""
         if not source.exists():
-            raise DataError(f"--source={source} does not exist.")
+            raise DataError(
+                f"--source={source} does not exist; name the LMDB folder of the images."
+            )
         found = {"train": source} if lmdb_files.is_lmdb(source) else cls._find(source)
         stores = {split: open_store(path, lmdb_name=str) for split, path in found.items()}
         splits = {
             split: Split([f"{split}/{name}" for name in store.names], list(store.names))
             for split, store in stores.items()
         }
-        return Listing(_Joined(stores), splits)
+        return Listing(_StoreOfSplits(stores), splits)
 
     @classmethod
     def _find(cls, source: pathlib.Path) -> dict[str, pathlib.Path]:
@@ -61,13 +65,13 @@ class _Lsun(ImageBuilder, skip_registration=True):
         if "train" not in found:
             raise DataError(
                 f"--source={source} is no LMDB and holds no {cls.FOLDERS['train'][0]}; unzip the "
-                "file that LSUN gives out and name its folder."
+                "published file and name its folder."
             )
         return found
 
 
 class Bedroom(_Lsun, skip_registration=True):
-    """LSUN bedroom: "train", and "validation" where its LMDB lies beside the other."""
+    """LSUN bedroom: "train", and "validation" if its LMDB lies next to the LMDB of "train"."""
 
     name = "bedroom"
     EXPECTED: ClassVar = {"train": 3_033_042}
@@ -79,7 +83,7 @@ class Bedroom(_Lsun, skip_registration=True):
 
 
 class Horse(_Lsun, skip_registration=True):
-    """LSUN horse: one split, "train"."""
+    """LSUN horse: one split "train"."""
 
     name = "horse"
     EXPECTED: ClassVar = {"train": 2_000_340}

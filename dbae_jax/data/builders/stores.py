@@ -1,5 +1,6 @@
-"""Where images come from: a folder, a zip, a tar or an LMDB file, all read by name."""
+"""Stores: image files that are read by name from a folder, a zip, a tar or an LMDB file."""
 
+import io
 import lzma
 import os
 import pathlib
@@ -15,88 +16,105 @@ from dbae_jax.errors import DataError
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 TAR_SUFFIXES = (".tgz", ".tar.gz", ".tar")
 
-_BROKEN = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError)  # of what is packed
+_ARCHIVE_ERRORS = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError)
 
 
 class Store(Protocol):
-    """Image files by name, readable from several threads."""
+    """Image files that are read by name, also from several threads.
 
-    names: Sequence[str]  # relative paths with "/", or the names that an LMDB's keys stand for
+    Attributes:
+      names: relative paths with "/" of the images; for an LMDB, names that stand for its keys.
+    """
 
-    def read(self, name: str) -> bytes: ...
+    @property
+    def names(self) -> Sequence[str]: ...
+
+    def read(self, name: str) -> bytes:
+        """Returns the bytes of an image file."""
 
     def size(self, name: str) -> int | None:
-        """Returns the bytes of an image without reading it, None where that cannot be known."""
+        """Returns the size of an image file in bytes; None if only reading it would tell."""
 
 
 class FolderStore:
-    """Images in a folder and below, hidden files left out."""
+    """Images in a folder and its sub-folders, without hidden files."""
 
     def __init__(self, root: pathlib.Path):
+        """Lists the images.
+
+        Raises:
+          DataError: if the name of an image is not UTF-8.
+        """
         self.root = root
-        self.names = _checked(_walk(root), root)
+        self.names = _sorted_names(_image_paths(root), root)
 
     def read(self, name: str) -> bytes:
+        """Returns the bytes of an image file."""
         return (self.root / name).read_bytes()
 
     def size(self, name: str) -> int | None:
+        """Returns the size of an image file in bytes; None for a link to a missing file."""
         try:
             return (self.root / name).stat().st_size
-        except OSError:  # such as a link to nowhere: told when it is read
+        except OSError:  # Reading the file will report the error.
             return None
 
 
 class ZipStore:
-    """Images in a zip file, read from it without unpacking."""
+    """Images in a zip file, which is not unpacked."""
 
     def __init__(self, path: pathlib.Path):
-        """Opens a zip file.
+        """Opens a zip file and lists its images.
 
         Raises:
-          DataError: if it is none, or cut off.
+          DataError: if the file is not a zip file or is cut off.
         """
         try:
             self._file = zipfile.ZipFile(path)
         except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError, OSError) as error:
-            raise DataError(f"{path} cannot be read as a zip file: {_line(error)}.") from error
+            raise DataError(
+                f"{path} cannot be read as a zip file: {_one_line(error)}; download it again."
+            ) from error
         self.path = path
-        listed = dict.fromkeys(
-            self._file.namelist()
-        )  # a zip may hold a name twice: the last counts
-        self.names = _checked(filter(_is_image, listed), path)
+        listed = dict.fromkeys(self._file.namelist())  # A zip may repeat a name; the last counts.
+        self.names = _sorted_names(filter(_is_image, listed), path)
 
     def read(self, name: str) -> bytes:
-        """Returns a file of the zip.
+        """Returns the bytes of a file in the zip.
 
         Raises:
-          DataError: if it is encrypted, broken, or packed in a way that is not supported.
+          DataError: if the file is encrypted, damaged, or compressed by an unsupported method.
         """
         try:
             return self._file.read(name)
-        except (RuntimeError, OSError, *_BROKEN) as error:
-            raise DataError(f"{name} in {self.path} cannot be read: {_line(error)}.") from error
+        except (RuntimeError, OSError, *_ARCHIVE_ERRORS) as error:
+            raise DataError(
+                f"{name} in {self.path} cannot be read: {_one_line(error)}; download the zip file "
+                "again, or unpack it and name its folder with --source."
+            ) from error
 
     def size(self, name: str) -> int | None:
+        """Returns the size of a file in bytes when it is unpacked."""
         return self._file.getinfo(name).file_size
 
     def find(self, name: str) -> bytes | None:
-        """Returns a file of that name in any folder of the zip, None if there is none."""
+        """Returns the first file of this name in any folder of the zip; None if there is none."""
         found = [n for n in self._file.namelist() if pathlib.PurePosixPath(n).name == name]
         return self.read(found[0]) if found else None
 
     def extra(self, path: str) -> bytes | None:
-        """Returns the file of that path in the zip, None if there is none."""
+        """Returns the file at this path in the zip; None if there is none."""
         return self.read(path) if path in self._file.namelist() else None
 
 
 class TarStore:
-    """Images of a small tar file, held in memory: compressed tars have no random access."""
+    """Images of a small tar file, held in memory because compressed tars have no random access."""
 
     def __init__(self, path: pathlib.Path):
-        """Reads a tar file.
+        """Reads the images and .csv files of a tar file.
 
         Raises:
-          DataError: if it is none, or cut off.
+          DataError: if the file is not a tar file or is cut off.
         """
         self._data = {}
         try:
@@ -104,48 +122,64 @@ class TarStore:
                 for member in file:
                     name = member.name.removeprefix("./")
                     if member.isfile() and (_is_image(name) or name.endswith(".csv")):
-                        self._data[name] = file.extractfile(member).read()
-        except (tarfile.TarError, OSError, *_BROKEN) as error:
-            raise DataError(f"{path} cannot be read as a tar file: {_line(error)}.") from error
-        self.names = _checked(filter(_is_image, self._data), path)
+                        with file.extractfile(member) or io.BytesIO() as content:
+                            self._data[name] = content.read()
+        except (tarfile.TarError, OSError, *_ARCHIVE_ERRORS) as error:
+            raise DataError(
+                f"{path} cannot be read as a tar file: {_one_line(error)}; download it again."
+            ) from error
+        self.names = _sorted_names(filter(_is_image, self._data), path)
 
     def read(self, name: str) -> bytes:
+        """Returns the bytes of an image file."""
         return self._data[name]
 
     def size(self, name: str) -> int | None:
+        """Returns the size of an image file in bytes."""
         return len(self._data[name])
 
     def extra(self, path: str) -> bytes | None:
-        """Returns the .csv file of that path in the tar, None if there is none."""
+        """Returns the .csv file at this path in the tar; None if there is none."""
         return self._data.get(path)
 
 
 class LmdbStore:
-    """Images of a DiffAE LMDB, under the names that the data set gives its numbers."""
+    """Images of a DiffAE LMDB, whose numbers are translated into the data set's file names."""
 
     def __init__(self, images: lmdb_files.NumberedImages, name: Callable[[int], str]):
+        """Names the images.
+
+        Args:
+          images: images by number.
+          name: function that returns the file name of a number.
+        """
         self._images = images
         self.names = [name(index) for index in range(len(images))]
         self._index = {name: index for index, name in enumerate(self.names)}
 
     def read(self, name: str) -> bytes:
+        """Returns the bytes of an image file."""
         return self._images.read(self._index[name])
 
     def size(self, name: str) -> int | None:
-        return None  # the library reads a value to tell its size
+        """Returns None: the LMDB library reads the image to find its size."""
+        return None
 
 
 class HashStore:
-    """Images of an LSUN LMDB, under their keys, in the order of its cursor."""
+    """Images of an LSUN LMDB, named by their keys, in the order of the file's cursor."""
 
     def __init__(self, images: lmdb_files.HashedImages):
+        """Lists the keys."""
         self._images = images
         self.names = images.keys()
 
     def read(self, name: str) -> bytes:
+        """Returns the bytes of an image file."""
         return self._images.read(name)
 
     def size(self, name: str) -> int | None:
+        """Returns None: the LMDB library reads the image to find its size."""
         return None
 
 
@@ -156,27 +190,32 @@ def open_store(
     archives: Sequence[str] = (),
     lmdb_name: Callable[[int], str] | None = None,
 ) -> Store:
-    """Opens what `source` is: an LMDB, a zip, a tar, or a folder.
+    """Opens the store at a path: an LMDB, a zip, a tar, or a folder.
 
     Args:
-      source: file or folder. In a folder, the first of `folders` that lies in it (or one level
-        below) is taken, else the first of `archives`, else the folder itself.
-      folders: names of the folder that holds the images.
-      archives: names of the archive that holds them.
-      lmdb_name: index of an image in a DiffAE LMDB -> its name in the data set; None: refused.
+      source: file or folder. In a folder, the store is the first of `folders` found in it or one
+        level below, else the first of `archives` found there, else the folder itself.
+      folders: possible names of the folder that holds the images.
+      archives: possible names of the archive that holds the images.
+      lmdb_name: function from the index of an image in a DiffAE LMDB to its file name in the data
+        set; None: DiffAE LMDBs are refused.
 
     Raises:
-      DataError: if there is nothing there, or no image in it.
+      DataError: if the path does not exist, cannot be read, or holds no images.
     """
     if not source.exists():
-        raise DataError(f"--source={source} does not exist.")
+        raise DataError(f"--source={source} does not exist; name the folder or file of the images.")
+    store: Store
     if lmdb_files.is_lmdb(source):
         store = _open_lmdb(source, lmdb_name)
     else:
-        path = source if source.is_file() else _inside(source, folders, archives)
+        path = source if source.is_file() else _images_inside(source, folders, archives)
         store = FolderStore(path) if path.is_dir() else _open_archive(path)
     if not store.names:
-        raise DataError(f"--source={source} holds no images.")
+        raise DataError(
+            f"--source={source} holds no images: no file name ends in one of "
+            f"{', '.join(IMAGE_SUFFIXES)}; name the folder or file of the images."
+        )
     return store
 
 
@@ -185,7 +224,10 @@ def _open_lmdb(source: pathlib.Path, name: Callable[[int], str] | None) -> Store
     if isinstance(images, lmdb_files.HashedImages):
         return HashStore(images)
     if name is None:
-        raise DataError(f"--source={source} is a DiffAE LMDB; this data set is not read from one.")
+        raise DataError(
+            f"--source={source} is a DiffAE LMDB; this data set is not read from one; name the "
+            "published files."
+        )
     return LmdbStore(images, name)
 
 
@@ -194,10 +236,14 @@ def _open_archive(path: pathlib.Path) -> Store:
         return ZipStore(path)
     if path.name.endswith(TAR_SUFFIXES):
         return TarStore(path)
-    raise DataError(f"--source={path} must be a folder, a .zip, a .tgz or an LMDB.")
+    raise DataError(
+        f"--source={path} has an unknown type; it must be a folder, a .zip, a .tgz or an LMDB."
+    )
 
 
-def _inside(source: pathlib.Path, folders: Sequence[str], archives: Sequence[str]) -> pathlib.Path:
+def _images_inside(
+    source: pathlib.Path, folders: Sequence[str], archives: Sequence[str]
+) -> pathlib.Path:
     levels = [source, *sorted(p for p in source.iterdir() if p.is_dir())]
     for names, exists in ((folders, pathlib.Path.is_dir), (archives, pathlib.Path.is_file)):
         for path in (level / name for name in names for level in levels):
@@ -206,8 +252,8 @@ def _inside(source: pathlib.Path, folders: Sequence[str], archives: Sequence[str
     return source
 
 
-def _walk(root: pathlib.Path) -> list[str]:
-    """Lists the images below a folder; one that links lead to as well is listed once."""
+def _image_paths(root: pathlib.Path) -> list[str]:
+    """Returns the images below a folder; a folder that links also lead to is listed once."""
     names, visited = [], set()
     for folder, below, files in os.walk(root, followlinks=True):
         status = os.stat(folder)
@@ -215,7 +261,7 @@ def _walk(root: pathlib.Path) -> list[str]:
             below.clear()
             continue
         visited.add((status.st_dev, status.st_ino))
-        # Links last, so that a folder goes by its own name.
+        # Links come last, so that a folder is listed under its own name.
         below[:] = sorted(
             (name for name in below if not name.startswith(".")),
             key=lambda name: (os.path.islink(os.path.join(folder, name)), name),
@@ -225,8 +271,8 @@ def _walk(root: pathlib.Path) -> list[str]:
     return names
 
 
-def _checked(names: Iterable[str], where: pathlib.Path) -> list[str]:
-    """Returns the names sorted; raises DataError for one that is no text."""
+def _sorted_names(names: Iterable[str], where: pathlib.Path) -> list[str]:
+    """Returns the names in order; raises DataError for a name that is not UTF-8."""
     found = sorted(names)
     for name in found:
         try:
@@ -245,5 +291,5 @@ def _is_image(name: str) -> bool:
     return path.suffix.lower() in IMAGE_SUFFIXES and not hidden
 
 
-def _line(error: Exception) -> str:
+def _one_line(error: Exception) -> str:
     return " ".join(str(error).split()).rstrip(".")

@@ -1,1 +1,1 @@
-"""A small classifier of a data set's labels, whose features and answers suites use."""
+"""A small classifier of a data set's labels; suites use its features and its predictions."""

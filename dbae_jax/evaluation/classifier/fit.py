@@ -1,10 +1,13 @@
-"""Trains label networks: minutes at most on a CPU; the same images and seed, the same network."""
+"""Trains classifiers of a data set's labels, in a few minutes at most on a CPU.
+
+The same images, labels and settings give the same classifier.
+"""
 
 import dataclasses
 import hashlib
 import logging
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -16,19 +19,27 @@ from dbae_jax.evaluation.classifier import network
 from dbae_jax.evaluation.classifier.network import Classifier
 from dbae_jax.metrics import checks
 from dbae_jax.metrics.networks import classifier as layers
+from dbae_jax.metrics.networks.layers import Params
+from dbae_jax.runtime.progress import Progress
 
 log = logging.getLogger(__name__)
 
-Params = Mapping[str, jax.Array]
+Loss = Callable[[Params, np.ndarray, np.ndarray], jax.Array]
 
 
 @dataclasses.dataclass(frozen=True)
 class FitSettings:
-    """How a label network is trained.
+    """How a classifier is trained.
 
-    most_images: so many from the beginning are used. validation: share of them that is held out to
-    choose the epoch, that of the smallest loss. epochs: at most; patience: so many without a
-    smaller loss end the training.
+    Attributes:
+      most_images: largest number of images; the first images are used.
+      validation: fraction of the images that is held out. The weights of the epoch with the
+        smallest held-out loss are kept.
+      epochs: largest number of epochs.
+      patience: number of epochs without a smaller held-out loss after which training ends.
+      batch_size: images per batch.
+      learning_rate: learning rate of Adam in the first step; it falls along a cosine.
+      seed: seed of the initial weights, the held-out images and the order of images.
     """
 
     most_images: int = 20_000
@@ -41,7 +52,7 @@ class FitSettings:
 
     @property
     def least_images(self) -> int:
-        """How many images a network needs."""
+        """The smallest number of images that a classifier is trained on."""
         return 2 * self.batch_size
 
 
@@ -53,44 +64,32 @@ def fit(
     label_names: Sequence[str] | None = None,
     settings: FitSettings = FitSettings(),
 ) -> Classifier:
-    """Trains a network on real training images.
+    """Trains a classifier on real training images.
 
     Args:
-      images: uint8 [N, H, W, C], square.
-      labels: [N] integers, classes; or [N, K] 0 or 1, attributes.
-      name: of the data: the network is called "labelnet-<name>-<hash>".
-      label_names: of the K attributes; default their numbers. Classes are called by their numbers.
-      settings: see there.
+      images: square images, uint8 [N, H, W, C].
+      labels: classes, integers [N]; or attributes, 0 or 1, [N, K].
+      name: name of the data set; the classifier is called "classifier-<name>-<hash>".
+      label_names: names of the K attributes, by default their indices. The names of classes are
+        always their numbers.
+      settings: settings of the training.
 
     Raises:
-      DataError: for other shapes.
-      TooFewError: for labels of a single class, or too few images to hold some out.
+      DataError: if images or labels have a wrong shape or type, or if the held-out loss is not
+        finite.
+      TooFewError: if there are too few images, or if all labels are equal.
     """
     images, targets, names = _checked(images, labels, label_names, settings)
     kind = "classes" if np.ndim(labels) == 1 else "attributes"
-    rng = np.random.default_rng(settings.seed)
-    order = rng.permutation(len(images))
-    held = max(1, round(settings.validation * len(images)))
-    chosen, kept = order[:held], order[held:]
     wanted = layers.shapes(images.shape[1], images.shape[3], len(names))
     params = layers.draw(jax.random.key(settings.seed), wanted)
-    step, loss = _programs(kind, settings, len(kept))
-    state, best, since = (params, _optimizer(settings, len(kept)).init(params)), (np.inf, {}), 0
-    for epoch in range(settings.epochs):
-        for rows in _batches(rng.permutation(kept), settings.batch_size):
-            state = step(*state, images[rows], targets[rows])
-        value = _mean_loss(loss, state[0], images[chosen], targets[chosen], settings.batch_size)
-        since = 0 if value < best[0] else since + 1
-        if value < best[0]:
-            best = value, jax.device_get(state[0])
-        log.info("label network, epoch %d: loss %.4f on held-out images", epoch + 1, value)
-        if since >= settings.patience:
-            break
-    trained = dataclasses.asdict(settings) | {"images": len(images), "epochs_made": epoch + 1}
-    trained |= {"validation_loss": best[0], "fingerprint": _fingerprint(images, labels, settings)}
-    if not np.isfinite(best[0]):
-        raise DataError(f"the label network of {name} did not learn: its loss is not finite.")
-    return Classifier(f"labelnet-{name}", kind, names, images.shape[1:], best[1], trained)
+    best, smallest, epochs = _train(name, kind, params, images, targets, settings)
+    if not np.isfinite(smallest):
+        raise DataError(f"The training of a classifier of {name} failed: its loss is not finite.")
+    log.info("Classifier of %s: best of %d epochs, held-out loss %.4f.", name, epochs, smallest)
+    trained = dataclasses.asdict(settings) | {"images": len(images), "epochs_made": epochs}
+    trained |= {"validation_loss": smallest, "fingerprint": _fingerprint(images, labels, settings)}
+    return Classifier(f"classifier-{name}", kind, names, images.shape[1:], best, trained)
 
 
 def load_or_fit(
@@ -102,17 +101,28 @@ def load_or_fit(
     label_names: Sequence[str] | None = None,
     settings: FitSettings = FitSettings(),
 ) -> Classifier:
-    """Returns the network in a file if `fit` of these arguments wrote it, else trains and keeps it.
+    """Returns the classifier in a file, or trains one and writes the file.
+
+    The classifier in the file is used only if it was trained on the same images and labels with the
+    same settings.
+
+    Args:
+      path: the .npz file.
+      images: see `fit`.
+      labels: see `fit`.
+      name: see `fit`.
+      label_names: see `fit`.
+      settings: see `fit`.
 
     Raises:
-      DataError: as `fit`.
-      CheckpointError: if the file holds no label network.
+      DataError: see `fit`.
+      CheckpointError: if the file exists and holds no classifier.
     """
     if path.exists():
         net = network.load(path)
         if net.trained.get("fingerprint") == _fingerprint(images, labels, settings):
             return net
-        log.info("%s was trained on other images or with other settings; it is made anew.", path)
+        log.info("%s holds a classifier of different images or settings; it is replaced.", path)
     net = fit(images, labels, name=name, label_names=label_names, settings=settings)
     network.save(path, net)
     return net
@@ -121,18 +131,21 @@ def load_or_fit(
 def _checked(
     images: np.ndarray, labels: np.ndarray, label_names: Sequence[str] | None, settings: FitSettings
 ) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
-    """Returns images, targets (int32 [N] or float32 [N, K]) and the names of the labels."""
+    """Returns the used images, their targets and the names of the labels.
+
+    Targets are classes, int32 [N], or attributes, float32 [N, K].
+    """
     images, labels = checks.eight_bit_images(images), np.asarray(labels)
     if images.shape[1] != images.shape[2]:
-        raise DataError(f"label networks see square images, got {list(images.shape)}.")
+        raise DataError(f"A classifier takes square images, got {list(images.shape)}.")
     if labels.ndim not in (1, 2) or len(labels) != len(images):
         raise DataError(
-            f"labels must be [{len(images)}] or [{len(images)}, K], got {list(labels.shape)}."
+            f"Labels must be [{len(images)}] or [{len(images)}, K], got {list(labels.shape)}."
         )
     images, labels = images[: settings.most_images], labels[: settings.most_images]
     if len(images) < settings.least_images:
         raise TooFewError(
-            f"a label network needs {settings.least_images} images or more, got {len(images)}."
+            f"A classifier needs at least {settings.least_images} images, got {len(images)}."
         )
     if labels.ndim == 1:
         found, targets = np.unique(labels, return_inverse=True)
@@ -140,22 +153,52 @@ def _checked(
         varied = len(found) > 1
     else:
         if not np.isin(labels, (0, 1)).all():
-            raise DataError("attributes must be 0 or 1 (False or True); map -1 to 0 first.")
+            raise DataError("Attributes must be 0 or 1 (False or True); map -1 to 0 first.")
         targets, varied = labels.astype(np.float32), (labels != labels[0]).any()
         names = tuple(label_names or map(str, range(labels.shape[1])))
         if len(names) != labels.shape[1]:
-            raise DataError(f"{labels.shape[1]} attributes have {len(names)} names.")
+            raise DataError(f"There are {labels.shape[1]} attributes and {len(names)} names.")
     if not varied:
-        raise TooFewError(f"the labels of {len(images)} training images are all the same.")
+        raise TooFewError(f"All labels of the {len(images)} training images are equal.")
     return images, targets.astype(np.int32 if labels.ndim == 1 else np.float32), names
 
 
 def _fingerprint(images: np.ndarray, labels: np.ndarray, settings: FitSettings) -> str:
-    digest = hashlib.sha256(repr(settings).encode())
+    """Returns a hash of everything that the weights depend on."""
+    found = hashlib.sha256(repr(settings).encode())
     for array in (images, labels):
         some = np.ascontiguousarray(np.asarray(array)[: settings.most_images])
-        digest.update(repr((some.shape, some.dtype.str)).encode() + some.tobytes())
-    return digest.hexdigest()
+        found.update(repr((some.shape, some.dtype.str)).encode() + some.tobytes())
+    return found.hexdigest()
+
+
+def _train(
+    name: str,
+    kind: str,
+    params: Params,
+    images: np.ndarray,
+    targets: np.ndarray,
+    settings: FitSettings,
+) -> tuple[dict[str, np.ndarray], float, int]:
+    """Returns the weights of the best epoch, its held-out loss, and the number of epochs."""
+    rng = np.random.default_rng(settings.seed)
+    order = rng.permutation(len(images))
+    count = max(1, round(settings.validation * len(images)))
+    held_out, rows = (images[order[:count]], targets[order[:count]]), order[count:]
+    step, loss = _programs(kind, settings, len(rows))
+    state = params, _optimizer(settings, len(rows)).init(params)
+    best: dict[str, np.ndarray] = {}
+    smallest, epochs, since = np.inf, 0, 0  # `since`: number of epochs after the best one
+    with Progress(f"Training a classifier of {name}", settings.epochs, "epochs") as progress:
+        while epochs < settings.epochs and since < settings.patience:
+            for batch in _batches(rng.permutation(rows), settings.batch_size):
+                state = step(*state, images[batch], targets[batch])
+            epochs, since = epochs + 1, since + 1
+            value = _mean_loss(loss, state[0], *held_out, settings.batch_size)
+            if value < smallest:
+                smallest, since, best = value, 0, jax.device_get(state[0])
+            progress.advance(details=f"held-out loss {value:.4f}")
+    return best, smallest, epochs
 
 
 def _optimizer(settings: FitSettings, count: int) -> optax.GradientTransformation:
@@ -163,8 +206,12 @@ def _optimizer(settings: FitSettings, count: int) -> optax.GradientTransformatio
     return optax.adam(optax.cosine_decay_schedule(settings.learning_rate, steps))
 
 
-def _programs(kind: str, settings: FitSettings, count: int):
-    """Returns (params, opt_state, images, targets) -> both anew, and the loss of a batch."""
+def _programs(kind: str, settings: FitSettings, count: int) -> tuple[Callable, Loss]:
+    """Returns the jitted training step, and the jitted mean loss of a batch.
+
+    The step takes weights, optimizer state, images and targets. It returns new weights and a new
+    optimizer state.
+    """
     optimizer = _optimizer(settings, count)
 
     def loss(params: Params, images: jax.Array, targets: jax.Array) -> jax.Array:
@@ -173,7 +220,9 @@ def _programs(kind: str, settings: FitSettings, count: int):
             return optax.softmax_cross_entropy_with_integer_labels(logits, targets).mean()
         return optax.sigmoid_binary_cross_entropy(logits, targets).mean()
 
-    def step(params: Params, opt_state: Any, images: jax.Array, targets: jax.Array):
+    def step(
+        params: Params, opt_state: Any, images: jax.Array, targets: jax.Array
+    ) -> tuple[Params, Any]:
         updates, opt_state = optimizer.update(jax.grad(loss)(params, images, targets), opt_state)
         return optax.apply_updates(params, updates), opt_state
 
@@ -181,10 +230,14 @@ def _programs(kind: str, settings: FitSettings, count: int):
 
 
 def _batches(rows: np.ndarray, size: int) -> list[np.ndarray]:
+    """Returns the full batches of rows; the remaining rows are left out."""
     return [rows[start : start + size] for start in range(0, len(rows) - size + 1, size)]
 
 
-def _mean_loss(loss, params: Params, images: np.ndarray, targets: np.ndarray, size: int) -> float:
+def _mean_loss(
+    loss: Loss, params: Params, images: np.ndarray, targets: np.ndarray, size: int
+) -> float:
+    """Returns the mean loss of all images, which are processed in batches."""
     parts = [slice(start, start + size) for start in range(0, len(images), size)]
     values = [float(loss(params, images[p], targets[p])) * len(images[p]) for p in parts]
     return sum(values) / len(images)

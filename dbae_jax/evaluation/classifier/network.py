@@ -1,7 +1,8 @@
-"""A network trained on the labels of real images: features and a judge where Inception is neither.
+"""Classifies images and computes features of images, for data unlike those of Inception.
 
-It stands for one data set at one size. Its name holds the beginning of its weights' sha256, so that
-scores made with it say so (`fd_labelnet-digits-1a2b3c4d`) and are never taken for FID.
+A classifier belongs to one data set at one image size. Its name ends with the first eight digits of
+the SHA-256 hash of its weights. The name is part of the names of its scores, such as
+`fd_classifier-digits-1a2b3c4d`, so that nobody takes these scores for FID.
 """
 
 import dataclasses
@@ -25,17 +26,20 @@ from dbae_jax.metrics.networks.inception import Outputs
 from dbae_jax.metrics.networks.published import FeatureNet, Origin, check_arrays
 from dbae_jax.runtime import files
 
-KINDS = ("classes", "attributes")
-BATCH = 256
+BATCH = 256  # images per batch
 
 
 @dataclasses.dataclass(frozen=True)
 class Classifier:
-    """A trained network.
+    """A trained classifier.
 
-    name: without the hash, "labelnet-digits". kind: "classes", one of which an image has, or
-    "attributes", each of which it has or not. labels: their names, K. image: (H, W, C). params: of
-    `metrics.networks.label_net`. trained: with what, for the record.
+    Attributes:
+      name: name without the hash, such as "classifier-digits".
+      kind: "classes", of which an image has exactly one, or "attributes", which are independent.
+      labels: names of the K classes or attributes.
+      image: shape (H, W, C) of the images.
+      params: weights of the network in `metrics.networks.classifier`.
+      trained: settings and results of the training, as a record.
     """
 
     name: str
@@ -47,56 +51,61 @@ class Classifier:
 
     @functools.cached_property
     def origin(self) -> Origin:
-        """Its name with the beginning of the hash of its weights, and the hash."""
-        digest = hashlib.sha256()
+        """The name with the first digits of the hash of the weights, and the whole hash."""
+        found = hashlib.sha256()
         for key in sorted(self.params):
-            digest.update(key.encode() + np.ascontiguousarray(self.params[key], "<f4").tobytes())
-        return Origin(f"{self.name}-{digest.hexdigest()[:8]}", (digest.hexdigest(),))
+            found.update(key.encode() + np.ascontiguousarray(self.params[key], "<f4").tobytes())
+        return Origin(f"{self.name}-{found.hexdigest()[:8]}", (found.hexdigest(),))
 
     @functools.cached_property
     def features(self) -> FeatureNet:
-        """The network as the metrics want it."""
+        """The network in the form that the metrics take."""
         run = functools.partial(_apply, jax.device_put(dict(self.params)))
         return FeatureNet(self.origin, classifier.WIDTH, run, image=self.image)
 
     def logits(self, images: np.ndarray) -> np.ndarray:
-        """Returns logits [N, K] of images: uint8 [N, H, W, C].
+        """Returns the logits [N, K] of images.
+
+        Args:
+          images: uint8 [N, H, W, C].
 
         Raises:
-          DataError: for images of another kind or size.
+          DataError: if the images have a different type or shape.
         """
         images, found = checks.eight_bit_images(images, self.image), []
         for start in range(0, len(images), BATCH):
             part = images[start : start + BATCH]
-            # The last batch is filled up: one compiled program serves all.
+            # The last batch is padded, so that one compiled program serves all batches.
             fill = [(0, BATCH - len(part)), (0, 0), (0, 0), (0, 0)]
             found.append(np.asarray(self.features.apply(np.pad(part, fill)).logits)[: len(part)])
         return np.concatenate(found)
 
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
-        """Returns probabilities [N, K]: of classes they add to 1, of attributes they do not."""
+        """Returns probabilities [N, K]; those of classes have the sum 1 for each image."""
         logits = np.asarray(logits, np.float64)
         return softmax(logits, axis=1) if self.kind == "classes" else expit(logits)
 
     def confidence(self, logits: np.ndarray) -> np.ndarray:
-        """Returns the probability given to the answer, [N]; of attributes, their mean."""
+        """Returns the probability [N] of the predicted class, or the mean over attributes."""
         p = self.probabilities(logits)
         return p.max(axis=1) if self.kind == "classes" else np.maximum(p, 1 - p).mean(axis=1)
 
 
 def held_out(net: Classifier, images: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
-    """Returns what the network can do on images it has not been trained on.
-
-    accuracy: share of right answers; of attributes the mean, with `auroc` (None where the attribute
-    is constant here) and `accuracies` by name. confidence: mean, see `Classifier.confidence`.
+    """Returns the accuracy and confidence of a classifier on images that it was not trained on.
 
     Args:
-      net: the network.
+      net: the classifier.
       images: uint8 [N, H, W, C].
-      labels: [N] classes, or [N, K] attributes.
+      labels: classes [N] or attributes [N, K].
+
+    Returns:
+      "accuracy": fraction of correct predictions, for attributes the mean over attributes.
+      "confidence": mean of `Classifier.confidence`. "images": N. For attributes also "accuracies"
+      and "auroc" by name; the AUROC is None if the attribute is the same for all images.
 
     Raises:
-      DataError: for labels of another kind than the network's.
+      DataError: if the labels are not of the kind that the classifier was trained on.
     """
     logits, labels = net.logits(images), np.asarray(labels)
     shape = (len(images),) if net.kind == "classes" else (len(images), len(net.labels))
@@ -105,7 +114,10 @@ def held_out(net: Classifier, images: np.ndarray, labels: np.ndarray) -> dict[st
             f"{net.origin.net} was trained on {len(net.labels)} {net.kind}: labels of {len(images)}"
             f" images must be {list(shape)}, got {list(labels.shape)}."
         )
-    found = {"images": len(images), "confidence": float(net.confidence(logits).mean())}
+    found: dict[str, Any] = {
+        "images": len(images),
+        "confidence": float(net.confidence(logits).mean()),
+    }
     if net.kind == "classes":
         named = np.array(net.labels)[logits.argmax(axis=1)]
         return {"accuracy": float(np.mean(named == labels.astype(str)))} | found
@@ -120,7 +132,7 @@ def held_out(net: Classifier, images: np.ndarray, labels: np.ndarray) -> dict[st
 
 
 def save(path: pathlib.Path, net: Classifier) -> None:
-    """Writes a network into one .npz file."""
+    """Writes a classifier to an .npz file."""
     record = {
         "name": net.name,
         "kind": net.kind,
@@ -133,10 +145,10 @@ def save(path: pathlib.Path, net: Classifier) -> None:
 
 
 def load(path: pathlib.Path) -> Classifier:
-    """Reads what `save` wrote; nothing in it is executed.
+    """Reads a classifier that `save` wrote; no code from the file is executed.
 
     Raises:
-      CheckpointError: if the file is missing, torn, or without the right arrays.
+      CheckpointError: if the file is missing, incomplete or damaged, or holds wrong arrays.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
@@ -147,7 +159,7 @@ def load(path: pathlib.Path) -> Classifier:
         net = Classifier(record["name"], record["kind"], labels, image, params, record["trained"])
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise CheckpointError(
-            f"{path} holds no label network ({type(error).__name__}); delete it to train another."
+            f"{path} holds no classifier ({type(error).__name__}); delete it to train a new one."
         ) from error
     check_arrays(params, classifier.shapes(image[0], image[2], len(labels)), str(path))
     return net

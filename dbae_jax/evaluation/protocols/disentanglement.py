@@ -1,8 +1,8 @@
-"""What single dimensions of a code stand for: TAD and ATTRS, MIG and DCI, each beside a baseline.
+"""Measures how single dimensions of a latent code represent attributes and factors.
 
-The baseline is the same code turned at random: it holds the same information, so the difference is
-owed to the directions of the axes alone. Codes are standardised first, as InfoDiffusion does; it
-matters to the turned ones only.
+The scores are TAD, ATTRS, MIG and DCI. The baseline of each score uses randomly rotated codes,
+which hold the same information. A difference therefore comes only from the directions of the axes.
+Codes are standardised first, as in InfoDiffusion; this changes only the baselines.
 """
 
 import dataclasses
@@ -18,16 +18,22 @@ from dbae_jax.metrics import disentanglement as metric
 from dbae_jax.metrics.disentanglement import TAD
 
 Entries = dict[str, dict[str, Any]]
+Found = dict[str, tuple[float, dict[str, Any]]]  # name of a score -> value and details
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Limits and seeds.
+    """Numbers of examples, and other settings of the scores.
 
-    rows: codes of TAD and MIG, from the beginning of the training split. folds: of TAD, shuffled by
-    seed. rotations: turned codes beside them; at most one a fold. bins: of MIG, a dimension.
-    dci_rows: codes of DCI, of the training and of the test split each. trees: of DCI, a class. DCI
-    takes time that grows with dci_rows, trees and the width of the code.
+    Attributes:
+      rows: number of codes for TAD and MIG, from the beginning of the training split.
+      folds: number of folds of TAD.
+      seed: seed of the folds and of DCI; the seeds of the rotations follow it.
+      rotations: number of random rotations for TAD, at most one for each fold.
+      bins: number of bins per dimension for MIG.
+      dci_rows: number of training codes for DCI, and of test codes. The time of DCI grows with
+        this number, with `trees` and with the latent dimension.
+      trees: number of trees per class for DCI.
     """
 
     rows: int = 10_000
@@ -45,18 +51,21 @@ def attribute_scores(
     names: Sequence[str],
     settings: Settings = Settings(),
 ) -> Entries:
-    """Returns tad and attrs with a value a fold, tad_rotated and attrs_rotated with one a rotation.
+    """Returns the scores "tad" and "attrs", and "tad_rotated" and "attrs_rotated" as baselines.
+
+    The first two have one value per fold. The baselines have one value per rotation.
 
     Args:
-      z: [N, D], codes of the training split in the order of its file; the first `rows` are used.
-        (InfoDiffusion mirrors images at random before.)
-      attributes: [N, K], 0 or 1.
-      names: of the K attributes.
-      settings: see there.
+      z: latent codes [N, D] of the training split in the order of its file. The first
+        `settings.rows` codes are used. (InfoDiffusion also mirrors images at random.)
+      attributes: attributes [N, K], 0 or 1.
+      names: names of the K attributes.
+      settings: numbers of examples and other settings.
 
     Raises:
-      DataError: for other shapes or labels, codes not finite, a code of one dimension, or fewer
-        examples than folds.
+      DataError: if the shapes are wrong, attributes are not 0 or 1, codes are not finite, or
+        codes have a single dimension.
+      TooFewError: if there are fewer examples than folds.
 
     Source: Yeats et al. (2022); folds, rows and standardisation as in InfoDiffusion (2023).
     """
@@ -65,8 +74,8 @@ def attribute_scores(
     _check_names(names, attributes, "attributes")
     z = standardised(z)
     folds = metric.tad_of_folds(z, attributes, folds=settings.folds, seed=settings.seed)
-    turned = [
-        metric.tad(turn(z, settings.seed + 1 + r)[rows], attributes[rows])
+    rotated = [
+        metric.tad(rotate(z, settings.seed + 1 + r)[rows], attributes[rows])
         for r, rows in zip(
             range(settings.rotations),
             metric.training_parts(len(z), folds=settings.folds, seed=settings.seed),
@@ -80,10 +89,10 @@ def attribute_scores(
         ),
         "attrs": score([f.attrs for f in folds], "higher", captured=_captured(folds, names)),
     }
-    if turned:
-        entries["tad_rotated"] = score([f.tad for f in turned], None)
+    if rotated:
+        entries["tad_rotated"] = score([f.tad for f in rotated], None)
         entries["attrs_rotated"] = score(
-            [f.attrs for f in turned], None, captured=_captured(turned, names)
+            [f.attrs for f in rotated], None, captured=_captured(rotated, names)
         )
     return entries
 
@@ -94,19 +103,20 @@ def factor_scores(
     names: Sequence[str],
     settings: Settings = Settings(),
 ) -> Entries:
-    """Returns mig, dci_disentanglement, dci_completeness and dci_informativeness, and `_rotated`.
+    """Returns "mig", "dci_disentanglement", "dci_completeness" and "dci_informativeness".
 
-    Factors that are constant in one of the splits are left out and named in the details.
+    The baselines with randomly rotated codes have the same names with the ending "_rotated".
+    Factors that are constant in one of the splits are left out, and the details name them.
 
     Args:
-      train: codes [N, D] and factors [N, K], discrete.
-      test: the same of other images.
-      names: of the K factors.
-      settings: see there.
+      train: latent codes [N, D] and discrete factors [N, K] of training images.
+      test: latent codes and factors of test images.
+      names: names of the K factors.
+      settings: numbers of examples and other settings.
 
     Raises:
-      TooFewError: for fewer than two factors that vary.
-      DataError: for other shapes, codes not finite, or a code of one dimension.
+      TooFewError: if fewer than two factors vary.
+      DataError: if the shapes are wrong, codes are not finite, or codes have a single dimension.
     """
     (z, factors), (test_z, test_factors) = (
         (checks.feature_matrix(codes, "codes"), np.asarray(known)) for codes, known in (train, test)
@@ -117,16 +127,16 @@ def factor_scores(
     varies = (small != small[0]).any(axis=0) & (small_test != small_test[0]).any(axis=0)
     if varies.sum() < 2:
         raise TooFewError(
-            f"MIG and DCI need two factors that vary, here are {int(varies.sum())} of "
-            f"{len(names)} in {len(small)} training and {len(small_test)} test images."
+            f"MIG and DCI need two factors that vary; only {int(varies.sum())} of {len(names)} "
+            f"do in {len(small)} training and {len(small_test)} test images."
         )
     kept = [name for name, keep in zip(names, varies, strict=True) if keep]
     left_out = [name for name in names if name not in kept] or None
     factors, test_factors = factors[:, varies], test_factors[:, varies]
-    z, test_z = _standardised_alike(z, test_z)
+    z, test_z = _standardised_by_first(z, test_z)
     entries: Entries = {}
     for suffix, seed in (("", None), ("_rotated", settings.seed + 1)):
-        codes = [some if seed is None else turn(some, seed) for some in (z, test_z)]
+        codes = [some if seed is None else rotate(some, seed) for some in (z, test_z)]
         pairs = (codes[0], factors), (codes[1], test_factors)
         found = _mig(*pairs[0], kept, settings) | _dci(*pairs, kept, settings)
         better = "higher" if seed is None else None
@@ -135,29 +145,30 @@ def factor_scores(
     return entries
 
 
-def turn(z: np.ndarray, seed: int) -> np.ndarray:
-    """Returns codes [N, D] in axes turned at random, all directions being equally likely."""
+def rotate(z: np.ndarray, seed: int) -> np.ndarray:
+    """Returns codes [N, D] after a random orthogonal map, uniform over all such maps."""
     width = z.shape[1]
-    drawn = np.random.default_rng(seed).standard_normal((width, width))
-    q, r = np.linalg.qr(drawn)
-    return z @ (q * np.sign(np.diag(r)))  # without the signs not all turns are equally likely
+    gaussian = np.random.default_rng(seed).standard_normal((width, width))
+    q, r = np.linalg.qr(gaussian)
+    return z @ (q * np.sign(np.diag(r)))  # without the signs, the map would not be uniform
 
 
 def standardised(z: np.ndarray) -> np.ndarray:
-    """Returns codes of mean 0 and deviation 1 in each dimension; constant ones become 0."""
-    return _standardised_alike(z, z)[0]
+    """Returns codes with mean 0 and standard deviation 1; constant dimensions become 0."""
+    return _standardised_by_first(z, z)[0]
 
 
-def _standardised_alike(z: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _standardised_by_first(z: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns both arrays, standardised with mean and standard deviation of the first one."""
     mean, std = z.mean(axis=0), z.std(axis=0)
     scale = np.where(std > 1e-12 * np.maximum(1, np.abs(mean)), std, np.inf)
     return (z - mean) / scale, (other - mean) / scale
 
 
-def _mig(z: np.ndarray, factors: np.ndarray, names: list[str], settings: Settings):
+def _mig(z: np.ndarray, factors: np.ndarray, names: list[str], settings: Settings) -> Found:
     z, factors = z[: settings.rows], factors[: settings.rows]
     gaps = [metric.mig(z, factors[:, [k]], bins=settings.bins) for k in range(len(names))]
-    details = {"rows": len(z), "bins": settings.bins}
+    details: dict[str, Any] = {"rows": len(z), "bins": settings.bins}
     details["factors"] = dict(zip(names, gaps, strict=True))
     return {"mig": (float(np.mean(gaps)), details)}
 
@@ -167,10 +178,10 @@ def _dci(
     test: tuple[np.ndarray, np.ndarray],
     names: list[str],
     settings: Settings,
-):
-    train, test = (tuple(a[: settings.dci_rows] for a in pair) for pair in (train, test))
-    found = metric.dci(*train, *test, trees=settings.trees, seed=settings.seed)
-    details = {"rows": [len(train[0]), len(test[0])], "trees": settings.trees}
+) -> Found:
+    arrays = [values[: settings.dci_rows] for values in (*train, *test)]
+    found = metric.dci(*arrays, trees=settings.trees, seed=settings.seed)
+    details = {"rows": [len(arrays[0]), len(arrays[2])], "trees": settings.trees}
     best = found.importance.argmax(axis=0)
     strongest = {
         name: {"dimension": int(d), "importance": float(found.importance[d, k])}
@@ -186,18 +197,18 @@ def _dci(
 def _check_names(names: Sequence[str], values: np.ndarray, what: str) -> None:
     if values.ndim != 2 or values.shape[1] != len(names):
         raise DataError(
-            f"{what} must be [N, {len(names)}], as many as names: {list(values.shape)}."
+            f"{what} must be [N, {len(names)}], one column per name, got {list(values.shape)}."
         )
 
 
 def _captured(folds: Sequence[TAD], names: Sequence[str]) -> dict[str, int]:
-    """Returns in how many folds each attribute is captured, of those that ever are."""
+    """Returns for each captured attribute the number of folds in which it is captured."""
     counts = np.sum([fold.captured for fold in folds], axis=0)
     return {name: int(n) for name, n in zip(names, counts, strict=True) if n}
 
 
 def _by_name(folds: Sequence[TAD], names: Sequence[str]) -> dict[str, dict[str, float | None]]:
-    """Returns means over folds, an attribute each; None where it is constant."""
+    """Returns the means over folds for each attribute; None if the attribute is constant."""
     found = {}
     for k, name in enumerate(names):
         means = {

@@ -1,8 +1,8 @@
-"""How good generated images are: scores on Inception's features and on those of a label network.
+"""Measures the quality of generated images with features of Inception or of a classifier.
 
-Images come as batches, from `sample_files.batches` or elsewhere, and scores leave as results.json
-holds them. A score that too few images allow is there, without a value and with the reason; images
-that will not do at all (features that are not finite, a protocol's wrong number) are errors.
+Images come in batches, for example from `sample_files.batches`. Scores have the form that
+results.json holds. If there are too few images for a score, the score has no value and names the
+reason. Features that are not finite, or a wrong number of images for a preset, are errors.
 """
 
 import dataclasses
@@ -23,13 +23,19 @@ from dbae_jax.metrics.scores import Score
 
 Entries = dict[str, dict[str, Any]]
 
-KID_SUBSET = 1000  # images; fewer images than that have none by this name
-SPLITS = 10  # of the inception score
+KID_SUBSET = 1000  # images per subset; "kid" is undefined for fewer images
+SPLITS = 10  # number of parts of the images for the inception score
+SURE = 0.8  # confidence below which a prediction counts as unsure
 
 
 @dataclasses.dataclass(frozen=True)
 class ImageSet:
-    """Images of one kind, seen through a network. name: for messages and details."""
+    """A set of images, represented by the features of a network.
+
+    Attributes:
+      name: name of the set for messages and details, such as "generated".
+      statistics: features of the images and their moments.
+    """
 
     name: str
     statistics: ImageStatistics
@@ -44,20 +50,20 @@ def look(
     keep_halves: bool = False,
     batch_size: int = 50,
 ) -> ImageSet:
-    """Takes features of images, which need not be in memory together.
+    """Computes the features of images, which need not fit in memory together.
 
     Args:
-      name: of the images: "generated", "real".
-      batches: uint8 [n, H, W, C]; grey ones are shown to a network of three channels as grey RGB,
-        as the published tools read grey files.
-      net: the network.
-      most: images of which features are kept, the first ones; None: all. Means and covariances
-        are of all.
-      keep_halves: for `noise_floor` of these images alone.
-      batch_size: images it sees at a time.
+      name: name of the set of images, such as "generated" or "real".
+      batches: uint8 images [n, H, W, C]. A network of three channels gets gray images as gray RGB,
+        as in the published tools.
+      net: network that computes the features.
+      most: number of first images whose features are kept, or None for all images. Means and
+        covariances always include all images.
+      keep_halves: whether `noise_floor` can be computed from these images alone.
+      batch_size: images per batch of the network.
 
     Raises:
-      DataError: for other images, none, or features that are not finite.
+      DataError: if there are no images, or if images or features are invalid.
     """
     statistics = ImageStatistics(
         net, keep_features=True, most=most, keep_halves=keep_halves, batch_size=batch_size
@@ -69,21 +75,22 @@ def look(
         statistics.update(images)
         count += len(images)
     if not count:
-        raise DataError(f"there are no {name} images.")
+        raise DataError(f"There are no {name} images.")
     return ImageSet(name, statistics)
 
 
 def inception_scores(generated: ImageSet, real: ImageSet, *, preset: str = "") -> Entries:
-    """Returns fid, kid, precision, recall and inception_score.
+    """Returns "fid", "kid", "precision", "recall" and "inception_score".
 
     Args:
-      generated: images seen by the published Inception network.
-      real: real ones, of `metric.preset_images` where there is a preset.
-      preset: a key of `metric.PRESETS`, whose numbers of images must be there; "": the Frechet
-        distance goes by the network's name, `fd_...`, whatever the numbers of images.
+      generated: generated images, with features of the published Inception network.
+      real: real images with features of the same network. With a preset, they are the images of
+        `metric.preset_images`.
+      preset: a key of `metric.PRESETS`, which determines the numbers of images. If it is "", any
+        number of images is allowed, and the Frechet distance is called "fd_<network>".
 
     Raises:
-      DataError: for another network, preparation or number of images than the preset's.
+      DataError: if the network, the preparation or the number of images differs from the preset.
     """
     if preset:
         entries = {"fid": _entry(metric.fid(generated.statistics, real.statistics, preset))}
@@ -100,7 +107,7 @@ def inception_scores(generated: ImageSet, real: ImageSet, *, preset: str = "") -
 
 
 def precision_recall(generated: ImageSet, real: ImageSet) -> Entries:
-    """Returns improved precision and recall, named after the network that saw the images."""
+    """Returns improved precision and recall; their names contain the network of the features."""
     sets = generated.statistics, real.statistics
     try:
         both = metric.precision_recall_scores(*sets)
@@ -110,27 +117,27 @@ def precision_recall(generated: ImageSet, real: ImageSet) -> Entries:
     return {found.name: _entry(found, "higher") for found in both}
 
 
-def label_net_scores(
+def classifier_scores(
     generated: ImageSet, real: ImageSet, net: Classifier, images: np.ndarray, labels: np.ndarray
 ) -> Entries:
-    """Returns the scores that a label network can give.
+    """Returns the scores by a classifier of a data set's labels.
 
-    fd_..., kd_..., precision_..., recall_... on its features; confidence of its answers on
-    generated images; class_distance, total variation between frequencies of its answers on
-    generated and on real images (of attributes: mean difference of rates).
+    "fd_<name>", "kd_<name>", "precision_<name>" and "recall_<name>" use the classifier's features.
+    "confidence" is the mean classifier confidence on generated images. "class_distance" is the
+    total variation distance between the frequencies of predicted classes on generated and on real
+    images. For attributes it is the mean absolute difference of their rates.
 
     Args:
-      generated: images seen by `net.features`.
-      real: held-out real images seen by it.
-      net: the network, trained on other real images.
-      images: of `real`: uint8 [N, H, W, C].
-      labels: theirs, see `label_net.held_out`.
+      generated: generated images, with features `net.features`.
+      real: held-out real images, with the same features.
+      net: classifier that was trained on different real images.
+      images: images of `real`, uint8 [N, H, W, C].
+      labels: labels of these images, see `network.held_out`.
 
     Raises:
-      DataError: for labels of another kind than the network's.
+      DataError: if the labels are not of the kind that the classifier was trained on.
     """
     entries = _distance(generated, real) | _comparisons(generated, real)
-    judged = held_out(net, images, labels)
     made, held = generated.statistics.logits, real.statistics.logits
     confidence = net.confidence(made)
     entries["confidence"] = score(
@@ -139,8 +146,8 @@ def label_net_scores(
         net=net.origin.net,
         generated_images=len(made),
         median=float(np.median(confidence)),
-        unsure=float((confidence < 0.8).mean()),  # share of images below 0.8
-        on_real=judged,
+        unsure=float((confidence < SURE).mean()),
+        on_real=held_out(net, images, labels),
     )
     frequencies = _class_frequencies if net.kind == "classes" else _attribute_rates
     entries["class_distance"] = frequencies(net, made, held)
@@ -148,16 +155,17 @@ def label_net_scores(
 
 
 def noise_floor(real: ImageSet, other: ImageSet | None = None) -> Entries:
-    """Returns the Frechet distance between real images: what no generator can be asked to beat.
+    """Returns the Frechet distance between two sets of real images.
 
-    It is of all images of the sets, whether or not the features of each are kept. Distances fall
-    with the number of images: `images` of the details says of how many each side is.
+    A generator cannot be expected to have a smaller distance. All images of both sets count, also
+    those whose features are not kept. Distances fall with the number of images; the details state
+    the number of images of both sets.
 
     Args:
-      real: those that generated images are compared with.
-      other: other real images, in the place of as many generated ones: `..._floor`. None: two
-        halves of `real` are compared, which must have been kept (see `look`): `..._floor_halves`,
-        of half as many images a side as `real` has.
+      real: real images with which generated images are compared.
+      other: different real images instead of generated images, as many as are generated; the score
+        is called "..._floor". For None, two halves of `real` are compared, which `look` must have
+        kept; the score is called "..._floor_halves".
     """
     net = real.statistics.net
     name = f"fd_{net.origin.net}_floor" + ("" if other else "_halves")
@@ -176,26 +184,31 @@ def noise_floor(real: ImageSet, other: ImageSet | None = None) -> Entries:
 
 
 def check_preset(preset: str, generated: int, real: int) -> None:
-    """Raises DataError if a protocol wants other numbers of images; before any is drawn.
+    """Checks the numbers of images of a preset before any image is sampled.
 
     Args:
-      preset: a key of `metric.PRESETS`, or "" for none.
-      generated: images that there are or will be.
-      real: images of the training set.
+      preset: a key of `metric.PRESETS`, or "" for no preset.
+      generated: number of generated images.
+      real: number of images of the training set.
+
+    Raises:
+      DataError: if the preset is unknown or needs different numbers of images.
     """
     if not preset:
         return
     if preset not in PRESETS:
-        raise DataError(f"no protocol of FID is called {preset!r}; there are {', '.join(PRESETS)}.")
+        raise DataError(f"There is no FID preset {preset!r}; there are {', '.join(PRESETS)}.")
     wanted = PRESETS[preset]
     if generated != wanted.generated or real < (wanted.real or 0):
         raise DataError(
-            f"FID by {preset} is of {wanted.generated} generated and {wanted.real or 'all'} real "
-            f"images, here are {generated} and {real}: draw as many, or name no preset."
+            f"The FID preset {preset!r} needs {wanted.generated} generated and "
+            f"{wanted.real or 'all'} real images, got {generated} and {real}; change "
+            "config.eval.num_generated or config.eval.fid_preset."
         )
 
 
 def _distance(generated: ImageSet, real: ImageSet) -> Entries:
+    """Returns the Frechet distance with the name of the network."""
     first, second = generated.statistics, real.statistics
 
     def measure() -> Score:
@@ -206,7 +219,7 @@ def _distance(generated: ImageSet, real: ImageSet) -> Entries:
 
 
 def _comparisons(generated: ImageSet, real: ImageSet) -> Entries:
-    """Kernel distance, precision and recall."""
+    """Returns the kernel distance, precision and recall."""
     sets = generated.statistics, real.statistics
     origin = sets[0].net.origin
     kernel = "kid" if origin.published else f"kd_{origin.net}"
@@ -217,14 +230,20 @@ def _comparisons(generated: ImageSet, real: ImageSet) -> Entries:
 
 
 def _enough(net: FeatureNet, *counts: int) -> None:
+    """Checks that covariances of features can have full rank.
+
+    Raises:
+      TooFewError: if a set does not have more images than there are features.
+    """
     if min(counts) <= net.width:
         raise TooFewError(
-            f"a Frechet distance of {net.width} features needs more images than features in each "
-            f"set, got {' and '.join(map(str, counts))}."
+            f"The Frechet distance needs more images than features ({net.width}) in each set, "
+            f"got {' and '.join(map(str, counts))}."
         )
 
 
 def _or_reason(name: str, better: str | None, measure: Callable[[], Score]) -> Entries:
+    """Returns a score, or a score without a value but with a reason if there are too few images."""
     try:
         found = measure()
     except TooFewError as error:
@@ -233,19 +252,20 @@ def _or_reason(name: str, better: str | None, measure: Callable[[], Score]) -> E
 
 
 def _entry(found: Score, better: str | None = "lower") -> dict[str, Any]:
-    """As results.json holds it; a spread over subsets of one set of images stays a detail."""
+    """Returns a score in the form of results.json; standard deviations over subsets are details."""
     return score(found.value, better, **found.details)
 
 
 def _class_frequencies(net: Classifier, made: np.ndarray, held: np.ndarray) -> dict[str, Any]:
+    """Returns the distance of the predicted classes of generated images [N, K] and real ones."""
     counts = np.stack(
         [np.bincount(some.argmax(axis=1), minlength=len(net.labels)) for some in (made, held)]
     )
-    shares = counts / counts.sum(axis=1, keepdims=True)
+    frequencies = counts / counts.sum(axis=1, keepdims=True)
     seen = counts[:, counts.any(axis=0)]
     test = chi2_contingency(seen) if seen.shape[1] > 1 else None
     return score(
-        float(np.abs(shares[0] - shares[1]).sum() / 2),
+        float(np.abs(frequencies[0] - frequencies[1]).sum() / 2),
         "lower",
         net=net.origin.net,
         generated={name: int(n) for name, n in zip(net.labels, counts[0], strict=True)},
@@ -257,6 +277,7 @@ def _class_frequencies(net: Classifier, made: np.ndarray, held: np.ndarray) -> d
 
 
 def _attribute_rates(net: Classifier, made: np.ndarray, held: np.ndarray) -> dict[str, Any]:
+    """Returns the distance of the predicted attributes of generated images [N, K] and real ones."""
     rates = [(some > 0).mean(axis=0) for some in (made, held)]
     return score(
         float(np.abs(rates[0] - rates[1]).mean()),

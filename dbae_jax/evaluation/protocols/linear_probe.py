@@ -1,8 +1,9 @@
-"""Linear maps from codes to what is known of images: by Adam, an epoch at a time, and closed form.
+"""Trains linear probes, which predict known values of images from their latent codes.
 
-Kinds of targets [N, K], float32: "class", one 1 a row; "binary", 0 or 1 each; "real".
+A probe is trained with Adam or computed in closed form (ridge regression). Targets [N, K] are
+float32 and have one of three kinds: "class" (one-hot rows), "binary" (0 or 1) or "real".
 
-Source: the protocol is DiTi's and DBAE's (PyTorch's Linear and Adam, batch means).
+Source: the training follows the protocol of DiTi and DBAE, with PyTorch's Linear and Adam.
 """
 
 import dataclasses
@@ -19,7 +20,7 @@ from dbae_jax.data.codes import Codes
 
 Params = dict[str, jax.Array]  # {"kernel": [D, K], "bias": [K]}
 
-# Penalties of the closed form, in units of a code's mean variance times the number of codes.
+# Penalties of ridge regression, in units of N times the mean variance of a code's dimensions.
 PENALTIES = tuple(10.0**power for power in range(-7, 2))
 
 
@@ -35,7 +36,7 @@ def _squared_error(outputs: jax.Array, targets: jax.Array) -> jax.Array:
     return jnp.mean((outputs - targets) ** 2, axis=-1)
 
 
-# Kind -> loss of each example [B], from outputs and targets [B, K].
+# Kind of targets -> loss of each example [B], computed from outputs and targets [B, K].
 LOSSES: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
     "class": _cross_entropy,
     "binary": _binary_cross_entropy,
@@ -45,7 +46,14 @@ LOSSES: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """How a probe is trained. sample: draws z from q(z | x_0) anew each time it is seen."""
+    """How a probe is trained.
+
+    Attributes:
+      epochs: number of epochs.
+      batch_size: codes per batch.
+      learning_rate: learning rate of Adam.
+      sample: whether each step samples z from q(z | x_0); otherwise z is the mean.
+    """
 
     epochs: int
     batch_size: int
@@ -54,15 +62,27 @@ class Recipe:
 
 
 class Batch(NamedTuple):
-    """Examples of a step. index: [B] into the codes; flip: [B], mirrored or not; weight: [B]."""
+    """The examples of one step, or of all steps [S, B] of an epoch.
 
-    index: jax.Array
+    Attributes:
+      rows: rows of the examples in the arrays of codes, [B].
+      flip: whether the code of the mirrored image is used, [B].
+      weight: weight of each example in the loss, [B].
+    """
+
+    rows: jax.Array
     flip: jax.Array
     weight: jax.Array
 
 
 def initial(dim: int, outputs: int, key: jax.Array) -> Params:
-    """Draws weights as PyTorch's Linear does: uniform within 1 / sqrt(dim) of 0."""
+    """Returns random weights as in PyTorch's Linear, uniform within 1 / sqrt(dim) of 0.
+
+    Args:
+      dim: latent dimension D.
+      outputs: number of outputs K.
+      key: random key.
+    """
     bound = dim**-0.5
     keys = jax.random.split(key)
     draw = functools.partial(jax.random.uniform, minval=-bound, maxval=bound)
@@ -70,7 +90,7 @@ def initial(dim: int, outputs: int, key: jax.Array) -> Params:
 
 
 def apply(params: Params, z: jax.Array) -> jax.Array:
-    """Returns outputs [N, K] of codes [N, D]."""
+    """Returns the outputs [N, K] of a probe for codes [N, D]."""
     return jnp.matmul(z, params["kernel"], precision="highest") + params["bias"]
 
 
@@ -82,18 +102,18 @@ def update(
     targets: jax.Array,
     weight: jax.Array,
 ) -> tuple[Params, Any]:
-    """Takes one step of Adam on the weighted mean loss of a batch.
+    """Returns weights and optimizer state after one step of Adam on the weighted mean loss.
 
     Args:
-      kind: of the targets.
-      recipe: of the training.
-      state: weights, and the optimizer's.
-      z: [B, D].
-      targets: [B, K].
-      weight: [B], 1, or 0 for examples that only fill the batch up.
+      kind: kind of the targets.
+      recipe: settings of the training.
+      state: weights and optimizer state.
+      z: latent codes [B, D].
+      targets: targets [B, K].
+      weight: weights [B] of the examples: 1, or 0 for examples that only pad the batch.
     """
 
-    def loss_fn(params):
+    def loss_fn(params: Params) -> jax.Array:
         losses = LOSSES[kind](apply(params, z), targets)
         return jnp.sum(weight * losses) / jnp.sum(weight)
 
@@ -115,12 +135,13 @@ def train(
     """Yields the weights after each epoch.
 
     Args:
-      kind: of the targets.
-      codes: of N images.
-      flipped: of the same, mirrored; then each is seen mirrored or not, at random, each time.
-      targets: [N, K].
-      recipe: of the training.
-      seed: of first weights, order, mirroring and draws of z.
+      kind: kind of the targets.
+      codes: latent codes of N images.
+      flipped: latent codes of the mirrored images, or None. If they are given, each step chooses
+        at random between the codes of an image and of its mirror image.
+      targets: targets [N, K].
+      recipe: settings of the training.
+      seed: seed of the initial weights, the order, the mirroring and the samples of z.
     """
     arrays = jax.tree.map(jnp.asarray, {"codes": codes.at(np.arange(len(targets)))})
     if flipped is not None:
@@ -136,50 +157,60 @@ def train(
 
 
 def _batches(count: int, size: int, rng: np.random.Generator, *, flip: bool) -> Batch:
-    """Returns the batches of an epoch, [S, B] each; the last one is filled up at weight 0."""
+    """Returns the batches [S, B] of an epoch; padding in the last batch has the weight 0."""
     steps = -(-count // size)
-    index = np.zeros(steps * size, np.int32)
-    index[:count] = rng.permutation(count)
-    mirrored = rng.random(index.shape) < 0.5 if flip else np.zeros(index.shape, bool)
+    rows = np.zeros(steps * size, np.int32)
+    rows[:count] = rng.permutation(count)
+    mirrored = rng.random(rows.shape) < 0.5 if flip else np.zeros(rows.shape, bool)
     weight = (np.arange(steps * size) < count).astype(np.float32)
-    return Batch(*(a.reshape(steps, size) for a in (index, mirrored, weight)))
+    return Batch(*(jnp.asarray(a.reshape(steps, size)) for a in (rows, mirrored, weight)))
 
 
 @functools.partial(jax.jit, static_argnames=("kind", "recipe"))
 def _epoch(
-    kind: str, recipe: Recipe, state: tuple, arrays: dict, batches: Batch, key: jax.Array
-) -> tuple:
-    def step(state, row):
-        batch, number = row
-        z = _drawn(recipe, arrays, batch, jax.random.fold_in(key, number))
-        return update(kind, recipe, state, z, arrays["targets"][batch.index], batch.weight), None
+    kind: str,
+    recipe: Recipe,
+    state: tuple[Params, Any],
+    arrays: dict[str, Any],
+    batches: Batch,
+    key: jax.Array,
+) -> tuple[Params, Any]:
+    """Returns weights and optimizer state after all batches of an epoch."""
 
-    return jax.lax.scan(step, state, (batches, jnp.arange(len(batches.index))))[0]
+    def step(
+        state: tuple[Params, Any], inputs: tuple[Batch, jax.Array]
+    ) -> tuple[tuple[Params, Any], None]:
+        batch, number = inputs
+        z = _codes(recipe, arrays, batch, jax.random.fold_in(key, number))
+        return update(kind, recipe, state, z, arrays["targets"][batch.rows], batch.weight), None
+
+    return jax.lax.scan(step, state, (batches, jnp.arange(len(batches.rows))))[0]
 
 
-def _drawn(recipe: Recipe, arrays: dict, batch: Batch, key: jax.Array) -> jax.Array:
-    here = jax.tree.map(lambda a: a[batch.index], arrays["codes"])
+def _codes(recipe: Recipe, arrays: dict[str, Any], batch: Batch, key: jax.Array) -> jax.Array:
+    """Returns the latent codes [B, D] of a batch, sampled or their means."""
+    chosen = jax.tree.map(lambda a: a[batch.rows], arrays["codes"])
     if "flipped" in arrays:
-        there = jax.tree.map(lambda a: a[batch.index], arrays["flipped"])
-        here = jax.tree.map(lambda a, b: jnp.where(batch.flip[:, None], b, a), here, there)
+        mirrored = jax.tree.map(lambda a: a[batch.rows], arrays["flipped"])
+        chosen = jax.tree.map(lambda a, b: jnp.where(batch.flip[:, None], b, a), chosen, mirrored)
     if not recipe.sample:
-        return here["mean"]
-    return here["mean"] + here["sigma"] * jax.random.normal(key, here["mean"].shape)
+        return chosen["mean"]
+    return chosen["mean"] + chosen["sigma"] * jax.random.normal(key, chosen["mean"].shape)
 
 
 def ridge(
     z: np.ndarray, targets: np.ndarray, penalties: Sequence[float] = PENALTIES
 ) -> Iterator[tuple[float, Params]]:
-    """Yields each penalty, and the weights that minimise |targets - outputs|^2 + penalty |w|^2.
+    """Yields each penalty with the weights that minimise |targets - outputs|^2 + penalty |w|^2.
 
-    The bias is not penalised. Float64; one decomposition serves all penalties.
+    The bias has no penalty. The weights are float64. One eigendecomposition serves all penalties.
 
     Args:
-      z: [N, D].
-      targets: [N, K].
-      penalties: in units of N times the mean variance of a code.
+      z: latent codes [N, D].
+      targets: targets [N, K].
+      penalties: penalties in units of N times the mean variance of a code's dimensions.
     """
-    z, targets = np.float64(z), np.float64(targets)
+    z, targets = np.asarray(z, np.float64), np.asarray(targets, np.float64)
     centre, mean = z.mean(axis=0), targets.mean(axis=0)
     values, vectors = np.linalg.eigh((z - centre).T @ (z - centre))
     values = np.maximum(values, 0)

@@ -1,8 +1,8 @@
-"""The suite "editing": what edits of every attribute change, as a network judges the pictures.
+"""The suite "editing": the effect of edits on all attributes, measured by a classifier.
 
-The judge is trained on real training images (`label_net`); how well it knows each attribute is
-reported beside. Each attribute is edited by its direction (`evaluators.directions`), with x_T
-following z and with x_T kept; what is scored says `edit_scores`.
+The classifier is trained on real training images (`dataset_classifier`), and its accuracy is part
+of the results. Each attribute is edited along its direction (`attribute_directions`), once with x_T
+recomputed from the edited code and once with x_T held fixed. `edit_scores` defines the scores.
 """
 
 import logging
@@ -22,103 +22,108 @@ from dbae_jax.evaluation.context import Context, Suite
 from dbae_jax.evaluation.protocols.edits import EditScores, edit_scores
 from dbae_jax.evaluation.results import Measured, score
 from dbae_jax.evaluation.suites.reconstruction import noise_seed
+from dbae_jax.runtime.progress import track
 from dbae_jax.sampling.inversion import INVERSION_STEPS
 
-IMAGES = 64  # of the test split that are edited
-SCALES = (-0.3, -0.15, 0.15, 0.3)  # the paper's
-RELATED = 0.25  # |correlation| in training images from which an attribute is no bystander
-MODES = {"following": False, "fixed": True}  # name -> whether x_T is kept
+IMAGES = 64  # number of test images that are edited
+SCALES = (-0.3, -0.15, 0.15, 0.3)  # as in the paper
+# Attributes with at least this |correlation| in training images count as related to the target.
+RELATED = 0.25
+MODES = {"following": False, "fixed": True}  # name -> whether x_T is held fixed
 PROBE = "logistic"
+_WHAT = ("Editing images with recomputed x_T", "Editing images with fixed x_T")
 
 log = logging.getLogger(__name__)
 
 
-class Judge(Protocol):
-    """What tells attributes in pictures: `label_net.Classifier` does."""
+class AttributeClassifier(Protocol):
+    """A classifier of attributes or classes in images, such as `network.Classifier`."""
 
-    kind: str
-    labels: tuple[str, ...]
+    @property
+    def kind(self) -> str: ...
+
+    @property
+    def labels(self) -> tuple[str, ...]: ...
 
     def logits(self, images: np.ndarray) -> np.ndarray:
-        """Returns logits [N, K] of images: uint8 [N, H, W, C]."""
+        """Returns logits [N, K] of uint8 images [N, H, W, C]."""
 
 
 def obstacle(context: Context) -> str | None:
-    """Returns why there is nothing to edit or to judge, or None."""
+    """Returns why there are no attributes to edit or to classify, or None."""
     return attribute_directions.obstacle(context) or dataset_classifier.obstacle(context)
 
 
 def settings(context: Context) -> dict[str, Any]:
-    """Returns what determines the numbers."""
+    """Returns the settings that determine the scores."""
     return {
         "edited_images": min(IMAGES, context.limit("test")),
-        "real_images": context.limit("test"),  # whose log-odds are the unit
+        "real_images": context.limit("test"),  # their log-odds define the unit of the scores
         "probe_images": context.limit("train"),
         "scales": list(SCALES),
         "probe": PROBE,
         "normalise_codes": context.config.eval.normalise_codes,
         "related": RELATED,
-        "judge": dataset_classifier.settings(context),
+        "classifier": dataset_classifier.settings(context),
         "sample": vars(context.config.sample),
     } | ({"inversion_steps": INVERSION_STEPS} if context.model.gaussian_endpoint else {})
 
 
 def measure(context: Context) -> Measured:
-    """Trains the judge, or reads it from the cache, and scores edits of all that can be edited."""
+    """Returns the scores of edits of all attributes, with the data set's classifier."""
     net = dataset_classifier.make(context)
     known = context.codes("test").known
     what = known["attributes" if net.kind == "attributes" else "label"]
     held_out = network.held_out(net, context.images("test"), what)
-    about = {"judge": net.origin.net, "judge_accuracy": held_out["accuracy"]}
+    about = {"classifier": net.origin.net, "classifier_accuracy": held_out["accuracy"]}
     measured = measure_with(net, context, about)
     if "auroc" in held_out:
         for mode in MODES:
-            measured.scores[f"target_{mode}"]["details"]["judge_auroc"] = held_out["auroc"]
+            measured.scores[f"target_{mode}"]["details"]["classifier_auroc"] = held_out["auroc"]
     return measured
 
 
-def measure_with(net: Judge, context: Context, about: Mapping[str, Any]) -> Measured:
-    """Scores edits by a judge.
+def measure_with(net: AttributeClassifier, context: Context, about: Mapping[str, Any]) -> Measured:
+    """Returns the scores of edits, measured by a classifier.
 
     Args:
-      net: of attributes, or of classes, each then an attribute against the others.
+      net: classifier of attributes or of classes; each class counts as an attribute.
       context: model and data.
-      about: of the judge, for the details of every score.
+      about: facts about the classifier for the details of every score.
 
     Raises:
-      TooFewError: if fewer than two attributes of the judge differ between images.
+      TooFewError: if fewer than two attributes vary between images.
     """
-    names, values = _judged(net, context)
+    names, values = _known_values(net, context)
     correlation = _correlation(values)
     real = log_odds(net, context.images("test"))
     varied = np.isfinite(np.diag(correlation)) & (real.std(axis=0) > 0)
-    kept = np.flatnonzero(varied)
-    if len(kept) < 2:
+    edited = np.flatnonzero(varied)
+    if len(edited) < 2:
         raise TooFewError(
-            "Fewer than two attributes differ between images: edits cannot be scored."
+            "Fewer than two attributes vary between images, so edits cannot be scored."
         )
-    found = attribute_directions.find(context, [names[i] for i in kept], probe=PROBE)
-    related = np.abs(correlation[np.ix_(kept, kept)]) >= RELATED
+    found = attribute_directions.find(context, [names[i] for i in edited], probe=PROBE)
+    related = np.abs(correlation[np.ix_(edited, edited)]) >= RELATED
     if net.kind == "classes":
-        related[:] = False  # they exclude each other, all of them
+        related[:] = False  # every pair of classes is exclusive
     images = context.images("test", min(IMAGES, context.limit("test")))
-    scores = {}
+    scores: dict[str, Any] = {}
     for mode, fix_endpoint in MODES.items():
-        log.info("Editing %d images along %d directions, x_T %s.", len(images), len(kept), mode)
-        by_name = _edited(context, net, found, images, real, kept, related, fix_endpoint)
+        by_name = _edited(context, net, found, images, real, edited, related, fix_endpoint)
         scores |= _summary(by_name, mode, about)
     constant = [name for name, ok in zip(names, varied, strict=True) if not ok]
     if constant:
-        log.info("No score of %s: the same for all images.", ", ".join(constant))
+        log.info("No edits of %s: their values do not vary.", ", ".join(constant))
     return Measured(scores, {"train": context.limit("train"), "test": len(images)})
 
 
 SUITE = Suite(obstacle, settings, measure)
 
 
-def log_odds(net: Judge, images: np.ndarray) -> np.ndarray:
-    """Returns [N, K], of each attribute to be there, of each class against all others."""
-    logits = np.float64(net.logits(images))
+def log_odds(net: AttributeClassifier, images: np.ndarray) -> np.ndarray:
+    """Returns log-odds [N, K] of each attribute, or of each class against all other classes."""
+    logits = net.logits(images).astype(np.float64)
     if net.kind == "attributes":
         return logits
     every = np.arange(logits.shape[1])
@@ -126,11 +131,11 @@ def log_odds(net: Judge, images: np.ndarray) -> np.ndarray:
     return logits - np.stack(others, axis=1)
 
 
-def _judged(net: Judge, context: Context) -> tuple[tuple[str, ...], np.ndarray]:
-    """Returns names and training values [N, K] of what the judge tells, in its order.
+def _known_values(net: AttributeClassifier, context: Context) -> tuple[tuple[str, ...], np.ndarray]:
+    """Returns names and training values [N, K] of the classifier's attributes, in its order.
 
     Raises:
-      DataError: if it tells other things than the data hold.
+      DataError: if the data have a different number of attributes or classes.
     """
     names, values = attribute_directions.targets(context)
     width = context.codes("train").known.get("attributes", np.zeros((0, 0))).shape[1]
@@ -140,13 +145,13 @@ def _judged(net: Judge, context: Context) -> tuple[tuple[str, ...], np.ndarray]:
         names, values = names[width:], values[:, width:]
     if len(names) != len(net.labels):
         raise DataError(
-            f"The judge tells {len(net.labels)} {net.kind}, the data hold {len(names)}."
+            f"The classifier has {len(net.labels)} {net.kind}, and the data have {len(names)}."
         )
     return names, values
 
 
 def _correlation(values: np.ndarray) -> np.ndarray:
-    """Returns [K, K]; NaN in the rows and columns of attributes that do not vary."""
+    """Returns correlations [K, K]; NaN for attributes that do not vary."""
     centred = np.float64(values) - values.mean(axis=0)
     std = centred.std(axis=0)
     std[std == 0] = np.nan
@@ -155,29 +160,30 @@ def _correlation(values: np.ndarray) -> np.ndarray:
 
 def _edited(
     context: Context,
-    net: Judge,
+    net: AttributeClassifier,
     found: Directions,
     images: np.ndarray,
     real: np.ndarray,
-    kept: np.ndarray,
+    columns: np.ndarray,
     related: np.ndarray,
     fix_endpoint: bool,
 ) -> dict[str, EditScores]:
-    """Returns the scores of each attribute's edits."""
+    """Returns the scores of the edits of each attribute; `columns` are the edited attributes."""
     model, sample, by_name = context.model, context.config.sample, {}
-    how = {"rng": noise_seed(sample, free=model.gaussian_endpoint)} | vars(sample)
+    how: dict[str, Any] = {"rng": noise_seed(sample, free=model.gaussian_endpoint), "plan": sample}
     z = model.encode(images)
-    # Of an image and its edits the same, so that a change of x_T does not count as one by the edit;
-    # None: decoded from each code, and a free one drawn with the image's own key.
+    # An image and its edits share a fixed x_T. For None, x_T is decoded from each code, or drawn
+    # with the image's own key if it is Gaussian, so that an edit does not change the noise.
     x_T = edits.endpoint_before_edit(model, images, z) if fix_endpoint else None
-    before = log_odds(net, to_uint8(model.decode(z, x_T, **how)))[:, kept]
-    for target, (name, step) in enumerate(zip(found.names, found.steps, strict=True)):
-        edited = edits.decode_rows(model, moved(z, step, SCALES), x_T, **how)
-        pixels = to_uint8(np.moveaxis(edited, 1, 0))  # [S, N, ...]
-        after = np.stack([log_odds(net, some)[:, kept] for some in pixels])
+    before = log_odds(net, to_uint8(model.decode(z, x_T, **how)))[:, columns]
+    steps = track(found.steps, _WHAT[fix_endpoint], total=len(found.steps), unit="attributes")
+    for target, (name, step) in enumerate(zip(found.names, steps, strict=True)):
+        rows = edits.decode_rows(model, moved(z, step, SCALES), x_T, **how)
+        by_scale = to_uint8(np.moveaxis(rows, 1, 0))  # [S, N, ...]
+        after = np.stack([log_odds(net, pixels)[:, columns] for pixels in by_scale])
         left_out = [i for i in np.flatnonzero(related[target]).tolist() if i != target]
         by_name[name] = edit_scores(
-            before, after, SCALES, target, real=real[:, kept], left_out=left_out
+            before, after, SCALES, target, real=real[:, columns], left_out=left_out
         )
     return by_name
 
@@ -185,13 +191,13 @@ def _edited(
 def _summary(
     by_name: Mapping[str, EditScores], mode: str, about: Mapping[str, Any]
 ) -> dict[str, dict[str, Any]]:
-    """Returns means over attributes at the largest scales, with each attribute's in the details."""
-    ends = np.abs(SCALES) == np.abs(SCALES).max()
+    """Returns means over attributes at the largest scales; details hold each attribute's score."""
+    largest = np.abs(SCALES) == np.abs(SCALES).max()
     sign = np.sign(SCALES)
     each = {
-        "target": {n: (s.target * sign)[ends].mean() for n, s in by_name.items()},
-        "others": {n: s.others[ends].mean() for n, s in by_name.items()},
-        "flipped": {n: _mean(s.flipped[ends]) for n, s in by_name.items()},
+        "target": {n: (s.target * sign)[largest].mean() for n, s in by_name.items()},
+        "others": {n: s.others[largest].mean() for n, s in by_name.items()},
+        "flipped": {n: _mean(s.flipped[largest]) for n, s in by_name.items()},
         "monotonic": {n: _mean(s.monotonic) for n, s in by_name.items()},
     }
     means = {key: _mean(np.array(list(values.values()))) for key, values in each.items()}
@@ -202,7 +208,7 @@ def _summary(
         f"{key}_{mode}": score(
             value,
             better[key],
-            reason="no edit has one",
+            reason="it is undefined for every edit",
             per_attribute={n: float(v) for n, v in each[key].items() if np.isfinite(v)},
             at_scale=float(np.abs(SCALES).max()),
             **about,
@@ -212,8 +218,8 @@ def _summary(
 
 
 def _mean(values: np.ndarray) -> float:
-    known = values[np.isfinite(values)]
-    return float(known.mean()) if len(known) else np.nan
+    finite = values[np.isfinite(values)]
+    return float(finite.mean()) if len(finite) else np.nan
 
 
 def _divide(a: float, b: float) -> float:

@@ -1,8 +1,8 @@
-"""The suite "generation": images drawn from the prior against real ones.
+"""The suite "generation": images sampled from the latent prior, compared with real images.
 
-Drawn images are kept in the cache, so that an evaluation that was stopped goes on with those that
-are missing. Label networks compare them with the test split, Inception with the training split, as
-is the custom of FID.
+Sampled images are kept in the cache, so an evaluation that was stopped resumes with the missing
+images. The features of the data set's classifier compare them with the test split. Inception
+compares them with the training split, as is usual for FID.
 """
 
 import hashlib
@@ -27,14 +27,15 @@ from dbae_jax.metrics.generation import PRESETS, preset_images
 from dbae_jax.metrics.networks.published import FeatureNet
 from dbae_jax.metrics.scores import provenance
 from dbae_jax.runtime import processes
+from dbae_jax.runtime.progress import Progress
 
-PREPARATION = "tensorflow_1"  # of images for Inception, where no preset says otherwise
+PREPARATION = "tensorflow_1"  # resizing of images for Inception without a preset
 
 log = logging.getLogger(__name__)
 
 
 def obstacle(context: Context) -> str | None:
-    """Returns why nothing can be drawn or compared, or None."""
+    """Returns why no images can be sampled or compared, or None."""
     try:
         _ = context.model.prior
     except CheckpointError as error:
@@ -44,14 +45,14 @@ def obstacle(context: Context) -> str | None:
 
 
 def settings(context: Context) -> dict[str, Any]:
-    """Returns what determines the numbers.
+    """Returns the settings that determine the scores.
 
     Raises:
-      DataError: if a preset wants other numbers of images.
-      CheckpointError: if Inception is asked for and its weights are missing.
+      DataError: if a preset needs a different number of images.
+      CheckpointError: if the weights of a requested network are missing.
     """
     section = context.config.eval
-    found = {
+    found: dict[str, Any] = {
         "generated": section.num_generated,
         "seeds": list(range(section.generated_sets)),
         "how": sample_files.how(context.config),
@@ -60,7 +61,7 @@ def settings(context: Context) -> dict[str, Any]:
         "real": [len(context.splits["train"]), context.limit("test")],
     }
     if dataset_classifier.obstacle(context) is None:
-        found["label_net"] = dataset_classifier.settings(context)
+        found["classifier"] = dataset_classifier.settings(context)
     if section.inception:
         count = len(context.splits["train"])
         generation.check_preset(section.fid_preset, section.num_generated, count)
@@ -73,27 +74,27 @@ def settings(context: Context) -> dict[str, Any]:
 
 
 def measure(context: Context) -> Measured:
-    """Draws images of each seed and compares them."""
+    """Returns the scores of the sampled images of each seed."""
     section = context.config.eval
     sets: list[Entries] = [{} for _ in range(section.generated_sets)]
     once: Entries = {}
     counts = {"generated": section.num_generated}
     if dataset_classifier.obstacle(context) is None:
-        counts["test"] = _by_judge(context, sets, once)
+        counts["test"] = _by_classifier(context, sets, once)
     else:
-        log.info("No scores of a label network: %s.", dataset_classifier.obstacle(context))
+        log.info("There are no classifier features: %s.", dataset_classifier.obstacle(context))
     if section.inception:
         net = context.inception_net(_preparation(context))
         real = _training_images(context, net, section.fid_preset, keep_halves=True)
-        for made, part in zip(_generated(context, net), sets, strict=True):
-            part |= generation.inception_scores(made, real, preset=section.fid_preset)
+        for sampled, part in zip(_generated(context, net), sets, strict=True):
+            part |= generation.inception_scores(sampled, real, preset=section.fid_preset)
         once |= generation.noise_floor(real)
         counts["train"] = real.statistics.moments.count
     if section.vgg16:
         net = context.vgg16_net
         real = _training_images(context, net, section.fid_preset)
-        for made, part in zip(_generated(context, net), sets, strict=True):
-            part |= generation.precision_recall(made, real)
+        for sampled, part in zip(_generated(context, net), sets, strict=True):
+            part |= generation.precision_recall(sampled, real)
         counts["train"] = real.statistics.moments.count
     return Measured(over_sets(sets) | once, counts)
 
@@ -101,35 +102,38 @@ def measure(context: Context) -> Measured:
 SUITE = Suite(obstacle, settings, measure)
 
 
-def drawn(context: Context, seed: int) -> Iterator[np.ndarray]:
-    """Yields images drawn from the prior, uint8 [n, H, W, C]: kept in the cache if there is one."""
+def sampled_images(context: Context, seed: int) -> Iterator[np.ndarray]:
+    """Yields images sampled from the latent prior, uint8 [n, H, W, C].
+
+    The images are kept in the cache if there is one.
+    """
     num, how = context.config.eval.num_generated, sample_files.how(context.config)
     if context.cache is None:
         yield to_uint8(context.model.sample(num, seed, **how))
         return
-    # A folder holds images drawn in one way; others have another name.
-    drawn_by = [how, sample_files.drawn_by(context.model)]
-    digest = hashlib.sha256(json.dumps(drawn_by, sort_keys=True).encode()).hexdigest()
-    folder = pathlib.Path(context.cache) / f"generated_{digest[:8]}_{seed}"
-    sample_files.draw(context.model, folder, num=num, how=how, seed=seed)
-    processes.wait_for_all(f"drawn {folder.name}")
+    # The name of the folder holds a hash of everything that its images depend on.
+    identity = json.dumps([how, sample_files.model_identity(context.model)], sort_keys=True)
+    name = f"generated_{hashlib.sha256(identity.encode()).hexdigest()[:8]}_{seed}"
+    folder = pathlib.Path(context.cache) / name
+    sample_files.sample(context.model, folder, num=num, how=how, seed=seed)
+    processes.wait_for_all(f"sampled {name}")
     size, channels = context.config.data.image_size, context.config.data.channels
     yield from sample_files.batches(folder, num, shape=(size, size, channels))
 
 
 def over_sets(parts: Sequence[Entries]) -> Entries:
-    """Returns entries of several sets of images as one: values of each, details of the first.
+    """Returns the scores of several sets of images as one: all values, and the first details.
 
-    A score that one of the sets does not have, none has.
+    A score that is undefined for one of the sets is undefined.
     """
     if len(parts) == 1:
         return dict(parts[0])
     joined = {}
     for name, first in parts[0].items():
         values = [part[name]["value"] for part in parts]
-        lacking = [part[name] for part in parts if part[name]["value"] is None]
-        if lacking:
-            joined[name] = lacking[0]
+        undefined = [part[name] for part in parts if part[name]["value"] is None]
+        if undefined:
+            joined[name] = undefined[0]
         else:
             joined[name] = score(values, first["better"], **first["details"])
     return joined
@@ -141,25 +145,27 @@ def _preparation(context: Context) -> str:
 
 
 def _generated(context: Context, net: FeatureNet) -> Iterator[ImageSet]:
-    """Yields the images of each seed, seen by a network."""
-    for seed in range(context.config.eval.generated_sets):
-        yield _look("generated", drawn(context, seed), net, context)
+    """Yields the features of the sampled images of each seed."""
+    section = context.config.eval
+    for seed in range(section.generated_sets):
+        images = sampled_images(context, seed)
+        yield _look("generated", images, net, context, total=section.num_generated)
 
 
-def _by_judge(context: Context, sets: Sequence[Entries], once: Entries) -> int:
-    """Adds the label network's scores to those of each set, and its floors.
+def _by_classifier(context: Context, sets: Sequence[Entries], once: Entries) -> int:
+    """Adds the scores by the data set's classifier to those of each set, and the noise floors.
 
     Returns:
-      How many held-out images the sets are compared with.
+      The number of held-out images with which the sets are compared.
     """
     net = dataset_classifier.make(context)
     images, labels = dataset_classifier.labelled(context, "test", context.limit("test"))
-    real = _look("real", [images], net.features, context, keep_halves=True)
-    for made, part in zip(_generated(context, net.features), sets, strict=True):
-        part |= generation.label_net_scores(made, real, net, images, labels)
+    real = _look("real", [images], net.features, context, total=len(images), keep_halves=True)
+    for sampled, part in zip(_generated(context, net.features), sets, strict=True):
+        part |= generation.classifier_scores(sampled, real, net, images, labels)
     most = context.config.eval.num_generated
     train = context.images("train", min(context.limit("train"), most))
-    other = _look("training", [train], net.features, context)
+    other = _look("training", [train], net.features, context, total=len(train))
     once |= generation.noise_floor(real, other) | generation.noise_floor(real)
     return len(images)
 
@@ -167,17 +173,17 @@ def _by_judge(context: Context, sets: Sequence[Entries], once: Entries) -> int:
 def _training_images(
     context: Context, net: FeatureNet, preset: str, *, keep_halves: bool = False
 ) -> ImageSet:
-    """Returns the training split, or what of it a protocol wants, seen by a network.
+    """Returns the features of the training split, or of the images that a preset asks for.
 
-    Features are kept of as many as there are generated ones, the first: single images are compared
-    with those.
+    The features of single images are kept for the first images only, as many as are generated.
     """
     threads = context.config.data.num_threads
     chunks = sources.chunks(context.splits["train"], 512, num_threads=threads)
     images: Iterator[np.ndarray] = (chunk["image"] for chunk in chunks)
-    wanted = preset_images(images, preset) if preset else images
+    chosen = preset_images(images, preset) if preset else images
+    total = (PRESETS[preset].real if preset else None) or len(context.splits["train"])
     most = context.config.eval.num_generated
-    return _look("real", wanted, net, context, most=most, keep_halves=keep_halves)
+    return _look("real", chosen, net, context, total=total, most=most, keep_halves=keep_halves)
 
 
 def _look(
@@ -186,9 +192,20 @@ def _look(
     net: FeatureNet,
     context: Context,
     *,
+    total: int,
     most: int | None = None,
     keep_halves: bool = False,
 ) -> ImageSet:
-    log.info("%s looks at %s images.", net.origin.net, name)
+    """Returns the features of `total` images and shows the progress."""
+
+    def counted() -> Iterator[np.ndarray]:
+        what = f"Computing features of {name} images with {net.origin.net}"
+        with Progress(what, total, "images") as progress:
+            for batch in images:
+                yield batch
+                progress.advance(len(batch))
+
     size = context.config.eval.batch_size
-    return generation.look(name, images, net, most=most, keep_halves=keep_halves, batch_size=size)
+    return generation.look(
+        name, counted(), net, most=most, keep_halves=keep_halves, batch_size=size
+    )

@@ -1,23 +1,24 @@
-"""What z knows of the image, in nats: the bound of Theorem 2, from the loss over time.
+"""The suite "information": bounds on the information of z about the image, in nats.
 
-For a linear diffusion the weight of the denoising error in the bound is the rate of the
-signal-to-noise ratio, lambda dt = -d SNR, so that with e = t_min
+The bound of Theorem 2 follows from the denoising error over time. For a linear diffusion, the
+weight of the error is the derivative of the signal-to-noise ratio, lambda dt = -d SNR. With
+e = t_min,
 
-  h(x_0 | z) <= 1/2 Int_{SNR_T}^{SNR_e} E|D - x_0|^2 dSNR + h(x_0 | x_e, z),
+  h(x_0 | z) <= 1/2 Int_{SNR_T}^{SNR_e} E|D - x_0|^2 dSNR + h(x_0 | x_e, z).
 
-and the last term, the little that is left at e, is at most the entropy of a Gaussian with the error
-of D at e. Then I(x_0; z) = h(x_0) - h(x_0 | z) is at least h(x_0) minus the right-hand side.
+The last term is at most the entropy of a Gaussian with the error of D at e. Therefore
+I(x_0; z) = h(x_0) - h(x_0 | z) is at least h(x_0) minus the right-hand side.
 
-On a bridge x_t holds nothing at T that z does not. A free x_T, as DiffAE's, holds I(x_0; x_T | z),
-at most SNR_T E|x_0|^2 / 2, which is added; with this the bound is the same, and the two compare.
+On a bridge, x_T has no information about x_0 beyond z. A Gaussian x_T (DiffAE) has the additional
+information I(x_0; x_T | z), which is at most SNR_T E|x_0|^2 / 2. This bound is added, so that the
+results of both kinds of model are comparable.
 
-Pixels have 256 levels, so densities need dequantisation: uniform noise of one level is added.
+Pixels have 256 levels, so their density needs dequantisation: uniform noise of one level is added.
 
 Source: DBAE, Theorems 1 and 2; the I-MMSE relation (Guo et al., 2005).
 """
 
 import dataclasses
-import logging
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -33,11 +34,10 @@ from dbae_jax.errors import DataError
 from dbae_jax.evaluation.context import Context, Suite, always
 from dbae_jax.evaluation.results import Measured, score
 from dbae_jax.runtime import rngs
+from dbae_jax.runtime.progress import Progress
 from dbae_jax.sampling.grids import invert_falling
 
 LEVEL = 2 / 256  # width of a level of 8-bit pixels, in units of [-1, 1]
-
-log = logging.getLogger(__name__)
 
 # (x_t [B, H, W, C], t [B], x_T, z) -> estimate of x_0
 ModelFn = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], np.ndarray]
@@ -45,12 +45,18 @@ ModelFn = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class LossOverTime:
-    """Errors of the denoiser on held-out images, at times drawn evenly in log SNR.
+    """Errors of the denoiser on held-out images, at random times that are uniform in log SNR.
 
-    Row: an image; column: one of N equal cells of log SNR, from T down to e. t: [B, N], drawn in
-    its cell for each image. snr_step: [B, N], the part of the SNR's range that it stands for.
-    error: [B, N], squared error of D, summed over the image's dimensions. weight: [B, N], of the
-    training loss. error_at_e: [B]. at_end: [B], nats that a free x_T may hold. dimensions: H W C.
+    Rows are images. Columns are N cells of equal width in log SNR, from T down to e.
+
+    Attributes:
+      t: times [B, N], one random time per image and cell.
+      snr_step: widths [B, N] of the SNR intervals that the times represent.
+      error: squared errors of D [B, N], summed over the pixels.
+      weight: weights of the training loss [B, N].
+      error_at_e: squared errors of D at e [B].
+      at_endpoint: upper bound [B] in nats on the information of a Gaussian x_T; 0 on a bridge.
+      dimensions: H W C.
     """
 
     t: np.ndarray
@@ -58,12 +64,12 @@ class LossOverTime:
     error: np.ndarray
     weight: np.ndarray
     error_at_e: np.ndarray
-    at_end: np.ndarray
+    at_endpoint: np.ndarray
     dimensions: int
 
     @property
     def training_loss(self) -> np.ndarray:
-        """The loss that training sees in each cell: [N]."""
+        """The training loss in each cell, [N]."""
         return (self.weight * self.error).mean(axis=0) / self.dimensions
 
 
@@ -77,19 +83,19 @@ def loss_over_time(
     *,
     points: int,
 ) -> LossOverTime:
-    """Measures the denoiser at `points` times an image, and at e = t_min.
+    """Measures the denoiser at `points` times per image, and at e = t_min.
 
     Args:
-      model_fn: unclipped denoiser.
-      x_0: [B, H, W, C] in [-1, 1], held out and dequantised.
-      x_T: [B, H, W, C], endpoints of the codes; free ones may be anything.
-      z: [B, D].
+      model_fn: denoiser without clipping.
+      x_0: held-out images [B, H, W, C] in [-1, 1], dequantised.
+      x_T: endpoints [B, H, W, C] of the codes; a Gaussian x_T may have any value.
+      z: latent codes [B, D].
       bridge: schedule and scalings.
-      draws: [B], of each image's times and noises, see `image_draws`.
-      points: number of cells, N.
+      draws: random generators [B] of the images' times and noises, see `image_draws`.
+      points: number of cells N.
 
     Raises:
-      DataError: if what the denoiser returns is not finite.
+      DataError: if the denoiser returns NaN or infinity.
     """
     schedule = bridge.schedule
 
@@ -101,16 +107,16 @@ def loss_over_time(
         if not np.isfinite(error).all():
             worst = t[np.flatnonzero(~np.isfinite(error))[0]]
             raise DataError(
-                f"The denoiser returns NaN or infinity at t = {worst:.4g}: the weights are of a "
-                "training that diverged, or config.model.dtype does not hold their values."
+                f"The denoiser returns NaN or infinity at t = {worst:.4g}: the training diverged, "
+                "or the weights do not fit the number format config.model.dtype."
             )
         return error
 
-    ends = _log_snr(schedule, np.array([schedule.t_max, schedule.t_min]))
-    snr_free = np.exp(ends[0]) if has_gaussian_endpoint(schedule) else 0.0
-    cell = (ends[1] - ends[0]) / points
+    log_snr = _log_snr(schedule, np.array([schedule.t_max, schedule.t_min]))
+    snr_T = np.exp(log_snr[0]) if has_gaussian_endpoint(schedule) else 0.0
+    cell = (log_snr[1] - log_snr[0]) / points
     uniform = np.stack([rng.uniform(size=points) for rng in draws])
-    places = ends[0] + cell * (np.arange(points) + uniform)
+    places = log_snr[0] + cell * (np.arange(points) + uniform)
     t = invert_falling(lambda t: _log_snr(schedule, t), places, schedule.t_min, schedule.t_max)
     return LossOverTime(
         t=t,
@@ -118,64 +124,84 @@ def loss_over_time(
         error=np.stack([error_at(column) for column in t.T], axis=1),
         weight=np.asarray(bridge.at(t).weight),
         error_at_e=error_at(np.full(len(x_0), schedule.t_min)),
-        at_end=0.5 * snr_free * np.sum(x_0**2, axis=(1, 2, 3)),
+        at_endpoint=0.5 * snr_T * np.sum(x_0**2, axis=(1, 2, 3)),
         dimensions=math.prod(x_0.shape[1:]),
     )
 
 
 def entropy_bound(measured: LossOverTime) -> tuple[float, float]:
-    """Returns the upper bound of h(x_0 | z) in nats an image, and its standard error.
+    """Returns the upper bound on h(x_0 | z) in nats per image, and its standard error.
 
-    Every image has times and noises of its own, so the standard error over images covers them too.
+    Each image has its own times and noises, so the standard error over the images includes their
+    randomness.
     """
-    path = measured.at_end + 0.5 * np.sum(measured.error * measured.snr_step, axis=1)
-    left, half = measured.error_at_e, 0.5 * measured.dimensions
-    entropy = half * math.log(2 * math.pi * math.e * left.mean() / measured.dimensions)
-    # Linearised: how much each image moves the logarithm of the mean.
-    values = path + half * (left / left.mean() - 1)
-    return float(path.mean() + entropy), float(values.std(ddof=1) / math.sqrt(len(values)))
+    integral = measured.at_endpoint + 0.5 * np.sum(measured.error * measured.snr_step, axis=1)
+    error, half = measured.error_at_e, 0.5 * measured.dimensions
+    entropy = half * math.log(2 * math.pi * math.e * error.mean() / measured.dimensions)
+    # First order: the contribution of each image to the logarithm of the mean.
+    values = integral + half * (error / error.mean() - 1)
+    return float(integral.mean() + entropy), float(values.std(ddof=1) / math.sqrt(len(values)))
 
 
 def image_draws(seed: int, indices: np.ndarray) -> list[np.random.Generator]:
-    """Returns what draws times and noises of each image: image i depends on (seed, i) alone."""
+    """Returns one random generator per image, which depends on the seed and the index alone."""
     return [np.random.default_rng([seed, int(index)]) for index in indices]
 
 
+def progress(count: int, points: int) -> Progress:
+    """Returns the progress of `measure` over `count` images with `points` times each."""
+    return Progress("Measuring the loss over time", count * (points + 1), "network evaluations")
+
+
 def measure(
-    model: DBAE, images: np.ndarray, *, points: int, seed: int = 0, first: int = 0
+    model: DBAE,
+    images: np.ndarray,
+    *,
+    points: int,
+    progress: Progress | None = None,
+    seed: int = 0,
+    first: int = 0,
 ) -> LossOverTime:
-    """Returns `loss_over_time` of a model on uint8 images, dequantised.
+    """Returns `loss_over_time` of a model on uint8 images, which are dequantised.
 
     Args:
-      model: which.
-      images: [B, H, W, C].
-      points: times an image.
-      seed: of all draws.
-      first: number of the first image, among those that are measured in parts.
+      model: the model.
+      images: uint8 [B, H, W, C].
+      points: number of times per image.
+      progress: counts the network evaluations; None for no progress.
+      seed: seed of all random numbers.
+      first: index of the first image, if a set is measured in parts.
     """
     indices = np.arange(first, first + len(images))
     draws = image_draws(seed, indices)
     x_0 = LEVEL * (images + np.stack([rng.uniform(size=images.shape[1:]) for rng in draws])) - 1
     keys = rngs.per_example(rngs.stream(jax.random.key(seed), "code"), indices)
     z = model.encode(x_0, rng=keys if model.config.model.stochastic else None)
-    x_T = (
-        np.zeros_like(x_0) if model.gaussian_endpoint else model.endpoint(z)
-    )  # a free one: times A = 0
-    return loss_over_time(model.denoise, x_0, x_T, z, model.bridge, draws, points=points)
+    # A Gaussian x_T is not an input of the denoiser: its coefficient is 0.
+    x_T = np.zeros_like(x_0) if model.gaussian_endpoint else model.endpoint(z)
+
+    def denoise(x_t: np.ndarray, *inputs: np.ndarray) -> np.ndarray:
+        estimate = model.denoise(x_t, *inputs)
+        if progress is not None:
+            progress.advance(len(x_t))
+        return estimate
+
+    return loss_over_time(denoise, x_0, x_T, z, model.bridge, draws, points=points)
 
 
 def joined(parts: Sequence[LossOverTime]) -> LossOverTime:
-    """Returns what was measured of images in parts as one."""
+    """Returns the measurements of several parts of a set as one."""
     arrays = [field.name for field in dataclasses.fields(LossOverTime)][:-1]
     whole = {name: np.concatenate([getattr(part, name) for part in parts]) for name in arrays}
     return LossOverTime(**whole, dimensions=parts[0].dimensions)
 
 
 def summary(measured: LossOverTime) -> dict[str, float]:
-    """Returns what `evaluate` reports of the bound.
+    """Returns the two bounds, each with its standard error ("_se").
 
-    information_bound_nats: lower bound of I(x_0; z) - h(x_0), an image. unexplained_bits_per_dim:
-    upper bound of what z leaves open of an 8-bit pixel. Each with its standard error.
+    Returns:
+      information_bound_nats: lower bound on I(x_0; z) - h(x_0) per image.
+      unexplained_bits_per_dim: upper bound on H(x_0 given z) in bits per 8-bit pixel value.
     """
     nats, error = entropy_bound(measured)
     bits = 1 / (measured.dimensions * math.log(2))
@@ -188,9 +214,9 @@ def summary(measured: LossOverTime) -> dict[str, float]:
 
 
 def curves(measured: LossOverTime) -> dict[str, list[float]]:
-    """Returns what there is to draw, [N] each: mean t of a cell, training loss, squared error.
+    """Returns the curves for a plot: mean t, training loss and squared error of D, [N] each.
 
-    The error is of D, a dimension.
+    The squared error is per dimension.
     """
     values = {
         "t": measured.t.mean(axis=0),
@@ -206,10 +232,11 @@ def _settings(context: Context) -> dict[str, Any]:
 
 def _measure(context: Context) -> Measured:
     points, parts, count = context.config.eval.information_points, [], 0
-    for images in context.chunks("test"):
-        parts.append(measure(context.model, images, points=points, first=count))
-        count += len(images)
-        log.info("Measured the loss over time of %d of %d images.", count, context.limit("test"))
+    with progress(context.limit("test"), points) as shown:
+        for images in context.chunks("test"):
+            part = measure(context.model, images, points=points, progress=shown, first=count)
+            parts.append(part)
+            count += len(images)
     measured = joined(parts)
     found = summary(measured)
     scores = {

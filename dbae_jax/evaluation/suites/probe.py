@@ -1,8 +1,9 @@
-"""What codes know of labels and attributes: linear probes, chosen on validation images alone.
+"""The suite "probe": linear probes of labels and attributes on latent codes.
 
-Labels: accuracy. Binary attributes: average precision and AUROC, means over attributes. Real ones:
-Pearson r and mean squared error, likewise. Each by Adam, for several seeds, from the epoch that is
-best on validation images; and in closed form (`ridge_`), with the penalty that is.
+Labels are scored by accuracy. Binary attributes are scored by average precision and AUROC, and real
+attributes by Pearson r and mean squared error, each as the mean over attributes. One kind of probe
+is trained with Adam for several seeds; the epoch is chosen on validation images. The other kind is
+ridge regression in closed form (`ridge_`); its penalty is chosen on validation images.
 """
 
 import dataclasses
@@ -10,6 +11,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -23,26 +25,27 @@ from dbae_jax.evaluation.protocols.linear_probe import Params, Recipe
 from dbae_jax.evaluation.results import Measured, score
 from dbae_jax.metrics.attributes import AttributeScores, auroc, average_precision, pearson
 from dbae_jax.metrics.attributes import squared_error as attribute_errors
+from dbae_jax.runtime.progress import track
 
-# Data sets whose images are of named persons: those are not split between parts.
+# Data sets with named persons -> person of an image id. A person's images stay in one part.
 PERSONS: dict[str, Callable[[str], str]] = {"lfw": lambda name: name.rpartition("_")[0]}
 
 log = logging.getLogger(__name__)
 
-# Name of a score -> its value for each column of targets (NaN where there is none).
+# Name of a score -> its value for each column of targets (NaN if undefined).
 Columns = Mapping[str, np.ndarray]
 
 
 def accuracy(
     train_z: np.ndarray, train_labels: np.ndarray, test_z: np.ndarray, test_labels: np.ndarray
 ) -> float:
-    """Returns the test accuracy of logistic regression on codes, standardised on the train part.
+    """Returns the test accuracy of logistic regression on standardised latent codes.
 
     Args:
-      train_z: [N, D].
-      train_labels: int [N].
-      test_z: [M, D].
-      test_labels: int [M].
+      train_z: training codes [N, D]; mean and standard deviation are taken from them.
+      train_labels: integers [N].
+      test_z: test codes [M, D].
+      test_labels: integers [M].
     """
     probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
     return float(probe.fit(train_z, train_labels).score(test_z, test_labels))
@@ -50,50 +53,70 @@ def accuracy(
 
 @dataclasses.dataclass(frozen=True)
 class Parts:
-    """Codes of the three parts of a data set, prepared alike; flipped: of the train part."""
+    """Latent codes of the three parts of a data set.
+
+    Attributes:
+      train: training images.
+      flipped: mirrored training images, or None.
+      validation: images on which probes are chosen.
+      test: images on which probes are scored.
+    """
 
     train: Codes
     flipped: Codes | None
     validation: Codes
     test: Codes
 
-    def drawn(self, seed: int | None) -> dict[str, np.ndarray]:
-        """Returns means of validation and test codes, or draws of them for a seed."""
+    def sampled(self, seed: int | None) -> dict[str, np.ndarray]:
+        """Returns the validation and test codes: samples for a seed, or means for None."""
         parts = {"validation": self.validation, "test": self.test}
         if seed is None:
             return {name: codes.mean for name, codes in parts.items()}
-        rngs = {name: np.random.default_rng([seed, i]) for i, name in enumerate(parts)}
-        return {
-            name: codes.mean + codes.sigma * rngs[name].standard_normal(codes.mean.shape, "f4")
-            for name, codes in parts.items()
-        }
+        samples = {}
+        for i, (name, codes) in enumerate(parts.items()):
+            assert codes.sigma is not None  # eval.sample_codes requires a stochastic encoder
+            noise = np.random.default_rng([seed, i]).standard_normal(codes.mean.shape, np.float32)
+            samples[name] = codes.mean + codes.sigma * noise
+        return samples
 
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """Targets of one kind. names: of their columns; targets: part -> [N, K] float32."""
+    """Targets of one kind.
+
+    Attributes:
+      kind: "class", "binary" or "real".
+      names: names of the K columns.
+      targets: part -> values [N, K], float32.
+    """
 
     kind: str
     names: tuple[str, ...]
     targets: Mapping[str, np.ndarray]
 
     def columns(self, outputs: np.ndarray, part: str) -> Columns:
-        """Scores outputs [N, K] against the targets of a part; the first score is what counts."""
+        """Returns the scores of outputs [N, K] on a part; probes are chosen by the first score."""
         try:
-            return _COLUMNS[self.kind](self.targets[part], np.float64(outputs))
+            return _COLUMNS[self.kind](self.targets[part], outputs.astype(np.float64))
         except DataError as error:
             raise DataError(f"The probe's {part} images: {error}") from error
 
     def choose(
         self, candidates: Iterable[tuple[Any, Params]], codes: Mapping[str, np.ndarray], part: str
     ) -> tuple[Any, Columns]:
-        """Returns the candidate that is best on `part`, and its scores on test codes."""
-        best = None
-        for name, params in candidates:
-            value = _mean(next(iter(self.columns(_apply(params, codes[part]), part).values())))
-            if best is None or value > best[0]:
-                best = value, name, params
-        _, name, params = best
+        """Returns the name of the candidate that is best on `part`, and its scores on test codes.
+
+        Args:
+          candidates: pairs (name, parameters of a probe).
+          codes: part -> latent codes.
+          part: part on which the candidates are compared.
+        """
+
+        def value(candidate: tuple[Any, Params]) -> float:
+            columns = self.columns(_apply(candidate[1], codes[part]), part)
+            return _mean(next(iter(columns.values())))
+
+        name, params = max(candidates, key=value)  # the first one of equal candidates
         return name, self.columns(_apply(params, codes["test"]), "test")
 
 
@@ -124,19 +147,19 @@ _LOWER_IS_BETTER = ("mse",)
 
 
 def obstacle(context: Context) -> str | None:
-    """Returns why there is nothing to probe for, or no images to score on, or None."""
+    """Returns why there are no targets or too few images, or None."""
     if context.known & {"label", "attributes"}:
         return context.leak("train", "test", "validation") or _too_few(context)
     data = context.config.data
     where = f"in {data.lmdb} (LMDB files hold none)" if data.lmdb else f"of {data.name}"
     return (
-        f"the images {where} have neither labels nor attributes; docs/data.md says which data sets "
-        "have them"
+        f"the images {where} have neither labels nor attributes; docs/data.md lists the data sets "
+        "that have them"
     )
 
 
 def settings(context: Context) -> dict[str, Any]:
-    """Returns what determines the numbers."""
+    """Returns the settings that determine the scores."""
     section = context.config.eval
     keys = (
         *("seeds", "sample_codes", "normalise_codes", "validation_split"),
@@ -149,7 +172,7 @@ def settings(context: Context) -> dict[str, Any]:
 
 
 def measure(context: Context) -> Measured:
-    """Trains and scores the probes of all that is known."""
+    """Returns the scores of the probes of all labels and attributes."""
     section, parts = context.config.eval, _parts(context)
     recipe = Recipe(
         section.probe_epochs,
@@ -157,7 +180,7 @@ def measure(context: Context) -> Measured:
         section.probe_learning_rate,
         section.sample_codes,
     )
-    scores = {}
+    scores: dict[str, Any] = {}
     for task in _tasks(context, parts):
         scores |= _by_adam(task, parts, recipe, section.seeds) | _by_ridge(task, parts)
     if "label" in context.known:
@@ -173,12 +196,12 @@ SUITE = Suite(obstacle, settings, measure)
 
 
 def validation_start(count: int, share: float, persons: np.ndarray | None = None) -> int:
-    """Returns where the validation part of `count` training images begins: the last `share`.
+    """Returns the index at which the validation part of the training images begins.
 
     Args:
-      count: of the images.
-      share: in (0, 1).
-      persons: [count], who is shown, those of one person together; none of them is in both parts.
+      count: number of training images.
+      share: fraction of the images in the validation part, in (0, 1).
+      persons: person of each image [count], grouped by person; no person is in both parts.
 
     Raises:
       ConfigError: if a part would hold fewer than two images.
@@ -197,7 +220,7 @@ def _cut(count: int, share: float) -> int:
 
 
 def _too_few(context: Context) -> str | None:
-    """Returns why no images are left to choose probes on, or None."""
+    """Returns why one of the parts would have too few images, or None."""
     if "validation" in context.splits:
         return None
     count, share = context.limit("train"), context.config.eval.validation_share
@@ -209,7 +232,7 @@ def _too_small(start: int, count: int, share: float) -> str | None:
         return None
     return (
         f"config.eval.validation_share={share:g} of {count} training images leaves {start} to "
-        f"train probes on and {count - start} to choose them on: each needs 2 or more; set "
+        f"train probes on and {count - start} to choose them on; each part needs 2 or more; set "
         "another share, more config.eval.num_probe_images, or config.eval.validation_split"
     )
 
@@ -231,18 +254,19 @@ def _parts(context: Context) -> Parts:
     if not context.config.eval.normalise_codes:
         return parts
     stats = train.statistics()
-    return Parts(*(_normalised(part, **stats) for part in (train, flipped, validation, test)))
+    if flipped is not None:
+        flipped = _normalised(flipped, **stats)
+    train, validation, test = (_normalised(part, **stats) for part in (train, validation, test))
+    return Parts(train, flipped, validation, test)
 
 
-def _normalised(codes: Codes | None, mean: np.ndarray, std: np.ndarray) -> Codes | None:
-    if codes is None:
-        return None
+def _normalised(codes: Codes, mean: np.ndarray, std: np.ndarray) -> Codes:
     sigma = None if codes.sigma is None else codes.sigma / std
     return Codes((codes.mean - mean) / std, sigma, codes.known)
 
 
 def _tasks(context: Context, parts: Parts) -> list[Task]:
-    """Returns the targets that the images are known to have.
+    """Returns the targets that all splits have.
 
     Raises:
       DataError: if attributes are not finite.
@@ -250,16 +274,19 @@ def _tasks(context: Context, parts: Parts) -> list[Task]:
     known = {name: getattr(parts, name).known for name in ("train", "validation", "test")}
     tasks = []
     if "label" in context.known:
-        names = np.unique(np.concatenate([part["label"] for part in known.values()]))
-        one_hot = {k: np.float32(part["label"][:, None] == names) for k, part in known.items()}
-        tasks.append(Task("class", tuple(str(name) for name in names), one_hot))
+        classes = np.unique(np.concatenate([part["label"] for part in known.values()]))
+        one_hot = {
+            name: (part["label"][:, None] == classes).astype(np.float32)
+            for name, part in known.items()
+        }
+        tasks.append(Task("class", tuple(map(str, classes)), one_hot))
     if "attributes" in context.known:
-        targets = {name: np.float32(part["attributes"]) for name, part in known.items()}
+        targets = {name: part["attributes"].astype(np.float32) for name, part in known.items()}
         for name, values in targets.items():
             if not np.isfinite(values).all():
                 raise DataError(
                     f"Attributes of {name} images of {context.config.data.name} "
-                    "hold NaN or infinity; mend the file and prepare the data anew."
+                    "hold NaN or infinity; fix the attribute file and prepare the data again."
                 )
         binary = all(np.isin(values, (0, 1)).all() for values in targets.values())
         width = targets["test"].shape[1]
@@ -269,27 +296,24 @@ def _tasks(context: Context, parts: Parts) -> list[Task]:
 
 
 def _by_adam(task: Task, parts: Parts, recipe: Recipe, seeds: int) -> dict[str, Any]:
-    chosen, found, at_best = [], [], []
+    chosen, found, best_on_test = [], [], []
+    targets = task.targets["train"]
     for seed in range(seeds):
-        codes = parts.drawn(seed if recipe.sample else None)
-        targets = task.targets["train"]
-        epochs = list(
-            enumerate(
-                linear_probe.train(
-                    task.kind, parts.train, parts.flipped, targets, recipe, seed=seed
-                ),
-                start=1,
-            )
+        codes = parts.sampled(seed if recipe.sample else None)
+        trained = linear_probe.train(
+            task.kind, parts.train, parts.flipped, targets, recipe, seed=seed
         )
+        what = f"Training a probe of {task.kind} targets, seed {seed}"
+        epochs = list(enumerate(track(trained, what, total=recipe.epochs, unit="epochs"), start=1))
         epoch, columns = task.choose(epochs, codes, "validation")
         chosen.append(epoch)
         found.append(columns)
-        if task.kind == "real":  # what LFW's published figures are: for comparison with them
-            at_best.append(task.choose(epochs, codes, "test")[1])
-        log.info("Probe of %s, seed %d: epoch %d is best.", task.kind, seed, epoch)
+        if task.kind == "real":  # the published results on LFW are chosen on test images
+            best_on_test.append(task.choose(epochs, codes, "test")[1])
+        log.info("Probe of %s targets, seed %d: epoch %d is best.", task.kind, seed, epoch)
     scores = _scores(task, found, "", epochs=chosen)
-    if at_best:
-        scores |= _scores(task, at_best, "_best_on_test", chosen_on="test")
+    if best_on_test:
+        scores |= _scores(task, best_on_test, "_best_on_test", chosen_on="test")
     return scores
 
 
@@ -298,13 +322,13 @@ def _by_ridge(task: Task, parts: Parts) -> dict[str, Any]:
     if parts.flipped is not None:
         z, targets = np.concatenate([z, parts.flipped.mean]), np.concatenate([targets, targets])
     candidates = linear_probe.ridge(z, targets)
-    penalty, columns = task.choose(candidates, parts.drawn(None), "validation")
+    penalty, columns = task.choose(candidates, parts.sampled(None), "validation")
     scores = _scores(task, [columns], "", penalty=penalty)
     return {f"ridge_{name}": value for name, value in scores.items()}
 
 
-def _scores(task: Task, found: list[Columns], ending: str, **details: Any) -> dict[str, Any]:
-    """Returns scores of several seeds; each is the mean over the columns that have one."""
+def _scores(task: Task, found: list[Columns], suffix: str, **details: Any) -> dict[str, Any]:
+    """Returns scores of several seeds; each is the mean over the columns with a defined score."""
     scores = {}
     for name in found[0]:
         by_seed = np.stack([columns[name] for columns in found])  # [seeds, K]
@@ -316,8 +340,8 @@ def _scores(task: Task, found: list[Columns], ending: str, **details: Any) -> di
             more["per_attribute"] = {n: float(v) for n, v, out in columns if not out}
             more["excluded"] = [n for n, out in zip(task.names, excluded, strict=True) if out]
             if more["excluded"]:
-                log.info("%s: no score of %s.", name, ", ".join(more["excluded"]))
-        scores[name + ending] = score(values, better, **more)
+                log.info("The score %s is undefined for %s.", name, ", ".join(more["excluded"]))
+        scores[name + suffix] = score(values, better, **more)
     return scores
 
 
@@ -326,4 +350,4 @@ def _mean(columns: np.ndarray) -> float:
 
 
 def _apply(params: Params, z: np.ndarray) -> np.ndarray:
-    return np.asarray(linear_probe.apply(params, z))
+    return np.asarray(linear_probe.apply(params, jnp.asarray(z)))

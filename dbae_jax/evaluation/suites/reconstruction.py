@@ -1,6 +1,5 @@
-"""How well images come back through z: errors, similarities, the linear baseline, pictures."""
+"""The suite "reconstruction": errors and similarities of reconstructions, and a PCA baseline."""
 
-import logging
 import math
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -10,7 +9,6 @@ import numpy as np
 from sklearn.decomposition import PCA
 
 from dbae_jax.api.dbae import DBAE
-from dbae_jax.configuration.sections import SampleConfig
 from dbae_jax.data.images import to_float
 from dbae_jax.errors import ConfigError
 from dbae_jax.evaluation.context import Context, Suite, always
@@ -21,12 +19,13 @@ from dbae_jax.metrics.perceptual import perceptual_distances
 from dbae_jax.metrics.scores import provenance
 from dbae_jax.metrics.similarity import pixel_mse
 from dbae_jax.runtime import rngs
+from dbae_jax.runtime.progress import Progress
 from dbae_jax.sampling.plan import Plan
 
-# Of images and reconstructions in [-1, 1], [N, H, W, C]: the mean over the images.
+# Name -> mean over images of a measure of two arrays [N, H, W, C] in [-1, 1].
 MEASURES: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
     "mse": pixel_mse,
-    "mse_8bit": lambda x, y: pixel_mse(similarity.eight_bit(x), np.float64(y)),
+    "mse_8bit": lambda x, y: pixel_mse(similarity.eight_bit(x), y.astype(np.float64)),
     "psnr": similarity.psnr,
     "ssim": similarity.ssim,
     "ssim_zero_padded": lambda x, y: similarity.ssim(x, y, padding="zero"),
@@ -34,64 +33,69 @@ MEASURES: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
 }
 LOWER_IS_BETTER = ("mse", "mse_8bit", "lpips")
 
-log = logging.getLogger(__name__)
+
+def noise_seed(sample: Plan, *, free: bool = False) -> int | None:
+    """Returns a seed if the sampler or a Gaussian x_T draws noise, else None.
+
+    Args:
+      sample: the sampler.
+      free: whether the model has a Gaussian x_T.
+    """
+    return 0 if free or sample.needs_noise else None
 
 
-def noise_seed(sample: SampleConfig, *, free: bool = False) -> int | None:
-    """Returns the seed of evaluations that draw noise, in the sampler or a free x_T; or None."""
-    return 0 if free or Plan(**vars(sample)).needs_noise else None
-
-
-def reconstruct(model: DBAE, images: np.ndarray, sample: SampleConfig) -> np.ndarray:
+def reconstruct(model: DBAE, images: np.ndarray, sample: Plan) -> np.ndarray:
     """Returns reconstructions [N, H, W, C] in [-1, 1]."""
     seed = noise_seed(sample, free=model.gaussian_endpoint)
-    return model.reconstruct(images, rng=seed, **vars(sample))
+    return model.reconstruct(images, rng=seed, plan=sample)
 
 
-def mse(model: DBAE, images: np.ndarray, sample: SampleConfig) -> float:
-    """Returns the mean squared error of reconstructions of uint8 images, pixels in [0, 1]."""
+def mse(model: DBAE, images: np.ndarray, sample: Plan) -> float:
+    """Returns the mean squared error of reconstructions of uint8 images, for pixels in [0, 1]."""
     return pixel_mse(reconstruct(model, images, sample), np.asarray(to_float(images)))
 
 
 def fit_pca(train: np.ndarray, components: int) -> PCA:
-    """Returns the best linear code: PCA of uint8 images [N, H, W, C], pixels in [0, 1].
+    """Returns a PCA of images, the best linear code.
 
-    `components` is capped at what the data allow.
+    Args:
+      train: uint8 [N, H, W, C]; the PCA is of pixels in [0, 1].
+      components: number of components; at most the number of images and of pixels is used.
     """
     flat = _flat(train)
     return PCA(min(components, *flat.shape), random_state=0, copy=False).fit(flat)
 
 
 def pca_mse(pca: PCA, images: np.ndarray) -> float:
-    """Returns the error of a linear code on uint8 images [M, H, W, C], pixels in [0, 1]."""
+    """Returns the MSE of a PCA on uint8 images [M, H, W, C], for pixels in [0, 1]."""
     flat = _flat(images)
     return float(np.mean((pca.inverse_transform(pca.transform(flat)) - flat) ** 2))
 
 
 def _flat(images: np.ndarray) -> np.ndarray:
-    """Returns pixels in [0, 1], [N, H W C], in float32: large sets would not fit in float64."""
+    """Returns pixels in [0, 1], [N, H W C], in float32 because of the memory of large sets."""
     return images.reshape(len(images), -1) / np.float32(255)
 
 
-def picture_rows(model: DBAE, images: np.ndarray, sample: SampleConfig) -> list[np.ndarray]:
-    """Returns rows for `images.grid`: inputs, their endpoints x_T, reconstructions."""
+def picture_rows(model: DBAE, images: np.ndarray, sample: Plan) -> list[np.ndarray]:
+    """Returns rows of images for `save_grid`: inputs, endpoints x_T, reconstructions."""
     z, seed = model.encode(images), noise_seed(sample, free=model.gaussian_endpoint)
     x_T = model.draw_x_T(len(z), seed) if model.gaussian_endpoint else model.endpoint(z)
-    again = model.decode(z, x_T, rng=seed, **vars(sample))
-    return [np.asarray(to_float(images)), x_T, again]
+    decoded = model.decode(z, x_T, rng=seed, plan=sample)
+    return [np.asarray(to_float(images)), x_T, decoded]
 
 
 def settings(context: Context) -> dict[str, Any]:
-    """Returns what determines the numbers.
+    """Returns the settings that determine the scores.
 
     Raises:
-      ConfigError: if LPIPS is asked for of images that it does not know.
-      CheckpointError: if its weights are missing.
+      ConfigError: if LPIPS is asked for and does not apply to the images.
+      CheckpointError: if the weights of LPIPS are missing.
     """
     config = context.config
     found = {
         "sampler": vars(config.sample),
-        "nfe": context.model.nfe(**vars(config.sample)),
+        "nfe": context.model.nfe(plan=config.sample),
         "seeds": _num_seeds(context),
         "sample_codes": config.eval.sample_codes,
         "train_images": _num_train_images(context),
@@ -102,19 +106,19 @@ def settings(context: Context) -> dict[str, Any]:
         if data.channels != 3 or data.image_size < least:
             raise ConfigError(
                 f"config.eval.lpips=True is not allowed for images of {data.image_size} pixels and "
-                f"{data.channels} channels: LPIPS is of {least} pixels or more and 3 channels."
+                f"{data.channels} channels: LPIPS needs {least} pixels or more and 3 channels."
             )
         found["lpips"] = provenance(context.perceptual_net.origin)
     return found
 
 
 def measure(context: Context) -> Measured:
-    """Reconstructs the test images, a few batches at a time, for each seed."""
+    """Returns the scores of the reconstructed test images, for each seed if there is noise."""
     by_seed = [_of_seed(context, seed) for seed in range(_num_seeds(context))]
     scores = {}
     for name in by_seed[0]:
         better = "lower" if name in LOWER_IS_BETTER else "higher"
-        reason = "an image is met exactly" if name == "psnr" else ""
+        reason = "the MSE of an image is 0" if name == "psnr" else ""
         scores[name] = score([found[name] for found in by_seed], better, reason=reason)
     if "lpips" in scores:
         scores["lpips"]["details"] |= provenance(context.perceptual_net.origin) | {"of": "8 bit"}
@@ -137,7 +141,10 @@ def _num_train_images(context: Context) -> int:
 
 
 def _baseline(context: Context) -> tuple[dict[str, Any], dict[str, int]]:
-    """Returns the score of PCA, and how many training images it learned; none that are test's."""
+    """Returns the score of PCA, and the number of its training images by split.
+
+    PCA has no score if training and test images overlap.
+    """
     if leak := context.leak("train", "test"):
         return score(math.nan, "lower", reason=leak), {}
     train = context.images("train", _num_train_images(context))
@@ -149,29 +156,29 @@ def _baseline(context: Context) -> tuple[dict[str, Any], dict[str, int]]:
 
 
 def _of_seed(context: Context, seed: int) -> dict[str, float]:
-    """Returns the means over test images of all measures; draws depend on (seed, index)."""
-    model, config, done = context.model, context.config, 0
-    key = jax.random.key(seed)
+    """Returns the means of all measures over the test images.
 
-    def parts():
-        nonlocal done
+    The random numbers of an image depend on the seed and its index alone.
+    """
+    model, config, done = context.model, context.config, 0
+    key, parts = jax.random.key(seed), []
+    with Progress("Reconstructing images", context.limit("test"), "images") as progress:
         for images in context.chunks("test"):
             indices = np.arange(done, done + len(images))
             done += len(images)
             code_keys = rngs.per_example(rngs.stream(key, "code"), indices)
             z = model.encode(images, rng=code_keys if config.eval.sample_codes else None)
             noise = rngs.per_example(key, indices)
-            again = model.decode(z, rng=noise, **vars(config.sample))
-            yield len(images), _measured(context, again, np.asarray(to_float(images)))
-            log.info("Reconstructed %d of %d images.", done, context.limit("test"))
+            decoded = model.decode(z, rng=noise, plan=config.sample)
+            parts.append((len(images), _measured(context, decoded, np.asarray(to_float(images)))))
+            progress.advance(len(images))
+    return _mean_of_parts(parts)
 
-    return _mean_of_parts(parts())
 
-
-def _measured(context: Context, again: np.ndarray, images: np.ndarray) -> dict[str, float]:
-    found = {name: measure(again, images) for name, measure in MEASURES.items()}
-    if context.config.eval.lpips:  # of 8-bit images, as the authors measure it
-        rounded = np.float32(similarity.eight_bit(again))
+def _measured(context: Context, decoded: np.ndarray, images: np.ndarray) -> dict[str, float]:
+    found = {name: measure(decoded, images) for name, measure in MEASURES.items()}
+    if context.config.eval.lpips:  # the authors measure it on 8-bit images
+        rounded = similarity.eight_bit(decoded).astype(np.float32)
         found["lpips"] = float(
             perceptual_distances(context.perceptual_net, rounded, images).mean(dtype=np.float64)
         )
@@ -179,7 +186,7 @@ def _measured(context: Context, again: np.ndarray, images: np.ndarray) -> dict[s
 
 
 def _mean_of_parts(parts: Iterable[tuple[int, dict[str, float]]]) -> dict[str, float]:
-    """Returns the means over all images, from those over parts of so many."""
+    """Returns the means over all images from pairs (number of images, means over them)."""
     parts = list(parts)
     total = sum(count for count, _ in parts)
     return {

@@ -1,1 +1,1 @@
-"""Networks with published weights, as functions of dicts of arrays, and where weights come from."""
+"""Networks for metrics, as functions of parameter dicts, and the sources of their weights."""

@@ -1,6 +1,6 @@
-"""The network of LPIPS (alex): AlexNet's convolutions, and a weight for each of their channels.
+"""The network of LPIPS (alex): AlexNet's convolutions, with a weight for each of their channels.
 
-Source: Zhang et al. (2018), version 0.1; names of arrays as in torchvision and `lpips`.
+Source: Zhang et al. (2018), version 0.1; parameter names as in torchvision and `lpips`.
 """
 
 import jax
@@ -10,13 +10,13 @@ import numpy as np
 from dbae_jax.metrics.networks import layers
 from dbae_jax.metrics.networks.layers import Params
 
-# Means and deviations of ImageNet's pixels, for images in [-1, 1].
+# Means and standard deviations of ImageNet's pixels, for images in [-1, 1].
 SHIFT = np.array([-0.030, -0.088, -0.188], np.float32)
 SCALE = np.array([0.458, 0.448, 0.450], np.float32)
 NORM_EPS = 1e-10
-SMALLEST = 31  # below, the second of the two poolings has no pixel left
+SMALLEST = 31  # pixels per side; a smaller image has no pixel left after the poolings
 
-# Name, channels in, channels out, kernel, stride, padding, and whether maxima are taken before.
+# Name, input channels, output channels, kernel, stride, padding, and whether max pooling precedes.
 CONVS = (
     ("features.0", 3, 64, 11, 4, 2, False),
     ("features.3", 64, 192, 5, 1, 2, True),
@@ -30,9 +30,9 @@ def apply(params: Params, x: jax.Array, y: jax.Array) -> jax.Array:
     """Returns the distance of each pair of images: [B].
 
     Args:
-      params: arrays of `trunk_shapes` and `linear_shapes`.
-      x: [B, H, W, 3] in [-1, 1], at their own size.
-      y: the same shape.
+      params: parameters with the shapes of `trunk_shapes` and `linear_shapes`.
+      x: images [B, H, W, 3] in [-1, 1], not resized.
+      y: images of the same shape.
     """
     distance = jnp.zeros(len(x), jnp.float32)
     levels = zip(_activations(params, x), _activations(params, y), strict=True)
@@ -44,7 +44,7 @@ def apply(params: Params, x: jax.Array, y: jax.Array) -> jax.Array:
 
 
 def trunk_shapes() -> dict[str, tuple[int, ...]]:
-    """Returns names and shapes of AlexNet's convolutions, in PyTorch's layout."""
+    """Returns the parameter names and shapes of AlexNet's convolutions, in PyTorch's layout."""
     shapes: dict[str, tuple[int, ...]] = {}
     for name, width, channels, kernel, *_ in CONVS:
         shapes[f"{name}.weight"] = (channels, width, kernel, kernel)
@@ -53,7 +53,7 @@ def trunk_shapes() -> dict[str, tuple[int, ...]]:
 
 
 def linear_shapes() -> dict[str, tuple[int, ...]]:
-    """Returns names and shapes of the weights of channels."""
+    """Returns the names and shapes of the channel weights."""
     return {f"lin{i}.model.1.weight": (1, conv[2], 1, 1) for i, conv in enumerate(CONVS)}
 
 

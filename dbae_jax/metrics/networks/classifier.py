@@ -1,6 +1,7 @@
-"""A small convolutional network from images to labels, whose last hidden layer are its features.
+"""The layers of the classifier, a small convolutional network that is trained on labels.
 
-For data of which the published networks know nothing. Who trains it: `evaluators.label_net_fit`.
+Its last hidden layer gives features for data sets that the published networks were not trained on.
+`dbae_jax.evaluation.classifier.fit` trains the network.
 """
 
 import jax
@@ -11,15 +12,16 @@ from dbae_jax.metrics.networks import layers
 from dbae_jax.metrics.networks.inception import Outputs
 from dbae_jax.metrics.networks.layers import Params
 
-WIDTH = 64  # of the features
-CHANNELS, MOST_CHANNELS = 16, 128  # after the first convolution, and the bound of their doubling
-SMALLEST = 4  # pixels a side at which the features are read
+WIDTH = 64  # number of features
+CHANNELS, MOST_CHANNELS = 16, 128  # the first convolution's channels, and the most after doubling
+SMALLEST = 4  # convolutions halve the image until its sides have at most 4 pixels
 
 
 def shapes(size: int, channels: int, labels: int) -> dict[str, tuple[int, ...]]:
-    """Returns names and shapes of the arrays for images [size, size, channels].
+    """Returns the names and shapes of the parameters for images [size, size, channels].
 
-    One convolution of stride 2 halves the image until 4 pixels a side (or less) are left.
+    Each convolution has stride 2. There are as many as needed to reach 4 pixels per side or less,
+    and at least one.
     """
     found: dict[str, tuple[int, ...]] = {}
     width, level = channels, 0
@@ -32,7 +34,7 @@ def shapes(size: int, channels: int, labels: int) -> dict[str, tuple[int, ...]]:
 
 
 def draw(key: jax.Array, wanted: dict[str, tuple[int, ...]]) -> dict[str, jax.Array]:
-    """Draws arrays of `shapes`: weights that keep the scale through ReLU, biases 0."""
+    """Draws initial parameters of the given shapes: He-normal weights, and biases 0."""
     drawn = {}
     for i, (name, shape) in enumerate(wanted.items()):
         if name.endswith("bias"):
@@ -46,7 +48,7 @@ def draw(key: jax.Array, wanted: dict[str, tuple[int, ...]]) -> dict[str, jax.Ar
 
 
 def apply(params: Params, images: jax.Array) -> Outputs:
-    """Returns features [B, 64] and logits [B, labels] of images: uint8 [B, H, W, C]."""
+    """Returns features [B, 64] and logits [B, labels] of uint8 images [B, H, W, C]."""
     x = images.astype(jnp.float32) / 127.5 - 1
     for level in range(sum(name.startswith("conv") for name in params) // 2):
         x = jax.nn.relu(layers.convolve(params, f"conv{level}", x, 2))

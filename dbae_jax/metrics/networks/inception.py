@@ -1,13 +1,14 @@
 """The Inception network of FID: InceptionV3 as in TensorFlow's graph of 2015-12-05.
 
-It differs from the InceptionV3 of today's libraries: averages leave the padding out, the last block
-takes maxima where the paper has averages, and there are 1008 classes. Each convolution has no bias
-and is followed by a normalisation with fixed statistics, which is folded into it here.
+The network differs from the InceptionV3 of current libraries. Its average poolings leave out the
+padding, its last block has a max pooling instead of an average pooling, and it has 1008 classes.
+The batch normalisation after each convolution has fixed statistics and is folded into it.
 
-Source: Szegedy et al. (2015), arXiv:1512.00567; names of arrays as in pytorch-fid.
+Source: Szegedy et al. (2015), arXiv:1512.00567; parameter names as in pytorch-fid.
 """
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import jax
@@ -20,20 +21,25 @@ from dbae_jax.metrics.networks.layers import Params
 SIZE = 299
 WIDTH, CLASSES = 2048, 1008
 BATCH_NORM_EPS = 1e-3
+NORM_PARTS = ("weight", "bias", "running_mean", "running_var")
 
 
 class Outputs(NamedTuple):
-    """pool: [B, 2048], features of FID. logits: [B, 1008], without bias, as the IS wants them.
+    """Features and logits of a network.
 
-    Of other networks: features [B, D], and logits [B, K] or None.
+    Attributes:
+      pool: features [B, D]; for Inception those of FID, D = 2048.
+      logits: class logits [B, K] or None; for Inception those of the Inception Score, K = 1008,
+        without bias.
     """
 
     pool: jax.Array
     logits: jax.Array | None
 
 
-class Conv(NamedTuple):
-    """A convolution with ReLU: its name, channels, kernel (height, width) and stride."""
+@dataclasses.dataclass(frozen=True)
+class Conv:
+    """A convolution with ReLU: its name, output channels, kernel (height, width) and stride."""
 
     name: str
     channels: int
@@ -42,11 +48,19 @@ class Conv(NamedTuple):
     padding: str = "SAME"
 
 
-Branch = tuple[Conv, ...]
-DOWN = {"stride": 2, "padding": "VALID"}
+# A layer is a convolution, the name of a pooling, or convolutions of the same input whose outputs
+# are concatenated.
+Layer = Conv | str | tuple[Conv, ...]
+Branch = tuple[Layer, ...]
 
-STEM = (
-    Conv("Conv2d_1a_3x3", 32, (3, 3), **DOWN),
+
+def _down(name: str, channels: int) -> Conv:
+    """Returns a convolution that halves height and width."""
+    return Conv(name, channels, (3, 3), stride=2, padding="VALID")
+
+
+STEM: Branch = (
+    _down("Conv2d_1a_3x3", 32),
     Conv("Conv2d_2a_3x3", 32, (3, 3), padding="VALID"),
     Conv("Conv2d_2b_3x3", 64, (3, 3)),
     "max",
@@ -56,7 +70,7 @@ STEM = (
 )
 
 
-def _block_a(pooled: int) -> tuple:
+def _block_a(pooled: int) -> tuple[Branch, ...]:
     return (
         (Conv("branch1x1", 64),),
         (Conv("branch5x5_1", 48), Conv("branch5x5_2", 64, (5, 5))),
@@ -69,7 +83,7 @@ def _block_a(pooled: int) -> tuple:
     )
 
 
-def _block_c(inner: int) -> tuple:
+def _block_c(inner: int) -> tuple[Branch, ...]:
     return (
         (Conv("branch1x1", 192),),
         (
@@ -88,7 +102,7 @@ def _block_c(inner: int) -> tuple:
     )
 
 
-def _block_e(pool: str) -> tuple:
+def _block_e(pool: str) -> tuple[Branch, ...]:
     return (
         (Conv("branch1x1", 320),),
         (
@@ -104,27 +118,27 @@ def _block_e(pool: str) -> tuple:
     )
 
 
-BLOCK_B = (
-    (Conv("branch3x3", 384, (3, 3), **DOWN),),
+BLOCK_B: tuple[Branch, ...] = (
+    (_down("branch3x3", 384),),
     (
         Conv("branch3x3dbl_1", 64),
         Conv("branch3x3dbl_2", 96, (3, 3)),
-        Conv("branch3x3dbl_3", 96, (3, 3), **DOWN),
+        _down("branch3x3dbl_3", 96),
     ),
     ("max",),
 )
-BLOCK_D = (
-    (Conv("branch3x3_1", 192), Conv("branch3x3_2", 320, (3, 3), **DOWN)),
+BLOCK_D: tuple[Branch, ...] = (
+    (Conv("branch3x3_1", 192), _down("branch3x3_2", 320)),
     (
         Conv("branch7x7x3_1", 192),
         Conv("branch7x7x3_2", 192, (1, 7)),
         Conv("branch7x7x3_3", 192, (7, 1)),
-        Conv("branch7x7x3_4", 192, (3, 3), **DOWN),
+        _down("branch7x7x3_4", 192),
     ),
     ("max",),
 )
 
-# A block's branches stand side by side, and their channels are joined in this order.
+# The branches of a block have the same input, and their outputs are concatenated in this order.
 BLOCKS = {
     "Mixed_5b": _block_a(32),
     "Mixed_5c": _block_a(64),
@@ -147,11 +161,11 @@ POOLS: dict[str, Callable[[jax.Array], jax.Array]] = {
 
 
 def apply(params: Params, x: jax.Array) -> Outputs:
-    """Returns the features of images.
+    """Returns the features and logits of images.
 
     Args:
-      params: of `fold`.
-      x: [B, 299, 299, 3], in about [-1, 1], as `resize.prepare` makes them.
+      params: parameters returned by `fold`.
+      x: images [B, 299, 299, 3] in about [-1, 1], as `resize.prepare` returns them.
     """
     x = _branch(params, "", STEM, x)
     for name, branches in BLOCKS.items():
@@ -163,9 +177,9 @@ def apply(params: Params, x: jax.Array) -> Outputs:
 
 
 def state_shapes() -> dict[str, tuple[int, ...]]:
-    """Returns names and shapes of the published arrays, in PyTorch's layout.
+    """Returns the names and shapes of the published parameters, in PyTorch's layout.
 
-    Counters of batches, `*.num_batches_tracked`, which some files hold, are not among them.
+    The batch counters `*.num_batches_tracked` of some files are not included.
     """
     shapes: dict[str, tuple[int, ...]] = {}
 
@@ -174,7 +188,7 @@ def state_shapes() -> dict[str, tuple[int, ...]]:
             if isinstance(layer, Conv):
                 name = f"{prefix}{layer.name}"
                 shapes[f"{name}.conv.weight"] = (layer.channels, width, *layer.kernel)
-                for part in ("weight", "bias", "running_mean", "running_var"):
+                for part in NORM_PARTS:
                     shapes[f"{name}.bn.{part}"] = (layer.channels,)
                 width = layer.channels
             elif isinstance(layer, tuple):
@@ -187,27 +201,36 @@ def state_shapes() -> dict[str, tuple[int, ...]]:
     return shapes | {"fc.weight": (CLASSES, WIDTH), "fc.bias": (CLASSES,)}
 
 
-def fold(state: dict[str, np.ndarray]) -> Params:
-    """Returns parameters of `apply` from the arrays of `state_shapes`: normalisations folded in."""
+def fold(state: Mapping[str, np.ndarray]) -> Params:
+    """Folds the batch normalisations of published parameters into the convolutions.
+
+    Args:
+      state: published parameters with the shapes of `state_shapes`.
+
+    Returns:
+      Parameters for `apply`.
+    """
     params = {"fc.weight": np.asarray(state["fc.weight"])}
     for key in state_shapes():
         if not key.endswith(".conv.weight"):
             continue
         name = key.removesuffix(".conv.weight")
-        part = {k: np.float64(state[f"{name}.bn.{k}"]) for k in ("weight", "bias")}
-        mean, variance = (np.float64(state[f"{name}.bn.running_{k}"]) for k in ("mean", "var"))
-        scale = part["weight"] / np.sqrt(variance + BATCH_NORM_EPS)
-        kernel = np.float64(state[key]) * scale[:, None, None, None]
+        weight, bias, mean, variance = (
+            state[f"{name}.bn.{part}"].astype(np.float64) for part in NORM_PARTS
+        )
+        scale = weight / np.sqrt(variance + BATCH_NORM_EPS)
+        kernel = state[key].astype(np.float64) * scale[:, None, None, None]
         params[f"{name}.weight"] = kernel.astype(np.float32)
-        params[f"{name}.bias"] = (part["bias"] - mean * scale).astype(np.float32)
+        params[f"{name}.bias"] = (bias - mean * scale).astype(np.float32)
     return params
 
 
 def _branch(params: Params, prefix: str, branch: Branch, x: jax.Array) -> jax.Array:
+    """Returns the output of a branch whose parameter names begin with `prefix`."""
     for layer in branch:
         if isinstance(layer, Conv):
-            name, rest = f"{prefix}{layer.name}", (layer.stride, layer.padding)
-            x = jax.nn.relu(layers.convolve(params, name, x, *rest))
+            name = f"{prefix}{layer.name}"
+            x = jax.nn.relu(layers.convolve(params, name, x, layer.stride, layer.padding))
         elif isinstance(layer, tuple):
             x = jnp.concatenate([_branch(params, prefix, (one,), x) for one in layer], axis=-1)
         else:

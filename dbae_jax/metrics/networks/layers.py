@@ -1,4 +1,4 @@
-"""Layers on arrays with PyTorch's names and kernel layout: [out, in, height, width]."""
+"""Layers for parameters with PyTorch's names and kernel layout [out, in, height, width]."""
 
 from collections.abc import Mapping, Sequence
 
@@ -20,20 +20,20 @@ def convolve(
         window_strides=(stride, stride),
         padding=padding,
         dimension_numbers=("NHWC", "OIHW", "NHWC"),
-        # Published numbers are of float32; accelerators would round the factors to fewer bits.
+        # Published scores use float32; by default, accelerators round the factors to fewer bits.
         precision=jax.lax.Precision.HIGHEST,
     )
     return y + params[f"{name}.bias"][None, None, None]
 
 
 def max_pool(x: jax.Array, *, stride: int, padding: str) -> jax.Array:
-    """Returns maxima over 3 x 3 pixels; padding never wins."""
+    """Returns maxima over 3 x 3 pixels; the padding is minus infinity."""
     window, strides = (1, 3, 3, 1), (1, stride, stride, 1)
     return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, window, strides, padding)
 
 
 def average_pool(x: jax.Array) -> jax.Array:
-    """Returns averages over 3 x 3 pixels at stride 1, of the pixels inside the image alone."""
+    """Returns means over 3 x 3 pixels at stride 1, only of pixels inside the image."""
 
     def total(values: jax.Array) -> jax.Array:
         ones = (1, 1, 1, 1)

@@ -1,7 +1,7 @@
-"""Published weights: where they are, which file is the right one, and networks made of them.
+"""Published weights: their addresses, the checks of their files, and the networks they make.
 
-A file is used if its sha256 is the pinned one, and its arrays have the names, shapes and type that
-the network has. Nothing in it is executed.
+A file is used only if its sha256 is the expected one and its arrays have the names, shapes and type
+of the network's parameters. No code in a file is executed.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ from dbae_jax.runtime import tensor_files
 
 @dataclasses.dataclass(frozen=True)
 class WeightFile:
-    """A published file. sha256: its leading digits, as many as are known."""
+    """A published file. sha256: the known leading digits of its hash."""
 
     name: str
     url: str
@@ -46,7 +46,7 @@ LPIPS_FILE = WeightFile(
     "lpips_v0.1_alex.pth",
     "https://raw.githubusercontent.com/richzhang/PerceptualSimilarity/master/"
     "lpips/weights/v0.1/alex.pth",
-    # As the manifest of the release lpips 0.1.4 lists it.
+    # The hash in the manifest of the release lpips 0.1.4.
     "df73285e35b22355a2df87cdb6b70b343713b667eddbda73e1977e0c860835c0",
 )
 
@@ -67,21 +67,21 @@ FILES = {
 
 @dataclasses.dataclass(frozen=True)
 class Origin:
-    """The name of a network and the sha256 of the files its weights come from.
+    """The name of a network and the sha256 of its weight files.
 
-    Only weights read and verified by `load_inception`, `load_vgg16` and `load_lpips` carry the
-    published names; a network of random or home-made weights has a name of its own, and its scores
-    tell it.
+    Only weights that `load_inception`, `load_vgg16` and `load_lpips` have read and verified carry
+    the published names. A network with different weights has a different name, and the names of
+    its scores contain that name.
     """
 
     net: str
     sha256: tuple[str, ...] = ()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.net in FILES and not self.published:
             raise DataError(
                 f"the name {self.net} is for the published weights alone; "
-                "give a network with other weights another name."
+                "give a network with different weights a different name."
             )
 
     @property
@@ -96,11 +96,14 @@ class Origin:
 
 @dataclasses.dataclass(frozen=True)
 class FeatureNet:
-    """A network that turns images into features.
+    """A network that computes features of images.
 
-    apply: uint8 images [B, H, W, C] -> `inception.Outputs`; logits may be None. width: of the
-    features. preparation: how images become its input, by name. image: (H, W, C) of the images it
-    takes; None where any will do.
+    Attributes:
+      origin: name and weight hashes of the network.
+      width: number of features.
+      apply: function from uint8 images [B, H, W, C] to `inception.Outputs`; logits may be None.
+      preparation: name of the method that prepares images for the network.
+      image: required (H, W, C) of images; None for a side of any size.
     """
 
     origin: Origin
@@ -112,7 +115,7 @@ class FeatureNet:
 
 @dataclasses.dataclass(frozen=True)
 class PerceptualNet:
-    """A network of perceptual distances. params: of `alexnet_lpips.apply`."""
+    """A network for perceptual distances. params: parameters for `alexnet_lpips.apply`."""
 
     origin: Origin
     params: Params
@@ -124,22 +127,23 @@ def load_inception(
     """Returns the published Inception network.
 
     Args:
-      directory: where the file of `INCEPTION_FILE.name` is.
-      preparation: a key of `resize.PREPARATIONS`; `generation.PRESETS` name theirs.
-      download: fetch the file if it is missing.
+      directory: folder with the file `INCEPTION_FILE.name`.
+      preparation: a key of `resize.PREPARATIONS`, such as the preparation of a protocol in
+        `generation.PRESETS`.
+      download: whether to download the file if it is missing.
 
     Raises:
-      CheckpointError: if the file is missing, another one, or without the right arrays.
+      CheckpointError: if the file is missing, or its hash or its arrays are wrong.
     """
     state, sha256 = read(INCEPTION_FILE, directory, inception.state_shapes(), download=download)
     return make_inception(state, Origin(INCEPTION, (sha256,)), preparation)
 
 
 def make_inception(state: Mapping[str, np.ndarray], origin: Origin, preparation: str) -> FeatureNet:
-    """Returns an Inception network of given weights: arrays of `inception.state_shapes`."""
+    """Returns an Inception network with given weights of the shapes of `inception.state_shapes`."""
     if preparation not in resize.PREPARATIONS:
         known = ", ".join(resize.PREPARATIONS)
-        raise DataError(f"no preparation of images is called {preparation!r}; there are {known}.")
+        raise DataError(f"images have no preparation {preparation!r}; there are {known}.")
     check_arrays(state, inception.state_shapes(), origin.net)
     params = jax.device_put(inception.fold(state))
 
@@ -154,19 +158,19 @@ def load_vgg16(directory: pathlib.Path, *, download: bool = False) -> FeatureNet
     """Returns the published VGG16, for precision and recall.
 
     Args:
-      directory: where the file of `VGG16_FILE.name` is.
-      download: fetch the file if it is missing.
+      directory: folder with the file `VGG16_FILE.name`.
+      download: whether to download the file if it is missing.
 
     Raises:
-      CheckpointError: if the file is missing, another one, or without the right arrays.
+      CheckpointError: if the file is missing, or its hash or its arrays are wrong.
     """
     shapes = vgg16.state_shapes()
-    state, sha256 = read(VGG16_FILE, directory, shapes, beside="classifier.6.", download=download)
+    state, sha256 = read(VGG16_FILE, directory, shapes, ignored="classifier.6.", download=download)
     return make_vgg16(state, Origin(VGG16, (sha256,)))
 
 
 def make_vgg16(state: Mapping[str, np.ndarray], origin: Origin) -> FeatureNet:
-    """Returns a VGG16 of given weights: arrays of `vgg16.state_shapes`."""
+    """Returns a VGG16 with given weights of the shapes of `vgg16.state_shapes`."""
     check_arrays(state, vgg16.state_shapes(), origin.net)
     params = jax.device_put(dict(state))
 
@@ -181,17 +185,18 @@ def load_lpips(directory: pathlib.Path, *, download: bool = False) -> Perceptual
     """Returns the published network of LPIPS (alex, version 0.1).
 
     Args:
-      directory: where the files of `ALEXNET_FILE.name` and `LPIPS_FILE.name` are.
-      download: fetch files that are missing.
+      directory: folder with the files `ALEXNET_FILE.name` and `LPIPS_FILE.name`.
+      download: whether to download missing files.
 
     Raises:
-      CheckpointError: if a file is missing, another one, or without the right arrays.
+      CheckpointError: if a file is missing, or its hash or its arrays are wrong.
     """
-    shapes = alexnet_lpips.trunk_shapes(), alexnet_lpips.linear_shapes()
+    shapes = alexnet_lpips.trunk_shapes()
     trunk, trunk_hash = read(
-        ALEXNET_FILE, directory, shapes[0], beside="classifier.", download=download
+        ALEXNET_FILE, directory, shapes, ignored="classifier.", download=download
     )
-    linear, linear_hash = read(LPIPS_FILE, directory, shapes[1], download=download)
+    shapes = alexnet_lpips.linear_shapes()
+    linear, linear_hash = read(LPIPS_FILE, directory, shapes, download=download)
     params = jax.device_put({**trunk, **linear})
     return PerceptualNet(Origin(LPIPS, (trunk_hash, linear_hash)), params)
 
@@ -201,43 +206,43 @@ def read(
     directory: pathlib.Path,
     shapes: Mapping[str, tuple[int, ...]],
     *,
-    beside: str | None = None,
+    ignored: str | None = None,
     download: bool = False,
 ) -> tuple[dict[str, np.ndarray], str]:
-    """Returns a published file's arrays of the names in `shapes`, and its sha256.
+    """Returns the arrays of a published file, and its sha256.
 
     Args:
-      file: which one.
-      directory: where it is, under the name `file.name`.
-      shapes: name -> shape.
-      beside: arrays whose names begin so may be there too, and are left out.
-      download: fetch it if it is missing.
+      file: published file to read.
+      directory: folder with the file.
+      shapes: expected shapes by name.
+      ignored: prefix of the names of arrays to leave out.
+      download: whether to download the file if it is missing.
 
     Raises:
-      CheckpointError: if it is missing, another one, or without the right arrays.
+      CheckpointError: if the file is missing, or its hash or its arrays are wrong.
     """
     path = directory / file.name
     if not path.is_file():
         if not download:
             raise CheckpointError(
-                f"{path} is missing; download {file.url} and put it there, under this name."
+                f"{path} is missing; download {file.url} and save it under this path."
             )
         fetch(file, directory)
     sha256 = _verify(path, file)
     state = tensor_files.read_state_dict(path)
-    # Counters of training steps, which some files hold, are of no use.
-    left_out = [k for k in state if k.endswith("num_batches_tracked")]
-    left_out += [k for k in state if beside is not None and k.startswith(beside)]
-    state = {k: v for k, v in state.items() if k not in left_out}
+    # Some files contain counters of training steps, which the network does not need.
+    state = {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}
+    if ignored is not None:
+        state = {k: v for k, v in state.items() if not k.startswith(ignored)}
     check_arrays(state, shapes, str(path))
     return state, sha256
 
 
 def fetch(file: WeightFile, directory: pathlib.Path) -> None:
-    """Downloads a published file; it takes its name only if its sha256 is right.
+    """Downloads a published file, and moves it to its path only if its sha256 is right.
 
     Raises:
-      CheckpointError: if the host does not answer, or sends something else.
+      CheckpointError: if the download fails, or if the hash is wrong.
     """
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / file.name
@@ -250,7 +255,7 @@ def fetch(file: WeightFile, directory: pathlib.Path) -> None:
     except (urllib.error.URLError, OSError) as error:
         raise CheckpointError(
             f"{file.url} could not be downloaded ({error}); "
-            f"fetch it elsewhere and put it at {path}."
+            f"download it on a different machine and save it as {path}."
         ) from error
     finally:
         fresh.unlink(missing_ok=True)
@@ -259,7 +264,7 @@ def fetch(file: WeightFile, directory: pathlib.Path) -> None:
 def check_arrays(
     state: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]], where: str
 ) -> None:
-    """Raises CheckpointError unless arrays have these names and shapes, float32, and are finite."""
+    """Raises CheckpointError unless the arrays are finite float32 with these names and shapes."""
     wrong = [f"{k} is missing" for k in shapes if k not in state]
     wrong += [f"{k} is unknown" for k in state if k not in shapes]
     for key in shapes.keys() & state.keys():
@@ -267,20 +272,21 @@ def check_arrays(
         if array.shape != shape or array.dtype != np.float32:
             wrong.append(f"{key} is {array.dtype} {list(array.shape)}, not float32 {list(shape)}")
         elif not np.isfinite(array).all():
-            wrong.append(f"{key} holds NaN or infinity")
+            wrong.append(f"{key} contains NaN or infinity")
     if wrong:
         raise CheckpointError(
-            f"{where} does not hold the weights of this network ({len(wrong)} faults): "
+            f"{where} does not contain the weights of this network ({len(wrong)} errors): "
             f"{'; '.join(sorted(wrong)[:3])}."
         )
 
 
 def _verify(path: pathlib.Path, file: WeightFile) -> str:
+    """Returns the sha256 of a downloaded file; raises CheckpointError if the hash is wrong."""
     with path.open("rb") as content:
         sha256 = hashlib.file_digest(content, "sha256").hexdigest()
     if not sha256.startswith(file.sha256):
         raise CheckpointError(
-            f"{path} is torn or another file: its sha256 begins {sha256[:8]}, "
-            f"that of {file.url} begins {file.sha256[:8]}; download it again."
+            f"{path} is damaged or a different file: its sha256 begins with {sha256[:8]}, "
+            f"that of {file.url} with {file.sha256[:8]}; download the file again."
         )
     return sha256

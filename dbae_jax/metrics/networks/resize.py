@@ -1,6 +1,6 @@
-"""From 8-bit images to the input of Inception: three ways that published numbers differ by.
+"""Preparation of 8-bit images for the Inception network, by the three published methods.
 
-Each way is linear and acts on rows and columns alike, so each is a matrix.
+Each method resizes rows and columns by the same linear map, so a matrix describes the method.
 """
 
 import dataclasses
@@ -13,7 +13,13 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Preparation:
-    """A resize, matrix(size, new_size) -> [new_size, size], and the levels that become 0 and 1."""
+    """A resize followed by a linear map of the levels.
+
+    Attributes:
+      matrix: function (size, new_size) -> resize matrix [new_size, size].
+      zero: level that becomes 0.
+      scale: number of levels per unit.
+    """
 
     matrix: Callable[[int, int], np.ndarray]
     zero: float
@@ -21,23 +27,30 @@ class Preparation:
 
 
 def tensorflow_1(size: int, new_size: int) -> np.ndarray:
-    """Bilinear with the first pixels' corners aligned: pixel i stands for the place i size / new.
+    """Returns the matrix of bilinear resizing that samples pixel i at i size / new_size.
 
-    What FID began with: `ResizeBilinear` in the graph of 2015. Large images are not smoothed.
+    The original FID uses this resize, `ResizeBilinear` in the graph of 2015. Large images are not
+    smoothed.
     """
     return _bilinear(np.arange(new_size) * (size / new_size), size)
 
 
 def pytorch(size: int, new_size: int) -> np.ndarray:
-    """Bilinear with pixels' centres aligned; large images are not smoothed."""
+    """Returns the matrix of bilinear resizing with aligned pixel centres.
+
+    Large images are not smoothed.
+    """
     return _bilinear((np.arange(new_size) + 0.5) * (size / new_size) - 0.5, size)
 
 
 def pillow_bicubic(size: int, new_size: int) -> np.ndarray:
-    """Cubic (a = -1/2) with pixels' centres aligned; large images are smoothed."""
+    """Returns the matrix of cubic resizing (a = -1/2) with aligned pixel centres.
+
+    Large images are smoothed.
+    """
     widen = max(1.0, size / new_size)
-    places = (np.arange(new_size) + 0.5) * (size / new_size)
-    distance = np.abs(np.arange(size)[None, :] + 0.5 - places[:, None]) / widen
+    centres = (np.arange(new_size) + 0.5) * (size / new_size)
+    distance = np.abs(np.arange(size)[None, :] + 0.5 - centres[:, None]) / widen
     near = (1.5 * distance - 2.5) * distance**2 + 1
     far = ((-0.5 * distance + 2.5) * distance - 4) * distance + 2
     weights = np.where(distance < 1, near, np.where(distance < 2, far, 0))
@@ -52,7 +65,7 @@ PREPARATIONS = {
 
 
 def prepare(images: jax.Array, how: str, new_size: int) -> jax.Array:
-    """Returns 8-bit images as the input of a network.
+    """Returns 8-bit images resized and scaled for a network.
 
     Args:
       images: uint8 [B, H, W, C].
@@ -60,22 +73,18 @@ def prepare(images: jax.Array, how: str, new_size: int) -> jax.Array:
       new_size: height and width of the result.
 
     Returns:
-      float32 [B, new_size, new_size, C].
+      Network input, float32 [B, new_size, new_size, C].
     """
-    way = PREPARATIONS[how]
-    rows, columns = (jnp.asarray(way.matrix(n, new_size), jnp.float32) for n in images.shape[1:3])
+    method = PREPARATIONS[how]
+    sides = images.shape[1:3]
+    rows, columns = (jnp.asarray(method.matrix(n, new_size), jnp.float32) for n in sides)
     exact = jax.lax.Precision.HIGHEST
     x = jnp.einsum("vw,bhwc->bhvc", columns, images.astype(jnp.float32), precision=exact)
     x = jnp.einsum("uh,bhvc->buvc", rows, x, precision=exact)
-    return (x - way.zero) / way.scale
+    return (x - method.zero) / method.scale
 
 
-def _bilinear(places: np.ndarray, size: int) -> np.ndarray:
-    places = places.clip(0, size - 1)
-    low = np.floor(places).astype(int)
-    high = np.minimum(low + 1, size - 1)
-    matrix = np.zeros((len(places), size))
-    rows = np.arange(len(places))
-    np.add.at(matrix, (rows, low), 1 - (places - low))
-    np.add.at(matrix, (rows, high), places - low)
-    return matrix
+def _bilinear(positions: np.ndarray, size: int) -> np.ndarray:
+    """Returns the matrix that interpolates linearly at the given positions, in pixels."""
+    distance = np.abs(positions.clip(0, size - 1)[:, None] - np.arange(size))
+    return np.maximum(1 - distance, 0)

@@ -1,21 +1,21 @@
 "use strict";
 
-// A film: a slider, the strips of frames that it moves, and a button that moves it by itself.
-for (const film of document.querySelectorAll(".film")) {
-  const slider = film.querySelector("input[type=range]");
-  const says = film.querySelector("output");
-  const button = film.querySelector("button");
-  const strips = film.querySelectorAll("img.strip");
-  const places = JSON.parse(slider.dataset.places);
+// Each slider moves the strips of its panels; a button moves the slider.
+for (const container of document.querySelectorAll(".slider")) {
+  const slider = container.querySelector("input[type=range]");
+  const output = container.querySelector("output");
+  const button = container.querySelector("button");
+  const strips = container.querySelectorAll("img.strip");
+  const positions = JSON.parse(slider.dataset.positions);
   let timer = null;
 
   const show = () => {
-    const frame = Number(slider.value);
+    const position = Number(slider.value);
     for (const strip of strips) {
-      strip.style.objectPosition = `${-frame * strip.width}px 0`;
+      strip.style.objectPosition = `${-position * strip.width}px 0`;
     }
-    says.textContent = places[frame];
-    slider.setAttribute("aria-valuetext", places[frame]);
+    output.textContent = positions[position];
+    slider.setAttribute("aria-valuetext", positions[position]);
   };
 
   const stop = () => {
@@ -39,5 +39,5 @@ for (const film of document.querySelectorAll(".film")) {
   slider.addEventListener("input", () => { stop(); show(); });
   button.addEventListener("click", () => (timer === null ? play() : stop()));
   button.hidden = false;
-  show(); // browsers keep a slider's place when a page is loaded again
+  show(); // a reload keeps the slider's position
 }

@@ -1,0 +1,89 @@
+"""Finds and loads config files: a file of the user, or one that is installed with the package.
+
+A config file is a Python file with a function `get_config() -> ConfigDict`. With
+--config=FILE:ARGUMENT it is called as `get_config(argument)`.
+"""
+
+import importlib.util
+import pathlib
+import runpy
+
+from ml_collections import ConfigDict
+
+from dbae_jax.errors import ConfigError
+
+PACKAGE = "dbae_jax.configs"  # the repository's folder configs/, see setup.py
+
+
+def resolve(value: str) -> str:
+    """Returns the value of --config with the path of the file instead of a name.
+
+    Args:
+      value: a file such as "configs/ffhq.py", or the name of an installed config, "ffhq" or
+        "paper/generation"; each may end with ":ARGUMENT".
+
+    Raises:
+      ConfigError: if there is no such file and no such config.
+    """
+    name, colon, argument = value.partition(":")
+    path = pathlib.Path(name).expanduser()
+    if not path.is_file():
+        installed = folder() / f"{name}.py"
+        if not installed.is_file() or path.suffix:
+            raise ConfigError(
+                f"--config={value} does not exist: it is neither a file nor the name of an "
+                f"installed config. Name a file, or one of {', '.join(names())}."
+            )
+        path = installed
+    return f"{path}{colon}{argument}"
+
+
+def display(value: str) -> str:
+    """Returns the value of --config as a user types it, for a resolved value."""
+    name, colon, argument = value.partition(":")
+    path = pathlib.Path(name)
+    if path.is_absolute() and path.is_relative_to(folder()):
+        name = path.relative_to(folder()).with_suffix("").as_posix()
+    return f"{name}{colon}{argument}"
+
+
+def load(value: str) -> ConfigDict:
+    """Runs a config file and returns its config.
+
+    Args:
+      value: resolved value of --config.
+
+    Raises:
+      ConfigError: if the file fails or has no `get_config`.
+    """
+    name, _, argument = value.partition(":")
+    try:
+        get_config = runpy.run_path(name)["get_config"]
+        return get_config(argument) if argument else get_config()
+    except Exception as error:  # a config file may raise anything
+        reason = " ".join(str(error).split())
+        raise ConfigError(
+            f"--config={value} cannot be loaded: {type(error).__name__}: {reason}."
+        ) from error
+
+
+def names() -> list[str]:
+    """Returns the names of the installed configs of data sets and baselines."""
+    return sorted(
+        p.stem for p in folder().glob("*.py") if p.stem not in ("__init__", "base", "small")
+    )
+
+
+def folder() -> pathlib.Path:
+    """Returns the folder of the installed configs.
+
+    Raises:
+      ConfigError: if the package is not installed.
+    """
+    spec = importlib.util.find_spec(PACKAGE)
+    if spec is None or spec.origin is None:
+        raise ConfigError(
+            f"The package {PACKAGE} is missing; install dbae_jax with pip (from a clone: "
+            "pip install -e .)."
+        )
+    return pathlib.Path(spec.origin).parent
