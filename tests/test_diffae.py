@@ -1,4 +1,7 @@
-"""DiffAE, the model whose x_T is free: its diffusion, DDIM both ways, its loss, and in Python."""
+"""DiffAE, whose x_T is Gaussian noise, independent of z (bridge.endpoint="free").
+
+Diffusion, DDIM sampling and inversion, loss, configs, networks and training.
+"""
 
 import dataclasses
 import functools
@@ -26,8 +29,7 @@ from dbae_jax.training import losses
 from dbae_jax.workdirs import checkpoint, workdir
 from tests.helpers import gaussian_world, tiny
 
-NOISE = VP(beta_d=19.9)
-FREE = Free(NOISE)
+FREE = Free(VP(beta_d=19.9))
 SCHEDULES = {"vp": FREE, "ve": Free(VE())}
 schedules = pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
 OVERRIDES = {"bridge.endpoint": "free", "bridge.beta_d": 19.9}
@@ -37,7 +39,7 @@ OVERRIDES = {"bridge.endpoint": "free", "bridge.beta_d": 19.9}
 
 
 @schedules
-def test_the_marginal_is_the_diffusion_s_and_nothing_pulls_at_the_end(schedule):
+def test_the_marginal_is_that_of_the_diffusion_and_h_is_0(schedule):
     t = np.geomspace(schedule.t_min, schedule.t_max, 9)
     A, B, C = marginals.marginal_coefficients(schedule, t)
     np.testing.assert_array_equal(A, 0)
@@ -45,25 +47,24 @@ def test_the_marginal_is_the_diffusion_s_and_nothing_pulls_at_the_end(schedule):
     np.testing.assert_array_equal(C, schedule.diffusion.variance(t))
     x_t, x_T = np.random.default_rng(0).normal(size=(2, 9, 2, 2, 1))
     np.testing.assert_array_equal(marginals.h_transform(schedule, t, x_t, x_T), 0)
-    assert marginals.has_gaussian_endpoint(schedule) and not marginals.has_gaussian_endpoint(
-        schedule.diffusion
-    )
+    assert marginals.has_gaussian_endpoint(schedule)
+    assert not marginals.has_gaussian_endpoint(schedule.diffusion)
 
 
-def test_the_bridge_tends_to_it_as_its_end_loses_all_signal():
-    """At fixed t < T the pinned marginal's distance to the free one vanishes with SNR_T."""
+def test_the_bridge_tends_to_the_gaussian_endpoint_as_SNR_T_vanishes():
+    """At fixed t < T, the marginals of the bridge and of DiffAE differ by about sqrt(SNR_T)."""
     t, distances = np.array([0.01, 0.2, 0.5]), []
     for beta_d in (5.0, 19.9, 60.0):
-        pinned = VP(beta_d=beta_d)
-        there = np.array(marginals.marginal_coefficients(pinned, t))
-        here = np.array(marginals.marginal_coefficients(Free(pinned), t))
-        distances.append(np.abs(there - here).max() / np.sqrt(pinned.snr_end()))
+        diffusion = VP(beta_d=beta_d)
+        bridge = np.array(marginals.marginal_coefficients(diffusion, t))
+        free = np.array(marginals.marginal_coefficients(Free(diffusion), t))
+        distances.append(np.abs(bridge - free).max() / np.sqrt(diffusion.snr_end()))
     assert distances[0] < 1 and distances[1] < 4 and distances[2] < 50  # while SNR_T falls by 1e12
 
 
 @schedules
 def test_scalings_are_edm_s(schedule):
-    """c_skip and so on of EDM, table 1, for x_t / a_t = x_0 + sigma n and c_in / a_t."""
+    """The scalings are those of EDM, table 1, for x_t / a_t = x_0 + sigma n."""
     t = np.geomspace(schedule.t_min, schedule.t_max, 9)
     at, a = Bridge(schedule).at(t), schedule.alpha(t)
     sigma, data = np.sqrt(schedule.variance(t)) / a, 0.5
@@ -93,23 +94,23 @@ def test_steps_are_ddim_s(schedule, grid):
         assert table.nfe == 6 and times[0] == schedule.t_max
         for i in range(6):
             row = jax.tree.map(lambda column: column[i : i + 1], table)  # noqa: B023
-            moved = row.w_x * x + row.w_D * D
+            change = row.w_x * x + row.w_D * D
             if eta and times[i + 1] > 0:
-                moved = moved + row.w_noise * noise
+                change = change + row.w_noise * noise
             a, s2 = (
                 [np.float64(f(np.float64(t))) for t in times[i : i + 2]]
                 for f in (schedule.alpha, schedule.variance)
             )
             w = eta * np.sqrt(s2[1] * (1 - a[0] ** 2 * s2[1] / (s2[0] * a[1] ** 2)))
-            if isinstance(schedule.diffusion, VP):  # as DDIM, eq. (16), has it
+            if isinstance(schedule.diffusion, VP):  # DDIM, eq. (16)
                 ddim = eta * np.sqrt(s2[1] / s2[0] * (1 - a[0] ** 2 / a[1] ** 2))
                 assert w == pytest.approx(ddim, rel=1e-6)
             want = a[1] * D + np.sqrt(s2[1] - w**2) * (x - a[0] * D) / np.sqrt(s2[0])
-            np.testing.assert_allclose(x + moved, want + w * noise, rtol=1e-9, atol=1e-9)
+            np.testing.assert_allclose(x + change, want + w * noise, rtol=1e-9, atol=1e-9)
 
 
 def _world(schedule, count=40):
-    """A Gaussian world with codes, exact denoiser, and images as single pixels of 3 colours."""
+    """Returns a Gaussian world, images of one pixel with 3 channels, codes, exact denoiser."""
     world, rng = gaussian_world.make_world(4), np.random.default_rng(3)
     x_0, z = world.sample(rng, count)
     return world, x_0, z, gaussian_world.make_denoise_fn(world, schedule, z)
@@ -130,8 +131,8 @@ def test_every_sampler_follows_the_exact_flow(plan):
     assert errors[1] < 0.01 and errors[1] < 0.35 * errors[0]
 
 
-def test_the_markov_sampler_draws_the_data_s_distribution():
-    """eta = 1 from x_T ~ N(0, I): mean and covariance of x_0 given one code, weak order 1."""
+def test_the_markov_sampler_samples_the_distribution_of_x_0_given_z():
+    """eta = 1 from x_T ~ N(0, I): mean and covariance of x_0 given one latent code."""
     world, _, z, _ = _world(FREE)
     codes = np.broadcast_to(z[:1], (5_000, 4))
     denoise_fn = gaussian_world.make_denoise_fn(world, FREE, codes)
@@ -140,16 +141,16 @@ def test_the_markov_sampler_draws_the_data_s_distribution():
     keys = jax.random.split(jax.random.key(0), 5_000)
     with jax.enable_x64(True):
         noise_fn = integrate.example_noise_fn(keys, (1, 1, 3))
-        drawn = integrate.integrate(denoise_fn, jnp.asarray(x_T), table, noise_fn)[0]
+        samples = integrate.integrate(denoise_fn, jnp.asarray(x_T), table, noise_fn)[0]
     posterior = world.posterior
     cov = posterior.vectors @ np.diag(posterior.values) @ posterior.vectors.T
-    drawn = np.asarray(drawn)[:, 0, 0]
-    np.testing.assert_allclose(drawn.mean(axis=0), posterior.code_mean(z[:1])[0], atol=3e-3)
-    np.testing.assert_allclose(np.cov(drawn.T), cov, atol=0.08 * cov.max())
+    samples = np.asarray(samples)[:, 0, 0]
+    np.testing.assert_allclose(samples.mean(axis=0), posterior.code_mean(z[:1])[0], atol=3e-3)
+    np.testing.assert_allclose(np.cov(samples.T), cov, atol=0.08 * cov.max())
 
 
 @pytest.mark.parametrize("grid", ["lambda", "karras"])
-def test_inversion_finds_the_end_of_the_exact_flow(grid):
+def test_inversion_infers_x_T_of_the_exact_flow(grid):
     world, x_0, z, denoise_fn = _world(FREE)
     exact = world.flow(FREE, np.float64(FREE.t_min), np.float64(FREE.t_max), x_0, z)[:, None, None]
     errors = []
@@ -160,7 +161,7 @@ def test_inversion_finds_the_end_of_the_exact_flow(grid):
     assert errors[1] < 0.1 and errors[1] < 0.35 * errors[0]  # first order
 
 
-def test_round_trips_close_as_steps_grow():
+def test_inversion_and_sampling_return_to_the_image_as_the_number_of_steps_grows():
     _, x_0, _, denoise_fn = _world(FREE)
     x, errors = x_0[:, None, None], []
     for steps in (10, 40, 160):
@@ -181,7 +182,7 @@ def test_times_of_an_inversion_are_checked():
             tables.inversion_table(Bridge(FREE), np.array(times))
 
 
-def test_a_free_end_needs_no_boot_and_drifts_start_at_it():
+def test_with_a_gaussian_x_T_boot_is_refused_and_all_samplers_start_at_T():
     with pytest.raises(ValueError, match="boot=True: a Gaussian x_T"):
         Plan("dbim", 5, boot=True).table(Bridge(FREE))
     for sampler in ("euler", "heun"):
@@ -194,25 +195,25 @@ def test_a_free_end_needs_no_boot_and_drifts_start_at_it():
 
 
 def test_the_loss_is_the_standard_denoising_loss_of_z_and_x_t_alone():
-    """By hand: x_t = a x_0 + s n, D = c_skip x_t + c_out F(c_in x_t, 250 ln t, z)."""
+    """With x_t = a x_0 + s n, D = c_skip x_t + c_out F(c_in x_t, 250 ln t, z)."""
     config = tiny.config(**OVERRIDES)
     networks, variables = build.make_networks(config), tiny.variables(config)
     x_0 = images.to_float(jnp.asarray(tiny.images(4)))
     model_bridge = build.make_bridge(config.bridge)
-    drawn = losses.draw(jax.random.key(1), x_0.shape, 8, model_bridge)._replace(dropout_key=None)
+    draws = losses.draw(jax.random.key(1), x_0.shape, 8, model_bridge)._replace(dropout_key=None)
     loss_fn = functools.partial(losses.bridge_loss, networks, model_bridge, train=True)
-    terms = jax.jit(loss_fn)(variables, x_0, drawn)
+    terms = jax.jit(loss_fn)(variables, x_0, draws)
 
-    t = np.float64(drawn.t)[:, None, None, None]
+    t = np.float64(draws.t)[:, None, None, None]
     a = np.exp(-19.9 * t**2 / 4 - 0.1 * t / 2)
     s = np.sqrt(1 - a**2)
-    x_t = np.float32(a * x_0 + s * drawn.noise)
-    total = 0.25 * a**2 + s**2
-    parts = {name: {"params": variables["params"][name]} for name in ("encoder", "unet")}
-    z = jax.jit(networks.module.encoder.apply)(parts["encoder"], x_0).mean
-    scaled = jnp.float32(x_t / np.sqrt(total))
-    F = jax.jit(networks.module.unet.apply)(parts["unet"], scaled, 250 * jnp.log(drawn.t), z)
-    D = 0.25 * a / total * x_t + 0.5 * s / np.sqrt(total) * F
+    x_t = np.float32(a * x_0 + s * draws.noise)
+    x_t_var = 0.25 * a**2 + s**2
+    weights = {name: {"params": variables["params"][name]} for name in ("encoder", "unet")}
+    z = jax.jit(networks.module.encoder.apply)(weights["encoder"], x_0).mean
+    scaled = jnp.float32(x_t / np.sqrt(x_t_var))
+    F = jax.jit(networks.module.unet.apply)(weights["unet"], scaled, 250 * jnp.log(draws.t), z)
+    D = 0.25 * a / x_t_var * x_t + 0.5 * s / np.sqrt(x_t_var) * F
     error = np.mean((D - x_0) ** 2, axis=(1, 2, 3))
     np.testing.assert_allclose(terms.x_0_error, error, rtol=1e-4)
     weight = (4 + (a / s) ** 2)[:, 0, 0, 0]  # 1 / s0^2 + SNR
@@ -220,15 +221,15 @@ def test_the_loss_is_the_standard_denoising_loss_of_z_and_x_t_alone():
     assert terms.stats == {}
 
 
-def test_the_information_bound_is_tight_and_the_same_as_a_bridge_s():
-    """h(x_0 | z) is the world's, whichever diffusion measures it: the free end's part is added."""
+def test_the_information_bound_is_tight_and_equals_that_of_a_bridge():
+    """H(x_0 | z) is the same for every schedule; a Gaussian x_T adds a term for SNR_T > 0."""
     world, rng = gaussian_world.make_world(4), np.random.default_rng(7)
     every = range(4000)
     x_0, z = world.sample(rng, len(every))
-    wide = Free(VP())  # SNR_T = 0.5: the part at the end counts
+    high_snr = Free(VP())  # SNR_T = 0.5: the term at T is not small
     exact = world.entropy_given(VP(), 1.0)
     values = {}
-    for name, schedule in {"free": FREE, "wide": wide, "bridge": VP()}.items():
+    for name, schedule in {"free": FREE, "high SNR_T": high_snr, "bridge": VP()}.items():
         denoise_fn = gaussian_world.make_denoise_fn(world, schedule, z)
         model_bridge = Bridge(schedule)
 
@@ -247,32 +248,32 @@ def test_the_information_bound_is_tight_and_the_same_as_a_bridge_s():
             model_fn, x_0s, x_Ts, z, model_bridge, draws, points=60
         )
         values[name] = information.entropy_bound(measured)
-        values[name, "at end"] = measured.at_endpoint.mean()
+        values[name, "at T"] = measured.at_endpoint.mean()
     for name in ("free", "bridge"):
         nats, error = values[name]
         assert nats == pytest.approx(exact, abs=4 * error) and error < 0.1
-    nats, error = values["wide"]
-    held = world.information_at(wide, 1.0)  # I(x_0; x_T | z), which the bound at T covers
-    assert values["wide", "at end"] >= held > 5e-4
-    assert nats - values["wide", "at end"] + held == pytest.approx(exact, abs=4 * error)
-    assert values["bridge", "at end"] == 0 and 0 < values["free", "at end"] < 1e-3
+    nats, error = values["high SNR_T"]
+    held = world.information_at(high_snr, 1.0)  # I(x_0; x_T | z), bounded by the term at T
+    assert values["high SNR_T", "at T"] >= held > 5e-4
+    assert nats - values["high SNR_T", "at T"] + held == pytest.approx(exact, abs=4 * error)
+    assert values["bridge", "at T"] == 0 and 0 < values["free", "at T"] < 1e-3
 
 
 # --- configs and the networks ---------------------------------------------------------------
 
 
-def test_configs_differ_from_dbae_s_in_the_end_alone():
-    own, base = (to_dict(from_config_dict(m.get_config())) for m in (diffae_digits, digits))
-    assert own["bridge"] == base["bridge"] | {"endpoint": "free", "beta_d": 19.9}
-    assert {k: v for k, v in own.items() if k != "bridge"} == {
-        k: v for k, v in base.items() if k != "bridge"
+def test_configs_of_diffae_and_dbae_differ_only_in_the_bridge():
+    diffae, dbae = (to_dict(from_config_dict(m.get_config())) for m in (diffae_digits, digits))
+    assert diffae["bridge"] == dbae["bridge"] | {"endpoint": "free", "beta_d": 19.9}
+    assert {k: v for k, v in diffae.items() if k != "bridge"} == {
+        k: v for k, v in dbae.items() if k != "bridge"
     }
     for module in (diffae_shapes, diffae_celeba):
         config = from_config_dict(module.get_config())
         assert marginals.has_gaussian_endpoint(build.make_bridge(config.bridge).schedule)
 
 
-def test_only_the_endpoint_decoder_and_its_input_are_gone():
+def test_networks_differ_only_in_the_endpoint_decoder_and_the_input_x_T():
     shapes = {}
     for kind, overrides in {"dbae": {}, "diffae": OVERRIDES}.items():
         networks = build.make_networks(tiny.config(**overrides))
@@ -280,10 +281,10 @@ def test_only_the_endpoint_decoder_and_its_input_are_gone():
     assert set(shapes["diffae"]["params"]) == {"encoder", "unet"} and not shapes["diffae"]["stats"]
     size = lambda tree: jax.tree.map(lambda leaf: leaf.shape, tree)  # noqa: E731
     assert size(shapes["diffae"]["params"]["encoder"]) == size(shapes["dbae"]["params"]["encoder"])
-    unet, its = (size(shapes[kind]["params"]["unet"]) for kind in ("dbae", "diffae"))
-    assert unet["conv_in"].pop("kernel") == (3, 3, 2, 32)
-    assert its["conv_in"].pop("kernel") == (3, 3, 1, 32)
-    assert unet == its
+    dbae_unet, diffae_unet = (size(shapes[kind]["params"]["unet"]) for kind in ("dbae", "diffae"))
+    assert dbae_unet["conv_in"].pop("kernel") == (3, 3, 2, 32)
+    assert diffae_unet["conv_in"].pop("kernel") == (3, 3, 1, 32)
+    assert dbae_unet == diffae_unet
 
 
 def test_configs_that_cannot_work_are_refused():
@@ -296,13 +297,13 @@ def test_configs_that_cannot_work_are_refused():
     build.make_bridge(tiny.config(**{"bridge.endpoint": "free", "bridge.schedule": "ve"}).bridge)
 
 
-def test_configs_saved_before_the_key_mean_a_decoded_end():
+def test_configs_saved_without_the_key_endpoint_mean_a_decoded_x_T():
     saved = to_dict(tiny.config())
     del saved["bridge"]["endpoint"]
     assert from_dict(upgrade(saved)) == tiny.config()
 
 
-def test_what_needs_an_endpoint_decoder_says_so():
+def test_functions_that_need_an_endpoint_decoder_refuse_diffae():
     config = tiny.config(**OVERRIDES, **{"model.encoder.pool": "mean"})
     networks = build.make_networks(config)
     with pytest.raises(CheckpointError, match="no counterpart in the authors' state dicts"):
@@ -312,10 +313,10 @@ def test_what_needs_an_endpoint_decoder_says_so():
     assert "decoder " not in describe.describe(config)
 
 
-# --- training, and the model in Python ------------------------------------------------------
+# --- training -------------------------------------------------------------------------------
 
 
-def test_training_goes_on_where_it_stopped(tmp_path, caplog):
+def test_training_resumes_where_it_stopped(tmp_path, caplog):
     config = tiny.config(**OVERRIDES, **{"train.num_steps": 2, "checkpoint.every_steps": 1})
     one = dataclasses.replace(config, train=dataclasses.replace(config.train, num_steps=1))
     train.train(one, tmp_path / "run")

@@ -1,6 +1,7 @@
-"""Full-size networks against the authors', through the state-dict converter.
+"""Full-size networks, losses and samplers against the recorded outputs of the authors' code.
 
-Tolerances are relative L2 distances that float32 reaches; see `golden` for how cases are made.
+The weights go through the state-dict converter. Tolerances are relative L2 distances that float32
+reaches. `tests/helpers/golden.py` explains the recorded cases.
 """
 
 import functools
@@ -29,13 +30,13 @@ def case(request):
 
 @functools.lru_cache(maxsize=8)
 def _program(networks, name):
-    """One of the networks' functions, compiled once for all cases with these networks."""
+    """Returns a function of the networks, compiled once for all cases with these networks."""
     return jax.jit(getattr(networks, name))
 
 
 @functools.cache
 def _forward(case):
-    """(q(z | x_0), z, x_T) in evaluation mode."""
+    """Returns (q(z | x_0), z, x_T) in evaluation mode."""
     networks, variables = case.networks, case.variables
     code = _program(networks, "encode")(variables, case.x_0)
     z = code.sample(golden.draw("eps", code.mean.shape))
@@ -73,7 +74,7 @@ def test_denoiser(case):
     T = case.bridge.schedule.t_max
     network = functools.partial(_program(case.networks, "network"), case.variables)
     for j, t in enumerate(case.outputs["sigmas"]):
-        near_end = T - t < 1e-3 * T
+        near_T = T - t < 1e-3 * T
         raw = []
 
         def network_fn(x, c_noise, z, raw=raw):
@@ -83,9 +84,9 @@ def test_denoiser(case):
         t = jnp.full(case.batch, t, jnp.float32)
         x_t = marginal_sample(case.bridge.schedule, t, case.x_0, x_T, case.noise)
         denoised = make_denoiser(network_fn)(x_t, case.bridge.at(t), x_T, z)
-        assert case.distance(f"x_t/{j}", x_t, "x_t") < (2e-4 if near_end else 3e-5)
-        assert case.distance(f"network/{j}", raw[0], "network") < (2e-4 if near_end else 3e-5)
-        assert case.distance(f"denoised/{j}", denoised, "denoised") < (2e-4 if near_end else 1e-5)
+        assert case.distance(f"x_t/{j}", x_t, "x_t") < (2e-4 if near_T else 3e-5)
+        assert case.distance(f"network/{j}", raw[0], "network") < (2e-4 if near_T else 3e-5)
+        assert case.distance(f"denoised/{j}", denoised, "denoised") < (2e-4 if near_T else 1e-5)
 
 
 def test_loss_and_gradients(case):
@@ -153,7 +154,7 @@ def _integrate(networks):
 
 
 def test_scalings(case):
-    """In float64 on the host, and in float32 on the device at the same float32 times."""
+    """Scalings in float64 on the host, and in float32 on the device, at the same float32 times."""
     from dbae_jax.configs import base
 
     from dbae_jax.configuration import build, config
@@ -167,8 +168,8 @@ def test_scalings(case):
         for got, want in zip((at.c_skip, at.c_out, at.c_in, at.weight), wanted, strict=True):
             np.testing.assert_allclose(got, want, rtol=1e-10, atol=0)
         at = bridge.at(jnp.asarray(t, jnp.float32))
-        near_end = bridge.schedule.t_max - t < 1e-3 * bridge.schedule.t_max
+        near_T = bridge.schedule.t_max - t < 1e-3 * bridge.schedule.t_max
         for got, want in zip((at.c_skip, at.c_out, at.c_in, at.weight), wanted, strict=True):
             error = np.abs(np.asarray(got, np.float64) - want) / np.where(want == 0, 1, want)
-            assert np.all(error[~near_end] < 1e-5)
-            assert np.all(error[near_end] < 3e-4)
+            assert np.all(error[~near_T] < 1e-5)
+            assert np.all(error[near_T] < 3e-4)

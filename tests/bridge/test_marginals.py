@@ -14,14 +14,14 @@ schedules = pytest.mark.parametrize("schedule", SCHEDULES, ids=str)
 
 
 def _times(schedule):
-    """(t up to T - 1e-3 T, t nearer to T), as float32 numbers held in float64."""
+    """Returns (t up to T - 1e-3 T, t closer to T), float32 numbers stored in float64."""
     far = np.geomspace(schedule.t_min, schedule.t_max * (1 - 1e-3), 4001)
     near = schedule.t_max * (1 - np.geomspace(1e-3, 3e-7, 400))
     return [np.float32(t).astype(np.float64) for t in (far, near)]
 
 
 def _scalars(schedule, t):
-    """Everything that depends on t alone."""
+    """Returns all coefficients that depend only on t."""
     values = [*marginals.marginal_coefficients(schedule, t)]
     values += [schedule.snr_ratio(t), schedule.snr_gap(t), schedule.alpha(t)]
     values += [schedule.variance(t), schedule.alpha_ratio(t)]
@@ -60,14 +60,14 @@ def test_float32_drifts_are_accurate(schedule):
             single = function(jnp.asarray(t, jnp.float32), *map(jnp.asarray, (x_t, x_T, x_0)))
             double = function(t, *map(np.float64, (x_t, x_T, x_0)))
             scale = np.abs(double).max(axis=(1, 2, 3), keepdims=True)
-            # x_t - A x_T - B x_0 may cancel: errors are relative to the largest term in it.
+            # x_t - A x_T - B x_0 may cancel: errors are relative to the largest of these terms.
             terms = np.abs(doubles).max() + np.abs(double).max(axis=(1, 2, 3), keepdims=True)
             error = np.abs(np.asarray(single, np.float64) - double) / np.maximum(scale, terms)
             assert error.max() < tolerance
 
 
 @schedules
-def test_h_is_regular_at_the_start_and_takes_plain_numbers(schedule):
+def test_h_is_regular_at_t_0_and_takes_python_numbers(schedule):
     x_t, x_T = np.array([[0.2, -0.3]]), np.array([[0.5, 0.4]])
     start = marginals.h_transform(schedule, np.array([0.0]), x_t, x_T)
     near = marginals.h_transform(schedule, 1e-9, x_t, x_T)
@@ -101,12 +101,12 @@ def test_score_is_the_gradient_of_the_log_marginal_and_inverts(schedule):
 
 
 @schedules
-def test_flow_of_known_ends_is_the_path_of_the_marginal(schedule):
-    """With x_0 known the ODE carries A x_T + B x_0 + sqrt(C) eps along: its drift is d/dt of it."""
+def test_flow_with_known_x_0_and_x_T_follows_the_marginal(schedule):
+    """With x_0 known, A x_T + B x_0 + sqrt(C) eps solves the ODE: its d/dt equals the drift."""
     rng = np.random.default_rng(2)
     x_0, x_T, noise = rng.normal(size=(3, 1, 2, 2, 1))
-    for share in (0.1, 0.5, 0.9):
-        t, step = share * schedule.t_max, 1e-6 * schedule.t_max
+    for fraction in (0.1, 0.5, 0.9):
+        t, step = fraction * schedule.t_max, 1e-6 * schedule.t_max
         around = [
             marginals.marginal_sample(schedule, np.array([t + s]), x_0, x_T, noise)
             for s in (-step, 0, step)
@@ -121,7 +121,7 @@ def test_flow_of_known_ends_is_the_path_of_the_marginal(schedule):
 
 
 @schedules
-def test_ends_are_pinned(schedule):
+def test_marginals_are_fixed_to_x_0_at_0_and_to_x_T_at_T(schedule):
     A, B, C = marginals.marginal_coefficients(schedule, np.array([0.0, schedule.t_max]))
     np.testing.assert_allclose(A, [0, 1], atol=1e-12)
     np.testing.assert_allclose(B, [1, 0], atol=1e-12)
@@ -136,8 +136,8 @@ def test_preconditioning_gives_unit_variance(schedule):
     cov = [[0.16, 0.2], [0.2, 0.81]]
     x_0, x_T = rng.multivariate_normal([0, 0], cov, size=400_000).T
     noise = rng.normal(size=x_0.shape)
-    for share in (0.02, 0.4, 0.97):
-        t = np.float64(share * schedule.t_max)
+    for fraction in (0.02, 0.4, 0.97):
+        t = np.float64(fraction * schedule.t_max)
         at = preconditioning.Bridge(schedule, moments).at(t)
         x_t = marginals.marginal_sample(schedule, t, x_0, x_T, noise)
         target = (x_0 - at.c_skip * x_t) / at.c_out

@@ -1,33 +1,36 @@
 """The paper's three theorems, as statements about numbers in the Gaussian world.
 
-Write c for the condition of the denoiser: the code z, or x_T alone. With s(.) scores, D the
-denoiser, s_theta = -(x_t - A x_T - B D)/C, and for times from e > 0,
+c denotes the condition of the denoiser: the latent code z, or x_T alone. s(.) denotes scores, and D
+the denoiser. With s_theta = -(x_t - A x_T - B D)/C, and for times from e > 0 on,
 
   SM    = 1/2 Int g^2 E |s_theta - s(x_t | c)|^2 dt             the score-matching loss
-  DSM   = 1/2 Int g^2 E |s_theta - s(x_t | x_0, x_T)|^2 dt      what is trained
+  DSM   = 1/2 Int g^2 E |s_theta - s(x_t | x_0, x_T)|^2 dt      the trained loss
         = 1/2 Int lambda E |D - x_0|^2 dt,   lambda = g^2 B^2 / C^2 = g^2 SNR / s^2 = -dSNR/dt
   L_AE  = SM + H(x_0 | c)                                       the paper's entropy-regularised loss
 
-e > 0 is needed: at e = 0 DSM is infinite for data with a density, even for an exact denoiser. L_AE
-is finite as e -> 0, and DSM = L_AE - H(x_0 | x_e, c), where the last term tends to the entropy of
-the noise C/B^2 in x_e/B, whatever the networks.
+e > 0 is needed: at e = 0, DSM is infinite for data with a density, even for an exact denoiser. L_AE
+stays finite as e -> 0. DSM = L_AE - H(x_0 | x_e, c), where the last term tends to the entropy of
+the noise C/B^2 in x_e/B for any networks.
 
 Theorem 1. s(x_t | c) = E[s(x_t | x_0, x_T) | x_t, c], so the squares add up: DSM = SM + the
-variance term 1/2 Int lambda E |E[x_0 | x_t, c] - x_0|^2 dt. As lambda = -d(B^2/C)/dt, the I-MMSE
-relation turns that into I(x_0; x_e | c); over [e, T'], T' < T, into I(x_0; x_e | c) -
-I(x_0; x_T' | c). At T all is regular if s_theta comes from a bounded D, since B/C = a/s^2 is; any
-other score makes both sides grow like d/2 log 1/(T - T'), and the theorem holds on every [e, T'].
+variance term 1/2 Int lambda E |E[x_0 | x_t, c] - x_0|^2 dt. As lambda = -d(B^2/C)/dt, the variance
+term is I(x_0; x_e | c) by the I-MMSE relation. Over [e, T'] with T' < T, the variance term is
+I(x_0; x_e | c) - I(x_0; x_T' | c). If s_theta comes from a bounded D, all terms are regular at T,
+because B/C = a/s^2 is regular. For any other score, both sides grow like d/2 log 1/(T - T'), and
+the theorem holds on every [e, T'].
 
 Theorem 2. -I(x_0; z) <= -I(x_0; c) = H(x_0 | c) - H(x_0) <= L_AE - H(x_0). The gap is
-SM + I(x_0; z) - I(x_0; c): none if the denoiser is exact and c = z or the decoder is injective.
+SM + I(x_0; z) - I(x_0; c). It is 0 if the denoiser is exact and c = z or the decoder is injective.
 
-Theorem 3. The model draws z ~ p, decodes x_T, and walks the reverse SDE to e. Both the model's and
-the data's (time-reversed) paths start in x_T, so by Girsanov and data processing
+Theorem 3. The model samples z ~ p, decodes x_T, and integrates the reverse SDE to e. The paths of
+the model and the (time-reversed) paths of the data both start in x_T. By Girsanov's theorem and the
+data-processing inequality,
 KL(q(x_e, c) || p(x_e, c)) <= SM + KL(q(c) || p(c)) <= L_AE + L_PR - H(x_0), where
-L_PR = E KL(q(z | x_0) || p) = I(x_0; z) + KL(q(z) || p). Girsanov speaks of the SDE: nothing here
-bounds what the ODE generates. For c = z the first step is an equality if D is the exact denoiser
-of *some* p(x_0 | z), for then data and model share the law of the path given x_e and z; the second
-always is one. As e -> 0, x_e becomes x_0 on the left and the right side converges.
+L_PR = E KL(q(z | x_0) || p) = I(x_0; z) + KL(q(z) || p). Girsanov's theorem is about the SDE:
+nothing here bounds the distribution of samples of the ODE. For c = z the first inequality is an
+equality if D is the exact denoiser of some p(x_0 | z): then data and model have the same
+distribution of paths given x_e and z. The second inequality is always an equality for c = z. As
+e -> 0, x_e becomes x_0 on the left side, and the right side converges.
 """
 
 import dataclasses
@@ -51,10 +54,10 @@ from tests.helpers.gaussian_world import (
     time_integral,
 )
 
-# Integrals "to T" leave out the last 1e-9 T, which is worth about 1e-9 of them.
-TO_END = 1 - 1e-9
+# Integrals end at this fraction of T. The missing 1e-9 T is about 1e-9 of the integrals.
+UPPER_LIMIT = 1 - 1e-9
 
-# name: (width of z, conditioned on x_T alone, noise-free encoder)
+# name: (latent dimension, whether the denoiser is conditioned on x_T alone)
 CONDITIONS = {"z2": (2, False), "z4": (4, False), "x_T": (4, True)}
 on_schedules = pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
 on_conditions = pytest.mark.parametrize("condition", CONDITIONS)
@@ -62,14 +65,18 @@ on_denoisers = pytest.mark.parametrize("kind", ["exact", "other", "arbitrary"])
 
 
 def worlds_of(condition, **options):
-    """The world, and the world whose code is the condition c."""
+    """Returns the world, and the world whose code is the condition c."""
     width, by_endpoint = CONDITIONS[condition]
     world = make_world(width, **options)
     return world, world.with_endpoint_as_code() if by_endpoint else world
 
 
 def denoiser_of(kind, condition, schedule, **options):
-    """The exact denoiser, the exact one of other data and encoder, or a linear one of no world."""
+    """Returns a denoiser.
+
+    "exact" is the exact denoiser. "other" is the exact denoiser of other data and another encoder.
+    "arbitrary" is a linear denoiser that is exact in no world.
+    """
     if kind == "exact":
         return worlds_of(condition, **options)[1].denoiser(schedule)
     other_fn = worlds_of(condition, seed=1)[1].denoiser(schedule)
@@ -86,7 +93,7 @@ def denoiser_of(kind, condition, schedule, **options):
 
 
 def score_of(denoiser_fn, given, schedule):
-    """s_theta of a denoiser."""
+    """Returns the score s_theta of a denoiser."""
 
     def score_fn(t, x_t, z):
         return bridge_drifts.score_from_x_0(
@@ -96,8 +103,11 @@ def score_of(denoiser_fn, given, schedule):
     return score_fn
 
 
-def unpinned_score_fn(schedule):
-    """A score of no denoiser that is bounded at T: x_t = a x_0 + s eps, x_0 ~ N(linear in z, .)."""
+def unconditioned_score_fn(schedule):
+    """Returns a score whose denoiser is unbounded at T: that of the diffusion not fixed to x_T.
+
+    It is the score of x_t = a x_0 + s eps for x_0 ~ N(linear in z, 0.02 I).
+    """
 
     def score_fn(t, x_t, z):
         a, s2 = (marginals.expand(c, x_t) for c in (schedule.alpha(t), schedule.variance(t)))
@@ -107,7 +117,7 @@ def unpinned_score_fn(schedule):
 
 
 def integral_of_error(given, schedule, fn, weight_fn, span):
-    """1/2 Int weight(t) E |fn(t, x_0, x_t, z)|^2 dt for an fn affine in (x_0, x_t, z)."""
+    """Returns 1/2 Int weight(t) E |fn(t, x_0, x_t, z)|^2 dt for fn affine in (x_0, x_t, z)."""
 
     def integrand(t):
         width = 3 + sum(given.widths)
@@ -118,7 +128,7 @@ def integral_of_error(given, schedule, fn, weight_fn, span):
 
 
 def score_matching(given, schedule, score_fn, span):
-    """SM: against the exact score of q(x_t | c)."""
+    """Returns SM, the error of the score against the exact score of q(x_t | c)."""
 
     def error_fn(t, x_0, x_t, z):
         return score_fn(t, x_t, z) - given.score(schedule)(t, x_t, z)
@@ -127,7 +137,7 @@ def score_matching(given, schedule, score_fn, span):
 
 
 def denoising_score_matching(given, schedule, score_fn, span):
-    """DSM in the form of scores."""
+    """Returns DSM, computed from scores."""
 
     def error_fn(t, x_0, x_t, z):
         target = bridge_drifts.score_from_x_0(schedule, t, x_t, given.decoder(z), x_0)
@@ -137,13 +147,13 @@ def denoising_score_matching(given, schedule, score_fn, span):
 
 
 def reconstruction_weight(schedule, t):
-    """lambda = g^2 B^2 / C^2."""
+    """Returns lambda = g^2 B^2 / C^2."""
     _, B, C = marginals.marginal_coefficients(schedule, t)
     return schedule.diffusion_squared(t) * (B / C) ** 2
 
 
 def reconstruction(given, schedule, denoiser_fn, span):
-    """DSM in the form of denoised images."""
+    """Returns DSM, computed from denoised images."""
     return integral_of_error(
         given,
         schedule,
@@ -154,25 +164,25 @@ def reconstruction(given, schedule, denoiser_fn, span):
 
 
 def whole_span(schedule, e=None):
-    return e or schedule.t_min, TO_END * schedule.t_max
+    return e or schedule.t_min, UPPER_LIMIT * schedule.t_max
 
 
 def autoencoder_loss(given, schedule, denoiser_fn, e):
-    """L_AE from the trained loss: DSM + H(x_0 | x_e, c)."""
+    """Returns L_AE, computed from the trained loss: DSM + H(x_0 | x_e, c)."""
     loss = reconstruction(given, schedule, denoiser_fn, whole_span(schedule, e))
     return loss + given.entropy_given(schedule, e)
 
 
 def prior_loss(world, prior):
-    """L_PR = E KL(q(z | x_0) || p) for a linear encoder of constant noise."""
+    """Returns L_PR = E KL(q(z | x_0) || p) for a linear encoder with constant noise."""
     noise = Gaussian(np.zeros(len(world.encoder_cov)), world.encoder_cov)
     return cross_entropy(world.code, prior) - noise.entropy()
 
 
 def generated(given, schedule, denoiser_fn, prior, e):
-    """Distribution of the model's (x_e, c): c ~ prior, then the reverse SDE from x_T.
+    """Returns the distribution of the model's (x_e, c): c ~ prior, then the reverse SDE from x_T.
 
-    It starts at x_T itself 1e-6 T before T, which costs a relative 1e-6 of g^2 there.
+    The reverse SDE starts in x_T at time T - 1e-6 T. The error is about 1e-6 of g^2 at T.
     """
     score_fn = score_of(denoiser_fn, given, schedule)
 
@@ -193,10 +203,10 @@ def generated(given, schedule, denoiser_fn, prior, e):
     ("condition", "noise_free"), [("z2", False), ("z4", False), ("x_T", False), ("z2", True)]
 )
 def test_theorem_1(schedule, kind, condition, noise_free):
-    """Both forms on [e, T], to 1e-6 of the smaller term on the other side.
+    """Both forms of DSM on [e, T] equal SM + I(x_0; x_e | c), to 1e-6 of the smaller term.
 
-    A noise-free z of two numbers leaves one direction of x_0 unknown: I(x_0; x_e | z) is finite
-    though I(x_0; z) is not.
+    A noise-free z with D = 2 leaves one direction of x_0 unknown: I(x_0; x_e | z) is finite,
+    although I(x_0; z) is not.
     """
     _, given = worlds_of(condition, noise_free=noise_free)
     span = whole_span(schedule)
@@ -214,10 +224,10 @@ def test_theorem_1(schedule, kind, condition, noise_free):
 
 @on_schedules
 @on_conditions
-def test_theorem_1_for_a_score_that_does_not_know_the_end(schedule, condition):
-    """On [e, T'] with the information at T' taken off; on [e, T] both sides are infinite."""
+def test_theorem_1_for_a_score_that_ignores_x_T(schedule, condition):
+    """On [e, T'], minus the information at T'; on [e, T] both sides are infinite."""
     _, given = worlds_of(condition)
-    score_fn = unpinned_score_fn(schedule)
+    score_fn = unconditioned_score_fn(schedule)
 
     def denoiser_fn(t, x_t, z):
         score = score_fn(t, x_t, z)
@@ -235,14 +245,14 @@ def test_theorem_1_for_a_score_that_does_not_know_the_end(schedule, condition):
         assert by_score == pytest.approx(matched + information, rel=0, abs=tolerance)
         assert by_image == pytest.approx(matched + information, rel=0, abs=tolerance)
         sides.append(by_score)
-    # a decade nearer to T: 1/2 Int g^2 d / C dt, with C = g^2 (T - t) there
+    # A factor of 10 closer to T adds 1/2 Int g^2 d / C dt, with C = g^2 (T - t) near T.
     assert sides[2] - sides[1] == pytest.approx(3 / 2 * np.log(10), rel=1e-2)
 
 
 @on_schedules
 @pytest.mark.parametrize("kind", ["other", "arbitrary"])
 def test_theorem_1_by_sampling(schedule, kind):
-    """DSM, and DSM - SM, as means over samples with a t for each: within 5 standard errors."""
+    """DSM and DSM - SM agree with means over samples (x_0, z, t), within 5 standard errors."""
     _, given = worlds_of("z4")
     denoiser_fn, rng, count = denoiser_of(kind, "z4", schedule), np.random.default_rng(0), 100_000
     low, high = place_of(schedule, schedule.t_min), place_of(schedule, 0.9999 * schedule.t_max)
@@ -274,7 +284,7 @@ def test_theorem_1_by_sampling(schedule, kind):
 @on_conditions
 @on_denoisers
 def test_theorem_2(schedule, condition, kind):
-    """The bound, and what its gap is made of: nothing, for an exact denoiser given z."""
+    """The gap of the bound is SM + I(x_0; z) - I(x_0; c): 0 for an exact denoiser given z."""
     world, given = worlds_of(condition)
     denoiser_fn = denoiser_of(kind, condition, schedule)
     bound = autoencoder_loss(given, schedule, denoiser_fn, schedule.t_min) - world.data.entropy()
@@ -291,8 +301,8 @@ def test_theorem_2(schedule, condition, kind):
 
 
 @on_schedules
-def test_theorem_2_is_tight_given_an_endpoint_that_keeps_the_code(schedule):
-    """With an injective decoder the denoiser needs x_T only."""
+def test_theorem_2_is_tight_given_x_T_of_an_injective_decoder(schedule):
+    """With an injective decoder, the denoiser needs only x_T."""
     world = make_world(2)
     given = world.with_endpoint_as_code()
     loss = autoencoder_loss(given, schedule, given.denoiser(schedule), schedule.t_min)
@@ -301,7 +311,7 @@ def test_theorem_2_is_tight_given_an_endpoint_that_keeps_the_code(schedule):
 
 @on_schedules
 def test_a_lower_loss_is_more_information_in_the_code(schedule):
-    """The trained loss alone bounds -I(x_0; z), with a constant that knows no network.
+    """The trained loss bounds -I(x_0; z), up to a constant that depends on no network.
 
     H(x_0 | x_e, c) <= d/2 log(2 pi e C/B^2), the entropy of the noise in x_e / B; the difference is
     1/2 log det(1 + (C/B^2) Cov[x_0 | c]^-1) and vanishes with e.
@@ -322,7 +332,7 @@ def test_a_lower_loss_is_more_information_in_the_code(schedule):
 @on_conditions
 @on_denoisers
 def test_theorem_3(schedule, condition, kind):
-    """KL(q(x_e) || p(x_e)) <= L_AE + L_PR - H(x_0) with a prior that is not q(z)."""
+    """KL(q(x_e) || p(x_e)) <= L_AE + L_PR - H(x_0) for a latent prior that is not q(z)."""
     world, given = worlds_of(condition)
     prior, e = make_world(world.widths[1], seed=3).code, schedule.t_min
     denoiser_fn = denoiser_of(kind, condition, schedule)
@@ -339,7 +349,7 @@ def test_theorem_3(schedule, condition, kind):
 
 @on_schedules
 def test_theorem_3_is_tight_at_the_optimum(schedule):
-    """An exact denoiser and p = q(z): the bound is 0, and the model is the data."""
+    """With an exact denoiser and p = q(z), the bound is 0, and model and data agree."""
     world, e = make_world(4), schedule.t_min
     denoiser_fn = world.denoiser(schedule)
     loss = autoencoder_loss(world, schedule, denoiser_fn, e) + prior_loss(world, world.code)
@@ -349,8 +359,8 @@ def test_theorem_3_is_tight_at_the_optimum(schedule):
 
 
 @on_schedules
-def test_theorem_3_speaks_of_the_data_as_e_vanishes(schedule):
-    """The bound tends to E KL(q(x_0 | z) || p(x_0 | z)) + KL(q(z) || p), worked out at e = 0."""
+def test_theorem_3_holds_for_x_0_as_e_vanishes(schedule):
+    """The bound tends to E KL(q(x_0 | z) || p(x_0 | z)) + KL(q(z) || p), computed at e = 0."""
     world, other, prior = make_world(4), make_world(4, seed=1), make_world(4, seed=3).code
     denoiser_fn = other.denoiser(schedule)
     joint = world.joint(schedule, schedule.t_min)

@@ -1,15 +1,17 @@
-"""A world in which everything about the bridge is known: Gaussian data, linear networks.
+"""A Gaussian world (Gaussian data, linear networks), in which the bridge has closed forms.
 
 x_0 ~ N(m, S), z = E x_0 + e + N(0, R), x_T = W z + b. Then (x_0, z, x_T, x_t) are jointly Gaussian
 at every t, and x_0 | z ~ N(code_mean(z), U diag(l) U'). With the bridge marginal of the project,
   x_t | z ~ N(A x_T + B code_mean(z), U diag(B^2 l + C) U'),
 from which denoiser, score, entropies, and the path of the probability-flow ODE follow.
 
-Everything here conditions on the code z. What conditions on x_T alone, E[x_0 | x_t, x_T] say, is
-the same formula in `world.with_endpoint_as_code()`, the world whose code *is* x_T.
+All quantities here are conditioned on the latent code z. A quantity that is conditioned on x_T
+alone, for instance E[x_0 | x_t, x_T], is the same formula in `world.with_endpoint_as_code()`, the
+world whose code is x_T.
 
-Arrays are float64 numpy unless said otherwise. Letters: d width of x_0, x_t and x_T; k width of z;
-n number of samples. Data lies well inside [-1, 1], so the clipping of samplers changes nothing.
+Arrays are float64 numpy arrays if nothing else is stated. Letters: d dimension of x_0, x_t and x_T;
+k latent dimension; n number of samples. The data are well inside [-1, 1], so the clipping of
+samplers has no effect.
 """
 
 import dataclasses
@@ -40,23 +42,23 @@ class Gaussian(NamedTuple):
     cov: np.ndarray
 
     def entropy(self) -> float:
-        """Differential entropy in nats."""
+        """Returns the differential entropy in nats."""
         return 0.5 * np.linalg.slogdet(2 * np.pi * np.e * self.cov)[1]
 
     def sample(self, rng: np.random.Generator, count: int) -> np.ndarray:
-        """Returns [count, n]; cov may be singular."""
+        """Returns samples [count, n]; cov may be singular."""
         return rng.multivariate_normal(self.mean, self.cov, count, method="eigh")
 
     def block(self, start: int, stop: int) -> "Gaussian":
-        """Marginal of the entries start to stop."""
+        """Returns the marginal distribution of the entries start, ..., stop - 1."""
         return Gaussian(self.mean[start:stop], self.cov[start:stop, start:stop])
 
 
 def cross_entropy(q: Gaussian, p: Gaussian) -> float:
     """Returns -E_q log p."""
     shift = q.mean - p.mean
-    spread = np.trace(np.linalg.solve(p.cov, q.cov + np.outer(shift, shift)))
-    return 0.5 * (np.linalg.slogdet(2 * np.pi * p.cov)[1] + spread)
+    quadratic = np.trace(np.linalg.solve(p.cov, q.cov + np.outer(shift, shift)))
+    return 0.5 * (np.linalg.slogdet(2 * np.pi * p.cov)[1] + quadratic)
 
 
 def kl(q: Gaussian, p: Gaussian) -> float:
@@ -76,17 +78,17 @@ class Affine(NamedTuple):
         return x @ xp.asarray(self.matrix.T, x.dtype) + xp.asarray(offset, x.dtype)
 
     def push(self, x: Gaussian) -> Gaussian:
-        """Distribution of the answer for Gaussian x."""
+        """Returns the distribution of matrix x + offset for a Gaussian x."""
         return Gaussian(self.matrix @ x.mean + self.offset, self.matrix @ x.cov @ self.matrix.T)
 
     def mean_square(self, x: Gaussian) -> float:
-        """E |answer|^2 for Gaussian x."""
-        answer = self.push(x)
-        return answer.mean @ answer.mean + np.trace(answer.cov)
+        """Returns E |matrix x + offset|^2 for a Gaussian x."""
+        image = self.push(x)
+        return image.mean @ image.mean + np.trace(image.cov)
 
 
 def affine_of(fn: Callable[[np.ndarray], np.ndarray], width: int) -> Affine:
-    """Reads an affine fn: [n, width] -> [n, m] off its values at 0 and at unit vectors."""
+    """Returns an affine function [n, width] -> [n, m], from its values at 0 and unit vectors."""
     values = fn(np.concatenate([np.zeros((1, width)), np.eye(width)]))
     return Affine((values[1:] - values[0]).T, values[0])
 
@@ -101,7 +103,7 @@ class Posterior(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class World:
-    """Distribution of the data and the two linear networks; a noise-free encoder has cov 0."""
+    """The data distribution and two linear networks; an encoder without noise has covariance 0."""
 
     data: Gaussian
     encoder: Affine
@@ -110,29 +112,29 @@ class World:
 
     @property
     def widths(self) -> tuple[int, int]:
-        """d and k."""
+        """Dimensions d of x_0 and k of z."""
         return len(self.data.mean), len(self.encoder_cov)
 
     @functools.cached_property
     def code(self) -> Gaussian:
-        """Aggregate posterior q(z)."""
+        """The aggregate posterior q(z)."""
         z = self.encoder.push(self.data)
         return Gaussian(z.mean, z.cov + self.encoder_cov)
 
     @functools.cached_property
     def posterior(self) -> Posterior:
-        """q(x_0 | z); z may have a singular covariance, hence the pseudo-inverse."""
+        """The posterior q(x_0 | z); a pseudo-inverse, because z may have a singular covariance."""
         E = self.encoder.matrix
         gain = self.data.cov @ E.T @ np.linalg.pinv(self.code.cov, rcond=1e-12, hermitian=True)
         rest = np.eye(len(E.T)) - gain @ E
-        # Joseph's form of the covariance: positive semidefinite even where S - gain E S cancels
+        # Joseph's form of the covariance is positive semidefinite even if S - gain E S cancels.
         cov = rest @ self.data.cov @ rest.T + gain @ self.encoder_cov @ gain.T
         values, vectors = np.linalg.eigh(cov)
         values = np.where(values > 1e-14, values, 0.0)
         return Posterior(Affine(gain, self.data.mean - gain @ self.code.mean), values, vectors)
 
     def with_endpoint_as_code(self) -> "World":
-        """The world whose code is x_T itself; equal if the decoder is injective on codes."""
+        """Returns the world whose code is x_T; it is equivalent if the decoder is injective."""
         W, b = self.decoder
         E, e = self.encoder
         d = len(b)
@@ -150,7 +152,7 @@ class World:
         return x_0, self.encoder(x_0) + noise.sample(rng, count)
 
     def joint(self, schedule: Schedule, t: float) -> Gaussian:
-        """Distribution of (x_0, x_t, z): [2 d + k]."""
+        """Returns the joint distribution of (x_0, x_t, z): [2 d + k]."""
         d, k = self.widths
         A, B, C = marginal_coefficients(schedule, np.float64(t))
         W, eye, cross = self.decoder.matrix, np.eye(d), self.data.cov @ self.encoder.matrix.T
@@ -158,16 +160,16 @@ class World:
             np.r_[self.data.mean, self.code.mean],
             np.block([[self.data.cov, cross], [cross.T, self.code.cov]]),
         )
-        spread = Affine(
+        to_joint = Affine(
             np.block([[eye, np.zeros((d, k))], [B * eye, A * W], [np.zeros((k, d)), np.eye(k)]]),
             np.r_[np.zeros(d), A * self.decoder.offset, np.zeros(k)],
         )
-        mean, cov = spread.push(pair)
+        mean, cov = to_joint.push(pair)
         cov[d : 2 * d, d : 2 * d] += C * eye
         return Gaussian(mean, cov)
 
     def state(self, schedule: Schedule, t: float) -> Gaussian:
-        """Distribution of (x_t, z): [d + k]."""
+        """Returns the joint distribution of (x_t, z): [d + k]."""
         d, k = self.widths
         return self.joint(schedule, t).block(d, 2 * d + k)
 
@@ -176,16 +178,16 @@ class World:
         return state[:, : self.widths[0]], state[:, self.widths[0] :]
 
     def denoise(self, schedule: Schedule, t, x_t, x_T, code_mean):
-        """Returns E[x_0 | x_t, z], as code_mean plus a gain of B l / (B^2 l + C) an eigenvector.
+        """Returns E[x_0 | x_t, z]: code_mean plus a gain of B l / (B^2 l + C) per eigenvector.
 
-        Divided by 1 - r above and below, the gain is regular at T. t: scalar or [n]; x_t, x_T,
-        code_mean: [n, ..., d]; numpy or jax.
+        Numerator and denominator of the gain are divided by 1 - r, so the gain is regular at T.
+        t: scalar or [n]; x_t, x_T, code_mean: [n, ..., d]; numpy or jax arrays.
         """
         a, s2 = expand(schedule.alpha(t), x_t), expand(schedule.variance(t), x_t)
         gap = expand(schedule.snr_gap(t), x_t)
         values = self._values(x_t)
-        surprise = x_t - marginal_mean(schedule, t, code_mean, x_T)
-        return code_mean + self._spectral(surprise, a * values / (s2 + a * a * gap * values))
+        residual = x_t - marginal_mean(schedule, t, code_mean, x_T)
+        return code_mean + self._spectral(residual, a * values / (s2 + a * a * gap * values))
 
     def denoiser(self, schedule: Schedule) -> StateFn:
         """Returns (t, x_t, z) -> E[x_0 | x_t, z]."""
@@ -196,11 +198,11 @@ class World:
         return denoiser_fn
 
     def score(self, schedule: Schedule) -> StateFn:
-        """Returns (t, x_t, z) -> grad log q(x_t | z), from covariances, not from the denoiser."""
+        """Returns (t, x_t, z) -> grad log q(x_t | z), computed without the denoiser."""
 
         def score_fn(t, x_t, z):
-            surprise = x_t - self.path_mean(schedule, t, z)
-            return -self._spectral(surprise, 1 / self._path_variances(schedule, t, x_t))
+            residual = x_t - self.path_mean(schedule, t, z)
+            return -self._spectral(residual, 1 / self._path_variances(schedule, t, x_t))
 
         return score_fn
 
@@ -209,26 +211,26 @@ class World:
         return marginal_mean(schedule, t, self.posterior.code_mean(z), self.decoder(z))
 
     def path(self, schedule: Schedule, t, z: np.ndarray, u: np.ndarray) -> np.ndarray:
-        """Returns the point at t in [0, T] of the probability-flow path with label u: [n, d].
+        """Returns the state at t in [0, T] of the probability-flow path with label u: [n, d].
 
-        Given z all covariances commute, so the ODE's paths are E[x_t | z] + Cov[x_t | z]^(1/2) u.
-        All meet in x_T at T, whatever u; u ~ N(0, I) gives the right marginals, and u = 0 is the
-        path of the mean, the one that a solver started in x_T at T follows.
+        Given z, all covariances commute, so the ODE's paths are E[x_t | z] + Cov[x_t | z]^(1/2) u.
+        At T, the paths of all u meet in x_T. u ~ N(0, I) gives the marginals of x_t. u = 0 is the
+        path of the mean, which a solver that starts at x_T at T follows.
         """
         scale = np.sqrt(self._path_variances(schedule, t, u))
         return self.path_mean(schedule, t, z) + self._spectral(u, scale)
 
     def path_label(self, schedule: Schedule, t, x_t: np.ndarray, z: np.ndarray) -> np.ndarray:
-        """Returns u of the path through x_t at t < T: the inverse of `path`."""
+        """Returns the label u of the path through x_t at t < T: the inverse of `path`."""
         scale = np.sqrt(self._path_variances(schedule, t, x_t))
         return self._spectral(x_t - self.path_mean(schedule, t, z), 1 / scale)
 
     def flow(self, schedule: Schedule, t_0, t, x: np.ndarray, z: np.ndarray) -> np.ndarray:
-        """Carries x: [n, d] from t_0 < T to t in [0, T] along the probability-flow ODE, exactly."""
+        """Returns the exact solution of the probability-flow ODE at t in [0, T], from x at t_0."""
         return self.path(schedule, t, z, self.path_label(schedule, t_0, x, z))
 
     def entropy_given(self, schedule: Schedule, t: float) -> float:
-        """Returns H(x_0 | x_t, z) in nats; t = T gives H(x_0 | z), for x_T adds nothing to z."""
+        """Returns H(x_0 | x_t, z) in nats; for t = T, H(x_0 | z), as x_T is a function of z."""
         a, s2 = schedule.alpha(np.float64(t)), schedule.variance(np.float64(t))
         gap, values = schedule.snr_gap(np.float64(t)), self.posterior.values
         return 0.5 * np.sum(np.log(2 * np.pi * np.e * s2 * values / (s2 + a * a * gap * values)))
@@ -244,30 +246,31 @@ class World:
         return 0.5 * np.sum(np.log1p(B**2 / C * self.posterior.values))
 
     def _values(self, x):
-        """Eigenvalues of Cov[x_0 | z], as [1, ..., d] to scale x: [n, ..., d]."""
+        """Returns the eigenvalues of Cov[x_0 | z], as [1, ..., d] to scale x: [n, ..., d]."""
         values = self.posterior.values.reshape((1,) * (x.ndim - 1) + (-1,))
         return namespace(x).asarray(values, x.dtype)
 
     def _path_variances(self, schedule: Schedule, t, x: np.ndarray) -> np.ndarray:
-        """Eigenvalues of Cov[x_t | z], to scale x: [n, d]."""
+        """Returns the eigenvalues of Cov[x_t | z], to scale x: [n, d]."""
         _, B, C = marginal_coefficients(schedule, t)
         return expand(B, x) ** 2 * self._values(x) + expand(C, x)
 
     def _spectral(self, x, scales):
-        """Applies vectors diag(scales) vectors' to x: [n, ..., d]."""
+        """Returns vectors diag(scales) vectors' x for x: [n, ..., d]."""
         vectors = namespace(x).asarray(self.posterior.vectors, x.dtype)
         return ((x @ vectors) * scales) @ vectors.T
 
 
 def make_world(code_width: int, *, seed: int = 0, noise_free: bool = False) -> World:
-    """Draws a world with d = 3: data std 0.06 to 0.15, endpoint std near 0.5.
+    """Returns a random world with d = 3, data std 0.06 to 0.15 and endpoint std near 0.5.
 
-    With code_width 2 the decoder is injective, and x_T lies on a plane; with 4 it loses one
-    direction of z. Worlds of equal width share the decoder whatever their seed.
+    With latent dimension code_width = 2 the decoder is injective, and x_T lies in a plane. With 4
+    the decoder loses one direction of z. Worlds of the same latent dimension have the same decoder
+    for every seed.
     """
     rng, shared = np.random.default_rng([seed, code_width]), np.random.default_rng(code_width)
-    turn = np.linalg.qr(rng.standard_normal((3, 3)))[0]
-    cov = turn @ np.diag([0.15, 0.1, 0.06]) ** 2 @ turn.T
+    rotation = np.linalg.qr(rng.standard_normal((3, 3)))[0]
+    cov = rotation @ np.diag([0.15, 0.1, 0.06]) ** 2 @ rotation.T
     root = 0.4 * np.eye(code_width) + 0.1 * rng.standard_normal((code_width, code_width))
     return World(
         Gaussian(0.1 * rng.standard_normal(3), cov),
@@ -278,10 +281,11 @@ def make_world(code_width: int, *, seed: int = 0, noise_free: bool = False) -> W
 
 
 def make_denoise_fn(world: World, schedule: Schedule, z: np.ndarray | None = None):
-    """Returns the exact denoiser for `samplers.integrate`: E[x_0 | x_t, x_T], or given z: [B, k].
+    """Returns the exact denoiser for `integrate.integrate`: E[x_0 | x_t, x_T], or E[x_0 | x_t, z].
 
-    (x_t [B, H, W, d], at, x_T [B, H, W, d]) -> [B, H, W, d]: every pixel is a draw of its own, its
-    colours the d coordinates. jax, in the dtype of x_t; z asks for H = W = 1.
+    The denoiser is (x_t [B, H, W, d], at, x_T [B, H, W, d]) -> [B, H, W, d], in jax and in the
+    dtype of x_t. Every pixel is an independent sample of the world; its channels are the d
+    coordinates. With z: [B, k], H and W must be 1.
     """
     given = world.with_endpoint_as_code() if z is None else world
 
@@ -293,7 +297,7 @@ def make_denoise_fn(world: World, schedule: Schedule, z: np.ndarray | None = Non
 
 
 def time_at(schedule: Schedule, v):
-    """Returns t = T / (1 + exp(-v)) and dt/dv: even steps in v are short at both ends of time."""
+    """Returns t = T / (1 + exp(-v)) and dt/dv. Equal steps of v are short steps near 0 and T."""
     t = schedule.t_max / (1 + np.exp(-v))
     return t, t / (1 + np.exp(v))
 
@@ -304,14 +308,14 @@ def place_of(schedule: Schedule, t):
 
 
 def time_integral(fn: Callable[[float], float], schedule: Schedule, t_0: float, t_1: float):
-    """Integrates fn over [t_0, t_1] by panels of Gauss-Legendre of order 16, even in v."""
+    """Returns the integral of fn over [t_0, t_1], by order-16 Gauss-Legendre on panels of v."""
     nodes, weights = np.polynomial.legendre.leggauss(16)
     first, last = place_of(schedule, t_0), place_of(schedule, t_1)
     edges = np.linspace(first, last, int(np.ceil((last - first) / 1.5)) + 1)
     half = (edges[1] - edges[0]) / 2
     v = (edges[:-1, None] + half * (1 + nodes)).ravel()
     t, slope = time_at(schedule, v)
-    values = np.array([fn(one) for one in t])
+    values = np.array([fn(time) for time in t])
     return np.sum(values * slope * half * np.tile(weights, len(edges) - 1))
 
 
@@ -324,36 +328,37 @@ def propagate(
     *,
     noise: int,
 ) -> list[Gaussian]:
-    """Carries the distribution of (x_t, z) along dx = drift dt + g dw, z resting, to about 1e-9.
+    """Returns the distributions of (x_t, z) under dx = drift dt + g dw with constant z.
 
-    d mean/dt = F mean + c, d cov/dt = F cov + cov F' + noise g^2 I, by DOP853 in v.
+    Solves d mean/dt = F mean + c, d cov/dt = F cov + cov F' + noise g^2 I with DOP853 in the
+    variable v, to about 1e-9.
 
     Args:
-      world: gives d and k.
-      schedule: gives g^2.
-      drift_fn: affine in (x_t, z).
+      world: the world; its dimensions d and k are used.
+      schedule: the noise schedule; its g^2 is used.
+      drift_fn: drift of x_t, affine in (x_t, z).
       start: the distribution at times[0].
-      times: in (0, T), rising or falling.
-      noise: 1 for a forward SDE, -1 for a reverse one (cov grows as t falls), 0 for an ODE.
+      times: times in (0, T), rising or falling.
+      noise: 1 for a forward SDE, -1 for a reverse SDE (cov grows as t falls), 0 for an ODE.
 
     Returns:
       One Gaussian for each of times[1:].
 
     Raises:
-      ArithmeticError: where the moments run away, which those of a right drift do not.
+      ArithmeticError: if the moments diverge, which means that the drift is wrong.
     """
     d, width, calls = world.widths[0], sum(world.widths), itertools.count()
 
     def slope_fn(v, packed):
-        # a wrong drift may explode or turn stiff: fail then, do not crawl
+        # A wrong drift may diverge or become stiff: raise an error instead of running for hours.
         if not np.abs(packed).max() < 1e8 or next(calls) > 20_000:
-            raise ArithmeticError(f"moments run away, calls {calls}")
+            raise ArithmeticError("the moments diverge, or the equations are stiff")
         t, slope = time_at(schedule, v)
         drift = affine_of(lambda state: drift_fn(t, *world.split(state)), width)
         mean, cov = packed[:width], packed[width:].reshape(width, width)
-        moved, mean_slope = np.zeros((width, width)), np.zeros(width)
-        moved[:d], mean_slope[:d] = drift.matrix @ cov, drift(mean)
-        cov_slope = moved + moved.T
+        F_cov, mean_slope = np.zeros((width, width)), np.zeros(width)
+        F_cov[:d], mean_slope[:d] = drift.matrix @ cov, drift(mean)
+        cov_slope = F_cov + F_cov.T
         cov_slope[range(d), range(d)] += noise * schedule.diffusion_squared(t)
         return slope * np.r_[mean_slope, cov_slope.ravel()]
 

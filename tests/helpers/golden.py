@@ -1,7 +1,8 @@
-"""Golden cases: outputs of the authors' networks on weights and inputs drawn by name.
+"""Golden cases: outputs of the authors' networks, recorded in files, to compare ours with.
 
-Files hold outputs only; `draw`, `image` and `state_dict` make the inputs and the weights again.
-Arrays are channels-first, [B, C, H, W], as in PyTorch.
+The files hold outputs only. Inputs and weights are pseudo-random functions of their names: `draw`,
+`image` and `make_state_dict` compute the same inputs and weights again. Arrays are channels-first,
+[B, C, H, W], as in PyTorch.
 """
 
 import functools
@@ -20,18 +21,18 @@ FOLDER = RECORDINGS / "golden"
 
 
 def draw(name: str, shape, seed: int = 0) -> np.ndarray:
-    """Standard normal float32 array, a function of name and seed alone."""
+    """Returns a standard normal float32 array, which depends only on shape, name and seed."""
     rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
     return rng.standard_normal(tuple(shape), dtype=np.float32)
 
 
 def draw_last(name: str, shape) -> np.ndarray:
-    """As `draw` for a channels-first `shape`, moved to channels-last."""
+    """Returns `draw` for a channels-first `shape`, as a channels-last array."""
     return channels_last(draw(name, shape))
 
 
 def image(batch: int, size: int) -> np.ndarray:
-    """Smooth images in (-1, 1): coarse noise, blurred, with fine noise on top."""
+    """Returns smooth images [batch, 3, size, size] in (-1, 1): blurred noise plus fine noise."""
     x = draw("x0", (batch, 3, 8, 8))
     x = x.repeat(size // 8, axis=2).repeat(size // 8, axis=3)
     for axis in (2, 3):
@@ -63,7 +64,7 @@ def _weight(key: str, shape) -> np.ndarray:
 
 
 def make_state_dict(manifest: dict) -> dict[str, np.ndarray]:
-    """Draws a released model's state dict from its keys and shapes; every layer non-zero."""
+    """Returns a random state dict for {key: shape} of a released model; no layer is zero."""
     out = {
         key: _weight(key, shape)
         for key, shape in manifest.items()
@@ -83,14 +84,14 @@ def make_state_dict(manifest: dict) -> dict[str, np.ndarray]:
 
 
 def checksum(name: str, array: np.ndarray) -> np.ndarray:
-    """[L2 norm, dot product with a drawn probe / sqrt(size)], float64."""
+    """Returns [L2 norm, dot product with a random array / sqrt(size)], float64."""
     flat = np.asarray(array, np.float64).ravel()
     probe = draw("probe/" + name, flat.shape).astype(np.float64)
     return np.array([np.linalg.norm(flat), probe @ flat / np.sqrt(flat.size)])
 
 
 def distance(got: np.ndarray, want: np.ndarray, name: str) -> float:
-    """Relative L2 distance of an array to a golden entry, which may be its checksum alone."""
+    """Returns the relative L2 distance of an array to a golden entry, an array or a checksum."""
     if want.shape == (2,) and got.shape != (2,):
         norm, dot = np.abs(checksum(name, got) - want) / want[0]
         return float(max(norm, dot * np.sqrt(got.size)))
@@ -106,7 +107,7 @@ def channels_first(x) -> np.ndarray:
 
 
 class Case:
-    """One golden file with the model that it is about, built from the shipped configs."""
+    """A golden file with its model, which is built from the configs of this repository."""
 
     def __init__(self, name: str):
         self.outputs = dict(np.load(FOLDER / f"{name}.npz"))
@@ -137,7 +138,7 @@ class Case:
         return torch_state_dict.from_state_dict(self.state_dict, self.networks.module, self.shapes)
 
     def distance(self, entry: str, got, name: str | None = None) -> float:
-        """Distance of channels-last images (or other arrays) to a golden entry."""
+        """Returns the distance of channels-last images, or of other arrays, to a golden entry."""
         got = np.asarray(got)
         got = channels_first(got) if got.ndim == 4 else got
         return distance(got, self.outputs[entry], name or entry)

@@ -1,4 +1,4 @@
-"""An oracle: samples from a denoiser as a plan says, outside of any model."""
+"""Sampling with any denoiser, as described by a `Plan`, without a model."""
 
 import jax
 import jax.numpy as jnp
@@ -24,19 +24,20 @@ def sample(
     bridge: Bridge,
     keep_path: bool = False,
 ) -> Sample:
-    """Samples x_0 from x_T as a plan says.
+    """Returns x_0, sampled from x_T with the sampler of a plan.
 
     Args:
-      denoise_fn: (x_t, at, x_T) -> estimate of x_0, with z bound.
-      x_T: [B, H, W, C].
-      plan: sampler, grid and their settings.
-      key: of the noises of churn, eta and boot: one, or [B] of them. An image depends on its key
-        (from one key: on its place in the batch), not on the rest of the batch.
+      denoise_fn: (x_t, at, x_T) -> estimate of x_0; the function already holds z.
+      x_T: endpoints [B, H, W, C].
+      plan: sampler, time grid and their settings.
+      key: random key of the noise of churn, eta and boot, or keys [B]. The noise of an image
+        depends on the key of this image (with one key, on the index of the image), not on the rest
+        of the batch.
       bridge: schedule and scalings.
-      keep_path: also returns x_T and the state after every step, clipped to [-1, 1].
+      keep_path: whether to return x_T and the state after every step, clipped to [-1, 1].
 
     Raises:
-      ValueError: for a plan that `Plan.table` refuses, or one that needs a key without a key.
+      ValueError: if `Plan.table` refuses the plan, or if the plan needs a key and none is given.
     """
     if plan.needs_noise and key is None:
         raise ValueError("churn, eta and boot draw noise: pass a key.")

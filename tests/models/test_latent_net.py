@@ -1,4 +1,4 @@
-"""The prior's network against DiffAE's, at full size; see `golden` for how the case is made."""
+"""The network of the latent prior against DiffAE's, at full size, on the case of `golden`."""
 
 import json
 
@@ -15,7 +15,7 @@ from tests.helpers import golden
 
 @pytest.fixture(scope="module")
 def case():
-    """(outputs, network, state dict, weights, z_t)."""
+    """Returns (outputs, network, state dict, weights, z_t)."""
     outputs = dict(np.load(golden.FOLDER / "latent_prior_10layers.npz"))
     meta, manifest = (json.loads(str(outputs[name])) for name in ("meta", "manifest"))
     module = LatentNet(meta["latent_dim"], meta["layers"], meta["hidden"])
@@ -56,7 +56,7 @@ def test_state_dicts_that_do_not_fit_are_refused(case):
         torch_state_dict.prior_from_state_dict(drawn | {"surplus": np.zeros(1)}, params)
 
 
-def test_every_layer_but_the_first_sees_the_input():
+def test_every_layer_but_the_first_also_reads_z_t():
     module = LatentNet(latent_dim=3, num_layers=4, width=8)
     params = LatentNetwork(module, "default").init(jax.random.key(0))
     widths = [params[f"layer_{i}"]["kernel"].shape for i in range(4)]

@@ -1,4 +1,4 @@
-"""Networks: shapes for every size, number formats, running statistics."""
+"""Networks: shapes for all image sizes, number formats, running statistics."""
 
 import functools
 
@@ -25,12 +25,12 @@ from tests.helpers import tiny
         (256, 3, 64, ()),
     ],
 )
-def test_any_size_channels_and_latent_width(size, channels, latent_dim, attention):
+def test_any_size_channels_and_latent_dimension(size, channels, latent_dim, attention):
     c = base.get_config()
     c.data.image_size, c.data.channels, c.model.latent_dim = size, channels, latent_dim
-    for tower in (c.model.encoder, c.model.unet):
-        tower.base_channels, tower.channel_mult = 32, (1, 2)
-        tower.attention_resolutions = tuple(at for at in attention if at in (size, size // 2))
+    for network in (c.model.encoder, c.model.unet):
+        network.base_channels, network.channel_mult = 32, (1, 2)
+        network.attention_resolutions = tuple(at for at in attention if at in (size, size // 2))
     c.model.unet.head_channels = 32
     networks = build.make_networks(config.from_config_dict(c))
     variables = jax.eval_shape(networks.init, jax.random.key(0))
@@ -69,7 +69,7 @@ def test_encoder_variants(pool, stochastic):
     assert (code.log_sigma is not None) == stochastic
 
 
-def test_stochastic_codes_are_bounded_and_drawn_with_their_scale():
+def test_stochastic_codes_are_bounded_and_have_their_standard_deviation():
     mean, log_sigma = jnp.full((50_000, 1), 2.0), jnp.full((50_000, 1), -1.0)
     z = Code(mean, log_sigma).sample(jax.random.normal(jax.random.key(0), mean.shape))
     sigma = np.exp(-1) + 0.01
@@ -82,7 +82,7 @@ def test_stochastic_codes_are_bounded_and_drawn_with_their_scale():
     assert np.abs(code.mean).max() > 4.9
 
 
-def test_bfloat16_computes_beside_float32_weights():
+def test_bfloat16_computes_with_float32_weights():
     single = tiny.config(**tiny.TWO_LEVELS)
     half = tiny.config(**tiny.TWO_LEVELS, **{"model.dtype": "bfloat16"})
     variables = tiny.variables(single)
@@ -123,7 +123,7 @@ def test_spectral_norm_converges_to_the_largest_singular_value():
     variables = conv.init(jax.random.key(0), x, train=False)
     kernel = variables["params"]["kernel"]
     before = jax.tree.map(np.asarray, variables["stats"])
-    conv.apply(variables, x, train=False)  # evaluation leaves the vectors alone
+    conv.apply(variables, x, train=False)  # evaluation does not update u and v
     for _ in range(200):
         _, moved = conv.apply(variables, x, train=True, mutable=["stats"])
         variables = variables | moved
@@ -153,10 +153,10 @@ def test_spectral_vectors_are_constants_of_the_gradient():
     )
 
 
-def test_averaged_statistics_belong_to_the_averaged_weights():
+def test_ema_statistics_fit_the_ema_weights():
     c = tiny.config()
     ema, raw = tiny.variables(c, 0), tiny.variables(c, 7)
-    for _ in range(600):  # raw stands still: averages must arrive there, with its vectors
+    for _ in range(600):  # with constant raw variables, the EMA must converge to them
         ema = jax.jit(update_ema)(ema, raw, 0.9)
     for got, want in zip(jax.tree.leaves(ema["params"]), jax.tree.leaves(raw["params"])):  # noqa: B905
         np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)

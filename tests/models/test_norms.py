@@ -1,4 +1,4 @@
-"""Group norm and its statistics against flax's and against float64."""
+"""Group norm and its statistics against flax and float64; convolutions of parts."""
 
 import flax.linen as nn
 import jax
@@ -17,7 +17,7 @@ def _parts(widths, dtype=jnp.float32, offset=0.0):
 
 @pytest.mark.parametrize("widths", [(64,), (32, 32), (40, 24)])
 def test_group_norm_is_flaxs_on_the_concatenation(widths):
-    """Groups may reach over the seam of two parts, as at 384 + 256 channels of the U-Net."""
+    """A group may have channels of two parts, as at 384 + 256 channels of the U-Net."""
     x, parts = _parts(widths)
     ours, peer = GroupNorm(), nn.GroupNorm(num_groups=32, epsilon=1e-5, use_fast_variance=False)
     scale, bias = jax.random.normal(jax.random.key(1), (2, 64))
@@ -52,8 +52,8 @@ def test_modulation_follows_the_norm():
 
 
 @pytest.mark.parametrize("offset", [0.0, 3.0, 30.0])
-def test_one_pass_loses_less_than_bfloat16_has(offset):
-    """Variance of bfloat16 maps far from 0: the error of one pass, against that of rounding."""
+def test_one_pass_variance_is_more_accurate_than_bfloat16(offset):
+    """For bfloat16 features far from 0, the error of one pass is below the rounding error."""
     true = offset + np.random.default_rng(0).standard_normal((2, 128, 128, 4))
     x = jnp.asarray(true, jnp.bfloat16)
     mean, var = channel_moments(x, (1, 2))
@@ -72,7 +72,7 @@ def test_float32_takes_two_passes():
 
 @pytest.mark.parametrize("activated", [False, True])
 def test_a_convolution_of_parts_is_that_of_the_concatenation(activated):
-    """Its gradients are made by hand: of the parts, of the scales and of the kernel."""
+    """The hand-written gradients of parts, affine and kernel agree with automatic ones."""
     x, parts = _parts((40, 24))
     affine = Affine(*jax.random.normal(jax.random.key(4), (2, 3, 64))) if activated else None
     ours, peer = ConvOfParts(8), nn.Conv(8, (3, 3))
@@ -99,7 +99,7 @@ def test_a_convolution_of_parts_is_that_of_the_concatenation(activated):
 
 
 def test_a_convolution_of_an_upsampled_map():
-    """In bfloat16 it is another program: borders, and sums of weights, against the plain one."""
+    """The program for bfloat16, with sums of weights, agrees with the one for float32."""
     x = jax.random.normal(jax.random.key(0), (2, 4, 6, 3)).astype(jnp.bfloat16)
     kernel = jax.random.normal(jax.random.key(1), (3, 3, 3, 8)).astype(jnp.bfloat16)
     want = convolve_upsampled(x.astype(jnp.float32), None, kernel.astype(jnp.float32))

@@ -1,4 +1,4 @@
-"""The diffusion of codes in a Gaussian world, where the best network and all answers are known."""
+"""The latent diffusion on Gaussian codes, for which the best network has a closed form."""
 
 import functools
 import math
@@ -18,7 +18,7 @@ COUNT = 4_000
 
 
 def _eps_fn(process, mean=MEAN, covariance=COVARIANCE):
-    """E[eps | z_t] for z_0 ~ N(mean, covariance)."""
+    """Returns the best network, E[eps | z_t] for z_0 ~ N(mean, covariance)."""
     values, vectors = np.linalg.eigh(covariance)
     abar = np.exp(process.log_abar)
     shrink = np.sqrt(1 - abar)[:, None] / (abar[:, None] * values + 1 - abar[:, None])
@@ -79,7 +79,7 @@ def test_samples_have_the_mean_and_the_covariance(sampler, steps, eta):
 
 
 def test_ddim_approaches_the_flow_and_ignores_noise():
-    """The flow of a Gaussian world maps z linearly: no crossing, variances in proportion."""
+    """On Gaussian codes, the probability-flow ODE maps z linearly, with a known matrix."""
     process, z = LatentDiffusion(), _normal(2, (64, 3))
     values, vectors = np.linalg.eigh(COVARIANCE)
     abar = math.exp(process.log_abar[-1])
@@ -95,7 +95,7 @@ def test_ddim_approaches_the_flow_and_ignores_noise():
 
 
 def test_ancestral_steps_are_the_models_own_chain():
-    """Against Ho et al.'s formulas for mean and variance, at every step but the last."""
+    """The coefficients are those of Ho et al.; only the last step has no noise."""
     process = LatentDiffusion(timesteps=20, beta=0.1)
     table, abar = process.table("ancestral", 20), 0.9 ** np.arange(20, 0, -1)
     np.testing.assert_array_equal(table.t, np.arange(19, -1, -1))
@@ -118,7 +118,7 @@ def _bound_terms(process, eps_fn):
 
 
 def test_the_bound_is_tight_for_standard_normal_codes():
-    """Their reverse chain has the variance beta that the model has: the bound is the entropy."""
+    """Their exact reverse chain has variance beta, as the model has: the bound is the entropy."""
     process = LatentDiffusion()
     got = _bound(process, _normal(3, (2000, 3)), 1000, _eps_fn(process, np.zeros(3), np.eye(3)))
     entropy = 1.5 * math.log(2 * math.pi * math.e)
@@ -163,6 +163,6 @@ def test_the_loss_is_the_mean_absolute_error():
         (("ancestral", 10, 0.5), "0 for ancestral"),
     ],
 )
-def test_wrong_plans_are_refused(arguments, words):
+def test_wrong_sampler_settings_are_refused(arguments, words):
     with pytest.raises(ValueError, match=words):
         LatentDiffusion().table(*arguments)

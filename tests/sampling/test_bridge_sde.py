@@ -1,8 +1,9 @@
-"""The bridge's SDEs and ODE carry the marginals that its coefficients promise.
+"""The bridge's SDEs and ODE have the marginals N(A x_T + B x_0, C I).
 
-Two kinds of evidence. Moments: drifts are affine in the Gaussian world, so mean and covariance
-obey linear ODEs, solved to about 1e-9. Monte Carlo: simulated paths; an estimate must lie within
-5 standard errors of the truth, plus what time steps cost (DISCRETISATION).
+There are two kinds of tests. Moments: in the Gaussian world drifts are affine, so mean and
+covariance solve linear ODEs, which are solved to about 1e-9. Monte Carlo: an estimate from
+simulated paths must lie within 5 standard errors of the exact value, plus the error of the time
+steps (DISCRETISATION).
 """
 
 import itertools
@@ -25,17 +26,18 @@ from tests.helpers.gaussian_world import (
     time_at,
 )
 
-# What 250 Heun steps may cost, in units of the standard deviation (of a covariance: of the product
-# of the two). The scheme's own moments, worked out exactly by recursion, are off by at most 1.5e-3.
+# Allowed error of 250 Heun steps, in units of the standard deviation (for a covariance: of the
+# product of both standard deviations). The exact moments of the scheme, computed by recursion, have
+# an error of at most 1.5e-3.
 DISCRETISATION = 2e-3
 
 on_schedules = pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
 on_worlds = pytest.mark.parametrize("code_width", [2, 4])
-on_shares = pytest.mark.parametrize("share", [1e-3, 0.1, 0.5, 0.9, 0.999])
+on_fractions = pytest.mark.parametrize("fraction", [1e-3, 0.1, 0.5, 0.9, 0.999])
 
 
 def drift_fn_of(process, world, schedule):
-    """Drift of a process from the project's formulas, with the score that the denoiser implies."""
+    """Returns the drift of a process, with the score of the exact denoiser."""
     denoiser_fn = world.denoiser(schedule)
 
     def drift_fn(t, x_t, z):
@@ -54,21 +56,24 @@ NOISE = {"forward": 1, "reverse": -1, "flow": 0}
 
 
 def simulate(drift_fn, schedule, x, z, times, rng, *, noise, steps=250):
-    """Yields x at times[1:]: Heun steps, even in v; g^2 is linear in t, so its mean is exact."""
+    """Yields x at times[1:], by Heun steps of equal length in v.
+
+    g^2 is linear in t, so its mean over a step is exact.
+    """
     v = [place_of(schedule, t) for t in times]
     for v_0, v_1 in itertools.pairwise(v):
         grid = time_at(schedule, np.linspace(v_0, v_1, steps // (len(times) - 1) + 1))[0]
         for t_0, t_1 in itertools.pairwise(grid):
             g2 = (schedule.diffusion_squared(t_0) + schedule.diffusion_squared(t_1)) / 2
-            kick = np.sqrt(abs(noise) * g2 * abs(t_1 - t_0)) * rng.standard_normal(x.shape)
+            dw = np.sqrt(abs(noise) * g2 * abs(t_1 - t_0)) * rng.standard_normal(x.shape)
             first = drift_fn(t_0, x, z)
-            second = drift_fn(t_1, x + (t_1 - t_0) * first + kick, z)
-            x = x + (t_1 - t_0) * (first + second) / 2 + kick
+            second = drift_fn(t_1, x + (t_1 - t_0) * first + dw, z)
+            x = x + (t_1 - t_0) * (first + second) / 2 + dw
         yield x
 
 
 def assert_moments(samples, expected):
-    """Mean and covariance of samples: [n, w] are those of a Gaussian, within Monte Carlo error."""
+    """Checks that samples [n, w] have the moments of a Gaussian, within Monte Carlo error."""
     n, std = len(samples), np.sqrt(np.diag(expected.cov))
     mean_error = np.abs(samples.mean(0) - expected.mean)
     assert np.all(mean_error <= std * (5 / np.sqrt(n) + DISCRETISATION))
@@ -80,10 +85,10 @@ def assert_moments(samples, expected):
 
 
 @on_schedules
-@on_shares
-def test_marginal_is_the_reference_conditioned_on_its_end(schedule, share):
-    """A, B, C from (x_t, x_T | x_0) of the unpinned diffusion, of covariance a_T/a_t s_t^2."""
-    t, T = np.float64(share * schedule.t_max), np.float64(schedule.t_max)
+@on_fractions
+def test_marginal_is_the_reference_diffusion_conditioned_on_x_T(schedule, fraction):
+    """A, B, C follow from (x_t, x_T | x_0) of the reference diffusion: Cov = a_T/a_t s_t^2."""
+    t, T = np.float64(fraction * schedule.t_max), np.float64(schedule.t_max)
     a_t, a_T = schedule.alpha(t), schedule.alpha(T)
     s2_t, s2_T = schedule.variance(t), schedule.variance(T)
     slope = a_T / a_t * s2_t / s2_T
@@ -92,8 +97,8 @@ def test_marginal_is_the_reference_conditioned_on_its_end(schedule, share):
 
 
 @on_schedules
-@on_shares
-def test_h_is_the_gradient_of_the_log_transition_density(schedule, share):
+@on_fractions
+def test_h_is_the_gradient_of_the_log_transition_density(schedule, fraction):
     x_t, x_T = np.random.default_rng(0).standard_normal((2, 3))
 
     def log_density(x_t, t, T):
@@ -102,7 +107,7 @@ def test_h_is_the_gradient_of_the_log_transition_density(schedule, share):
         return -jnp.sum((x_T - ratio * x_t) ** 2) / (2 * variance)
 
     with jax.enable_x64(True):
-        t, T = jnp.float64(share * schedule.t_max), jnp.float64(schedule.t_max)
+        t, T = jnp.float64(fraction * schedule.t_max), jnp.float64(schedule.t_max)
         expected = jax.grad(log_density)(jnp.asarray(x_t), t, T)
         h = marginals.h_transform(schedule, t, jnp.asarray(x_t), jnp.asarray(x_T))
         np.testing.assert_allclose(h, expected, rtol=1e-9)
@@ -110,7 +115,7 @@ def test_h_is_the_gradient_of_the_log_transition_density(schedule, share):
 
 @on_schedules
 def test_forward_bridge_paths_have_marginals_a_b_c(schedule):
-    """From x_0 at t = 1e-6 T, where C is below 1e-6, not from a sample of q(x_t | x_0, x_T)."""
+    """Paths start in x_0 at t = 1e-6 T, where C < 1e-6, not in a sample of q(x_t | x_0, x_T)."""
     world, count = make_world(2), 10_000
     rng = np.random.default_rng(1)
     x_0, z = (one[:1] for one in world.sample(rng, 1))
@@ -162,11 +167,11 @@ def test_propagated_marginals(schedule, process, code_width):
 
 @on_schedules
 @on_worlds
-@on_shares
+@on_fractions
 def test_exact_denoiser_is_the_conditional_mean_and_gives_the_exact_score(
-    schedule, code_width, share
+    schedule, code_width, fraction
 ):
-    world, t = make_world(code_width), np.float64(share * schedule.t_max)
+    world, t = make_world(code_width), np.float64(fraction * schedule.t_max)
     mean, cov = world.joint(schedule, t)
     state = np.random.default_rng(3).standard_normal((5, 3 + code_width))
     x_t, z = world.split(state)
@@ -181,28 +186,29 @@ def test_exact_denoiser_is_the_conditional_mean_and_gives_the_exact_score(
 
 @on_schedules
 def test_flow_solves_the_probability_flow_ode(schedule):
-    """`flow` against its defining ODE, with the project's drift, state by state."""
+    """`flow` solves the probability-flow ODE with the drift of `bridge_drifts`."""
     world, rng = make_world(2), np.random.default_rng(4)
     times = np.array([0.999, 0.5, 0.01, 1e-4]) * schedule.t_max
     drift_fn = drift_fn_of("flow", world, schedule)
     state = Gaussian(world.state(schedule, times[0]).sample(rng, 1)[0], np.zeros((5, 5)))
     x, z = world.split(state.mean[None])
-    for t, moved in zip(
+    for t, solution in zip(
         times[1:], propagate(world, schedule, drift_fn, state, times, noise=0), strict=True
     ):
         expected = world.flow(schedule, times[0], t, x, z)[0]
-        np.testing.assert_allclose(moved.mean[:3], expected, rtol=1e-8, atol=1e-10)
-    at_end = world.path(schedule, np.float64(schedule.t_max), z, rng.standard_normal((1, 3)))
-    np.testing.assert_allclose(at_end, world.decoder(z), rtol=1e-12)
+        np.testing.assert_allclose(solution.mean[:3], expected, rtol=1e-8, atol=1e-10)
+    at_T = world.path(schedule, np.float64(schedule.t_max), z, rng.standard_normal((1, 3)))
+    np.testing.assert_allclose(at_T, world.decoder(z), rtol=1e-12)
 
 
 @on_schedules
 @pytest.mark.parametrize("code_width", [2, 4, None], ids=["z2", "z4", "x_T"])
 def test_heun_sampler_follows_the_exact_flow(schedule, code_width):
-    """The world as a denoiser of the samplers, given z or given x_T alone (code_width None).
+    """Heun with the exact denoiser, given z or given x_T alone (code_width None).
 
-    The grid is even in v: near T the flow moves like (T - t)^(1/2), and grids that do not crowd
-    there (Karras) lose Heun's order. Measured: 7e-4 in VP, 2e-5 in VE; by Euler 7e-3 and 1.5e-4.
+    The grid has equal intervals of v. Near T the flow changes like (T - t)^(1/2), so on grids with
+    few times near T (Karras) Heun loses its order. Measured errors of Heun: 7e-4 for VP, 2e-5 for
+    VE; of Euler: 7e-3 and 1.5e-4.
     """
     world, rng = make_world(code_width or 4), np.random.default_rng(5)
     z = world.sample(rng, 8)[1]
@@ -231,20 +237,21 @@ def test_heun_sampler_follows_the_exact_flow(schedule, code_width):
 @on_schedules
 @pytest.mark.parametrize(("code_width", "by_endpoint"), [(2, False), (4, False), (4, True)])
 def test_closed_forms_agree_with_the_joint_distribution(schedule, code_width, by_endpoint):
-    """H(x_0 | x_t, c), I(x_0; c), I(x_0; x_t | c) from determinants of the joint covariance.
+    """H(x_0 | x_t, c), I(x_0; c), I(x_0; x_t | c) equal those of the joint covariance.
 
-    The code c is z, or x_T where it has a density: where the decoder reaches all of the space.
+    c is z, or x_T for a decoder that is surjective, so that x_T has a density.
     """
     world = make_world(code_width)
     given = world.with_endpoint_as_code() if by_endpoint else world
-    for share in (1e-3, 0.5):
-        t = share * schedule.t_max
+    for fraction in (1e-3, 0.5):
+        t = fraction * schedule.t_max
         joint, state = given.joint(schedule, t), given.state(schedule, t)
         entropy = given.entropy_given(schedule, t)
         assert entropy == pytest.approx(joint.entropy() - state.entropy(), abs=1e-8)
-        told = given.data.entropy() - given.information() - entropy
-        assert given.information_at(schedule, t) == pytest.approx(told, abs=1e-9)
-        assert given.entropy_given(schedule, schedule.t_max) == pytest.approx(entropy + told)
+        information = given.data.entropy() - given.information() - entropy
+        assert given.information_at(schedule, t) == pytest.approx(information, abs=1e-9)
+        h_given_c = given.entropy_given(schedule, schedule.t_max)
+        assert h_given_c == pytest.approx(entropy + information)
 
 
 def test_affine_of_reads_back_a_matrix():

@@ -1,10 +1,10 @@
 """Order of convergence of every sampler, measured against the exact flow of a Gaussian world.
 
-Errors are taken at t_min (the last step, to 0, is of order 1 for every sampler and does not shrink
-with the grid), from a start at 0.99 T, on the grid even in lambda, which suits all of them: near T
-the flow moves like (T - t)^(1/2), which no order survives on grids that do not crowd there. The
-order-1 first step of multistep3 would show as order 2 in the end if it fell where D changes with
-lambda; at 0.99 T it does not yet.
+Errors are measured at t_min: the last step, from t_min to 0, has order 1 for every sampler and does
+not become shorter on finer grids. The first time is 0.99 T. The grid has equal intervals of lambda:
+near T the flow changes like (T - t)^(1/2), so on grids with few times near T no sampler shows its
+order. The first step of multistep3 has order 1. It would reduce the measured order to 2 if D
+changed with lambda during that step; at 0.99 T D does not change yet.
 """
 
 import itertools
@@ -21,7 +21,7 @@ from tests.helpers import gaussian_world
 from tests.helpers.gaussian_world import SCHEDULES, make_world
 
 START = 0.99
-# Sampler -> (order, grid, numbers of steps at which the order shows)
+# Sampler -> (order, grid, numbers of steps between which the order is measured)
 ORDERS = {
     "euler": (1, "lambda", (40, 80, 160)),
     "heun": (2, "lambda", (40, 80, 160)),
@@ -32,7 +32,7 @@ ORDERS = {
 
 
 def _errors(name, schedule):
-    """Distances to the exact flow at t_min, one a number of steps."""
+    """Returns the distances to the exact flow at t_min, one per number of steps."""
     world, rng = make_world(4), np.random.default_rng(0)
     z = world.sample(rng, 16)[1]
     x_T = world.decoder(z)
@@ -52,7 +52,7 @@ def _errors(name, schedule):
             lambda _: jnp.asarray(noise)[:, None, None],
             keep_path=True,
         )
-        # Implicit samplers come to `start` by their first row, the others begin there at x_T.
+        # The first row of an implicit sampler leads from T to `start`. Euler and Heun start in x_T.
         first = np.asarray(states)[0, :, 0, 0] if implicit else x_T
         exact = world.flow(schedule, np.float64(start), np.float64(schedule.t_min), first, z)
         at_t_min = np.asarray(states)[np.flatnonzero(table.on_path)[-2], :, 0, 0]
@@ -73,7 +73,7 @@ def test_order_of_convergence(name, schedule):
 
 @pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
 def test_the_grid_decides_whether_an_order_shows(schedule):
-    """At 40 steps, order 3 on the grid even in lambda beats itself on the others."""
+    """At 40 steps, multistep3 has its smallest error on the lambda grid."""
     with jax.enable_x64(True):
         errors = {}
         for grid in grids.GRIDS:
@@ -84,10 +84,10 @@ def test_the_grid_decides_whether_an_order_shows(schedule):
 
 
 def _moments(plan_of, schedule, steps):
-    """(mean, covariance) at t_min of what a sampler draws for one code, exactly.
+    """Returns the exact (mean, covariance) at t_min of a sampler's states for one latent code.
 
-    With a linear denoiser the result is affine in the noises: example 0 has none of them, every
-    other one a single coordinate of a single noise.
+    With a linear denoiser the state is affine in the noise. Example 0 has no noise. In every other
+    example, one coordinate of one noise is 1 and all others are 0.
     """
     world, rng = make_world(4), np.random.default_rng(0)
     z = world.sample(rng, 1)[1]
@@ -125,17 +125,17 @@ STOCHASTIC = {
 def test_weak_order_of_noisy_samplers(name, schedule):
     """Mean and covariance converge with order 1: differences between grids halve."""
     with jax.enable_x64(True):
-        drawn = [_moments(STOCHASTIC[name], schedule, n)[:2] for n in (40, 80, 160, 320)]
+        moments = [_moments(STOCHASTIC[name], schedule, n)[:2] for n in (40, 80, 160, 320)]
     gaps = [
         np.linalg.norm(np.subtract(a[1], b[1])) + np.linalg.norm(np.subtract(a[0], b[0]))
-        for a, b in itertools.pairwise(drawn)
+        for a, b in itertools.pairwise(moments)
     ]
     assert np.log2(gaps[-2] / gaps[-1]) == pytest.approx(1, abs=0.2), gaps
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
-def test_implicit_samplers_draw_from_the_marginal(schedule):
-    """Booting noise and eta bring the covariance of x_t given z, up to the error of the grid."""
+def test_implicit_samplers_sample_from_the_marginal(schedule):
+    """With booting noise and eta, the covariance of x_t given z is exact up to the grid's error."""
     t = np.float64(schedule.t_min)
     for name in ("dbim eta=1", "dbim eta=0.5"):
         with jax.enable_x64(True):

@@ -1,4 +1,4 @@
-"""Samplers: what they evaluate, what they need, and that one batch does not touch another."""
+"""Time grids and samplers: coefficients, evaluations, errors, independence of the batch."""
 
 import itertools
 
@@ -45,7 +45,7 @@ def test_grids_fall_from_their_start_to_zero(b, name, gap):
         assert np.all(np.diff(times) < 0)
 
 
-def test_grids_are_even_in_their_own_measure():
+def test_grids_have_equal_intervals_of_their_own_variable():
     b, start = VP_BRIDGE, 1 - 1e-4
 
     def steps_of(values):
@@ -88,7 +88,7 @@ def test_bad_grids_are_refused_by_every_sampler(sampler, times, words):
         Plan(sampler, grid=np.array(times)).table(VP_BRIDGE)
 
 
-def test_drifts_are_not_evaluated_at_the_end():
+def test_drifts_are_not_evaluated_at_T():
     times = np.array([1.0, 0.5, 0.0])
     with pytest.raises(ValueError, match="start below T"):
         Plan("euler", grid=times).table(VP_BRIDGE)
@@ -115,11 +115,11 @@ def test_bad_plans_are_refused(plan, words):
         plan.table(VP_BRIDGE)
 
 
-def test_a_bridge_without_width_at_its_end_needs_a_sampler_that_starts_below():
-    still = Bridge(VP(), Moments(endpoint_std=0.0))
-    assert np.isfinite(Plan("euler", 5).table(still).at).all()
+def test_endpoint_std_0_needs_a_sampler_that_starts_below_T():
+    bridge = Bridge(VP(), Moments(endpoint_std=0.0))
+    assert np.isfinite(Plan("euler", 5).table(bridge).at).all()
     with pytest.raises(ValueError, match="not finite at T"):
-        Plan("dbim", 5).table(still)
+        Plan("dbim", 5).table(bridge)
 
 
 def test_order_of_multistep_is_checked():
@@ -151,7 +151,7 @@ def test_configs_name_the_samplers_and_grids_that_exist():
         (Plan("multistep3", 7, "lambda"), 7),
     ],
 )
-def test_reported_evaluations_are_those_made(b, plan, nfe):
+def test_reported_nfe_is_the_number_of_calls(b, plan, nfe):
     calls = []
 
     def denoise_fn(x, at, x_T):
@@ -167,8 +167,8 @@ def test_reported_evaluations_are_those_made(b, plan, nfe):
 
 @bridges
 @pytest.mark.parametrize("name", ["euler", "heun"])
-def test_steps_are_those_of_the_drifts(b, name):
-    """The table's coefficients against Euler and Heun steps taken with `bridge`'s drifts."""
+def test_euler_and_heun_steps_use_the_drift_of_the_ode(b, name):
+    """The tables take the same Euler and Heun steps as the drifts of `bridge_drifts`."""
     rng = np.random.default_rng(0)
     x_T, target = rng.uniform(-0.4, 0.4, (2, 3, 2, 2, 1))
     times = _times(b, 5, rho=3.0)
@@ -198,7 +198,7 @@ def test_steps_are_those_of_the_drifts(b, name):
 
 
 @bridges
-def test_churn_is_a_step_of_the_reverse_sde_and_then_the_whole_ode_step(b):
+def test_churn_is_a_step_of_the_reverse_sde_and_then_an_ode_step(b):
     x_T = np.full((1, 1, 1, 1), 0.3)
     times, churn = _times(b, 4, rho=3.0), 0.4
     noises = np.random.default_rng(1).normal(size=(4, 1, 1, 1, 1))
@@ -243,8 +243,8 @@ def test_implicit_steps_keep_the_marginals(b, eta):
 
 
 @bridges
-def test_a_markov_bridge_forgets_its_end(b):
-    """eta = 1: below T, what multiplies x_T in (k x + ... x_T) vanishes."""
+def test_steps_of_a_markov_bridge_have_no_term_in_x_T(b):
+    """eta = 1: below T, the coefficient of x_T in (k x + ... x_T) is 0."""
     table = tables.dbim_table(b, _grid("karras", b, 8, b.schedule.t_max), eta=1.0)
     of_x_T = table.w_xT[1:-1] - table.w_x[1:-1]
     np.testing.assert_allclose(of_x_T, 0, atol=1e-9)
@@ -264,7 +264,7 @@ def test_multistep_of_order_one_is_the_deterministic_implicit_sampler(b):
 @bridges
 @pytest.mark.parametrize("order", [2, 3])
 def test_multistep_is_exact_where_D_is_a_polynomial_of_lambda(b, order):
-    """D quadratic (linear) in lambda: order 3 (2) integrates it without error after its start."""
+    """For D quadratic (linear) in lambda, order 3 (2) is exact after the first steps."""
     times = _grid("lambda", b, 12, b.schedule.t_max)
     table = tables.multistep_table(b, times, order=order)
     lam = marginals.lambda_of(b.schedule, times[1:-1])
@@ -277,7 +277,7 @@ def test_multistep_is_exact_where_D_is_a_polynomial_of_lambda(b, order):
         x_T, x = -0.3, 0.2
         nodes, weights = np.polynomial.legendre.leggauss(20)
         at = (lam[i] + lam[i - 1]) / 2 + nodes * (lam[i] - lam[i - 1]) / 2
-        # x_t / sqrt(C_t) - x_s / sqrt(C_s), both less their x_T part: integral of e^lambda D.
+        # Without their terms in x_T, x_t / sqrt(C_t) - x_s / sqrt(C_s) = integral of e^lambda D.
         integral = np.sum(weights * np.exp(at) * poly(at)) * (lam[i] - lam[i - 1]) / 2
         want = A_t * x_T + np.sqrt(C_t) * ((x - A_s * x_T) / np.sqrt(C_s) + integral)
         got = x + table.w_x[i] * (x - x_T) + table.w_xT[i] * x_T + table.w_D[i] * D[i - 1]
@@ -293,7 +293,7 @@ PLANS = [Plan(name, 20) for name in SAMPLERS]
 
 @bridges
 @pytest.mark.parametrize("plan", PLANS, ids=lambda plan: plan.sampler)
-def test_a_perfect_denoiser_brings_the_image_back(b, plan):
+def test_a_perfect_denoiser_reconstructs_the_image(b, plan):
     x_0 = jax.random.uniform(jax.random.key(0), (2, 8, 8, 3), minval=-1)
     x_T = jax.random.normal(jax.random.key(1), x_0.shape)
     out = sample_by_plan.sample(lambda *_: x_0, x_T, plan, bridge=b).x_0
@@ -301,7 +301,7 @@ def test_a_perfect_denoiser_brings_the_image_back(b, plan):
 
 
 @pytest.mark.parametrize("plan", PLANS, ids=lambda plan: plan.sampler)
-def test_paths_start_at_x_T_and_hold_a_state_a_step(plan):
+def test_paths_start_at_x_T_and_have_one_state_per_step(plan):
     x_T = jnp.full((2, 4, 4, 1), 0.2)
     result = sample_by_plan.sample(
         lambda x, at, x_T: 0.5 * x, x_T, plan, bridge=VP_BRIDGE, keep_path=True
@@ -325,7 +325,7 @@ def test_an_image_depends_on_its_key_and_not_on_its_batch(plan):
     np.testing.assert_array_equal(run(x_T)[:2], run(x_T[:2]))
     np.testing.assert_array_equal(run(x_T), run(x_T))
     assert not np.allclose(run(x_T), run(x_T, seed=4))
-    assert not np.allclose(run(x_T)[0], run(x_T[::-1])[4])  # one key: places have their own
+    assert not np.allclose(run(x_T)[0], run(x_T[::-1])[4])  # the noise depends on the index
     keys, order = jax.random.split(jax.random.key(8), 5), np.array([3, 0, 4])
     whole = sample_by_plan.sample(lambda x, at, _: 0.5 * x, x_T, plan, keys, bridge=VP_BRIDGE).x_0
     part = sample_by_plan.sample(
@@ -334,7 +334,7 @@ def test_an_image_depends_on_its_key_and_not_on_its_batch(plan):
     np.testing.assert_array_equal(whole[order], part)
 
 
-def test_implicit_samplers_without_a_key_draw_nothing():
+def test_implicit_samplers_without_a_key_have_no_noise():
     x_T = jax.random.normal(jax.random.key(4), (2, 4, 4, 1))
     for name in ("dbim", "multistep2", "multistep3"):
         assert Plan(name, 6).table(VP_BRIDGE).w_noise is None
@@ -350,7 +350,7 @@ def test_noise_without_a_key_is_refused(plan):
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
-def test_a_second_grid_of_the_same_length_compiles_nothing_and_no_step_asks_the_host(name):
+def test_a_second_grid_of_the_same_length_compiles_nothing_and_no_step_calls_the_host(name):
     traces = []
 
     @jax.jit

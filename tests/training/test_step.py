@@ -1,4 +1,4 @@
-"""The pure training step: what it learns from, what it repeats, how it lies on devices."""
+"""The training step: gradients, loss, reproducibility, devices, diagnostics, optimizer."""
 
 import re
 
@@ -20,7 +20,7 @@ DROPOUT = {"model.unet.dropout": 0.1, "model.stochastic": True}  # everything ra
 
 
 def _start(config, devices=1):
-    """(jitted step, state, key, mesh) on the first `devices` devices."""
+    """Returns (jitted step, state, key, mesh) on the first `devices` devices."""
     mesh = sharding.make_mesh(jax.devices()[:devices])
     everywhere = sharding.replicated(mesh)
     key = jax.device_put(jax.random.key(config.seed), everywhere)
@@ -29,27 +29,28 @@ def _start(config, devices=1):
     return training.train_step, state, key, mesh
 
 
-def _walk(config, steps, devices=1):
+def _train(config, steps, devices=1):
+    """Returns (state, losses) after training steps on one batch."""
     step, state, key, mesh = _start(config, devices)
-    shown, losses_seen = tiny.images(config.train.batch_size), []
+    batch, step_losses = tiny.images(config.train.batch_size), []
     for _ in range(steps):
-        state, metrics = step(state, sharding.to_global(mesh, {"image": shown}), key)
-        losses_seen.append(float(metrics["loss"]))
-    return jax.device_get(state), losses_seen
+        state, metrics = step(state, sharding.to_global(mesh, {"image": batch}), key)
+        step_losses.append(float(metrics["loss"]))
+    return jax.device_get(state), step_losses
 
 
 @pytest.fixture(scope="module")
-def walked():
-    """(state, losses) after a walk on one batch."""
-    return _walk(tiny.config(**DROPOUT), 90)
+def trained():
+    """Returns (state, losses) after 90 training steps on one batch."""
+    return _train(tiny.config(**DROPOUT), 90)
 
 
 def test_same_seed_same_parameters_bit_for_bit():
     config = tiny.config(**DROPOUT)
-    first, second = _walk(config, 10), _walk(config, 10)
+    first, second = _train(config, 10), _train(config, 10)
     assert first[1] == second[1]
     jax.tree.map(np.testing.assert_array_equal, first[0], second[0])
-    other, _ = _walk(tiny.config(**DROPOUT, seed=1), 1)
+    other, _ = _train(tiny.config(**DROPOUT, seed=1), 1)
     kernel = lambda state: state.variables["params"]["unet"]["conv_in"]["kernel"]  # noqa: E731
     assert not np.array_equal(kernel(first[0]), kernel(other))
 
@@ -57,7 +58,7 @@ def test_same_seed_same_parameters_bit_for_bit():
 def test_one_and_eight_devices_agree():
     """Random draws and batch norm see the global batch, so only rounding differs."""
     config = tiny.config(**DROPOUT)
-    one, eight = _walk(config, 3, devices=1), _walk(config, 3, devices=8)
+    one, eight = _train(config, 3, devices=1), _train(config, 3, devices=8)
     np.testing.assert_allclose(one[1], eight[1], rtol=1e-5)
     for a, b in zip(jax.tree.leaves(one[0]), jax.tree.leaves(eight[0]), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5, rtol=1e-5)
@@ -72,36 +73,36 @@ def test_the_compiled_step_has_one_kind_of_collective():
         assert other not in text
 
 
-def test_loss_falls_on_one_batch(walked):
-    seen = walked[1]
-    assert np.mean(seen[-5:]) < 0.7 * np.mean(seen[:5])
+def test_loss_falls_on_one_batch(trained):
+    step_losses = trained[1]
+    assert np.mean(step_losses[-5:]) < 0.7 * np.mean(step_losses[:5])
 
 
-def test_all_three_networks_and_their_statistics_move():
+def test_all_three_networks_and_their_statistics_change():
     step, state, key, mesh = _start(tiny.config(**DROPOUT))
     before = jax.device_get(state)
-    for _ in range(8):  # first steps move only what lies outside the zero-initialised layers
+    for _ in range(8):  # at first, zero-initialised layers block the gradients of some weights
         state, _ = step(state, sharding.to_global(mesh, {"image": tiny.images(16)}), key)
     after = jax.device_get(state)
     for name in ("encoder", "decoder", "unet"):
-        moved = jax.tree.map(
+        changed = jax.tree.map(
             lambda a, b: bool(np.any(a != b)),
             before.variables["params"][name],
             after.variables["params"][name],
         )
-        # Biases stand still where a norm of one channel a group takes them out again.
-        assert np.mean(jax.tree.leaves(moved)) > 0.7, name
-    for state in (before, after):  # with one output channel u is 1 for good
+        # A norm with one channel per group cancels a bias before it, which has no gradient then.
+        assert np.mean(jax.tree.leaves(changed)) > 0.7, name
+    for state in (before, after):  # with one output channel, u is always 1
         del state.variables["stats"]["decoder"]["conv_out"]["u"]
-    moved = jax.tree.map(
+    changed = jax.tree.map(
         lambda a, b: bool(np.any(a != b)), before.variables["stats"], after.variables["stats"]
     )
-    assert all(jax.tree.leaves(moved))
+    assert all(jax.tree.leaves(changed))
     assert int(after.step) == 8
 
 
 def test_gradients_reach_the_decoder_through_the_bridge_and_the_condition():
-    """x_T acts inside x_t and as an input of the network: cutting either changes its gradient."""
+    """x_T enters the loss through x_t and as an input of the U-Net; both have a gradient."""
     config = tiny.config()
     networks, bridge = build.make_networks(config), build.make_bridge(config.bridge)
     variables = tiny.variables(config)
@@ -146,17 +147,17 @@ def test_loss_is_the_weighted_error_at_uniform_times():
     np.testing.assert_allclose(terms.weighted, want, rtol=1e-5)
 
 
-def test_diagnostics_tell_a_code_that_is_used(walked):
+def test_diagnostics_show_whether_the_code_is_used(trained):
     config = tiny.config(**DROPOUT)
     networks, bridge = build.make_networks(config), build.make_bridge(config.bridge)
     diagnose = jax.jit(make_diagnose(networks, bridge))
     batch = {"image": jnp.asarray(tiny.images(16))}
-    _, drawn, _, _ = _start(config)
-    values = diagnose(drawn, batch, jax.random.key(1))
-    # The zero-initialised output uses nothing; c_skip x_t alone knows a little of x_T.
+    _, initial, _, _ = _start(config)
+    values = diagnose(initial, batch, jax.random.key(1))
+    # F is zero at initialisation, so the denoised image, c_skip x_t, depends only a little on x_T.
     unused = float(values["code_gap"]) / float(values["eval_loss"])
     assert abs(unused) < 0.002
-    values = diagnose(walked[0], batch, jax.random.key(1))
+    values = diagnose(trained[0], batch, jax.random.key(1))
     assert float(values["code_gap"]) / float(values["eval_loss"]) > 0.01
     assert float(values["z_variance"]) > 0
 
@@ -180,13 +181,14 @@ def test_clipping_bounds_the_gradient_and_is_off_by_default():
     assert first_moment(1.0) == pytest.approx(1)
 
 
-@pytest.mark.parametrize("parts", [1, 2])
-def test_the_precision_of_products_is_that_of_the_config_backward_too(parts):
-    """Backward passes of our own are traced when the forward pass's settings are gone."""
+@pytest.mark.parametrize("microbatches", [1, 2])
+def test_all_matmuls_forward_and_backward_have_the_precision_of_the_config(microbatches):
+    """Custom backward passes are traced outside the networks, so they need the setting too."""
     config = tiny.config(**tiny.TWO_LEVELS, **{"model.matmul_precision": "highest"})
     networks, bridge = build.make_networks(config), build.make_bridge(config.bridge)
     optimizer = make_optimizer(config)
-    step = make_train_step(networks, bridge, optimizer, ema_decay=0.9, accumulation_steps=parts)
+    settings = {"ema_decay": 0.9, "accumulation_steps": microbatches}
+    step = make_train_step(networks, bridge, optimizer, **settings)
     state = jax.eval_shape(lambda key: create_state(networks, optimizer, key), jax.random.key(0))
     batch = {"image": jax.ShapeDtypeStruct((4, 16, 16, 1), np.uint8)}
     text = str(jax.make_jaxpr(step)(state, batch, jax.random.key(0)))

@@ -1,4 +1,4 @@
-"""Total correlation: the estimate against closed forms, and its place in the training step."""
+"""Total correlation: the estimate against closed forms, and its use in the training step."""
 
 import functools
 import math
@@ -28,7 +28,7 @@ def _exact(covariance):
 
 
 def _codes(count, covariance=COVARIANCE, sigma=0.3, seed=0):
-    """Posteriors whose mixture over the data is N(0, covariance), and a draw from each."""
+    """Returns posteriors (mean, sigma) with the mixture N(0, covariance), and a sample of each."""
     rng, dim = np.random.default_rng(seed), len(covariance)
     mean = rng.multivariate_normal(np.zeros(dim), covariance - sigma**2 * np.eye(dim), count)
     z = mean + sigma * rng.standard_normal(mean.shape)
@@ -42,7 +42,7 @@ def test_large_batches_give_the_total_correlation_of_a_gaussian():
     assert np.mean(independent) == pytest.approx(0, abs=0.04)
 
 
-def test_small_batches_give_too_much_and_ever_less_so():
+def test_the_estimate_of_small_batches_is_too_high_and_the_bias_falls_with_batch_size():
     bias = [
         np.mean([estimate(*_codes(count, seed=seed)) for seed in range(2048 // count)])
         - _exact(COVARIANCE)
@@ -61,7 +61,7 @@ def test_it_is_the_published_estimate_without_its_constant():
     assert float(estimate(*_codes(20))) == pytest.approx(published - 2 * math.log(1000), abs=1e-4)
 
 
-def test_gradients_are_finite_even_far_out():
+def test_gradients_are_finite_even_for_large_codes():
     mean, sigma, z = _codes(16)
     for arguments in ((mean, sigma, z), (100 * mean, 0.01 * np.ones_like(sigma), 100 * z)):
         grads = jax.grad(total_correlation, argnums=(0, 1, 2))(*map(jnp.asarray, arguments))
@@ -72,8 +72,8 @@ def _config(**overrides):
     return tiny.config(**{"model.stochastic": True} | overrides)
 
 
-def test_weight_0_leaves_the_step_as_it_was(monkeypatch):
-    monkeypatch.setattr(losses, "total_correlation", None)  # it is not even called
+def test_weight_0_does_not_compute_the_estimate(monkeypatch):
+    monkeypatch.setattr(losses, "total_correlation", None)  # a call would raise an error
     config, mesh = _config(), sharding.make_mesh(jax.devices()[:1])
     training = jitted_step.make_training(config, mesh)
     arguments = jitted_step.abstract_arguments(config, training)
@@ -99,7 +99,7 @@ def test_the_loss_holds_the_weighted_estimate_and_training_lowers_it():
     assert rows[-1]["total_correlation"] < 0.7 * rows[0]["total_correlation"]
 
 
-def test_accumulated_gradients_hold_that_of_the_whole_batch():
+def test_accumulated_gradients_use_the_total_correlation_of_the_whole_batch():
     config, weight = _config(), 0.3
     networks, bridge = make_networks(config), make_bridge(config.bridge)
     variables, x_0 = tiny.variables(config), to_float(jnp.asarray(tiny.images(8)))
@@ -116,13 +116,13 @@ def test_accumulated_gradients_hold_that_of_the_whole_batch():
 
         return jax.grad(loss_fn, has_aux=True)(params)
 
-    in_parts = functools.partial(accumulated_gradient, num_microbatches=2, tc_weight=weight)
-    in_parts = jax.jit(functools.partial(in_parts, networks, bridge))
-    grads, terms = whole(variables["params"])
-    found, parts = in_parts(variables, x_0, draws)
-    np.testing.assert_allclose(found.total_correlation, terms.total_correlation, rtol=1e-5)
-    scale = max(np.abs(leaf).max() for leaf in jax.tree.leaves(grads))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5 * scale), grads, parts)
+    accumulate = functools.partial(accumulated_gradient, num_microbatches=2, tc_weight=weight)
+    accumulate = jax.jit(functools.partial(accumulate, networks, bridge))
+    want, terms = whole(variables["params"])
+    got_terms, got = accumulate(variables, x_0, draws)
+    np.testing.assert_allclose(got_terms.total_correlation, terms.total_correlation, rtol=1e-5)
+    scale = max(np.abs(leaf).max() for leaf in jax.tree.leaves(want))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5 * scale), want, got)
 
 
 def test_deterministic_encoders_are_refused():
