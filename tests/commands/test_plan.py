@@ -1,4 +1,4 @@
-"""The plan of a small config for devices that are not there, against independent counts."""
+"""Plans of a small config for devices that this machine does not have, against other counts."""
 
 import dataclasses
 import importlib.util

@@ -130,7 +130,7 @@ WRONG_CONFIGS = {
     "weights in bfloat16": ({"model.param_dtype": "bfloat16"}, "one of float32"),
     "decoder too narrow": (
         {"data.image_size": 1024, "model.decoder.base_channels": 4},
-        "image_size=1024 divides",
+        "a multiple of .*image_size=1024",
     ),
     "seed": ({"seed": -1}, "seed=-1"),
     "prior layers": ({"prior.num_layers": 1}, "prior.num_layers=1"),
