@@ -25,7 +25,7 @@ Action = Callable[[int, TrainState], None]
 
 log = logging.getLogger(__name__)
 
-# If shuffled codes raise the loss by less than this fraction of it, z is hardly used.
+# If shuffled latent codes raise the loss by less than this fraction of it, z is hardly used.
 MIN_RELATIVE_CODE_GAP = 0.02
 REMEDY = (
     "Try a smaller config.optim.learning_rate, config.optim.grad_clip_norm=1.0, a longer "

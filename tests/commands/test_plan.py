@@ -1,4 +1,4 @@
-"""Plans of a small config for devices that this machine does not have, against other counts."""
+"""Plans of a small config for devices that this machine does not have, and independent counts."""
 
 import dataclasses
 import importlib.util

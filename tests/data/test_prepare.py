@@ -177,7 +177,8 @@ def test_a_source_of_broken_images_is_refused(tmp_path):
     for number in NUMBERS:
         datasets.write(tmp_path / "in" / f"{number}.png", b"no image")
     with pytest.raises(
-        DataError, match=r"none of 20 images of --source can be decoded, .* 10009.png"
+        DataError,
+        match=r"none of 20 images of --source can be decoded. The last error is: .*10009.png",
     ):
         _builder(tmp_path / "in", tmp_path / "data")
     assert not (tmp_path / "data").exists()
