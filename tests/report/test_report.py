@@ -340,7 +340,7 @@ OF_DECODED = (
 )
 OF_GAUSSIAN = (
     "<h1>A diffusion autoencoder of digits</h1>",
-    "Gaussian x_T: noise that is independent of z",
+    "x_T is Gaussian noise that is independent of z",
     "in encoder and U-Net",
     "sampled as Gaussian noise, clipped",
     "The endpoint x_T is sampled once per image and held fixed while the slider moves.",
