@@ -50,10 +50,12 @@ def _model(c: ConfigDict) -> None:
     # True: the encoder gives the mean and the standard deviation of a Gaussian z (the paper's
     # "DBAE"). False: it gives z itself ("DBAE-d").
     c.model.stochastic = False
-    # Number format of the computations; norms, softmax and loss stay in float32. Or "bfloat16".
+    # Number format of the computations. "bfloat16" is the other choice. Norms, softmax and loss
+    # stay in float32.
     c.model.dtype = "float32"
     c.model.param_dtype = "float32"  # number format of the weights; float32 is the only choice
-    # "highest" gives full float32 precision in matrix products on TPUs and GPUs. Or "high".
+    # "highest" gives full float32 precision in matrix products on TPUs and GPUs. "high" is
+    # the third choice.
     c.model.matmul_precision = "default"
     # Implementation of attention: "auto", "xla", or "cudnn" for the fused kernel of NVIDIA GPUs,
     # which needs bfloat16.
@@ -125,7 +127,7 @@ def _train(c: ConfigDict) -> None:
     c.train.tc_weight = 0.0
     c.train.num_steps = 1_000_000  # length of the training
     c.train.log_every_steps = 100
-    # Check whether z is used: latent variance, and the loss with shuffled codes. 0: never.
+    # Check whether z is used: latent variance, and the loss with shuffled latent codes. 0: never.
     c.train.diagnose_every_steps = 5_000
     c.train.picture_every_steps = 10_000  # write reconstructions of test images; 0: never
     c.train.evaluate_every_steps = 50_000  # reconstruction error of test images; 0: never
@@ -135,7 +137,8 @@ def _checkpoint(c: ConfigDict) -> None:
     c.checkpoint = ConfigDict()
     c.checkpoint.every_steps = 5_000  # interval of checkpoints
     c.checkpoint.keep_last = 3  # number of newest checkpoints to keep
-    c.checkpoint.keep_every_steps = 100_000  # keep checkpoints at its multiples for good; 0: none
+    # Keep checkpoints at multiples of this step permanently. 0: none.
+    c.checkpoint.keep_every_steps = 100_000
 
 
 def _prior(c: ConfigDict) -> None:
@@ -182,8 +185,8 @@ def _eval(c: ConfigDict) -> None:
     c.eval.num_train_images = 10_000  # training images for the linear baseline, in memory; 0: all
     c.eval.num_pictures = 8  # images shown in each figure
     c.eval.information_points = 64  # times at which the information bound evaluates the loss
-    # What is measured: names of suites (docs/evaluation.md) with commas, "all" suites that apply,
-    # or "default": reconstruction, information, and the probe where it applies.
+    # What is measured: names of suites (docs/evaluation.md), separated by commas; "all" suites that
+    # apply; or "default": reconstruction, information, and the probe where it applies.
     c.eval.suite = "default"
     # Suffix that keeps results next to those of the same suite and data, as for two samplers.
     c.eval.label = ""
@@ -205,7 +208,8 @@ def _eval(c: ConfigDict) -> None:
     c.eval.probe_epochs = 15
     c.eval.probe_batch_size = 128  # codes per step of the probe
     c.eval.probe_learning_rate = 1e-3  # learning rate of Adam
-    c.eval.num_generated = 10_000  # images that the suite "generation" samples with the prior
+    # Images that the suite "generation" samples with the latent prior.
+    c.eval.num_generated = 10_000
     # Number of such sets, with seeds 0, 1, ...; results give their mean and standard deviation.
     c.eval.generated_sets = 1
     c.eval.inception = False  # FID and other Inception scores; needs published weights

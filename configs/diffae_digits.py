@@ -5,7 +5,7 @@ Encoder, U-Net, data and training are the same; x_T is Gaussian noise, independe
 python -m dbae_jax.main --config=configs/diffae_digits.py --workdir=runs/diffae_digits
 python -m dbae_jax.comparison --config=configs/digits.py --workdir=runs/comparison
 
-The second command trains this model and that of configs/digits.py and compares them; see
+The second command trains this model and the model of configs/digits.py and compares them; see
 docs/comparison.md.
 """
 

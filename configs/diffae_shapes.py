@@ -5,7 +5,7 @@ Encoder, U-Net, data and training are the same; x_T is Gaussian noise, independe
 python -m dbae_jax.main --config=configs/diffae_shapes.py --workdir=runs/diffae_shapes
 python -m dbae_jax.comparison --config=configs/shapes.py --workdir=runs/comparison_shapes
 
-The second command trains this model and that of configs/shapes.py and compares them; see
+The second command trains this model and the model of configs/shapes.py and compares them; see
 docs/comparison.md.
 """
 

@@ -175,7 +175,9 @@ def _circumstances(config: Config) -> dict[str, Any]:
         "host_cores": _host_cores(),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "compilation_cache": settings.jax_compilation_cache_dir is not None,
-        "flops_counted": "convolutions and products without recomputation, a multiply-add as 2",
+        "flops_counted": (
+            "convolutions and matrix products without recomputation, a multiply-add as 2"
+        ),
     }
 
 

@@ -78,8 +78,8 @@ def gaussian_config(config: Config) -> Config:
     """
     if config.bridge.endpoint == "free":
         raise ConfigError(
-            "--config must be the config of the DBAE (config.bridge.endpoint='decoded'); that of "
-            "the DiffAE is derived from it."
+            "--config must be the config of the DBAE (config.bridge.endpoint='decoded'); the "
+            "config of the DiffAE is derived from this config."
         )
     values = to_dict(config)
     values["bridge"] |= {"endpoint": "free", "beta_d": FREE_BETA_D, "beta_min": FREE_BETA_MIN}

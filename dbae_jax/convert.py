@@ -78,7 +78,9 @@ def prior_to_workdir(path: pathlib.Path, config: Config, directory: pathlib.Path
     """
     folder = directory / prior.FOLDER
     if folder.exists():
-        raise CheckpointError(f"{folder} exists already; move it away to convert another prior.")
+        raise CheckpointError(
+            f"{folder} exists already; move it away to convert a different latent prior."
+        )
     read = read_state_dict(path)
     model, _ = trained_model.open_model(config, directory)
     stats = {name: read.pop(key, np.zeros(0)) for name, key in STATISTICS.items()}

@@ -45,7 +45,7 @@ class DeviceMemoryError(DBAEError):
 
 
 class PreemptedError(DBAEError):
-    """The machine is about to be taken away; the state is saved, and the run can resume."""
+    """Training was stopped by a SIGTERM; the state is saved, and the run can resume."""
 
     exit_code = 75  # "temporary failure, try again" in sysexits.h
 

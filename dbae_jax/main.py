@@ -108,7 +108,7 @@ flags.DEFINE_bool(
 flags.DEFINE_bool(
     "fix_endpoint",
     False,
-    "Hold x_T fixed at that of the unedited image, instead of computing it from the edited code.",
+    "Hold the x_T of the unedited image fixed, instead of recomputing x_T from the edited code.",
 )
 flags.DEFINE_string("topology", "v5e:4x4", "Devices to plan for, such as v5e:4x4 or gpu:8.")
 flags.DEFINE_enum(

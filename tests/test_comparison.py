@@ -145,7 +145,9 @@ def test_what_is_done_is_not_done_again(compared, monkeypatch):
             other = dataclasses.replace(SETTINGS, draws=3)
             comparison.compare(config, directory, [3], other)
     wider = dataclasses.replace(config, model=dataclasses.replace(config.model, latent_dim=4))
-    with pytest.raises(ConfigError, match=r"model.latent_dim \(8 there, 4 now\)"):
+    with pytest.raises(
+        ConfigError, match=r"model.latent_dim \(8 in the workdir, 4 in this command\)"
+    ):
         comparison.compare(wider, directory, [3], SETTINGS)
 
 

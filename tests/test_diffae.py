@@ -328,5 +328,7 @@ def test_training_resumes_where_it_stopped(tmp_path, caplog):
     jax.tree.map(np.testing.assert_array_equal, second.variables, jax.device_get(state.variables))
     kernels = [run.variables["params"]["unet"]["conv_out"]["kernel"] for run in (first, second)]
     assert np.abs(kernels[0]).max() > 0 and not np.array_equal(*kernels)
-    with pytest.raises(ConfigError, match=r"bridge.endpoint \('free' there, 'decoded' now\)"):
+    with pytest.raises(
+        ConfigError, match=r"bridge.endpoint \('free' in the workdir, 'decoded' in this command\)"
+    ):
         workdir.resume(tmp_path / "run", tiny.config(), None)

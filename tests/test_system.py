@@ -180,8 +180,8 @@ def test_configs_that_do_not_fit_are_refused_with_their_keys(run_copy):
     changed = {"model.latent_dim": 4, "bridge.schedule": "ve", "train.num_steps": 8}
     with pytest.raises(ConfigError) as caught:
         train.train(tiny.config(**changed), run_copy)
-    assert "model.latent_dim (8 there, 4 now)" in str(caught.value)
-    assert "bridge.schedule ('vp' there, 've' now)" in str(caught.value)
+    assert "model.latent_dim (8 in the workdir, 4 in this command)" in str(caught.value)
+    assert "bridge.schedule ('vp' in the workdir, 've' in this command)" in str(caught.value)
     assert "num_steps" not in str(caught.value)
     assert sorted(run_copy.rglob("*")) == before
 

@@ -4,9 +4,9 @@ python -m dbae_jax.main --config=configs/paper/disentanglement.py:stochastic --w
 python -m dbae_jax.main --config=configs/paper/disentanglement.py:stochastic --workdir=runs/tad \
     --mode=evaluate
 
-Known of this protocol: images are resized by their short side to 64 pixels and the center is cut
-out; it uses the first 10,000 training images, five folds, and standardised codes of latent
-dimension 32. The paper's latent dimension and its weight of the total correlation in DBAE+TC
+The known parts of this protocol are: images are resized by their short side to 64 pixels, and the
+center is cut out; it uses the first 10,000 training images, five folds, and standardised codes of
+latent dimension 32. The paper's latent dimension and its weight of the total correlation in DBAE+TC
 (--config.train.tc_weight, with "stochastic") are unknown: the authors' repository has neither the
 code nor figures of it. Variants: deterministic, stochastic, sampled.
 """
@@ -17,7 +17,10 @@ from ml_collections import ConfigDict
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    """Returns the config of one or several variants, with commas; "" for the first ones."""
+    """Returns the config of the named variants, separated by commas.
+
+    "" selects the first variant of every group.
+    """
     c = celeba.get_config()
     c.data.crop = "short"
     c.model.latent_dim = 32

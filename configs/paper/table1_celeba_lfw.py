@@ -15,7 +15,10 @@ from ml_collections import ConfigDict
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    """Returns the config of one or several variants, with commas; "" for the first ones."""
+    """Returns the config of the named variants, separated by commas.
+
+    "" selects the first variant of every group.
+    """
     c = lfw.get_config()
     c.data.flip = False
     variants.evaluate(c, "probe", probe_batch_size=64)

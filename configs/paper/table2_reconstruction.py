@@ -29,7 +29,10 @@ SAMPLERS = {
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    """Returns the config of one or several variants, with commas; "" for the first ones."""
+    """Returns the config of the named variants, separated by commas.
+
+    "" selects the first variant of every group.
+    """
     c = celebahq.get_config()
     variants.evaluate(c, "reconstruction", lpips=True)
     return variants.apply(c, variant, SAMPLERS, variants.ENCODERS)

@@ -23,7 +23,7 @@ def apply(c: ConfigDict, words: str, *groups: dict[str, dict[str, Any]]) -> Conf
 
     Args:
       c: config to change.
-      words: names of variants with commas, at most one of each group.
+      words: names of variants, separated by commas, at most one of each group.
       *groups: variants that exclude each other: name -> keys and values.
     """
     given = [word for word in words.split(",") if word]

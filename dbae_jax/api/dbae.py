@@ -57,8 +57,8 @@ class DBAE:
           variables: {"params", "stats"}, its weights and running statistics.
           networks: networks of the config, if they are built already.
           batch_size: images per batch, rounded up for the mesh. Default: config.eval.batch_size.
-          mesh: devices that share every batch (`sharding.make_mesh`) and hold the variables. Of
-            several processes, each makes the same calls and gets the whole result.
+          mesh: devices that share every batch (`sharding.make_mesh`) and hold the variables. With
+            several processes, each process makes the same calls and gets the whole result.
           step: number of training steps that the weights have taken.
           source: where the weights come from, for `repr`.
           load_prior: fingerprint of the weights -> latent prior; called at the first use.

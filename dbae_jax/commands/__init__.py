@@ -1,1 +1,4 @@
-"""The modes of the command line, a mode a file; here config, workdir, data and model meet."""
+"""The modes of the command line, one file per mode.
+
+Each mode combines config, workdir, data and model.
+"""

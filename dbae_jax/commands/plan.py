@@ -1,4 +1,4 @@
-"""Predicts memory and time of a training step on devices that are not there."""
+"""Predicts memory and time of a training step on devices that this machine does not have."""
 
 import dataclasses
 import pathlib

@@ -25,7 +25,7 @@ Action = Callable[[int, TrainState], None]
 
 log = logging.getLogger(__name__)
 
-# If shuffled codes raise the loss by less than this fraction of it, z is hardly used.
+# If shuffled latent codes raise the loss by less than this fraction of it, z is hardly used.
 MIN_RELATIVE_CODE_GAP = 0.02
 REMEDY = (
     "Try a smaller config.optim.learning_rate, config.optim.grad_clip_norm=1.0, a longer "
@@ -177,8 +177,8 @@ def _diagnoser(
         scalars.write(step, values)
         gap, loss = values["code_gap"], values["eval_loss"]
         log.info(
-            "step %d: latent variance %.2g, test loss %.4f, %+.4f with shuffled codes (near +0 "
-            "means that z is not used)",
+            "step %d: latent variance %.2g, test loss %.4f, %+.4f with shuffled latent codes "
+            "(near +0 means that z is not used)",
             *(step, values["z_variance"], loss, gap),
         )
         if gap < MIN_RELATIVE_CODE_GAP * loss:

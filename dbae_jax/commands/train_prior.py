@@ -69,7 +69,7 @@ def train_prior(config: Config, directory: pathlib.Path) -> TrainState:
     run = set_up(config, folder, codes["train"], autoencoder, mesh)
     start, stop = int(run.state.step), config.prior.num_steps
     if start >= stop:
-        log.info("The prior in %s has taken %d steps already; nothing to do.", folder, start)
+        log.info("The latent prior in %s has taken %d steps already; nothing to do.", folder, start)
         return run.state
     workdir.write_config(folder, config)
     batches = codes_lib.batches(
@@ -196,7 +196,7 @@ def _make_hooks(
         scalars.write(step, values)
         log.info(
             "step %d: negative log-likelihood of test codes at most %.2f nats (standard error "
-            "%.2f); a Gaussian reaches %.2f nats",
+            "%.2f); a fitted Gaussian has %.2f nats",
             *(step, values["prior_nll_nats"], values["prior_nll_se"]),
             values["gaussian_nll_nats"],
         )

@@ -53,7 +53,7 @@ class Config:
         require(
             128 * width >= size and 128 * width % size == 0,
             f"{model}.decoder.base_channels={width}",
-            f"such that {path}.data.image_size={size} divides 128 times it",
+            f"such that 128 times this value is a multiple of {path}.data.image_size={size}",
         )
         for name in ("encoder", "unet"):
             tower = getattr(self.model, name)
@@ -68,7 +68,7 @@ class Config:
                 require(
                     at in resolutions,
                     f"{model}.{name}.attention_resolutions={tower.attention_resolutions}",
-                    f"among the tower's resolutions {resolutions}",
+                    f"among the sizes of the network's feature maps, {resolutions}",
                 )
         for key, value, off in (
             ("prior.sample_codes", self.prior.sample_codes, "False"),

@@ -218,7 +218,7 @@ def open_images(path: str | os.PathLike) -> NumberedImages | HashedImages:
     images = NumberedImages(file, prefix, len(match[2]), int(length))
     if len(file) != images.count + 1:
         raise DataError(
-            f"{file.path} announces {images.count:,} images and holds {len(file) - 1:,}: "
+            f"{file.path} states {images.count:,} images but contains {len(file) - 1:,}: "
             "it is incomplete, or holds several sizes; write or copy it again, with one size."
         )
     for index in (0, images.count - 1):

@@ -56,7 +56,9 @@ ALLOW_PARTIAL = flags.DEFINE_bool("allow_partial", False, "Accept a part of the 
 EXPECTED_COUNT = flags.DEFINE_integer(
     "expected_count", None, "Number of images in --source; default: as published."
 )
-SKIP_CHECKSUMS = flags.DEFINE_bool("skip_checksums", False, "Accept files with other checksums.")
+SKIP_CHECKSUMS = flags.DEFINE_bool(
+    "skip_checksums", False, "Accept files whose checksums differ from the published ones."
+)
 ALLOW_BROKEN = flags.DEFINE_integer(
     "allow_broken", 0, "Largest number of broken images, which are left out.", lower_bound=0
 )
@@ -228,7 +230,7 @@ def _check_existing(builder: ImageBuilder) -> None:
     report = read_preparation(final)
     if report["fingerprint"] != builder.listing.fingerprint():
         raise DataError(
-            f"{final} was prepared from other files; delete it first, or name a different "
+            f"{final} was prepared from different files; delete it first, or name a different "
             "--data_dir."
         )
     shards = report["shards"]

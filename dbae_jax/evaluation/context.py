@@ -84,7 +84,7 @@ class Context:
         """Returns the published Inception network for FID.
 
         Args:
-          preparation: name of the way in which images are resized for the network.
+          preparation: name of the method that resizes images for the network.
 
         Raises:
           CheckpointError: if its file is missing or wrong.

@@ -22,7 +22,7 @@ from dbae_jax.metrics.scores import Score, named, provenance
 
 @dataclasses.dataclass(frozen=True)
 class Preset:
-    """A published protocol of FID.
+    """A published protocol that defines how FID is measured.
 
     Attributes:
       name: name of the protocol.
@@ -77,7 +77,7 @@ def preset_images(
         seen += len(images)
         yield images
     if wanted.real is not None and seen < wanted.real:
-        raise TooFewError(f"FID by {preset} needs {wanted.real} real images, got {seen}.")
+        raise TooFewError(f"The FID preset {preset!r} needs {wanted.real} real images, got {seen}.")
 
 
 class ImageStatistics:
@@ -192,13 +192,13 @@ def fid(generated: ImageStatistics, real: ImageStatistics, preset: str) -> Score
         )
     if net.preparation != wanted.preparation:
         raise DataError(
-            f"FID by {preset} prepares images as {wanted.preparation!r}, "
+            f"The FID preset {preset!r} prepares images as {wanted.preparation!r}, "
             f"but these images were prepared as {net.preparation!r}."
         )
     counts = generated.moments.count, real.moments.count
     if counts[0] != wanted.generated or wanted.real not in (None, counts[1]):
         raise DataError(
-            f"FID by {preset} needs {wanted.generated} generated and "
+            f"The FID preset {preset!r} needs {wanted.generated} generated and "
             f"{wanted.real or 'all'} real images, got {counts[0]} and {counts[1]}; "
             "frechet_score measures other numbers of images."
         )
@@ -273,7 +273,7 @@ def _half(position: int) -> int:
 
 def _preset(name: str) -> Preset:
     if name not in PRESETS:
-        raise DataError(f"FID has no protocol {name!r}; there are {', '.join(PRESETS)}.")
+        raise DataError(f"There is no FID preset {name!r}; there are {', '.join(PRESETS)}.")
     return PRESETS[name]
 
 

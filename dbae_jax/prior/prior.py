@@ -188,8 +188,9 @@ def check_same_codes(
     if any(autoencoder[key] != value for key, value in trained_on.items()):
         raise CheckpointError(
             f"The latent prior in {folder} was trained on the codes of {_describe(trained_on)}, "
-            f"not of {_describe(autoencoder)}. Load the former weights, or move the folder away "
-            "and train a new latent prior with --mode=train_prior."
+            f"not of {_describe(autoencoder)}. Load the weights that the latent prior was "
+            "trained for, or move the folder away and train a new latent prior with "
+            "--mode=train_prior."
         )
 
 

@@ -190,7 +190,9 @@ def missing_scores(
         origin = f"step {there:,}, but the model is at step {step:,}"
         if there == step:
             origin = f"different weights of step {there:,}"
-        sentence = f"results.json is of {origin}: this model has not been measured yet."
+        sentence = (
+            f"The scores in results.json belong to {origin}. This model has not been measured yet."
+        )
         return [Missing(sentence, command("evaluate"))]
     made = {entry["suite"] for entry in measured["results"].values()}
     absent = {name: suite.obstacle(context) for name, suite in SUITES.items() if name not in made}

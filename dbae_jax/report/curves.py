@@ -83,7 +83,7 @@ def loss_by_time(found: Mapping[str, Sequence[float]], images: int) -> Captioned
         made,
         f"Means over {images:,} images. The error of the denoiser falls as t approaches 0, where "
         "the state x_t is nearly the image. The training loss multiplies this error by a weight "
-        "that makes all times count the same.",
+        "that balances the errors at all times.",
     )
 
 

@@ -21,7 +21,7 @@ _TERMS = {
         "SSIM, axes swapped", "SSIM as the authors' code computes it, only to compare with theirs"
     ),
     "lpips": Term("LPIPS", "perceptual distance of AlexNet features, 8-bit images"),
-    "pca_mse": Term("MSE of PCA", "MSE of the best linear code of the same dimension"),
+    "pca_mse": Term("MSE of PCA", "MSE of PCA with as many components as z has dimensions"),
     "information_bound_nats": Term(
         "Information, lower bound", "I(x_0; z) minus the entropy of x_0, nats per image"
     ),
@@ -30,7 +30,8 @@ _TERMS = {
     ),
     "accuracy": Term("Accuracy", "fraction of labels that a linear probe of z predicts correctly"),
     "logistic_accuracy": Term(
-        "Accuracy, logistic regression", "accuracy of a converged fit to codes of unit variance"
+        "Accuracy, logistic regression",
+        "accuracy of logistic regression on standardised latent codes",
     ),
     "ap": Term("AP", "average precision of a linear probe of z, mean over attributes"),
     "auroc": Term("AUROC", "area under the ROC curve of a linear probe, mean over attributes"),
@@ -40,12 +41,14 @@ _TERMS = {
         "TAD", "AUROC gap of the two best dimensions of z, summed over captured attributes"
     ),
     "attrs": Term("ATTRS", "number of attributes that a single dimension of z captures"),
-    "mig": Term("MIG", "mutual information gap, 0 to 1"),
+    "mig": Term("MIG", "mutual information gap, from 0 to 1"),
     "dci_disentanglement": Term(
-        "DCI disentanglement", "0 to 1; 1: each dimension of z predicts a single factor"
+        "DCI disentanglement",
+        "from 0 to 1; the value 1 means that each dimension of z predicts a single factor",
     ),
     "dci_completeness": Term(
-        "DCI completeness", "0 to 1; 1: each factor is predicted by a single dimension of z"
+        "DCI completeness",
+        "from 0 to 1; the value 1 means that a single dimension of z predicts each factor",
     ),
     "dci_informativeness": Term("DCI informativeness", "accuracy of the predicted factors"),
     "fid": Term("FID", "Fréchet distance to real images, published Inception features"),
@@ -53,7 +56,7 @@ _TERMS = {
     "inception_score": Term("IS", "inception score"),
     "confidence": Term("Confidence", "mean classifier confidence on sampled images"),
     "class_distance": Term(
-        "Class frequencies", "total variation distance between sampled and real images, 0 to 1"
+        "Class frequencies", "total variation distance between sampled and real images, from 0 to 1"
     ),
     "target": Term(
         "Target", "change of the edited attribute's logit, in its standard deviation on real images"
@@ -79,7 +82,7 @@ _OF_FEATURES = {
 # Endings of names -> what they add to the name and to the meaning.
 _ENDINGS = {
     "_best_on_test": ("best on test", "epoch chosen on the test images, as in published values"),
-    "_rotated": ("rotated", "for comparison: codes in randomly rotated axes"),
+    "_rotated": ("rotated", "baseline: randomly rotated latent codes"),
     "_following": ("x_T recomputed", "x_T decoded from the edited code; Gaussian x_T: sampled"),
     "_fixed": ("x_T fixed", "x_T of the unedited code; Gaussian x_T: inferred from the image"),
     "_floor_halves": ("floor of halves", "between two halves of the real images"),

@@ -1,7 +1,8 @@
 """Published scores of the paper, and the scores of this model next to them.
 
-Each published score is a mean over five evaluations, from the authors' repository. This
-repository has no scores of disentanglement and of unconditional generation; they are not here.
+Each published score is a mean over five evaluations, from the authors' repository. The
+authors' repository has no scores of disentanglement or unconditional generation, so this file
+lacks them.
 
 Source: Kim et al., ICLR 2025, tables 1 and 2.
 """
@@ -75,7 +76,7 @@ class Comparison:
 
 _SELECTION = (
     "The authors' scripts scale training images to a different range than test images, and do not "
-    "run as published. This repository scales all images the same."
+    "run as published. This repository scales all images in the same way."
 )
 _ON_TEST = (
     " Published values use the epoch that is best on the test images. This repository's "
@@ -84,8 +85,8 @@ _ON_TEST = (
 _RANDOM = "DiffAE and PDAE sample x_T; the columns named inferred x_T infer it from the image."
 _SSIM = (
     "The SSIM of DBAE probably comes from a function that moves its window over width and channels "
-    "and hardly notices lost texture; this repository calls it ssim_swapped_axes. The SSIM of the "
-    "other methods uses zero padding; this repository calls it ssim_zero_padded."
+    "and hardly depends on lost texture; this repository calls it ssim_swapped_axes. The SSIM of "
+    "the other methods uses zero padding; this repository calls it ssim_zero_padded."
 )
 
 _COLUMNS_1 = (

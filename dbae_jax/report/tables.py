@@ -103,7 +103,8 @@ def _table(entry: dict[str, Any]) -> Table:
         term, details = glossary.explain(suite, name), score.get("details", {})
         rows.append(Row(term.name, [*_cells(score), ARROWS[score["better"]]], term.meaning))
         if score["value"] is None:
-            notes.append(f"{term.name} is not defined here: {details.get('reason', 'no reason')}.")
+            reason = details.get("reason", "no reason").removesuffix(".")
+            notes.append(f"{term.name} is not defined here: {reason}.")
     return Table(
         title=f"{suite.capitalize()} on {entry['data']}{label}",
         caption=f"Images: {counts}. Measured in {entry['seconds']:,.0f} s.",

@@ -52,7 +52,7 @@ GAUSSIAN = Words(
     model="A diffusion autoencoder",
     decoding=(
         "A sampler integrates a diffusion that is conditioned on z, from x_T to the image. "
-        "Gaussian x_T: noise that is independent of z and determines the details that z lacks."
+        "x_T is Gaussian noise that is independent of z. It determines the details that z lacks."
     ),
     networks="encoder and U-Net",
     origin="sampled as Gaussian noise",

@@ -23,7 +23,8 @@ def run(
         one entry per example. The last slice is padded to `size`.
       *arrays: arrays, or trees of arrays, that all have the same length.
       size: examples per slice, a multiple of the number of devices in the mesh.
-      mesh: devices that share each slice. Of several processes, each gets the whole result.
+      mesh: devices that share each slice. With several processes, each process gets the whole
+        result.
     """
     count = len(jax.tree.leaves(arrays)[0])
     answers = []

@@ -43,7 +43,7 @@ def check_folder(folder: pathlib.Path, name: str) -> None:
 def write_bytes(path: pathlib.Path, content: bytes) -> None:
     """Writes a file under a temporary name and renames it; its folder is made if missing.
 
-    Of the processes of a run, only the writer does this.
+    Only process 0 of a run does this.
     """
     if not processes.is_writer():
         return

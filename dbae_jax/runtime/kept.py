@@ -1,9 +1,9 @@
-"""Files that keep what takes long to make: read while they are valid, else made again.
+"""Keeps results of long computations in files, and computes invalid files again.
 
 A file holds named arrays (.npz) or JSON values (.json), and its identity: everything that the
-content depends on, such as the weights of a model. A file with another identity or a damaged file
-is made again. Over several processes, either all of them read the file or none does, because making
-the content can be work of all processes.
+content depends on, such as the weights of a model. A file with a different identity or a damaged
+file is computed again. With several processes, either all of them read the file or none does,
+because all processes may be needed to compute the content.
 """
 
 import json
@@ -44,10 +44,12 @@ def read(path: pathlib.Path, identity: dict[str, Any]) -> dict[str, Any] | None:
         try:
             stored, content = _load(path)
         except (OSError, ValueError, LookupError, TypeError, EOFError, zipfile.BadZipFile) as error:
-            log.info("%s is damaged (%s); it is made again.", path, type(error).__name__)
+            log.info("%s is damaged (%s); it is computed again.", path, type(error).__name__)
         if stored is not None and stored != identity:
             names = [k for k in {**stored, **identity} if stored.get(k) != identity.get(k)]
-            log.info("%s has another %s; it is made again.", path, ", ".join(names))
+            log.info(
+                "%s was computed with a different %s; it is computed again.", path, ", ".join(names)
+            )
             content = None
     return content if processes.agree(int(content is not None)) else None
 

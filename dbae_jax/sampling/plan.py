@@ -1,6 +1,7 @@
-"""The choice of a sampler, its time grid and its options, and what is recommended.
+"""Chooses a sampler, its time grid and its options, and recommends values for them.
 
-`SAMPLERS` has the samplers by name; a new sampler is a function in `tables` and an entry there.
+`SAMPLERS` maps names to samplers. To add a sampler, write a function in `tables` and add an entry
+to `SAMPLERS`.
 """
 
 import dataclasses
@@ -52,7 +53,18 @@ class Plan:
         churn: float = 0.0,
         **others: Any,
     ) -> Self:
-        """Returns `plan`, or one with the recommendations of docs/samplers.md for what is None."""
+        """Returns `plan` if it is given, otherwise a plan with recommended values.
+
+        Each argument that is None gets the value that docs/samplers.md recommends.
+
+        Args:
+          plan: plan that is returned unchanged, or None.
+          sampler: one of `SAMPLERS`, or None.
+          steps: number of intervals of the time grid, or None.
+          grid: one of `grids.GRIDS`, an array of times, or None.
+          churn: see `Plan`.
+          **others: other attributes of `Plan`.
+        """
         if plan is not None:
             return plan
         if sampler is None:

@@ -49,7 +49,7 @@ class Writer:
         Args:
           workdir: folder of the run.
           keep_last: number of newest checkpoints to keep.
-          keep_every_steps: checkpoints at multiples of this step are kept for good; 0 for none.
+          keep_every_steps: checkpoints at multiples of this step are kept permanently; 0 for none.
         """
         keep = [policies.LatestN(keep_last)]
         if keep_every_steps:
@@ -182,7 +182,7 @@ def newest_readable(
             answer = step, read(step)
         except UnreadableCheckpointError as error:
             problem = problem or error
-            log.warning("%s Trying the checkpoint before it.", error)
+            log.warning("%s Trying the previous checkpoint.", error)
             continue
         _check_agreed(workdir, step)
         if move_unreadable:

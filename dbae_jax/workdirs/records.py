@@ -29,7 +29,10 @@ def read(workdir: pathlib.Path) -> list[dict[str, Any]]:
 
 
 class Writer:
-    """Appends rows to metrics.jsonl; a context manager. Of several processes, one writes."""
+    """Appends rows to metrics.jsonl; a context manager.
+
+    Only process 0 of a run does this.
+    """
 
     def __init__(self, workdir: pathlib.Path, *, start_step: int):
         """Opens the records of a run.

@@ -97,7 +97,9 @@ def check_same_model(
 
 
 def differing(saved: dict[str, Any], config: Config, keys: tuple[str, ...]) -> list[str]:
-    """Returns the differences of two configs, each as "key (value there, value now)".
+    """Returns the differences of two configs, each as text.
+
+    Each difference reads "key (value in the workdir, value in this command)".
 
     Args:
       saved: config of a run.
@@ -108,7 +110,8 @@ def differing(saved: dict[str, Any], config: Config, keys: tuple[str, ...]) -> l
     fixed = [key for key in now | there if key.startswith(keys) and key not in FREE_KEYS]
     absent = "absent"
     return [
-        f"{key} ({there.get(key, absent)!r} there, {now.get(key, absent)!r} now)"
+        f"{key} ({there.get(key, absent)!r} in the workdir, "
+        f"{now.get(key, absent)!r} in this command)"
         for key in fixed
         if there.get(key, absent) != now.get(key, absent)
     ]

@@ -1,4 +1,4 @@
-"""A free x_T of a model: drawn, inferred, kept in edits, walked between."""
+"""Gaussian x_T: sampling, inference, edits with fixed x_T, interpolation."""
 
 import jax
 import numpy as np

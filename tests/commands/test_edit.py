@@ -74,7 +74,7 @@ def test_edits_to_files_and_directions_kept(run_copy, caplog, tmp_path):
         again = edit.edit(config, run_copy, **ask | changed, fix_endpoint=True)
         assert again != fixed
         assert again.name.rpartition("_")[0] == fixed.name.rpartition("_")[0]
-    # A damaged file of directions is made again.
+    # A damaged file of directions is computed again.
     kept = run_copy / "evaluation" / "digits_directions.npz"
     kept.write_bytes(kept.read_bytes()[:100])
     edit.edit(other, run_copy, **ask)

@@ -170,7 +170,9 @@ def test_other_data_have_entries_of_their_own(run_copy, counted):
     assert set(results.read(run_copy)["results"]) == {"one/shapes", "one/shapes_correlated"}
     for changed in ({"data.image_size": 64}, {"model.latent_dim": 4}, {"bridge.beta_d": 1.0}):
         key, value = next(iter(changed.items()))
-        with pytest.raises(ConfigError, match=rf"{key} \(.* there, {value} now\)"):
+        with pytest.raises(
+            ConfigError, match=rf"{key} \(.* in the workdir, {value} in this command\)"
+        ):
             evaluate.evaluate(_config(**changed), run_copy)
 
 

@@ -1,4 +1,4 @@
-"""The plan of a small config for devices that are not there, against independent counts."""
+"""Plans of a small config for devices that this machine does not have, and independent counts."""
 
 import dataclasses
 import importlib.util

@@ -123,7 +123,9 @@ def test_torn_files_are_made_again(run_copy, caplog):
 
 def test_misfits_are_refused(run_copy):
     overrides, directory = run_copy
-    with pytest.raises(ConfigError, match=r"prior\.width \(16 there, 32 now\)"):
+    with pytest.raises(
+        ConfigError, match=r"prior\.width \(16 in the workdir, 32 in this command\)"
+    ):
         train_prior.train_prior(_config(overrides, **{"prior.width": 32}), directory)
     with pytest.raises(ConfigError, match=r"model\.latent_dim"):
         train_prior.train_prior(_config(overrides, **{"model.latent_dim": 4}), directory)

@@ -130,7 +130,7 @@ WRONG_CONFIGS = {
     "weights in bfloat16": ({"model.param_dtype": "bfloat16"}, "one of float32"),
     "decoder too narrow": (
         {"data.image_size": 1024, "model.decoder.base_channels": 4},
-        "image_size=1024 divides",
+        "a multiple of .*image_size=1024",
     ),
     "seed": ({"seed": -1}, "seed=-1"),
     "prior layers": ({"prior.num_layers": 1}, "prior.num_layers=1"),
@@ -238,7 +238,7 @@ def test_the_papers_models_have_its_parameters_and_cost(name):
     celeba = name == "celeba"
     # The unused block of released checkpoints (0.04M) aside, as published.
     assert f"Parameters: {'120.6M' if celeba else '162.4M'}" in text
-    assert f"{'40.0 G' if celeba else '186.6 G'} forward" in text
+    assert f"{'40.0 G' if celeba else '186.6 G'} for one forward pass" in text
     assert f'"name": "{name}"' in text
 
 

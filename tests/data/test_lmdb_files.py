@@ -123,7 +123,7 @@ def test_files_with_a_wrong_number_of_images_are_refused(tmp_path):
     files = _files(3)
     entries = {f"256-{i:05d}": image for i, image in enumerate(files)}
     for name, more, words in (
-        ("short", {"length": b"4"}, "announces 4 images and holds 3"),
+        ("short", {"length": b"4"}, "states 4 images but contains 3"),
         ("gap", {"length": b"4", "256-00009": files[0]}, "has no image '256-00003'"),
         ("sizes", {"length": b"3", "128-00000": files[0]}, "or holds several sizes"),
         ("other", {"length": b"3", "0 a": files[0]}, "must be like '256-00000'"),

@@ -133,7 +133,7 @@ def test_an_unfinished_preparation_refuses_other_files(tmp_path, faces, monkeypa
     with pytest.raises(KeyboardInterrupt):
         prepare.prepare(builder, None)
     datasets.ffhq(faces, (10_020,))
-    with pytest.raises(DataError, match="unfinished preparation from other files or settings"):
+    with pytest.raises(DataError, match="unfinished preparation with different files or settings"):
         prepare.prepare(_builder(faces, tmp_path / "data"), None)
 
 
@@ -177,7 +177,8 @@ def test_a_source_of_broken_images_is_refused(tmp_path):
     for number in NUMBERS:
         datasets.write(tmp_path / "in" / f"{number}.png", b"no image")
     with pytest.raises(
-        DataError, match=r"none of 20 images of --source can be decoded, .* 10009.png"
+        DataError,
+        match=r"none of 20 images of --source can be decoded. The last error is: .*10009.png",
     ):
         _builder(tmp_path / "in", tmp_path / "data")
     assert not (tmp_path / "data").exists()
@@ -282,7 +283,7 @@ def test_a_prepared_data_set_is_checked_and_not_written_again(tmp_path, faces, m
         datasets.read("ffhq", tmp_path / "data")
     shard.write_bytes(whole)
     datasets.ffhq(faces, (10_020,))
-    with pytest.raises(DataError, match="was prepared from other files; delete it first"):
+    with pytest.raises(DataError, match="was prepared from different files; delete it first"):
         prepare.prepare(_builder(faces, tmp_path / "data"), None)
 
 

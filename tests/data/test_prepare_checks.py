@@ -69,10 +69,10 @@ def test_different_images_of_the_same_names_are_noticed(tmp_path, monkeypatch, k
     monkeypatch.setattr(builder.listing.store, "read", read)
     with pytest.raises(KeyboardInterrupt):
         prepare.prepare(builder, None)
-    with pytest.raises(DataError, match="unfinished preparation from other files or settings"):
+    with pytest.raises(DataError, match="unfinished preparation with different files or settings"):
         prepare.prepare(_builder(other, data), None)
     prepare.prepare(_builder(first, data), None)
-    with pytest.raises(DataError, match="was prepared from other files; delete it first"):
+    with pytest.raises(DataError, match="was prepared from different files; delete it first"):
         prepare.prepare(_builder(other, data), None)
     assert prepare.prepare(_builder(first, data), None) == builder.final_path
 

@@ -39,7 +39,7 @@ WRONG_SOURCES = {
     "wrong count": (
         Celeba,
         lambda root: _edit_file(datasets.celeba(root), "list_attr*", lambda t: "11" + t[2:]),
-        "announces 11 rows and holds 10",
+        "states 11 rows but contains 10",
     ),
     "short row": (
         Celeba,

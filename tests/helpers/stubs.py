@@ -1,4 +1,4 @@
-"""Models and data that cost nothing, for evaluators: what a suite must find is known."""
+"""Models and data that cost nothing, for suites: what a suite must find is known."""
 
 import numpy as np
 

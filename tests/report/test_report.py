@@ -85,12 +85,14 @@ def test_suites_without_results_are_named(directory):
     assert re.search(r"--mode=evaluate --config.eval.suite=(\w+,)*probe\b", last.command)
     older = {"model": {"step": STEP - 1}, "results": RESULTS}
     (only,) = about.missing_scores(context, older, command)
-    assert "results.json is of step 6, but the model is at step 7" in only.sentence
+    assert (
+        "The scores in results.json belong to step 6, but the model is at step 7" in only.sentence
+    )
     assert about.measurements(context, older) == []
     assert about.current(older, context.model) == {}
     other = {"model": model | {"fingerprint": "0"}, "results": RESULTS}
     (only,) = about.missing_scores(context, other, command)
-    assert "results.json is of different weights of step 7" in only.sentence
+    assert "The scores in results.json belong to different weights of step 7" in only.sentence
     assert about.current(other, context.model) == {}
     del context.__dict__["known"]
     context.splits = {name: ArraySource(tiny.images(4)) for name in ("train", "test")}
@@ -338,7 +340,7 @@ OF_DECODED = (
 )
 OF_GAUSSIAN = (
     "<h1>A diffusion autoencoder of digits</h1>",
-    "Gaussian x_T: noise that is independent of z",
+    "x_T is Gaussian noise that is independent of z",
     "in encoder and U-Net",
     "sampled as Gaussian noise, clipped",
     "The endpoint x_T is sampled once per image and held fixed while the slider moves.",

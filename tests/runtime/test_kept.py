@@ -1,4 +1,4 @@
-"""Kept files: valid ones are read, others are made again, and on all processes the same happens."""
+"""Kept files: valid files are read, invalid files are computed again, the same on all processes."""
 
 import types
 
@@ -39,7 +39,9 @@ def test_another_identity_is_made_again_and_named(get, caplog):
     get()
     with caplog.at_level("INFO", logger="dbae_jax"):
         assert get(IDENTITY | {"step": 2}) == 2 and get(IDENTITY | {"step": 2}) == 2
-    assert caplog.messages == [f"{get.path} has another step; it is made again."]
+    assert caplog.messages == [
+        f"{get.path} was computed with a different step; it is computed again."
+    ]
 
 
 @pytest.mark.parametrize("size", [0, 20, -20])

@@ -128,7 +128,7 @@ def celeba_attributes(text: str, name: str) -> Attributes:
     names, rows = tuple(lines[1].split()), [line.split() for line in lines[2:] if line.strip()]
     if len(rows) != int(lines[0]):
         raise DataError(
-            f"{name} announces {int(lines[0]):,} rows and holds {len(rows):,}; {_PUBLISHED}"
+            f"{name} states {int(lines[0]):,} rows but contains {len(rows):,}; {_PUBLISHED}"
         )
     for row in rows:
         if len(row) != len(names) + 1 or not set(row[1:]) <= {"-1", "1"}:

@@ -293,8 +293,8 @@ class ImageBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
                 channels.append(num_channels)
         if not sizes:
             raise DataError(
-                f"none of {len(chosen)} images of --source can be decoded, such as {error} Check "
-                "that --source names the right files, and copy them again."
+                f"none of {len(chosen)} images of --source can be decoded. The last error "
+                f"is: {error} Check that --source names the right files, and copy them again."
             )
         return Estimate(int(np.mean(sizes)) + 1, max(channels))
 

@@ -164,7 +164,7 @@ class Staging:
 
     def _different_preparation(self) -> DataError:
         return DataError(
-            f"{self.folder} holds an unfinished preparation from other files or settings; "
+            f"{self.folder} holds an unfinished preparation with different files or settings; "
             "repeat the command that began it, or delete the folder."
         )
 

@@ -85,9 +85,10 @@ def inception_scores(generated: ImageSet, real: ImageSet, *, preset: str = "") -
     Args:
       generated: generated images, with features of the published Inception network.
       real: real images with features of the same network. With a preset, they are the images of
-        `metric.preset_images`.
-      preset: a key of `metric.PRESETS`, which determines the numbers of images. If it is "", any
-        number of images is allowed, and the Frechet distance is called "fd_<network>".
+        `metrics.generation.preset_images`.
+      preset: a key of `metrics.generation.PRESETS`, which determines the numbers of images. If the
+        preset is "", any number of images is allowed, and the Frechet distance is called
+        "fd_<network>".
 
     Raises:
       DataError: if the network, the preparation or the number of images differs from the preset.
@@ -187,7 +188,7 @@ def check_preset(preset: str, generated: int, real: int) -> None:
     """Checks the numbers of images of a preset before any image is sampled.
 
     Args:
-      preset: a key of `metric.PRESETS`, or "" for no preset.
+      preset: a key of `metrics.generation.PRESETS`, or "" for no preset.
       generated: number of generated images.
       real: number of images of the training set.
 

@@ -1,1 +1,1 @@
-"""The suites of measurements, one suite a file."""
+"""The suites of measurements, one file per suite."""

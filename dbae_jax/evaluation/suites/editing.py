@@ -114,7 +114,9 @@ def measure_with(net: AttributeClassifier, context: Context, about: Mapping[str,
         scores |= _summary(by_name, mode, about)
     constant = [name for name, ok in zip(names, varied, strict=True) if not ok]
     if constant:
-        log.info("No edits of %s: their values do not vary.", ", ".join(constant))
+        log.info(
+            "The suite does not edit %s, because their values do not vary.", ", ".join(constant)
+        )
     return Measured(scores, {"train": context.limit("train"), "test": len(images)})
 
 

@@ -232,8 +232,9 @@ def _too_small(start: int, count: int, share: float) -> str | None:
         return None
     return (
         f"config.eval.validation_share={share:g} of {count} training images leaves {start} to "
-        f"train probes on and {count - start} to choose them on; each part needs 2 or more; set "
-        "another share, more config.eval.num_probe_images, or config.eval.validation_split"
+        f"train probes on and {count - start} to choose them on; each part needs 2 or more; "
+        "change config.eval.validation_share, raise config.eval.num_probe_images, or set "
+        "config.eval.validation_split"
     )
 
 
