@@ -12,7 +12,7 @@ import numpy as np
 
 from dbae_jax.bridge.marginals import has_gaussian_endpoint
 from dbae_jax.bridge.preconditioning import Bridge
-from dbae_jax.errors import ConfigError
+from dbae_jax.errors import ConfigError, DataError
 from dbae_jax.sampling import grids
 from dbae_jax.sampling.tables import Table, dbim_table, euler_table, heun_table, multistep_table
 
@@ -66,6 +66,8 @@ class Plan:
           **others: other attributes of `Plan`.
         """
         if plan is not None:
+            options = {"sampler": sampler, "steps": steps, "grid": grid, "churn": churn, **others}
+            _check_left_out(options)
             return plan
         if sampler is None:
             sampler = "heun" if churn else "dbim"
@@ -124,6 +126,18 @@ class Plan:
         start = bridge.schedule.t_max - (0 if from_end else grids.DISTANCE_TO_END)
         make = grids.GRIDS[self.grid]
         return make(bridge.schedule, self.steps, start=start, rho=self.rho)
+
+
+def _check_left_out(options: dict[str, Any]) -> None:
+    """Refuses sampler options next to a plan, which would not have an effect."""
+    defaults = {"rho": Plan.rho, "churn": Plan.churn, "eta": Plan.eta, "boot": Plan.boot}
+    given = [
+        k for k, v in options.items() if v is not None and not (k in defaults and v == defaults[k])
+    ]
+    if given:
+        raise DataError(
+            f"A plan holds all sampler options: leave out {', '.join(given)}, or leave out plan."
+        )
 
 
 # Name -> function of (bridge, times, plan).

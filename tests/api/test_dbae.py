@@ -88,14 +88,14 @@ def test_denoise_is_unclipped_and_takes_one_time_or_many(model):
 
 def test_trajectories_and_evaluations(model):
     z = model.encode(tiny.images(3))
-    walked = model.trajectory(z, sampler="heun", steps=4)
-    assert walked.path.shape == (5, 3, 16, 16, 1)
+    trajectory = model.trajectory(z, sampler="heun", steps=4)
+    assert trajectory.path.shape == (5, 3, 16, 16, 1)
     again = model.decode(z, sampler="heun", steps=4)
-    np.testing.assert_allclose(walked.x_0, again, atol=1e-6)
-    assert len(walked.times) == 5 and walked.times[-1] == 0
+    np.testing.assert_allclose(trajectory.x_0, again, atol=1e-6)
+    assert len(trajectory.times) == 5 and trajectory.times[-1] == 0
     assert model.nfe(steps=4) == 4 and model.nfe(steps=4, churn=0.1) == 11  # dbim; heun
-    np.testing.assert_allclose(walked.path[0], np.clip(model.endpoint(z), -1, 1), atol=1e-6)
-    assert walked.nfe == model.nfe(sampler="heun", steps=4) == 7
+    np.testing.assert_allclose(trajectory.path[0], np.clip(model.endpoint(z), -1, 1), atol=1e-6)
+    assert trajectory.nfe == model.nfe(sampler="heun", steps=4) == 7
     assert model.nfe(sampler="euler", steps=10) == 10
     assert model.nfe(sampler="heun", steps=10, churn=0.3) == 29
 

@@ -34,10 +34,10 @@ def test_x_T_is_drawn_from_rng_an_example_a_key(model):
     np.testing.assert_array_equal(model.draw_x_T(2, keys[order]), model.draw_x_T(10, keys)[order])
     many = model.draw_x_T(400, 0)
     assert many.std() == pytest.approx(1, abs=0.01) and many.mean() == pytest.approx(0, abs=0.01)
-    walked = model.trajectory(z[:2], rng=3, sampler="dbim", eta=1.0, steps=3)
-    assert walked.path.shape == (4, 2, 16, 16, 1)
-    np.testing.assert_array_equal(walked.path[0], np.clip(drawn[:2], -1, 1))
-    assert not np.allclose(walked.x_0, again[:2])  # the sampler's noise is another than x_T
+    trajectory = model.trajectory(z[:2], rng=3, sampler="dbim", eta=1.0, steps=3)
+    assert trajectory.path.shape == (4, 2, 16, 16, 1)
+    np.testing.assert_array_equal(trajectory.path[0], np.clip(drawn[:2], -1, 1))
+    assert not np.allclose(trajectory.x_0, again[:2])  # the sampler's noise is another than x_T
 
 
 def test_every_device_gets_all_of_what_they_draw_together(model):
@@ -58,8 +58,8 @@ def test_evaluation_and_pictures_draw_their_x_T(model, tmp_path):
     np.testing.assert_array_equal(rows[2], reconstruction.reconstruct(model, shown, sample))
     measured = information.measure(model, shown, points=2)
     assert np.isfinite(information.entropy_bound(measured)).all()
-    pictures.trajectories(tmp_path / "walk.png", model, shown[:1], columns=3, steps=4)
-    assert (tmp_path / "walk.png").stat().st_size > 500
+    pictures.trajectories(tmp_path / "trajectory.png", model, shown[:1], columns=3, steps=4)
+    assert (tmp_path / "trajectory.png").stat().st_size > 500
 
 
 def test_inferred_ends_lead_back(model):

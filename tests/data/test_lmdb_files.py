@@ -99,7 +99,9 @@ if child == 0:
 assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 assert images.read(1) == first
 """
-    subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_damaged_files_are_refused(tmp_path):

@@ -10,10 +10,10 @@ import pytest
 from dbae_jax.bridge import marginals
 from dbae_jax.bridge.preconditioning import Bridge, Moments
 from dbae_jax.bridge.schedules import VE, VP
-from dbae_jax.errors import ConfigError
+from dbae_jax.errors import ConfigError, DataError
 from dbae_jax.sampling import grids, integrate, tables
 from dbae_jax.sampling.plan import SAMPLERS, Plan
-from tests.helpers import bridge_drifts, sample_by_plan
+from tests.helpers import bridge_drifts, sample_by_plan, tiny
 
 BRIDGES = {"vp": Bridge(VP()), "ve": Bridge(VE())}
 bridges = pytest.mark.parametrize("b", BRIDGES.values(), ids=BRIDGES)
@@ -127,11 +127,19 @@ def test_order_of_multistep_is_checked():
         tables.multistep_table(VP_BRIDGE, _times(VP_BRIDGE, 5), order=4)
 
 
+def test_a_plan_is_not_combined_with_other_options():
+    plan = Plan("euler", 20)
+    assert Plan.recommended(plan, rho=7.0, churn=0.0, eta=0.0, boot=False) is plan
+    for options in ({"steps": 3}, {"sampler": "dbim"}, {"grid": np.ones(2)}, {"eta": 1.0}):
+        with pytest.raises(DataError, match=f"leave out {next(iter(options))}"):
+            Plan.recommended(plan, **options)
+
+
 def test_configs_name_the_samplers_and_grids_that_exist():
     for name in SAMPLERS:
-        Plan(name).check("config.sample")
+        assert tiny.config(**{"sample.sampler": name}).sample.sampler == name
     for name in grids.GRIDS:
-        Plan("heun", grid=name).check("config.sample")
+        assert tiny.config(**{"sample.grid": name}).sample.grid == name
 
 
 # --- steps ----------------------------------------------------------------------------------

@@ -255,15 +255,15 @@ def _images_inside(
 def _image_paths(root: pathlib.Path) -> list[str]:
     """Returns the images below a folder; a folder that links also lead to is listed once."""
     names, visited = [], set()
-    for folder, below, files in os.walk(root, followlinks=True):
+    for folder, subfolders, files in os.walk(root, followlinks=True):
         status = os.stat(folder)
         if (status.st_dev, status.st_ino) in visited:
-            below.clear()
+            subfolders.clear()
             continue
         visited.add((status.st_dev, status.st_ino))
         # Links come last, so that a folder is listed under its own name.
-        below[:] = sorted(
-            (name for name in below if not name.startswith(".")),
+        subfolders[:] = sorted(
+            (name for name in subfolders if not name.startswith(".")),
             key=lambda name: (os.path.islink(os.path.join(folder, name)), name),
         )
         here = pathlib.Path(folder).relative_to(root)
