@@ -82,7 +82,7 @@ def test_fid_follows_a_published_protocol_or_is_refused(images, monkeypatch):
         generation.fid(*own, "diffae")
     with pytest.raises(DataError, match=r"50000 generated and 50000 real images, got 90 and 70"):
         generation.fid(generated, real, "diffae")
-    with pytest.raises(DataError, match=r"adm prepares images as 'tensorflow_1'.*'pytorch'"):
+    with pytest.raises(DataError, match=r"'adm' prepares images as 'tensorflow_1'.*'pytorch'"):
         generation.fid(generated, real, "adm")
     with pytest.raises(DataError, match=r"'best'; there are diffae, infodiff10k-clean, adm"):
         generation.fid(generated, real, "best")
