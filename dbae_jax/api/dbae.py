@@ -8,6 +8,7 @@ from typing import Any, Self
 import jax
 import numpy as np
 
+from dbae_jax import editing
 from dbae_jax.api import checks, edits, gaussian_endpoint
 from dbae_jax.api.checks import Rng, make_key
 from dbae_jax.api.programs import Programs
@@ -63,10 +64,8 @@ class DBAE:
           source: where the weights come from, for `repr`.
           load_prior: fingerprint of the weights -> latent prior; called at the first use.
         """
-        self.config = config
-        self.variables = variables
-        self.step = step
-        self._source = source
+        self.config, self.variables = config, variables
+        self.step, self._source = step, source
         self._load_prior = load_prior
         self.bridge = build.make_bridge(config.bridge)
         if networks is None:
@@ -308,9 +307,8 @@ class DBAE:
         Raises:
           DataError: for `infer_endpoint` if x_T is decoded from z, and as for `decode`.
         """
-        return edits.interpolate(
-            self, first, second, points, method, rng, infer_endpoint=infer_endpoint, **plan
-        )
+        paths = edits.latent_paths(self, first, second, points, method, infer_endpoint)
+        return edits.decode_rows(self, *paths, rng, **plan)
 
     def edit(
         self,
@@ -332,7 +330,9 @@ class DBAE:
           rng: as for `decode`; the edits of an image share their noise and a sampled x_T.
           **plan: sampler options, as for `decode`.
         """
-        return edits.edit(self, images, direction, scales, fix_endpoint, rng, **plan)
+        z = self.encode(images)
+        x_T = edits.endpoint_before_edit(self, images, z) if fix_endpoint else None
+        return edits.decode_rows(self, editing.moved(z, direction, scales), x_T, rng, **plan)
 
     @functools.cached_property
     def prior(self) -> Prior:

@@ -1,6 +1,5 @@
-"""Interpolates and edits images: changes their latent codes and decodes them."""
+"""Latent codes and endpoints of interpolations and edits, and their decoding."""
 
-from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -28,35 +27,15 @@ class Model(Protocol):
     def decode(self, *args: Any, **kwargs: Any) -> np.ndarray: ...
 
 
-def interpolate(
-    model: Model,
-    first: np.ndarray,
-    second: np.ndarray,
-    points: int = 11,
-    method: str = "linear",
-    rng: Rng = None,
-    *,
-    infer_endpoint: bool = False,
-    **plan: Any,
-) -> np.ndarray:
-    """Decodes latent codes between those of two images: [B, points, H, W, C].
-
-    The arguments are those of `DBAE.interpolate`.
-    """
-    z, x_T = latent_paths(model, first, second, points, method, infer_endpoint=infer_endpoint)
-    return decode_rows(model, z, x_T, rng, **plan)
-
-
 def latent_paths(
     model: Model,
     first: np.ndarray,
     second: np.ndarray,
     points: int,
     method: str,
-    *,
     infer_endpoint: bool = False,
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Returns the latent codes and the inferred endpoints that `interpolate` decodes.
+    """Returns the latent codes and the inferred endpoints that `DBAE.interpolate` decodes.
 
     The arguments are those of `DBAE.interpolate`.
 
@@ -71,25 +50,6 @@ def latent_paths(
     count = len(x_T)
     arcs = editing.path(x_T.reshape(count, -1), other.reshape(count, -1), points, "spherical")
     return z, arcs.reshape(-1, *x_T.shape[1:])
-
-
-def edit(
-    model: Model,
-    images: np.ndarray,
-    direction: np.ndarray,
-    scales: Sequence[float],
-    fix_endpoint: bool = False,
-    rng: Rng = None,
-    **plan: Any,
-) -> np.ndarray:
-    """Decodes latent codes of images moved along a direction: [B, S, H, W, C].
-
-    The arguments are those of `DBAE.edit`.
-    """
-    z = model.encode(images)
-    moved = editing.moved(z, direction, scales)
-    x_T = endpoint_before_edit(model, images, z) if fix_endpoint else None
-    return decode_rows(model, moved, x_T, rng, **plan)
 
 
 def endpoint_before_edit(model: Model, images: np.ndarray, z: np.ndarray) -> np.ndarray:

@@ -1,6 +1,5 @@
 """Encoder x_0 -> z: the down path of a U-Net, then pooling over positions."""
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -71,7 +70,7 @@ class Encoder(nn.Module):
         res_block, attention_block = rematerialised(self.remat, ResBlock, AttentionBlock)
         attention = {"implementation": self.attention, **dtypes}
         h = conv(x_0.astype(self.dtype), self.base_channels, name="conv_in", **dtypes)
-        for stage in self.stages(stages.down_path):
+        for stage in stages.down_path(self):
             name = f"down_{stage.index}"
             h = res_block(stage.channels, resample=stage.resample, name=name, **dtypes)((h,))
             if stage.attention:
@@ -81,17 +80,6 @@ class Encoder(nn.Module):
         h = res_block(h.shape[-1], name="middle_1", **dtypes)((h,))
         h = GroupNorm(name="norm_out", param_dtype=self.param_dtype)((h,)).apply(h)
         return self._project(nn.silu(h))
-
-    @nn.nowrap
-    def stages(self, path: Callable[..., list[stages.Stage]]) -> list[stages.Stage]:
-        """Returns the stages of the encoder; `path` is `stages.down_path`."""
-        return path(
-            image_size=self.image_size,
-            base_channels=self.base_channels,
-            channel_mult=self.channel_mult,
-            num_res_blocks=self.num_res_blocks,
-            attention_resolutions=self.attention_resolutions,
-        )
 
     def _project(self, h: jax.Array) -> Code:
         h = h.astype(jnp.float32)

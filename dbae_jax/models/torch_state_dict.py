@@ -285,7 +285,7 @@ def _unet(module: AutoEncoder) -> LayerNames:
     ):
         yield key, (*unet, name), _linear
     yield from _down_path_and_middle("", unet, module.unet, two_halves=True)
-    for stage in module.unet.stages(stages.up_path):
+    for stage in stages.up_path(module.unet):
         key, path = f"output_blocks.{stage.index}", f"up_{stage.index}"
         # The input [h, skip] always has more channels than h.
         yield from _block(f"{key}.0", (*unet, path), skip=True, two_halves=True)
@@ -316,7 +316,7 @@ def _down_path_and_middle(
     attention_kind = _conv if two_halves else _conv_1d
     yield f"{prefix}input_blocks.0.0", (*root, "conv_in"), _conv
     channels = network.base_channels
-    for stage in network.stages(stages.down_path):
+    for stage in stages.down_path(network):
         key, path = f"{prefix}input_blocks.{stage.index}", f"down_{stage.index}"
         skip = stage.channels != channels
         yield from _block(f"{key}.0", (*root, path), skip=skip, two_halves=two_halves)

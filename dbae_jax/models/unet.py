@@ -1,6 +1,5 @@
 """The U-Net of the denoiser: ADM's U-Net, conditioned on time and on z."""
 
-from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -63,29 +62,18 @@ class UNet(nn.Module):
         embedding = self._embed(c_noise, z)
         h = conv(x.astype(self.dtype), self.base_channels, name="conv_in", **dtypes)
         skips = [h]
-        for stage in self.stages(stages.down_path):
+        for stage in stages.down_path(self):
             h = self._stage(f"down_{stage.index}", stage, (h,), embedding, train=train)
             skips.append(h)
         h = self._block("middle_0", h.shape[-1], (h,), embedding, train=train)
         h = self._attention("middle_attention", h)
         h = self._block("middle_1", h.shape[-1], (h,), embedding, train=train)
-        for stage in self.stages(stages.up_path):
+        for stage in stages.up_path(self):
             parts = (h, skips.pop())
             h = self._stage(f"up_{stage.index}", stage, parts, embedding, train=train)
         h = GroupNorm(name="norm_out", param_dtype=self.param_dtype)((h,)).apply(h)
         h = nn.silu(h)
         return conv(h, self.out_channels, zero=True, name="conv_out", **dtypes).astype(jnp.float32)
-
-    @nn.nowrap
-    def stages(self, path: Callable[..., list[Stage]]) -> list[Stage]:
-        """Returns the stages of a path: `path` is `stages.down_path` or `stages.up_path`."""
-        return path(
-            image_size=self.image_size,
-            base_channels=self.base_channels,
-            channel_mult=self.channel_mult,
-            num_res_blocks=self.num_res_blocks,
-            attention_resolutions=self.attention_resolutions,
-        )
 
     def _embed(self, c_noise: jax.Array, z: jax.Array) -> jax.Array:
         """Returns the sum of the embeddings of time and z: [B, 4 base_channels]."""

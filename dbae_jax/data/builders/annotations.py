@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from dbae_jax.data.builders.listing import Options
 from dbae_jax.data.builders.stores import Store, ZipStore
 from dbae_jax.errors import DataError
 
@@ -46,32 +47,25 @@ class Attributes:
         return self.values[[self.rows[key] for key in keys]]
 
 
-def read_text(
-    name: str,
-    source: pathlib.Path,
-    *,
-    annotations: pathlib.Path | None = None,
-    store: Store | None = None,
-    check: bool = True,
-) -> str:
+def read_text(name: str, source: pathlib.Path, options: Options, store: Store | None = None) -> str:
     """Returns the text of an annotation file.
 
     Args:
       name: file name, without its folder.
       source: path of the images. The file is searched in this folder, one level below, and next
         to it.
-      annotations: folder that is searched instead; None: the folders around `source`.
+      options: its `annotations` is a folder that is searched instead; with `check`, the checksum
+        is compared, where the published one is known.
       store: store of the images; a zip is searched too.
-      check: whether the checksum is compared, where the published one is known.
 
     Raises:
       DataError: if the file is missing, is not UTF-8 text, or has a different checksum.
     """
-    root = annotations or (source if source.is_dir() else source.parent)
+    root = options.annotations or (source if source.is_dir() else source.parent)
     if not root.is_dir():
         raise DataError(f"--annotations={root} is not a folder; name the folder that holds {name}.")
     subfolders = [p for p in sorted(root.iterdir()) if p.is_dir()]
-    folders = [root, *subfolders] if annotations else [root, *subfolders, source.parent]
+    folders = [root, *subfolders] if options.annotations else [root, *subfolders, source.parent]
     path = next((folder / name for folder in folders if (folder / name).is_file()), None)
     data = path.read_bytes() if path else None
     if data is None and isinstance(store, ZipStore):
@@ -80,7 +74,7 @@ def read_text(
         raise DataError(
             f"{name} is missing in {root}; put it there, or name its folder with --annotations."
         )
-    if check:
+    if options.check:
         _compare_checksum(str(path or name), name, data)
     try:
         return data.decode("utf-8")

@@ -1,7 +1,7 @@
 """Builder of CelebA, aligned and cropped: 202,599 faces, 40 attributes, official splits."""
 
 import pathlib
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from dbae_jax.data.builders import annotations
 from dbae_jax.data.builders.base import ImageBuilder
@@ -38,17 +38,10 @@ class Celeba(ImageBuilder, skip_registration=True):
         )
         if options.check:
             annotations.check_archive(getattr(store, "path", source))
-        reading: dict[str, Any] = {
-            "annotations": options.annotations,
-            "store": store,
-            "check": options.check,
-        }
-        table = annotations.celeba_attributes(
-            annotations.read_text(ATTRIBUTES, source, **reading), ATTRIBUTES
-        )
-        partition = annotations.celeba_partition(
-            annotations.read_text(PARTITION, source, **reading), PARTITION
-        )
+        text = annotations.read_text(ATTRIBUTES, source, options, store)
+        table = annotations.celeba_attributes(text, ATTRIBUTES)
+        text = annotations.read_text(PARTITION, source, options, store)
+        partition = annotations.celeba_partition(text, PARTITION)
         images = stems(store.names)
         require_known(images, table.rows, ATTRIBUTES)
         require_known(images, partition, PARTITION)

@@ -41,13 +41,7 @@ class Celebahq(ImageBuilder, skip_registration=True):
             archives=("CelebAMask-HQ.zip",),
             lmdb_name=lambda index: f"{index}.jpg",
         )
-        text = annotations.read_text(
-            ATTRIBUTES,
-            source,
-            annotations=options.annotations,
-            store=store,
-            check=options.check,
-        )
+        text = annotations.read_text(ATTRIBUTES, source, options, store)
         table = annotations.celeba_attributes(text, ATTRIBUTES)
         # The zip also holds segmentation masks.
         faces = [name for name in store.names if IMAGES in pathlib.PurePosixPath(name).parts]

@@ -1,7 +1,7 @@
 """Builder of LFW, funneled: 13,233 faces with 73 real-valued attributes, split by person."""
 
 import pathlib
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from dbae_jax.data.builders import annotations
 from dbae_jax.data.builders.base import ImageBuilder
@@ -31,14 +31,12 @@ class Lfw(ImageBuilder, skip_registration=True):
         store = open_store(source, folders=("lfw_funneled",), archives=(ARCHIVE,))
         if options.check:
             annotations.check_archive(source / ARCHIVE if source.is_dir() else source)
-        reading: dict[str, Any] = {"annotations": options.annotations, "check": options.check}
-        table = annotations.lfw_attributes(
-            annotations.read_text(ATTRIBUTES, source, **reading), ATTRIBUTES
-        )
+        text = annotations.read_text(ATTRIBUTES, source, options)
+        table = annotations.lfw_attributes(text, ATTRIBUTES)
         images = stems(store.names)
         splits, left_out = {}, []
         for split, file in PEOPLE.items():
-            people = annotations.lfw_people(annotations.read_text(file, source, **reading), file)
+            people = annotations.lfw_people(annotations.read_text(file, source, options), file)
             present = require_present(people, images, options)
             keys = [key for key in present if key in table.rows]
             left_out += [key for key in present if key not in table.rows]

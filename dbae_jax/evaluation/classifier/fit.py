@@ -20,6 +20,7 @@ from dbae_jax.evaluation.classifier.network import Classifier
 from dbae_jax.metrics import checks
 from dbae_jax.metrics.networks import classifier as layers
 from dbae_jax.metrics.networks.layers import Params
+from dbae_jax.runtime import kept
 from dbae_jax.runtime.progress import Progress
 
 log = logging.getLogger(__name__)
@@ -88,7 +89,7 @@ def fit(
         raise DataError(f"The training of a classifier of {name} failed: its loss is not finite.")
     log.info("Classifier of %s: best of %d epochs, held-out loss %.4f.", name, epochs, smallest)
     trained = dataclasses.asdict(settings) | {"images": len(images), "epochs_made": epochs}
-    trained |= {"validation_loss": smallest, "fingerprint": _fingerprint(images, labels, settings)}
+    trained["validation_loss"] = smallest
     return Classifier(f"classifier-{name}", kind, names, images.shape[1:], best, trained)
 
 
@@ -104,28 +105,15 @@ def load_or_fit(
     """Returns the classifier in a file, or trains one and writes the file.
 
     The classifier in the file is used only if it was trained on the same images and labels with the
-    same settings.
-
-    Args:
-      path: the .npz file.
-      images: see `fit`.
-      labels: see `fit`.
-      name: see `fit`.
-      label_names: see `fit`.
-      settings: see `fit`.
-
-    Raises:
-      DataError: see `fit`.
-      CheckpointError: if the file exists and holds no classifier.
+    same settings. The arguments after `path`, an .npz file, and the errors are those of `fit`.
     """
-    if path.exists():
-        net = network.load(path)
-        if net.trained.get("fingerprint") == _fingerprint(images, labels, settings):
-            return net
-        log.info("%s holds a classifier of different images or settings; it is replaced.", path)
-    net = fit(images, labels, name=name, label_names=label_names, settings=settings)
-    network.save(path, net)
-    return net
+    identity = {"fingerprint": _fingerprint(images, labels, settings)}
+
+    def make() -> dict[str, np.ndarray]:
+        net = fit(images, labels, name=name, label_names=label_names, settings=settings)
+        return network.to_arrays(net)
+
+    return network.from_arrays(kept.read_or_make(path, identity, make))
 
 
 def _checked(

@@ -9,8 +9,6 @@ import dataclasses
 import functools
 import hashlib
 import json
-import pathlib
-import zipfile
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,13 +16,12 @@ import jax
 import numpy as np
 from scipy.special import expit, softmax
 
-from dbae_jax.errors import CheckpointError, DataError
+from dbae_jax.errors import DataError
 from dbae_jax.metrics import checks
 from dbae_jax.metrics.attributes import auroc
 from dbae_jax.metrics.networks import classifier
 from dbae_jax.metrics.networks.inception import Outputs
-from dbae_jax.metrics.networks.published import FeatureNet, Origin, check_arrays
-from dbae_jax.runtime import files
+from dbae_jax.metrics.networks.published import FeatureNet, Origin
 
 BATCH = 256  # images per batch
 
@@ -131,38 +128,21 @@ def held_out(net: Classifier, images: np.ndarray, labels: np.ndarray) -> dict[st
     return {"accuracy": float(right.mean())} | found
 
 
-def save(path: pathlib.Path, net: Classifier) -> None:
-    """Writes a classifier to an .npz file."""
-    record = {
-        "name": net.name,
-        "kind": net.kind,
-        "labels": net.labels,
-        "image": net.image,
-        "trained": dict(net.trained),
+def to_arrays(net: Classifier) -> dict[str, np.ndarray]:
+    """Returns a classifier as named arrays for an .npz file."""
+    record = dataclasses.asdict(dataclasses.replace(net, params={}))
+    params = {f"params/{key}": value for key, value in net.params.items()}
+    return {"record": np.array(json.dumps(record)), **params}
+
+
+def from_arrays(arrays: Mapping[str, np.ndarray]) -> Classifier:
+    """Returns the classifier of `to_arrays`."""
+    record = json.loads(str(arrays["record"]))
+    params = {
+        key.removeprefix("params/"): value for key, value in arrays.items() if key != "record"
     }
-    arrays = {f"params/{key}": value for key, value in net.params.items()}
-    files.write_npz(path, {"record": np.array(json.dumps(record)), **arrays})
-
-
-def load(path: pathlib.Path) -> Classifier:
-    """Reads a classifier that `save` wrote; no code from the file is executed.
-
-    Raises:
-      CheckpointError: if the file is missing, incomplete or damaged, or holds wrong arrays.
-    """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            record = json.loads(str(file["record"]))
-            keys = [key for key in file.files if key.startswith("params/")]
-            params = {key.removeprefix("params/"): file[key] for key in keys}
-        image, labels = tuple(record["image"]), tuple(record["labels"])
-        net = Classifier(record["name"], record["kind"], labels, image, params, record["trained"])
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
-        raise CheckpointError(
-            f"{path} holds no classifier ({type(error).__name__}); delete it to train a new one."
-        ) from error
-    check_arrays(params, classifier.shapes(image[0], image[2], len(labels)), str(path))
-    return net
+    as_tuples = {key: tuple(record[key]) for key in ("labels", "image")}
+    return Classifier(**record | as_tuples | {"params": params})
 
 
 @jax.jit
