@@ -120,8 +120,8 @@ def make_plan(config: Config, topology_name: str, *, quick: bool = True) -> Step
     """
     devices, chip = topology.devices(topology_name)
     mesh = sharding.make_mesh(devices)
-    training = jitted_step.make_training(config, mesh)
-    traced = training.train_step.trace(*jitted_step.abstract_arguments(config, training))
+    step = jitted_step.make_jitted_step(config, mesh)
+    traced = step.trace(*jitted_step.abstract_arguments(config, mesh))
     try:
         compiled = traced.lower().compile(compiler_options=QUICK if quick else None)
     except jax.errors.JaxRuntimeError as error:

@@ -87,9 +87,8 @@ def count(name: str, config: Config) -> float:
     config = plain(config)
     if name == TRAIN_STEP:
         mesh = sharding.make_mesh(jax.devices()[:1])
-        training = jitted_step.make_training(config, mesh)
-        arguments = jitted_step.abstract_arguments(config, training)
-        return count_flops(training.train_step, *arguments)
+        step = jitted_step.make_jitted_step(config, mesh)
+        return count_flops(step, *jitted_step.abstract_arguments(config, mesh))
     networks = build.make_networks(config)
     function = functools.partial(getattr(jit_functions(None), name), **STATIC.get(name, {}))
     return count_flops(

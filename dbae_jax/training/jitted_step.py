@@ -78,6 +78,11 @@ def make_training(config: Config, mesh: jax.sharding.Mesh) -> Training:
     )
 
 
+def make_jitted_step(config: Config, mesh: jax.sharding.Mesh) -> jax.stages.Wrapped:
+    """Returns the jitted training step alone; see `make_training`."""
+    return make_training(config, mesh).train_step
+
+
 def jit_step(step: Callable, mesh: jax.sharding.Mesh) -> jax.stages.Wrapped:
     """Returns a step jitted for the mesh: state replicated and donated, batch split."""
     everywhere = sharding.replicated(mesh)
@@ -89,12 +94,11 @@ def jit_step(step: Callable, mesh: jax.sharding.Mesh) -> jax.stages.Wrapped:
     )
 
 
-def abstract_arguments(config: Config, training: Training) -> AbstractArguments:
+def abstract_arguments(config: Config, mesh: jax.sharding.Mesh) -> AbstractArguments:
     """Returns the arguments to lower the training step with on devices that do not exist."""
-    mesh = training.mesh
     everywhere = sharding.replicated(mesh)
     key = jax.eval_shape(lambda: jax.random.key(0))
-    state = jax.eval_shape(training.init, key)
+    state = jax.eval_shape(make_training(config, mesh).init, key)
     size, channels = config.data.image_size, config.data.channels
     images = jax.ShapeDtypeStruct((config.train.batch_size, size, size, channels), jnp.uint8)
 

@@ -306,7 +306,7 @@ def test_the_step_is_the_one_that_trains():
     config = tiny.config()
     mesh = sharding.make_mesh(jax.devices()[:2])
     training = jitted_step.make_training(config, mesh)
-    arguments = jitted_step.abstract_arguments(config, training)
+    arguments = jitted_step.abstract_arguments(config, mesh)
     compiled = training.train_step.lower(*arguments).compile()
     everywhere = sharding.replicated(mesh)
     key = jax.device_put(jax.random.key(0), everywhere)

@@ -75,9 +75,8 @@ def _config(**overrides):
 def test_weight_0_does_not_compute_the_estimate(monkeypatch):
     monkeypatch.setattr(losses, "total_correlation", None)  # a call would raise an error
     config, mesh = _config(), sharding.make_mesh(jax.devices()[:1])
-    training = jitted_step.make_training(config, mesh)
-    arguments = jitted_step.abstract_arguments(config, training)
-    _, metrics = jax.eval_shape(training.train_step, *arguments)
+    step = jitted_step.make_jitted_step(config, mesh)
+    _, metrics = jax.eval_shape(step, *jitted_step.abstract_arguments(config, mesh))
     assert "loss" in metrics and "total_correlation" not in metrics
 
 
@@ -89,7 +88,7 @@ def test_the_loss_holds_the_weighted_estimate_and_training_lowers_it():
     mesh = sharding.make_mesh(jax.devices()[:1])
     variables = jax.tree.map(jnp.copy, tiny.variables(config))  # the step donates them
     state = state_from_variables(variables, make_optimizer(config))
-    step, rows = jitted_step.make_training(config, mesh).train_step, []
+    step, rows = jitted_step.make_jitted_step(config, mesh), []
     batch = {"image": jnp.asarray(tiny.images(config.train.batch_size))}
     for _ in range(30):
         state, metrics = step(state, batch, jax.random.key(0))
