@@ -152,7 +152,7 @@ def _valid(series: Series, *, log_x: bool, log_y: bool) -> Series:
     keep = np.isfinite(x) & np.isfinite(y)
     for log, values in ((log_x, x), (log_y, y)):
         keep &= (values > 0) | (not log)
-    return Series(series.name, x[keep], y[keep])
+    return Series(series.name, x[keep].tolist(), y[keep].tolist())
 
 
 def _thinned(series: Series) -> Series:

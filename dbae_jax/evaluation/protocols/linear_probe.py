@@ -18,7 +18,7 @@ import optax
 
 from dbae_jax.data.codes import Codes
 
-Params = dict[str, jax.Array]  # {"kernel": [D, K], "bias": [K]}
+Params = dict[str, Any]  # arrays of jax or numpy: {"kernel": [D, K], "bias": [K]}
 
 # Penalties of ridge regression, in units of N times the mean variance of a code's dimensions.
 PENALTIES = tuple(10.0**power for power in range(-7, 2))
