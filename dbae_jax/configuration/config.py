@@ -56,18 +56,18 @@ class Config:
             f"such that 128 times this value is a multiple of {path}.data.image_size={size}",
         )
         for name in ("encoder", "unet"):
-            tower = getattr(self.model, name)
-            levels = len(tower.channel_mult)
+            network = getattr(self.model, name)
+            levels = len(network.channel_mult)
             require(
                 size >> (levels - 1) >= 1,
-                f"{model}.{name}.channel_mult={tower.channel_mult}",
+                f"{model}.{name}.channel_mult={network.channel_mult}",
                 f"at most {size.bit_length()} levels for {path}.data.image_size={size}",
             )
             resolutions = [size >> level for level in range(levels)]
-            for at in tower.attention_resolutions:
+            for at in network.attention_resolutions:
                 require(
                     at in resolutions,
-                    f"{model}.{name}.attention_resolutions={tower.attention_resolutions}",
+                    f"{model}.{name}.attention_resolutions={network.attention_resolutions}",
                     f"among the sizes of the network's feature maps, {resolutions}",
                 )
         for key, value, off in (

@@ -62,7 +62,7 @@ def test_evaluation_and_pictures_draw_their_x_T(model, tmp_path):
     assert (tmp_path / "trajectory.png").stat().st_size > 500
 
 
-def test_inferred_ends_lead_back(model):
+def test_inferred_endpoints_lead_back_to_the_images(model):
     images_, errors = tiny.images(3), []
     z = model.encode(images_)
     for steps in (4, 64):
@@ -74,7 +74,7 @@ def test_inferred_ends_lead_back(model):
     np.testing.assert_array_equal(model.invert(images_, steps=4), model.invert(images_, z, steps=4))
 
 
-def test_edits_that_keep_a_free_end_infer_it(model):
+def test_edits_with_a_fixed_gaussian_endpoint_infer_it(model):
     """At scale 0 they give the image back through its own x_T; else all draw theirs."""
     images, step, steps = tiny.images(2), np.ones(8, np.float32), 40
     kept = model.edit(images, step, (0, 1), fix_endpoint=True, steps=steps)
@@ -116,7 +116,7 @@ def test_edits_that_change_nothing_score_nothing(model, monkeypatch, mode, infer
     assert len(calls) == inferred
 
 
-def test_interpolations_walk_between_inferred_ends(model):
+def test_interpolations_between_inferred_endpoints(model):
     first, second = tiny.images(2)[:1], tiny.images(2)[1:]
     how = {"infer_endpoint": True, "steps": 4}
     way = model.interpolate(first, second, 3, **how)
@@ -161,7 +161,7 @@ def test_wrong_calls_get_a_sentence(model, name):
     assert str(caught.value).endswith(".") and "\n" not in str(caught.value)
 
 
-def test_a_decoded_end_is_neither_drawn_nor_inferred():
+def test_a_decoded_endpoint_is_neither_sampled_nor_inferred():
     decoded = DBAE(tiny.config(), {})
     for call in (lambda: decoded.draw_x_T(2, 0), lambda: decoded.invert(X)):
         with pytest.raises(

@@ -99,7 +99,7 @@ WRONG_CONFIGS = {
     "widths": ({"model.unet.base_channels": 40}, "multiple of 32"),
     "decoder width": ({"model.decoder.base_channels": 6}, "multiple of 4"),
     "pool": ({"model.encoder.pool": "max"}, "mean, flatten"),
-    "attention off the tower": (
+    "attention at a size that no level has": (
         {"model.unet.attention_resolutions": (32,)},
         r"attention_resolutions=\(32,\) .* \[16\]",
     ),

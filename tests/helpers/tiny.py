@@ -1,4 +1,4 @@
-"""A model that compiles in seconds: the digits config with narrow towers."""
+"""A model that compiles in seconds: the digits config with narrow networks."""
 
 import functools
 import pathlib
@@ -14,7 +14,7 @@ from dbae_jax.training.optimizer import make_optimizer
 from dbae_jax.training.state import state_from_variables
 from dbae_jax.workdirs import checkpoint, workdir
 
-# Twice the work for XLA: for what depends on the towers' levels or on attention.
+# Twice the work for XLA: for what depends on the levels of the networks or on attention.
 TWO_LEVELS = {
     "model.encoder.channel_mult": (1, 1),
     "model.unet.channel_mult": (1, 1),
