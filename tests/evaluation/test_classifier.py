@@ -7,10 +7,12 @@ import pytest
 
 from dbae_jax.data import shapes, sources
 from dbae_jax.errors import DataError
+from dbae_jax.evaluation.classifier import fit as fit_module
 from dbae_jax.evaluation.classifier import network
 from dbae_jax.evaluation.classifier.fit import FitSettings, fit, load_or_fit
 from dbae_jax.metrics import generation
 from dbae_jax.metrics.generation import ImageStatistics
+from dbae_jax.metrics.networks import classifier as layers
 
 QUICK = FitSettings(epochs=12, batch_size=50, learning_rate=3e-3)
 
@@ -74,6 +76,22 @@ def test_the_file_is_used_only_for_the_same_images_and_settings(digits, tmp_path
     assert load_or_fit(path, *arguments, name="digits", settings=seeded).origin != first.origin
     path.write_bytes(path.read_bytes()[:1000])
     assert load_or_fit(path, *arguments, name="digits", settings=settings).origin == first.origin
+
+
+def test_a_file_of_a_different_network_is_replaced(digits, tmp_path, monkeypatch):
+    """A new version of the network does not read the weights of the old one."""
+    settings = FitSettings(epochs=1, batch_size=50)
+    arguments = digits[0].images[:200], digits[0].labels[:200]
+    path, fitted = tmp_path / "net.npz", []
+    train = fit_module.fit
+    monkeypatch.setattr(fit_module, "fit", lambda *a, **k: fitted.append(1) or train(*a, **k))
+    load_or_fit(path, *arguments, name="digits", settings=settings)
+    load_or_fit(path, *arguments, name="digits", settings=settings)
+    assert len(fitted) == 1
+    shapes = layers.shapes
+    monkeypatch.setattr(layers, "shapes", lambda *a: dict(reversed(shapes(*a).items())))
+    load_or_fit(path, *arguments, name="digits", settings=settings)
+    assert len(fitted) == 2
 
 
 def test_it_learns_attributes_by_name():
