@@ -28,6 +28,8 @@ Commands; each explains its flags with --help:
       command is installed as `dbae`.
     python -m dbae_jax.data.prepare: prepares a data set.
     python -m dbae_jax.comparison: trains DBAE and DiffAE and compares them.
+    python -m dbae_jax.data.loader_speed: measures how fast a data set is read.
+    python -m dbae_jax.evaluation.sampler_study: compares samplers on trained models.
     python -m dbae_jax.benchmark: measures speed and memory.
     python -m dbae_jax.convert: converts the authors' checkpoints to workdirs, and back.
 """

@@ -190,7 +190,7 @@ def measure(model: DBAE, images: np.ndarray, settings: Settings) -> list[dict[st
     if gaussian:
         split = endpoint_split.with_gaussian_endpoint
     rows, every = [], settings.evaluations
-    for steps in track(every, "Reconstructing images", total=len(every), unit="plans"):
+    for steps in track(every, "Reconstructing images", total=len(every), unit="evaluation budgets"):
         for measured in split(model, images, steps=steps, draws=settings.draws):
             figures = endpoint_split.figures(measured, images)
             rows.append({"model": MODELS[gaussian], "evaluations": steps} | figures)

@@ -10,6 +10,18 @@ Each message is a sentence that states what is wrong, where, and what to do:
         print(error)
 """
 
+__all__ = [
+    "CheckpointError",
+    "ConfigError",
+    "DBAEError",
+    "DataError",
+    "DeviceMemoryError",
+    "LostProcessError",
+    "NonFiniteError",
+    "PreemptedError",
+    "TooFewError",
+]
+
 
 class DBAEError(ValueError):
     """The base class of all errors of this package.

@@ -46,7 +46,7 @@ MODES = {
     ),
     "evaluate": Mode(
         evaluate.evaluate,
-        "Measures the model, into results.json and figures.",
+        "Measures the model and writes results.json and figures.",
         {},
     ),
     "sample": Mode(

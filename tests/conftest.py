@@ -29,7 +29,7 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
 
 MOST_MEMORY = 3 * 2**30  # bytes; with more, a process forgets a module's programs after it
 # Those that take longest come first, so that nobody waits for them at the end.
-LONG = ("test_golden", "test_processes", "test_system", "test_kills", "test_train_step")
+LONG = ("test_golden", "test_processes", "test_system", "test_kills", "test_step")
 
 
 def pytest_collection_modifyitems(items):

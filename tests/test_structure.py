@@ -1,7 +1,8 @@
-"""The rules of the house that a machine can check: who imports what, and how long things are."""
+"""The rules that a machine can check: who imports what, and how long things are."""
 
 import ast
 import pathlib
+import re
 
 import pytest
 
@@ -146,6 +147,30 @@ def test_the_table_has_no_folder_that_nobody_needs():
         assert not set(allowed) - used, f"{folder} does not import {set(allowed) - used}"
 
 
+def test_the_design_page_shows_the_same_table():
+    rows = re.findall(
+        r"^\| `([a-z]+)(?:/|\.py)` \| .* \| (-|[a-z, ]+) \|$",
+        (ROOT / "docs" / "design.md").read_text(),
+        re.MULTILINE,
+    )
+    shown = {folder: set(may.split(", ")) - {"-"} for folder, may in rows}
+    assert list(shown) == list(FOLDERS)
+    assert shown == {folder: set(allowed) for folder, allowed in FOLDERS.items()}
+
+
+def test_imports_are_at_the_top_of_a_file():
+    inner = {
+        f"{name}.{function.name}"
+        for name, path in FILES.items()
+        for function in ast.walk(ast.parse(path.read_text()))
+        if isinstance(function, ast.FunctionDef)
+        for node in ast.walk(function)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+    }
+    # Optional libraries: TensorFlow and PyTorch.
+    assert inner == {"workdirs.records._tensorboard", "runtime.tensor_files._torch"}
+
+
 def test_commands_share_what_they_share_in_three_files():
     shared = {f"commands.{name}" for name in SHARED_BY_COMMANDS}
     for name in FILES:
@@ -221,10 +246,10 @@ def _public_functions(tree):
 
 
 def test_public_functions_have_type_hints():
-    """For all that has a name of its own: not for *args and **kwargs, nor self."""
     for name, path in FILES.items():
         for node in _public_functions(ast.parse(path.read_text())):
-            given = (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)
+            a = node.args
+            given = (*a.posonlyargs, *a.args, *a.kwonlyargs, *filter(None, (a.vararg, a.kwarg)))
             bare = [a.arg for a in given if a.annotation is None and a.arg not in ("self", "cls")]
             assert not bare and node.returns, f"{name}.{node.name}: {bare or 'what it returns'}"
 

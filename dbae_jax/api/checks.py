@@ -7,10 +7,10 @@ from dbae_jax.bridge.schedules import Schedule
 from dbae_jax.configuration.sections import DataConfig
 from dbae_jax.errors import DataError
 
-DECODED = "x_T of this model is decoded from z, it is not Gaussian: call endpoint(z)."
+DECODED = "This model decodes x_T from z. Call endpoint(z)."
 GAUSSIAN = (
-    "x_T of this model is Gaussian, it is not decoded from z: sample it, with draw_x_T or rng, or "
-    "infer it, with invert(images)."
+    "The x_T of this model is Gaussian noise and is not decoded from z. Sample x_T with draw_x_T "
+    "or rng, or infer x_T with invert(images)."
 )
 
 NO_PRIOR = (

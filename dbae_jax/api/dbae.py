@@ -106,7 +106,7 @@ class DBAE:
             batch_size=batch_size,
             mesh=mesh,
             step=loaded.step,
-            source=f"{weights} weights of {directory}",
+            source=f"step {loaded.step}, {weights.replace('ema', 'EMA')} weights of {directory}",
             load_prior=functools.partial(prior.load, directory, whose, mesh=mesh),
         )
 
@@ -118,15 +118,15 @@ class DBAE:
             f"DBAE({data.name} {data.image_size}x{data.image_size}x{data.channels}, "
             f"{self.latent_dim}-dimensional z, {encoder} encoder, "
             f"{'Gaussian' if self.gaussian_endpoint else 'decoded'} x_T, "
-            f"{size / 1e6:.3g}M parameters, step {self.step}, {self._source})"
+            f"{size / 1e6:.3g}M parameters, {self._source})"
         )
 
     def with_variables(self, variables: dict) -> Self:
         """Returns the same model with other weights and without a latent prior."""
         other = object.__new__(type(self))
-        other.__dict__ = self.__dict__ | {"variables": variables, "_load_prior": None}
-        for name in ("prior", "fingerprint"):  # kept from the first use on
-            other.__dict__.pop(name, None)
+        same = {k: v for k, v in self.__dict__.items() if k not in ("prior", "fingerprint")}
+        unknown = {"step": None, "_source": "weights in memory", "_load_prior": None}
+        other.__dict__ = same | unknown | {"variables": variables}
         return other
 
     @property

@@ -1,6 +1,7 @@
 """Predicts memory and time of a training step on devices that this machine does not have."""
 
 import dataclasses
+import logging
 import pathlib
 import re
 
@@ -13,6 +14,8 @@ from dbae_jax.performance import flops, hlo, memory_traffic, topology, workloads
 from dbae_jax.performance.chips import Chip
 from dbae_jax.runtime import files, sharding
 from dbae_jax.training import jitted_step
+
+log = logging.getLogger(__name__)
 
 # At the least effort, XLA's backend finds the same fusions ten times faster. It makes no use of
 # on-chip memory then, so that every array counts as read from and written to device memory.
@@ -119,6 +122,7 @@ def make_plan(config: Config, topology_name: str, *, quick: bool = True) -> Step
     GPUs it is rough: the workspace of such libraries counts as if it were written completely.
     """
     devices, chip = topology.devices(topology_name)
+    log.info("Compiling the training step for %s. This takes minutes.", topology_name)
     mesh = sharding.make_mesh(devices)
     step = jitted_step.make_jitted_step(config, mesh)
     traced = step.trace(*jitted_step.abstract_arguments(config, mesh))

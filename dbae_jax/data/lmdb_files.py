@@ -103,7 +103,7 @@ class LmdbFile:
         data = folder / "data.mdb" if folder.is_dir() else folder
         if not data.is_file():
             raise DataError(
-                f"{self.path} is no LMDB file: it has no data.mdb; name a folder that holds one."
+                f"{self.path} is not an LMDB file: it has no data.mdb; name a folder that has one."
             )
         try:
             environment = self._environment()

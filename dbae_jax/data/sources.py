@@ -10,6 +10,11 @@ from sklearn import datasets
 
 from dbae_jax.errors import ConfigError
 
+__all__ = [
+    *("Source", "BatchedSource", "ArraySource", "digits"),
+    *("overlap", "read", "chunks", "gather", "IN_MEMORY"),
+]
+
 # Names of the data sets that are made in memory; a prepared data set must have another name.
 IN_MEMORY = ("digits", "shapes", "shapes_correlated")
 

@@ -1,6 +1,5 @@
 """Finds the directions of attributes in latent space and keeps them in a file."""
 
-import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,8 +10,7 @@ from dbae_jax.editing import Directions
 from dbae_jax.errors import DataError
 from dbae_jax.evaluation.context import OF_CODES, Context
 from dbae_jax.runtime import kept
-
-log = logging.getLogger(__name__)
+from dbae_jax.runtime.progress import track
 
 
 def obstacle(context: Context) -> str | None:
@@ -101,15 +99,11 @@ def find(context: Context, wanted: Sequence[str], *, probe: str = "logistic") ->
     steps = dict(zip(stored["names"].tolist(), stored["steps"], strict=True)) if stored else {}
     missing = [name for name in wanted if name not in steps]
     if missing:
-        log.info("Finding the directions of %s.", ", ".join(missing))
-        found = editing.directions(
-            context.codes("train").mean,
-            values[:, [names.index(name) for name in missing]],
-            missing,
-            probe=probe,
-            normalise=context.config.eval.normalise_codes,
-        )
-        steps |= dict(zip(found.names, found.steps, strict=True))
+        z, normalise = context.codes("train").mean, context.config.eval.normalise_codes
+        for name in track(missing, "Finding directions", total=len(missing), unit="attributes"):
+            target = values[:, [names.index(name)]]
+            found = editing.directions(z, target, [name], probe=probe, normalise=normalise)
+            steps[name] = found.steps[0]
         if path is not None:
             content = {"names": np.array(list(steps)), "steps": np.stack(list(steps.values()))}
             kept.write(path, identity, content)

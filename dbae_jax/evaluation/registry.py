@@ -42,7 +42,7 @@ def asked_for(suites: str) -> dict[str, bool]:
     for word in words or [suites]:
         if word not in SUITES and word not in GROUPS:
             raise ConfigError(
-                f"config.eval.suite={suites!r} is not allowed: {word!r} is no suite; there are "
+                f"config.eval.suite={suites!r} is not allowed: {word!r} is not a suite; there are "
                 f"the suites {', '.join(SUITES)} and the groups {' and '.join(GROUPS)}."
             )
     grouped = {name for word in words for name in GROUPS.get(word, ())}

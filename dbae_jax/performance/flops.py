@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
 
-def count_flops(function: Callable, *args) -> float:
+def count_flops(function: Callable, *args: Any) -> float:
     """Returns the FLOPs of convolutions and matrix products; a multiply-add counts as 2.
 
     Padding counts as data, as in textbooks. Element-wise operations are left out. So are

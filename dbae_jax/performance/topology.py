@@ -47,7 +47,7 @@ def _tpus(topology: str) -> list[jax.Device]:
     if importlib.util.find_spec("libtpu") is None:
         raise ConfigError(
             f"--topology={topology} needs libtpu, the compiler for TPUs, but no TPU; install it "
-            "with pip install 'dbae_jax[tpu]'."
+            "with pip install -e '.[tpu]'."
         )
     for name, value in LIBTPU_SETTINGS.items():
         os.environ.setdefault(name, value)

@@ -15,7 +15,7 @@ from dbae_jax.models.latent_net import LatentNetwork
 from dbae_jax.prior import diffusion
 from dbae_jax.prior.diffusion import LatentDiffusion
 from dbae_jax.runtime import batching, fingerprint, rngs, sharding
-from dbae_jax.workdirs import checkpoint, workdir
+from dbae_jax.workdirs import checkpoint
 
 # Folder of a workdir that holds the latent prior's checkpoints, records and latent codes.
 FOLDER = "prior"
@@ -162,7 +162,7 @@ def load(
         config = from_dict(upgrade(meta["config"]))
         network = build.make_latent_network(config)
         abstract = jax.eval_shape(lambda key: first_variables(network, key), jax.random.key(0))
-        abstract = workdir.placed(abstract, placed)
+        abstract = sharding.placed(abstract, placed)
         variables = checkpoint.read_variables(folder, step, "ema", abstract)
         return Prior(config, network, variables, step=step, mesh=mesh)
 

@@ -1,7 +1,6 @@
 """Texts and numbers that describe the model: lead, cards, scores, provenance."""
 
 import datetime
-import itertools
 import pathlib
 import platform
 import shlex
@@ -20,6 +19,7 @@ from dbae_jax.evaluation.registry import SUITES
 from dbae_jax.report import tables, wording
 from dbae_jax.report.page import Card
 from dbae_jax.report.tables import NONE, Missing, Row, format_number
+from dbae_jax.runtime.progress import duration
 from dbae_jax.workdirs import checkpoint
 
 TIMES = "\N{MULTIPLICATION SIGN}"
@@ -236,12 +236,3 @@ def provenance(config: Config, directory: pathlib.Path, model: DBAE, command: Co
         Row("python", [platform.python_version()]),
         Row("devices", [f"{len(devices)} {TIMES} {devices[0].device_kind}"]),
     ]
-
-
-def duration(seconds: float) -> str:
-    """Formats a duration with two units: 5 min 13 s, 3 h 20 min, 4 d 2 h."""
-    units = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
-    for (large, size), (small, part) in itertools.pairwise(units):
-        if seconds >= size:
-            return f"{seconds // size:.0f} {large} {seconds % size // part:.0f} {small}"
-    return f"{seconds:.0f} s"

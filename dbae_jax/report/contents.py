@@ -82,7 +82,7 @@ def make_page(
     edits, edits_note = _edits(context, amounts)
     samples, samples_note = _samples(config, model, amounts, command)
     return Page(
-        title=f"{words.model} of {config.data.name}",
+        title=f"{words.model} trained on {config.data.name}",
         words=words,
         lead=about.lead(context, seen=seen),
         image_size=config.data.image_size,

@@ -9,7 +9,14 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import (
+    AxisType,
+    Mesh,
+    NamedSharding,
+    PartitionSpec,
+    Sharding,
+    SingleDeviceSharding,
+)
 
 from dbae_jax.errors import ConfigError
 
@@ -26,10 +33,18 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def replicate(tree: Any, sharding: jax.sharding.Sharding) -> Any:
+def replicate(tree: Any, sharding: Sharding) -> Any:
     """Puts a tree that every process holds on all devices of a `replicated` sharding."""
     # jit instead of device_put, which knows only the devices of this process.
     return jax.jit(lambda leaf: leaf, out_shardings=sharding)(tree)
+
+
+def placed(abstract: Any, sharding: Sharding | None = None) -> Any:
+    """Returns an abstract tree with a sharding at every leaf; default: the first device."""
+    sharding = sharding or SingleDeviceSharding(jax.devices()[0])
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), abstract
+    )
 
 
 def batched(mesh: Mesh) -> NamedSharding:

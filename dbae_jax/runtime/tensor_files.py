@@ -70,7 +70,7 @@ def _read_pt(path: pathlib.Path) -> dict[str, np.ndarray]:
 
 def _torch() -> Any:
     try:
-        import torch
+        import torch  # optional: the extra torch
     except ImportError as error:
         raise CheckpointError(
             "Reading and writing .pt needs PyTorch: pip install -e '.[torch]', "

@@ -99,9 +99,9 @@ class Plan:
             ("rho", self.rho > 0, "positive"),
             ("churn", 0 <= self.churn < 1, "in [0, 1)"),
             ("eta", 0 <= self.eta <= 1, "in [0, 1]"),
-            ("churn", self.sampler in DRIFTS or not self.churn, "0 but for euler and heun"),
+            ("churn", self.sampler in DRIFTS or not self.churn, "0 except for euler and heun"),
             ("boot", self.sampler not in DRIFTS or not self.boot, "False for euler and heun"),
-            ("eta", self.sampler == "dbim" or not self.eta, "0 but for dbim"),
+            ("eta", self.sampler == "dbim" or not self.eta, "0 except for dbim"),
         ):
             if not condition:
                 name = f"{path}.{key}" if path else key

@@ -330,7 +330,8 @@ def _table_from(bridge: Bridge, rows: list[dict]) -> Table:
         at = bridge.at(np.array([row["t"] for row in rows]))
     if not np.isfinite(at).all():
         raise ValueError(
-            "the scalings are not finite at T, where dbim and multistep start, with "
-            "config.bridge.endpoint_std=0 or perfectly correlated x_0 and x_T; use euler or heun."
+            "The scalings are not finite at T if config.bridge.endpoint_std=0 or if x_0 and x_T "
+            "are perfectly correlated. The samplers dbim and multistep start at T; use euler or "
+            "heun."
         )
     return Table(at=at, **columns)

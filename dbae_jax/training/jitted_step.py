@@ -102,13 +102,10 @@ def abstract_arguments(config: Config, mesh: jax.sharding.Mesh) -> AbstractArgum
     size, channels = config.data.image_size, config.data.channels
     images = jax.ShapeDtypeStruct((config.train.batch_size, size, size, channels), jnp.uint8)
 
-    def placed(tree, at):
-        return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=at), tree)
-
     return AbstractArguments(
-        placed(state, everywhere),
-        {"image": placed(images, sharding.batched(mesh))},
-        placed(key, everywhere),
+        sharding.placed(state, everywhere),
+        {"image": sharding.placed(images, sharding.batched(mesh))},
+        sharding.placed(key, everywhere),
     )
 
 

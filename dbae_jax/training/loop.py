@@ -13,7 +13,7 @@ from dbae_jax.errors import NonFiniteError, PreemptedError
 from dbae_jax.runtime import rngs, sharding
 from dbae_jax.training import hooks, jitted_step
 from dbae_jax.training.step import StepFn
-from dbae_jax.workdirs import checkpoint, workdir
+from dbae_jax.workdirs import checkpoint
 from dbae_jax.workdirs.train_state import TrainState
 
 log = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ def start_run(
     """
     everywhere = sharding.replicated(mesh)
     key = sharding.replicate(jax.random.key(seed), everywhere)
-    abstract = workdir.placed(jax.eval_shape(init, key), everywhere)
+    abstract = sharding.placed(jax.eval_shape(init, key), everywhere)
     _announce(description, abstract, mesh)
     state = resume(abstract)
     if state is None:

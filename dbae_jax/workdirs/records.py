@@ -69,6 +69,6 @@ def _tensorboard(workdir: pathlib.Path) -> Any:
     """Returns a writer of TensorBoard files, or None without TensorFlow."""
     if importlib.util.find_spec("tensorflow") is None:
         return None
-    from clu import metric_writers
+    from clu import metric_writers  # imports TensorFlow, which is optional
 
     return metric_writers.SummaryWriter(str(workdir))

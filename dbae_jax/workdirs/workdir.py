@@ -11,6 +11,7 @@ from dbae_jax.configuration.config import Config, from_dict, to_dict, upgrade
 from dbae_jax.errors import CheckpointError, ConfigError
 from dbae_jax.models.autoencoder import Networks
 from dbae_jax.runtime import files
+from dbae_jax.runtime.sharding import placed
 from dbae_jax.workdirs import checkpoint
 from dbae_jax.workdirs.train_state import TrainState
 
@@ -177,7 +178,8 @@ def load(
     def read(at: int) -> Loaded:
         config = from_dict(upgrade(checkpoint.read_meta(workdir, at)["config"]))
         networks = build.make_networks(build.computable(config, device.platform))
-        abstract = placed(jax.eval_shape(networks.init, jax.random.key(0)), sharding)
+        shapes = jax.eval_shape(networks.init, jax.random.key(0))
+        abstract = placed(shapes, sharding)
         variables = checkpoint.read_variables(workdir, at, items[weights], abstract)
         return Loaded(config, networks, variables, at)
 
@@ -186,14 +188,6 @@ def load(
     found = checkpoint.newest_readable(workdir, read)
     assert found is not None  # `check_exists` has found a checkpoint
     return found[1]
-
-
-def placed(abstract: Any, sharding: jax.sharding.Sharding | None = None) -> Any:
-    """Returns an abstract tree with a sharding at every leaf; default: the first device."""
-    sharding = sharding or jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    return jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), abstract
-    )
 
 
 def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -180,9 +180,9 @@ def test_bad_suites_and_data_are_refused_before_work(run_copy, counted, tmp_path
     for suites, words in (
         (
             "probes",
-            "'probes' is no suite; there are the suites one, two, never and the groups",
+            "'probes' is not a suite; there are the suites one, two, never and the groups",
         ),
-        (",", "',' is no suite"),
+        (",", "',' is not a suite"),
         ("one,never", "names 'never', which does not apply: it is night"),
     ):
         with pytest.raises(ConfigError, match=words):

@@ -30,7 +30,7 @@ WRONG_COMMANDS = {
     "missing workdir": (["--mode=evaluate"], "does not exist"),
     "suite": (
         ["--mode=evaluate", "--config.eval.suite=fid"],
-        "'fid' is no suite; there are the suites",
+        "'fid' is not a suite; there are the suites",
     ),
 }
 
@@ -123,8 +123,11 @@ WRONG_CONFIGS = {
     "steps": ({"sample.steps": 1}, "sample.steps=1"),
     "churn": ({"sample.churn": 1.0}, r"churn=1.0 .* \[0, 1\)"),
     "grid": ({"sample.grid": "cosine"}, "one of karras, uniform"),
-    "churn of dbim": ({"sample.sampler": "dbim", "sample.churn": 0.3}, "0 but for euler and heun"),
-    "eta of heun": ({"sample.sampler": "heun", "sample.eta": 0.3}, "0 but for dbim"),
+    "churn of dbim": (
+        {"sample.sampler": "dbim", "sample.churn": 0.3},
+        "0 except for euler and heun",
+    ),
+    "eta of heun": ({"sample.sampler": "heun", "sample.eta": 0.3}, "0 except for dbim"),
     "boot of heun": ({"sample.sampler": "heun", "sample.boot": True}, "boot=True"),
     "one image": ({"eval.num_images": 1}, "2 or more, or 0 for all"),
     "weights in bfloat16": ({"model.param_dtype": "bfloat16"}, "one of float32"),

@@ -37,7 +37,7 @@ def write(path, data):
 
 
 def ffhq(root, numbers=(9998, 9999, 10000, 10001, 10002), size=32):
-    """images1024x1024/09000/09998.png and so on, with the licence that lies beside them."""
+    """images1024x1024/09000/09998.png and so on, and the licence file next to them."""
     for number in numbers:
         folder = root / f"{number - number % 1000:05d}"
         write(folder / f"{number:05d}.png", encode(picture(number, size, size)))

@@ -160,7 +160,7 @@ def test_the_page_shows_the_numbers_of_results_json(page):
         "0.00612",
         "2.35 bits",
         "0.951",
-        "5 min 13 s",
+        "5m 13s",
         "dimension 8",
         "360 in the split",
     ):

@@ -61,7 +61,7 @@ def test_remat_changes_nothing():
 
 
 def test_remat_keeps_less():
-    """Of the U-Net's residuals: what its backward pass needs beside weights and inputs."""
+    """Counts what the U-Net's backward pass needs in addition to weights and inputs."""
 
     def kept(remat):
         c = tiny.config(**{"model.remat": remat})

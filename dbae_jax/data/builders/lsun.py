@@ -64,8 +64,8 @@ class _Lsun(ImageBuilder, skip_registration=True):
                 found[split] = paths[0]
         if "train" not in found:
             raise DataError(
-                f"--source={source} is no LMDB and holds no {cls.FOLDERS['train'][0]}; unzip the "
-                "published file and name its folder."
+                f"--source={source} is not an LMDB file and holds no {cls.FOLDERS['train'][0]}; "
+                "unzip the published file and name its folder."
             )
         return found
 

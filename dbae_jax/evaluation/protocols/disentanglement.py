@@ -16,6 +16,7 @@ from dbae_jax.evaluation.results import score
 from dbae_jax.metrics import checks
 from dbae_jax.metrics import disentanglement as metric
 from dbae_jax.metrics.disentanglement import TAD
+from dbae_jax.runtime.progress import track
 
 Entries = dict[str, dict[str, Any]]
 Found = dict[str, tuple[float, dict[str, Any]]]  # name of a score -> value and details
@@ -73,14 +74,14 @@ def attribute_scores(
     attributes, z = checks.labelled(attributes, z, "codes")
     _check_names(names, attributes, "attributes")
     z = standardised(z)
-    folds = metric.tad_of_folds(z, attributes, folds=settings.folds, seed=settings.seed)
+    parts = metric.training_parts(len(z), folds=settings.folds, seed=settings.seed)
+    every = track(parts, "Measuring TAD", total=len(parts), unit="folds")
+    folds = [metric.tad(z[rows], attributes[rows]) for rows in every]
+    of_rotations = parts[: settings.rotations]
+    every = track(of_rotations, "Measuring TAD", total=len(of_rotations), unit="rotated codes")
     rotated = [
         metric.tad(rotate(z, settings.seed + 1 + r)[rows], attributes[rows])
-        for r, rows in zip(
-            range(settings.rotations),
-            metric.training_parts(len(z), folds=settings.folds, seed=settings.seed),
-            strict=False,
-        )
+        for r, rows in enumerate(every)
     ]
     details = {"rows": len(z), "dimensions": z.shape[1], "excluded": folds[0].excluded}
     entries = {
@@ -135,7 +136,8 @@ def factor_scores(
     factors, test_factors = factors[:, varies], test_factors[:, varies]
     z, test_z = _standardised_by_first(z, test_z)
     entries: Entries = {}
-    for suffix, seed in (("", None), ("_rotated", settings.seed + 1)):
+    variants = (("", None), ("_rotated", settings.seed + 1))
+    for suffix, seed in track(variants, "Measuring MIG and DCI", total=2, unit="codes"):
         codes = [some if seed is None else rotate(some, seed) for some in (z, test_z)]
         pairs = (codes[0], factors), (codes[1], test_factors)
         found = _mig(*pairs[0], kept, settings) | _dci(*pairs, kept, settings)

@@ -1,5 +1,6 @@
 """The suite "reconstruction": errors and similarities of reconstructions, and a PCA baseline."""
 
+import logging
 import math
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -22,6 +23,8 @@ from dbae_jax.runtime import rngs
 from dbae_jax.runtime.progress import Progress
 from dbae_jax.sampling.plan import Plan
 
+log = logging.getLogger(__name__)
+
 # Name -> mean over images of a measure of two arrays [N, H, W, C] in [-1, 1].
 MEASURES: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
     "mse": pixel_mse,
@@ -32,6 +35,7 @@ MEASURES: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
     "ssim_swapped_axes": similarity.ssim_swapped_axes,
 }
 LOWER_IS_BETTER = ("mse", "mse_8bit", "lpips")
+IMAGES_AT_ONCE = 1024  # images between two updates of the progress
 
 
 def noise_seed(sample: Plan, *, free: bool = False) -> int | None:
@@ -52,7 +56,14 @@ def reconstruct(model: DBAE, images: np.ndarray, sample: Plan) -> np.ndarray:
 
 def mse(model: DBAE, images: np.ndarray, sample: Plan) -> float:
     """Returns the mean squared error of reconstructions of uint8 images, for pixels in [0, 1]."""
-    return pixel_mse(reconstruct(model, images, sample), np.asarray(to_float(images)))
+    parts, total = [], len(images)
+    with Progress("Reconstructing images", total, "images") as progress:
+        for start in range(0, total, IMAGES_AT_ONCE):
+            part = images[start : start + IMAGES_AT_ONCE]
+            error = pixel_mse(reconstruct(model, part, sample), np.asarray(to_float(part)))
+            parts.append((len(part), {"mse": error}))
+            progress.advance(len(part))
+    return _mean_of_parts(parts)["mse"]
 
 
 def fit_pca(train: np.ndarray, components: int) -> PCA:
@@ -148,7 +159,9 @@ def _baseline(context: Context) -> tuple[dict[str, Any], dict[str, int]]:
     if leak := context.leak("train", "test"):
         return score(math.nan, "lower", reason=leak), {}
     train = context.images("train", _num_train_images(context))
-    pca = fit_pca(train, context.model.latent_dim)
+    components = context.model.latent_dim
+    log.info("Fitting a PCA with %d components to %d training images.", components, len(train))
+    pca = fit_pca(train, components)
     found = _mean_of_parts(
         (len(images), {"mse": pca_mse(pca, images)}) for images in context.chunks("test")
     )

@@ -7,6 +7,7 @@ of the network's parameters. No code in a file is executed.
 import dataclasses
 import functools
 import hashlib
+import logging
 import pathlib
 import shutil
 import urllib.error
@@ -20,6 +21,8 @@ from dbae_jax.errors import CheckpointError, DataError
 from dbae_jax.metrics.networks import alexnet_lpips, inception, resize, vgg16
 from dbae_jax.metrics.networks.layers import Params
 from dbae_jax.runtime import tensor_files
+
+log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -247,6 +250,7 @@ def fetch(file: WeightFile, directory: pathlib.Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / file.name
     fresh = path.with_name(f"{path.name}.tmp")
+    log.info("Downloading %s to %s.", file.url, path)
     try:
         with urllib.request.urlopen(file.url, timeout=60) as answer, fresh.open("wb") as target:
             shutil.copyfileobj(answer, target)
