@@ -5,6 +5,7 @@ reaches. `tests/helpers/golden.py` explains the recorded cases.
 """
 
 import functools
+import types
 
 import jax
 import jax.numpy as jnp
@@ -93,15 +94,16 @@ def test_loss_and_gradients(case):
     times = np.resize(case.outputs["loss/sigmas"], case.batch).astype(np.float32)
     eps = golden.draw("eps", (case.batch, case.config.model.latent_dim))
     draws = losses.Draws(times, case.noise, eps, dropout_key=None)
+    # Networks and their gradients are compiled once for both bridges.
+    names = ("encode", "endpoint", "network")
+    networks = types.SimpleNamespace(**{name: _program(case.networks, name) for name in names})
 
     def loss_fn(params):
         variables = {"params": params, "stats": case.variables["stats"]}
-        terms = losses.bridge_loss(
-            case.networks, case.bridge, variables, case.x_0, draws, train=False
-        )
+        terms = losses.bridge_loss(networks, case.bridge, variables, case.x_0, draws, train=False)
         return terms.weighted.mean(), terms
 
-    grads, terms = jax.jit(jax.grad(loss_fn, has_aux=True))(case.variables["params"])
+    grads, terms = jax.grad(loss_fn, has_aux=True)(case.variables["params"])
     np.testing.assert_allclose(terms.weighted, case.outputs["loss/weighted"], rtol=1e-5)
     np.testing.assert_allclose(terms.x_0_error, case.outputs["loss/x0_mse"], rtol=1e-5)
 
