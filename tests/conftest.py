@@ -29,7 +29,10 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
 
 MOST_MEMORY = 3 * 2**30  # bytes; with more, a process forgets a module's programs after it
 # Those that take longest come first, so that nobody waits for them at the end.
-LONG = ("test_golden", "test_processes", "test_system", "test_kills", "test_step")
+LONG = (
+    *("test_golden", "test_processes", "test_step", "test_system", "test_total_correlation"),
+    *("test_knobs", "test_convert", "test_wheel", "test_kills", "test_evaluate", "test_plan"),
+)
 
 
 def pytest_collection_modifyitems(items):

@@ -4,6 +4,7 @@ Kills are in test_kills.py, signals and lost processes in test_processes.py.
 """
 
 import dataclasses
+import functools
 import json
 import pathlib
 import re
@@ -24,6 +25,17 @@ from dbae_jax.workdirs import checkpoint, records, workdir
 from tests.helpers import tiny
 
 
+@functools.cache
+def _training():
+    """Returns what trainings of different lengths share, compiled once."""
+    return make_training(tiny.config(), sharding.make_mesh())
+
+
+def _train(directory, **overrides):
+    """Trains with keys of `train` and `checkpoint` other than those of `tiny.config`."""
+    return train.train(tiny.config(**overrides), directory, _training())
+
+
 def _params(directory, step=None, weights="raw"):
     return jax.device_get(workdir.load(directory, weights, step).variables)
 
@@ -40,7 +52,7 @@ def _assert_same(a, b):
 def finished(tmp_path_factory):
     """The workdir of a run of 6 steps; tests copy it before they touch it."""
     directory = tmp_path_factory.mktemp("runs") / "whole"
-    train.train(tiny.config(**{"train.num_steps": 6}), directory)
+    _train(directory, **{"train.num_steps": 6})
     return directory
 
 
@@ -72,7 +84,7 @@ def test_an_interrupted_run_ends_as_the_uninterrupted_one(finished, tmp_path):
 
 def test_seeds_that_share_a_training_compile_its_step_once(finished, tmp_path):
     config = tiny.config(**{"train.num_steps": 2})
-    training = make_training(config, sharding.make_mesh())
+    training = _training()
     for seed in (0, 1):
         train.train(dataclasses.replace(config, seed=seed), tmp_path / str(seed), training)
     assert training.train_step._cache_size() == 1
@@ -125,7 +137,7 @@ def test_hooks_and_evaluation_write_what_they_should(tmp_path, caplog):
 
 def test_a_finished_run_has_nothing_to_do(run_copy):
     before = _params(run_copy)
-    state = train.train(tiny.config(**{"train.num_steps": 6}), run_copy)
+    state = _train(run_copy, **{"train.num_steps": 6})
     assert int(state.step) == 6
     _assert_same(before, _params(run_copy))
 
@@ -137,7 +149,7 @@ def test_keep_last_and_keep_every(tmp_path):
         "checkpoint.keep_last": 2,
         "checkpoint.keep_every_steps": 3,
     }
-    train.train(tiny.config(**overrides), tmp_path / "run")
+    _train(tmp_path / "run", **overrides)
     assert checkpoint.steps(tmp_path / "run") == [3, 6, 7]
 
 
@@ -147,7 +159,7 @@ def test_a_torn_newest_checkpoint_is_skipped(run_copy, item, caplog):
     for path in [p for p in torn.rglob("*") if p.is_file()]:
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with caplog.at_level("WARNING", logger="dbae_jax"):
-        state = train.train(tiny.config(**{"train.num_steps": 6}), run_copy)
+        state = _train(run_copy, **{"train.num_steps": 6})
     assert "step 6" in caplog.text and "unreadable" in caplog.text
     assert [path.name for path in (run_copy / "torn").iterdir()] == ["6-0"]
     assert int(state.step) == 6
@@ -172,7 +184,7 @@ def test_when_nothing_is_readable_it_says_so(run_copy):
     with pytest.raises(CheckpointError, match=r"No checkpoint under .* can be read"):
         dbae_jax.DBAE.load(run_copy)
     with pytest.raises(CheckpointError, match=r"No checkpoint under .* can be read"):
-        train.train(tiny.config(**{"train.num_steps": 8}), run_copy)
+        _train(run_copy, **{"train.num_steps": 8})
 
 
 def test_configs_that_do_not_fit_are_refused_with_their_keys(run_copy):
@@ -200,7 +212,7 @@ def test_other_device_counts_can_go_on(run_copy):
 
 def test_a_non_finite_loss_stops_the_run_and_keeps_the_last_checkpoint(tmp_path):
     directory = tmp_path / "run"
-    train.train(tiny.config(**{"train.num_steps": 2}), directory)
+    _train(directory, **{"train.num_steps": 2})
     before = _params(directory, 2)
     with pytest.raises(NonFiniteError) as caught:
         train.train(tiny.config(**{"train.num_steps": 40, "optim.learning_rate": 1e30}), directory)
@@ -220,5 +232,5 @@ def test_a_non_finite_loss_stops_the_run_and_keeps_the_last_checkpoint(tmp_path)
 def test_metrics_after_the_resumed_step_are_made_again(run_copy):
     path = run_copy / "metrics.jsonl"
     path.write_text(path.read_text() + '{"step": 9, "loss": 1}\n{"step": 10, "lo')
-    train.train(tiny.config(**{"train.num_steps": 7}), run_copy)
+    _train(run_copy, **{"train.num_steps": 7})
     assert _logged_steps(run_copy) == [1, 2, 3, 4, 5, 6, 7]

@@ -1,5 +1,6 @@
 """Finds the directions of attributes in latent space and keeps them in a file."""
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,8 @@ from dbae_jax.errors import DataError
 from dbae_jax.evaluation.context import OF_CODES, Context
 from dbae_jax.runtime import kept
 from dbae_jax.runtime.progress import track
+
+log = logging.getLogger(__name__)
 
 
 def obstacle(context: Context) -> str | None:
@@ -99,6 +102,7 @@ def find(context: Context, wanted: Sequence[str], *, probe: str = "logistic") ->
     steps = dict(zip(stored["names"].tolist(), stored["steps"], strict=True)) if stored else {}
     missing = [name for name in wanted if name not in steps]
     if missing:
+        log.info("Finding the directions of %s.", ", ".join(missing))
         z, normalise = context.codes("train").mean, context.config.eval.normalise_codes
         for name in track(missing, "Finding directions", total=len(missing), unit="attributes"):
             target = values[:, [names.index(name)]]

@@ -129,6 +129,16 @@ def test_other_weights_share_the_programs(model):
     assert len(other.fingerprint) == fingerprint.LENGTH
 
 
+def test_a_model_says_what_it_is(tmp_path):
+    c = tiny.config()
+    tiny.write_workdir(c, tmp_path, step=7)
+    model = DBAE.load(tmp_path)
+    data = "DBAE(digits 16x16x1, 8-dimensional z, deterministic encoder, decoded x_T, "
+    assert repr(model).startswith(data)
+    assert repr(model).endswith(f"M parameters, step 7, EMA weights of {tmp_path})")
+    assert repr(model.with_variables(model.variables)).endswith("weights in memory)")
+
+
 def test_models_of_one_shape_share_the_programs():
     c, images = tiny.config(), tiny.images(2)
     compiled = _messages_of_compiling(lambda: DBAE(c, tiny.variables(c)).encode(images))

@@ -142,7 +142,7 @@ def test_ve_draws_noise_of_its_own_size():
 
 X, Z = np.zeros((2, 16, 16, 1), np.float32), np.zeros((2, 8), np.float32)
 WRONG = {
-    "endpoint": (lambda m: m.endpoint(Z), "not decoded from z: sample it, with draw_x_T or rng"),
+    "endpoint": (lambda m: m.endpoint(Z), "not decoded from z. Sample x_T with draw_x_T or rng"),
     "no x_T": (lambda m: m.decode(Z), "x_T of this model is Gaussian"),
     "no rng": (lambda m: m.draw_x_T(2, None), "x_T of this model is Gaussian"),
     "boot": (lambda m: m.decode(Z, rng=0, boot=True), "boot=True: a Gaussian x_T"),

@@ -113,7 +113,7 @@ def test_gpus_that_are_not_there(monkeypatch):
 
 def test_a_missing_compiler_names_the_extra(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"dbae_jax\[tpu\]"):
+    with pytest.raises(ConfigError, match=r"pip install -e .\.\[tpu\]"):
         topology.devices("v5e:2x2")
 
 

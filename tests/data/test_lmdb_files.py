@@ -107,7 +107,7 @@ assert images.read(1) == first
 def test_damaged_files_are_refused(tmp_path):
     with pytest.raises(DataError, match="nothing does not exist"):
         _open(tmp_path / "nothing")
-    with pytest.raises(DataError, match=r"no LMDB file: it has no data.mdb"):
+    with pytest.raises(DataError, match=r"not an LMDB file: it has no data.mdb"):
         lmdb_files.open_images(tmp_path)
     (tmp_path / "text.lmdb").write_text("no database " * 1000)
     with pytest.raises(DataError, match="cannot be read as LMDB"):

@@ -336,7 +336,7 @@ OF_DECODED = (
     "The endpoint x_T is decoded from z, and the sampler integrates the bridge",
 )
 OF_GAUSSIAN = (
-    "<h1>A diffusion autoencoder of digits</h1>",
+    "<h1>A diffusion autoencoder trained on digits</h1>",
     "x_T is Gaussian noise that is independent of z",
     "in encoder and U-Net",
     "sampled as Gaussian noise, clipped",
