@@ -5,8 +5,8 @@ VENV ?= .venv
 # Extras of pyproject.toml to install. EXTRAS=test,torch also tests .pt files.
 EXTRAS ?= test
 # Number of test processes. One of them needs up to 10 GB of memory, the others up to 5 GB. Some tests
-# wait for processes that they start, so four processes keep two cores busy.
-JOBS ?= 4
+# wait for processes that they start, so three processes keep two cores busy.
+JOBS ?= 3
 WORKDIR ?= runs/digits
 BIN := $(VENV)/bin
 # Pinned versions for the tested Python versions. Others get the newest that pyproject.toml allows.
