@@ -1,11 +1,14 @@
 """A model that compiles in seconds: the digits config with narrow networks."""
 
 import functools
+import math
 import pathlib
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from dbae_jax.configs import digits
+from flax import traverse_util
 
 from dbae_jax.configuration import build
 from dbae_jax.configuration.config import Config, from_config_dict
@@ -69,15 +72,29 @@ def images(count: int) -> np.ndarray:
 
 @functools.cache
 def variables(c: Config, seed: int = 0) -> dict:
-    """Returns drawn weights, with the zero-initialised layers filled as well."""
-    drawn = jax.jit(build.make_networks(build.portable(c)).init)(jax.random.key(seed))
-    leaves, tree = jax.tree.flatten(drawn)
-    keys = jax.random.split(jax.random.key(seed + 1), len(leaves))
-    filled = [
-        leaf if np.any(leaf) else 0.1 * jax.random.normal(key, leaf.shape)
-        for key, leaf in zip(keys, leaves, strict=True)
-    ]
-    return jax.tree.unflatten(tree, filled)
+    """Returns drawn weights, with the zero-initialised layers filled as well.
+
+    They are drawn by numpy: XLA takes seconds to compile the initializers of a config.
+    """
+    networks, rng = build.make_networks(build.portable(c)), np.random.default_rng(seed)
+    shapes = jax.eval_shape(networks.init, jax.random.key(0))
+    flat = traverse_util.flatten_dict(shapes)
+    drawn = {path: _draw(path, leaf.shape, rng) for path, leaf in flat.items()}
+    for path in [path for path in drawn if path[-1] == "u"]:
+        kernel = drawn["params", *path[1:-1], "kernel"]
+        u, _, v = np.linalg.svd(kernel.reshape(-1, kernel.shape[-1]).T, full_matrices=False)
+        drawn[path], drawn[(*path[:-1], "v")] = u[:, 0], v[0]
+    return jax.tree.map(jnp.asarray, traverse_util.unflatten_dict(drawn))
+
+
+def _draw(path: tuple[str, ...], shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    """Returns kernels as large as PyTorch's, scales and variances of 1, and small other values."""
+    if path[-1] in ("scale", "var"):
+        return np.ones(shape, np.float32)
+    size = 0.1
+    if path[-1] == "kernel" and path[-2] not in ("conv_out", "out"):
+        size = 1 / math.sqrt(3 * math.prod(shape[:-1]))
+    return size * rng.standard_normal(shape, np.float32)
 
 
 def write_workdir(c: Config, directory: pathlib.Path, *, step: int = 1, seed: int = 0) -> None:
