@@ -78,8 +78,11 @@ def variables(c: Config, seed: int = 0) -> dict:
     """
     networks, rng = build.make_networks(build.portable(c)), np.random.default_rng(seed)
     shapes = jax.eval_shape(networks.init, jax.random.key(0))
-    flat = traverse_util.flatten_dict(shapes)
-    drawn = {path: _draw(path, leaf.shape, rng) for path, leaf in flat.items()}
+    flat = traverse_util.flatten_dict(shapes, keep_empty_nodes=True)
+    drawn = {
+        path: _draw(path, leaf.shape, rng) if hasattr(leaf, "shape") else leaf
+        for path, leaf in flat.items()
+    }
     for path in [path for path in drawn if path[-1] == "u"]:
         kernel = drawn["params", *path[1:-1], "kernel"]
         u, _, v = np.linalg.svd(kernel.reshape(-1, kernel.shape[-1]).T, full_matrices=False)
