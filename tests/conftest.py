@@ -42,7 +42,7 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_runtest_teardown(item, nextitem):
-    """Keeps memory bounded: jax holds every program until it is told to forget them."""
+    """Bounds the memory: jax keeps every compiled program until its caches are cleared."""
     last = nextitem is None or _module(nextitem) != _module(item)
     if last and _memory() > MOST_MEMORY:
         import jax  # not before the environment is set, which it reads at import
@@ -57,7 +57,7 @@ def _module(item) -> str:
 
 
 def _memory() -> int:
-    """Returns the bytes that this process holds; 0 where /proc does not tell."""
+    """Returns the bytes that this process holds; 0 on systems without /proc."""
     statm = pathlib.Path("/proc/self/statm")
     return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if statm.exists() else 0
 
