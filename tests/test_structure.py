@@ -248,8 +248,8 @@ def _public_functions(tree):
 def test_public_functions_have_type_hints():
     for name, path in FILES.items():
         for node in _public_functions(ast.parse(path.read_text())):
-            a = node.args
-            given = (*a.posonlyargs, *a.args, *a.kwonlyargs, *filter(None, (a.vararg, a.kwarg)))
+            args, rest = node.args, filter(None, (node.args.vararg, node.args.kwarg))
+            given = (*args.posonlyargs, *args.args, *args.kwonlyargs, *rest)
             bare = [a.arg for a in given if a.annotation is None and a.arg not in ("self", "cls")]
             assert not bare and node.returns, f"{name}.{node.name}: {bare or 'what it returns'}"
 

@@ -65,7 +65,7 @@ class DBAE:
           load_prior: fingerprint of the weights -> latent prior; called at the first use.
         """
         self.config, self.variables = config, variables
-        self.step, self._source = step, source
+        self.step, self._source = step, source if step is None else f"step {step}, {source}"
         self._load_prior = load_prior
         self.bridge = build.make_bridge(config.bridge)
         if networks is None:
@@ -106,7 +106,7 @@ class DBAE:
             batch_size=batch_size,
             mesh=mesh,
             step=loaded.step,
-            source=f"step {loaded.step}, {weights.replace('ema', 'EMA')} weights of {directory}",
+            source=f"{weights.replace('ema', 'EMA')} weights of {directory}",
             load_prior=functools.partial(prior.load, directory, whose, mesh=mesh),
         )
 

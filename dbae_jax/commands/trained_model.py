@@ -52,7 +52,7 @@ def open_model(
         loaded.variables,
         mesh=mesh,
         step=loaded.step,
-        source=f"step {loaded.step}, EMA weights of {directory}",
+        source=f"EMA weights of {directory}",
         load_prior=functools.partial(prior.load, directory, weights, mesh=mesh),
     )
     return Opened(model, loaded.config)

@@ -9,6 +9,7 @@ from sklearn.model_selection import KFold
 from dbae_jax.errors import DataError, TooFewError
 from dbae_jax.metrics import checks
 from dbae_jax.metrics.attributes import auroc
+from dbae_jax.runtime.progress import track
 
 TAD_CAPTURED = 0.75  # smallest AUROC of a dimension that captures an attribute
 TAD_REDUNDANT = 0.2  # largest fraction of an attribute's entropy that another may explain
@@ -116,7 +117,8 @@ def tad_of_folds(
     """
     attributes, z = checks.labelled(attributes, z, "codes")
     parts = training_parts(len(z), folds=folds, seed=seed)
-    return [tad(z[kept], attributes[kept]) for kept in parts]
+    every = track(parts, "Measuring TAD", total=len(parts), unit="folds")
+    return [tad(z[kept], attributes[kept]) for kept in every]
 
 
 def training_parts(count: int, *, folds: int, seed: int) -> list[np.ndarray]:

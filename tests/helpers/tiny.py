@@ -79,6 +79,7 @@ def variables(c: Config, seed: int = 0) -> dict:
     networks, rng = build.make_networks(build.portable(c)), np.random.default_rng(seed)
     shapes = jax.eval_shape(networks.init, jax.random.key(0))
     flat = traverse_util.flatten_dict(shapes, keep_empty_nodes=True)
+    # The statistics of a model without an endpoint decoder are an empty dictionary.
     drawn = {
         path: _draw(path, leaf.shape, rng) if hasattr(leaf, "shape") else leaf
         for path, leaf in flat.items()

@@ -74,10 +74,9 @@ def attribute_scores(
     attributes, z = checks.labelled(attributes, z, "codes")
     _check_names(names, attributes, "attributes")
     z = standardised(z)
-    parts = metric.training_parts(len(z), folds=settings.folds, seed=settings.seed)
-    every = track(parts, "Measuring TAD", total=len(parts), unit="folds")
-    folds = [metric.tad(z[rows], attributes[rows]) for rows in every]
-    of_rotations = parts[: settings.rotations]
+    of_folds = {"folds": settings.folds, "seed": settings.seed}
+    folds = metric.tad_of_folds(z, attributes, **of_folds)
+    of_rotations = metric.training_parts(len(z), **of_folds)[: settings.rotations]
     every = track(of_rotations, "Measuring TAD", total=len(of_rotations), unit="rotated codes")
     rotated = [
         metric.tad(rotate(z, settings.seed + 1 + r)[rows], attributes[rows])
