@@ -13,7 +13,8 @@ from flax import traverse_util
 from jax import lax
 from jax.typing import DTypeLike
 
-from dbae_jax.models.layers import convolve_upsampled, kernel_init
+from dbae_jax.models.convolutions import convolve_upsampled
+from dbae_jax.models.layers import kernel_init
 from dbae_jax.models.norms import channel_moments
 
 BATCH_NORM_EPS = 1e-5

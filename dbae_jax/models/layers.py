@@ -12,11 +12,17 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jax.typing import DTypeLike
 
 from dbae_jax.models.attention import attend
 from dbae_jax.models.concatenated import Parts, of_parts
+from dbae_jax.models.convolutions import (
+    convolve_activated,
+    convolve_plain,
+    convolve_upsampled,
+    downsample,
+    upsample,
+)
 from dbae_jax.models.norms import Affine, GroupNorm
 
 kernel_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
@@ -66,53 +72,6 @@ def linear(x: jax.Array, features: int, **kwargs: Any) -> jax.Array:
     return nn.Dense(features, kernel_init=kernel_init, bias_init=bias_init(fan_in), **kwargs)(x)
 
 
-def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Returns the padded convolution of x: [B, H, W, C] with a kernel [h, w, C, channels]."""
-    return lax.conv_general_dilated(
-        x,
-        kernel,
-        window_strides=(1, 1),
-        padding="SAME",
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )
-
-
-def convolve_plain(x: jax.Array, _: None, kernel: jax.Array) -> jax.Array:
-    """Returns `convolve(x, kernel)`; the arguments are those of `convolve_activated`."""
-    return convolve(x, kernel)
-
-
-def convolve_upsampled(x: jax.Array, _: None, kernel: jax.Array) -> jax.Array:
-    """Returns the convolution of x, upsampled by a factor of 2, with a kernel [3, 3, C, channels].
-
-    In formats narrower than float32 this is one convolution of x, dilated with zeros between its
-    pixels, with a kernel [4, 4, C, channels]. Each weight of that kernel is the sum of the weights
-    that multiply the same pixel. This takes 4 multiplications per output instead of 9, and writes
-    no upsampled feature map.
-    """
-    if x.dtype == jnp.float32:
-        return convolve(upsample(x), kernel)
-    wide = kernel.astype(jnp.float32)
-    for axis in (0, 1):
-        before, after = (
-            [(0, 0)] * axis + [pad] + [(0, 0)] * (3 - axis) for pad in ((1, 0), (0, 1))
-        )
-        wide = jnp.pad(wide, before) + jnp.pad(wide, after)
-    return lax.conv_general_dilated(
-        x,
-        wide.astype(x.dtype),
-        window_strides=(1, 1),
-        padding=[(2, 2), (2, 2)],
-        lhs_dilation=(2, 2),
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )
-
-
-def convolve_activated(x: jax.Array, affine: Affine, kernel: jax.Array) -> jax.Array:
-    """Returns the convolution of SiLU(affine(x)) with a kernel [h, w, C, channels]."""
-    return convolve(nn.silu(affine.apply(x)), kernel)
-
-
 class ConvOfParts(nn.Module):
     """A convolution of the concatenation of feature maps, with the initial weights of `conv`."""
 
@@ -138,18 +97,6 @@ class ConvOfParts(nn.Module):
         plain = convolve_upsampled if self.upsampled else convolve_plain
         function = plain if affine is None else convolve_activated
         return of_parts(function, parts, affine, kernel) + bias
-
-
-def downsample(x: jax.Array) -> jax.Array:
-    """Returns the 2x2 means of x: [B, H, W, C] -> [B, H/2, W/2, C]."""
-    return nn.avg_pool(x, (2, 2), strides=(2, 2))
-
-
-def upsample(x: jax.Array) -> jax.Array:
-    """Repeats every pixel 2x2 (nearest): [B, H, W, C] -> [B, 2H, 2W, C]."""
-    b, h, w, c = x.shape
-    x = jnp.broadcast_to(x[:, :, None, :, None, :], (b, h, 2, w, 2, c))
-    return x.reshape(b, 2 * h, 2 * w, c)
 
 
 RESAMPLE = {"keep": lambda x: x, "down": downsample, "up": upsample}

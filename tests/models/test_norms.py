@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dbae_jax.models.layers import ConvOfParts, convolve_upsampled, downsample
+from dbae_jax.models.convolutions import convolve_upsampled, downsample
+from dbae_jax.models.layers import ConvOfParts
 from dbae_jax.models.norms import Affine, GroupNorm, channel_moments
 
 
