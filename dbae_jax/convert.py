@@ -53,7 +53,7 @@ def to_workdir(path: pathlib.Path, config: Config, directory: pathlib.Path) -> N
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise CheckpointError(f"--workdir={directory} is not empty; name a new folder.")
     read = read_state_dict(path)
-    networks = build.make_networks(build.portable(config))
+    networks = build.make_networks(config)
     shapes = jax.eval_shape(networks.init, jax.random.key(0))
     variables = torch_state_dict.from_state_dict(read, networks.module, shapes)
     variables = jax.tree.map(jax.numpy.asarray, variables)

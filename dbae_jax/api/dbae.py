@@ -70,7 +70,7 @@ class DBAE:
         self.bridge = build.make_bridge(config.bridge)
         if networks is None:
             device = jax.devices()[0] if mesh is None else mesh.devices.flat[0]
-            networks = build.make_networks(build.computable(config, device.platform))
+            networks = build.make_networks(config, sharding.platform_of(device))
         self.programs = Programs(networks, batch_size or config.eval.batch_size, mesh)
 
     @classmethod

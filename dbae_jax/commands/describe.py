@@ -14,7 +14,7 @@ from dbae_jax.performance.flops import count_flops
 
 def describe(config: Config) -> str:
     """Returns the resolved config, the table of parameters and the FLOPs per image, as text."""
-    networks = build.make_networks(build.portable(config))
+    networks = build.make_networks(config)
     build.make_bridge(config.bridge)
     params = jax.eval_shape(networks.init, jax.random.key(0))["params"]
     table = parameter_overview.get_parameter_overview(params, include_stats=False)

@@ -1,6 +1,5 @@
 """Builds networks and bridges from configs; the only place where names of choices are resolved."""
 
-import dataclasses
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -12,6 +11,7 @@ from dbae_jax.bridge.schedules import VE, VP, Free, Schedule
 from dbae_jax.configuration.config import Config
 from dbae_jax.configuration.sections import BridgeConfig
 from dbae_jax.errors import ConfigError
+from dbae_jax.models import platforms
 from dbae_jax.models.autoencoder import AutoEncoder, Networks
 from dbae_jax.models.decoder import Decoder
 from dbae_jax.models.encoder import Encoder
@@ -24,10 +24,16 @@ log = logging.getLogger(__name__)
 MAX_FREE_SNR = 1e-3
 
 
-def make_networks(config: Config) -> Networks:
+def make_networks(config: Config, platform: str = platforms.ANY) -> Networks:
     """Returns the encoder, the endpoint decoder and the U-Net as pure functions.
 
-    Models with a Gaussian x_T have no endpoint decoder.
+    Models with a Gaussian x_T have no endpoint decoder. Weights are the same for all platforms.
+
+    Args:
+      config: config of the model.
+      platform: platform of the devices, see `runtime.sharding.platform_of`. If it
+        does not have the attention of the config, the networks use "auto" and a warning says so;
+        for a config that the user chooses, `check_attention` raises an error instead.
     """
     model, data = config.model, config.data
     dtypes: dict[str, Any] = {
@@ -52,7 +58,7 @@ def make_networks(config: Config) -> Networks:
     unet = UNet(
         image_size=data.image_size,
         out_channels=data.channels,
-        attention=model.attention,
+        attention=_attention(config, platform),
         remat=model.remat,
         **vars(model.unet),
         **dtypes,
@@ -61,52 +67,35 @@ def make_networks(config: Config) -> Networks:
 
 
 def check_attention(config: Config, platform: str) -> None:
-    """Checks that the devices support the attention that a config names.
+    """Checks that a platform supports the attention that a config names.
 
     Args:
       config: config of the user.
-      platform: name of the devices in jax: "cpu", "gpu" or "tpu".
+      platform: see `runtime.sharding.platform_of`.
 
     Raises:
-      ConfigError: if the config names cuDNN's attention and the devices are not GPUs.
+      ConfigError: if the config names cuDNN's attention and the platform does not have it.
     """
-    problem = _missing_attention(config, platform)
-    if problem:
-        raise ConfigError(problem)
+    if config.model.attention == "cudnn" and platform != "cuda":
+        raise ConfigError(_no_cudnn(platform) + "; use 'auto'.")
 
 
-def computable(config: Config, platform: str) -> Config:
-    """Returns the config of a trained model with an attention that the platform supports.
-
-    The weights and the model stay the same. For a config that the user chooses, `check_attention`
-    raises an error instead.
-
-    Args:
-      config: config of the model.
-      platform: name of the devices in jax: "cpu", "gpu" or "tpu".
-    """
-    problem = _missing_attention(config, platform)
-    if problem:
-        log.warning("%s This model runs with 'auto' here.", problem)
-        return portable(config)
-    return config
-
-
-def _missing_attention(config: Config, platform: str) -> str | None:
-    """Returns why the platform does not support the config's attention, or None if it does."""
-    if config.model.attention != "cudnn" or platform == "gpu":
-        return None
+def _no_cudnn(platform: str) -> str:
     return (
-        "config.model.attention='cudnn' needs an NVIDIA GPU, and the program is for a "
-        f"{platform}; use 'auto'."
+        f"config.model.attention='cudnn' needs an NVIDIA GPU, and the program is for a {platform}"
     )
 
 
-def portable(config: Config) -> Config:
-    """Returns a config with the same weights, whose networks can be traced on every machine."""
-    if config.model.attention != "cudnn":
-        return config
-    return dataclasses.replace(config, model=dataclasses.replace(config.model, attention="auto"))
+def _attention(config: Config, platform: str) -> str:
+    """Returns the attention of the U-Net on a platform."""
+    model = config.model
+    if model.attention == "xla":
+        return "xla"
+    if platforms.has_cudnn_attention(platform, model.dtype, model.unet.head_channels):
+        return "cudnn"
+    if model.attention == "cudnn" and platform != platforms.ANY:
+        log.warning("%s. This model runs with 'auto' here.", _no_cudnn(platform))
+    return "auto"
 
 
 def make_bridge(config: BridgeConfig) -> Bridge:

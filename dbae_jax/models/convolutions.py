@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from dbae_jax.models.norms import Affine
+from dbae_jax.models.norms import Affine, activated
 
 
 def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -84,7 +84,7 @@ _adjoint_of_strided.defvjp(_forward, _backward)
 
 def convolve_activated(x: jax.Array, affine: Affine, kernel: jax.Array) -> jax.Array:
     """Returns the convolution of SiLU(affine(x)) with a kernel [h, w, C, channels]."""
-    return convolve(nn.silu(affine.apply(x)), kernel)
+    return convolve(activated(x, affine), kernel)
 
 
 def downsample(x: jax.Array) -> jax.Array:

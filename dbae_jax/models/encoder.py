@@ -9,7 +9,7 @@ from jax.typing import DTypeLike
 
 from dbae_jax.models import stages
 from dbae_jax.models.layers import AttentionBlock, ResBlock, conv, linear, rematerialised
-from dbae_jax.models.norms import GroupNorm
+from dbae_jax.models.norms import GroupNorm, activated
 
 LOG_SIGMA_BOUND = 5.0  # bounds mean and log_sigma of stochastic codes
 MIN_SIGMA = 0.01
@@ -78,8 +78,8 @@ class Encoder(nn.Module):
         h = res_block(h.shape[-1], name="middle_0", **dtypes)((h,))
         h = attention_block(name="middle_attention", **attention)(h)
         h = res_block(h.shape[-1], name="middle_1", **dtypes)((h,))
-        h = GroupNorm(name="norm_out", param_dtype=self.param_dtype)((h,)).apply(h)
-        return self._project(nn.silu(h))
+        h = activated(h, GroupNorm(name="norm_out", param_dtype=self.param_dtype)((h,)))
+        return self._project(h)
 
     def _project(self, h: jax.Array) -> Code:
         h = h.astype(jnp.float32)

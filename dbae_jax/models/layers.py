@@ -23,7 +23,7 @@ from dbae_jax.models.convolutions import (
     downsample,
     upsample,
 )
-from dbae_jax.models.norms import Affine, GroupNorm
+from dbae_jax.models.norms import Affine, GroupNorm, activated
 
 kernel_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 zeros = nn.initializers.zeros_init()
@@ -82,11 +82,16 @@ class ConvOfParts(nn.Module):
     param_dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, parts: Parts, affine: Affine | None = None) -> jax.Array:
-        """Returns [B, H, W, channels] for parts [B, H, W, C_i].
+    def __call__(self, parts: Parts, affine: Affine | None = None) -> tuple[jax.Array, jax.Array]:
+        """Returns the convolution without its bias, and the bias, which the caller adds.
 
-        With `affine`, whose scale and shift are [B, C] for all channels, the result is the
-        convolution of SiLU(affine(parts)).
+        Args:
+          parts: feature maps [B, H, W, C_i].
+          affine: scale and shift, [B, C] each for all channels; the result is then the convolution
+            of SiLU(affine(parts)).
+
+        Returns:
+          [B, H, W, channels] and [channels].
         """
         width = sum(part.shape[-1] for part in parts)
         shape = (self.size, self.size, width, self.channels)
@@ -96,7 +101,7 @@ class ConvOfParts(nn.Module):
         parts = tuple(part.astype(self.dtype) for part in parts)
         plain = convolve_upsampled if self.upsampled else convolve_plain
         function = plain if affine is None else convolve_activated
-        return of_parts(function, parts, affine, kernel) + bias
+        return of_parts(function, parts, affine, kernel), bias
 
 
 RESAMPLE = {"keep": lambda x: x, "down": downsample, "up": upsample}
@@ -127,26 +132,28 @@ class ResBlock(nn.Module):
         up = self.resample == "up"
         conv_in = ConvOfParts(self.channels, upsampled=up, name="conv_in", **dtypes)
         if self.resample == "keep":
-            h = conv_in(parts, affine)
+            h, bias = conv_in(parts, affine)
         else:
             (x,) = parts
-            h = nn.silu(affine.apply(x))
-            h = conv_in((h if up else downsample(h),))
-        if embedding is not None:
-            h = self._modulated(h, embedding)
+            h = activated(x, affine)
+            h, bias = conv_in((h if up else downsample(h),))
+        h = h + bias if embedding is None else self._modulated(h, bias, embedding)
         skip = tuple(resample(part) for part in parts)
         if sum(part.shape[-1] for part in parts) == self.channels:
             return skip[0] + h
-        return ConvOfParts(self.channels, size=1, name="skip", **dtypes)(skip) + h
+        x, bias = ConvOfParts(self.channels, size=1, name="skip", **dtypes)(skip)
+        return x + bias + h
 
-    def _modulated(self, h: jax.Array, embedding: jax.Array) -> jax.Array:
-        """Returns the second half of a residual block of the U-Net, applied to h [B, H, W, C]."""
+    def _modulated(self, h: jax.Array, bias: jax.Array, embedding: jax.Array) -> jax.Array:
+        """Returns the second half of a residual block of the U-Net, applied to h + bias."""
         dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         modulation = linear(nn.silu(embedding), 2 * self.channels, name="embedding", **dtypes)
         scale, shift = jnp.split(modulation, 2, axis=-1)
         norm = GroupNorm(name="norm_out", param_dtype=self.param_dtype)
-        h = nn.silu(norm((h,), (1 + scale, shift)).apply(h))
-        h = nn.Dropout(self.dropout, deterministic=not self.dropout)(h)
+        affine, kept = norm((h,), (1 + scale, shift), bias), None
+        if self.dropout:
+            kept = jax.random.bernoulli(self.make_rng("dropout"), 1 - self.dropout, h.shape)
+        h = activated(h, affine, kept, self.dropout)
         return conv(h, self.channels, zero=True, name="conv_out", **dtypes)
 
 

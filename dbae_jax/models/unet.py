@@ -17,7 +17,7 @@ from dbae_jax.models.layers import (
     rematerialised,
     sinusoid,
 )
-from dbae_jax.models.norms import GroupNorm
+from dbae_jax.models.norms import GroupNorm, activated
 from dbae_jax.models.stages import Stage
 
 
@@ -71,8 +71,7 @@ class UNet(nn.Module):
         for stage in stages.up_path(self):
             parts = (h, skips.pop())
             h = self._stage(f"up_{stage.index}", stage, parts, embedding, train=train)
-        h = GroupNorm(name="norm_out", param_dtype=self.param_dtype)((h,)).apply(h)
-        h = nn.silu(h)
+        h = activated(h, GroupNorm(name="norm_out", param_dtype=self.param_dtype)((h,)))
         return conv(h, self.out_channels, zero=True, name="conv_out", **dtypes).astype(jnp.float32)
 
     def _embed(self, c_noise: jax.Array, z: jax.Array) -> jax.Array:

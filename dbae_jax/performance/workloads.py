@@ -74,7 +74,7 @@ def make(name: str, config: Config) -> Program:
     Raises:
       ConfigError: if the devices cannot share the batch evenly, or lack the config's attention.
     """
-    build.check_attention(config, jax.default_backend())
+    build.check_attention(config, sharding.platform_of(jax.devices()[0]))
     return _train_step(config) if name == TRAIN_STEP else _function(name, config)
 
 
@@ -131,7 +131,8 @@ def _train_step(config: Config) -> Program:
 
 def _function(name: str, config: Config) -> Program:
     """Compiles a function of the model for a batch that is split over all devices."""
-    mesh, networks = sharding.make_mesh(), build.make_networks(config)
+    mesh = sharding.make_mesh()
+    networks = build.make_networks(config, sharding.platform_of(jax.devices()[0]))
     variables = jax.jit(
         networks.init,
         out_shardings=sharding.replicated(mesh),

@@ -52,11 +52,12 @@ def make_training(config: Config, mesh: jax.sharding.Mesh) -> Training:
     Raises:
       ConfigError: if the devices cannot share the batch, or lack the attention of the config.
     """
-    build.check_attention(config, mesh.devices.flat[0].platform)
+    platform = sharding.platform_of(mesh.devices.flat[0])
+    build.check_attention(config, platform)
     parts = config.train.accumulation_steps
     key = "train.batch_size" + (f" / accumulation_steps ({parts})" if parts > 1 else "")
     sharding.check_batch_size(config.train.batch_size // parts, mesh, key)
-    networks, bridge = build.make_networks(config), build.make_bridge(config.bridge)
+    networks, bridge = build.make_networks(config, platform), build.make_bridge(config.bridge)
     optimizer = make_optimizer(config)
     step = make_train_step(
         networks,

@@ -12,6 +12,7 @@ from dbae_jax.errors import CheckpointError, ConfigError
 from dbae_jax.models.autoencoder import Networks
 from dbae_jax.runtime import files
 from dbae_jax.runtime.sharding import placed
+from dbae_jax.runtime.sharding import platform_of
 from dbae_jax.workdirs import checkpoint
 from dbae_jax.workdirs.train_state import TrainState
 
@@ -177,9 +178,8 @@ def load(
 
     def read(at: int) -> Loaded:
         config = from_dict(upgrade(checkpoint.read_meta(workdir, at)["config"]))
-        networks = build.make_networks(build.computable(config, device.platform))
-        shapes = jax.eval_shape(networks.init, jax.random.key(0))
-        abstract = placed(shapes, sharding)
+        networks = build.make_networks(config, platform_of(device))
+        abstract = placed(jax.eval_shape(networks.init, jax.random.key(0)), sharding)
         variables = checkpoint.read_variables(workdir, at, items[weights], abstract)
         return Loaded(config, networks, variables, at)
 

@@ -76,7 +76,7 @@ def variables(c: Config, seed: int = 0) -> dict:
 
     They are drawn by numpy: XLA takes seconds to compile the initializers of a config.
     """
-    networks, rng = build.make_networks(build.portable(c)), np.random.default_rng(seed)
+    networks, rng = build.make_networks(c), np.random.default_rng(seed)
     shapes = jax.eval_shape(networks.init, jax.random.key(0))
     flat = traverse_util.flatten_dict(shapes, keep_empty_nodes=True)
     # The statistics of a model without an endpoint decoder are an empty dictionary.

@@ -83,7 +83,8 @@ def test_a_convolution_of_parts_is_that_of_the_concatenation(activated):
     weights = jax.random.normal(jax.random.key(3), (3, 6, 4, 8))
 
     def by_parts(variables, parts, affine):
-        return jnp.sum(weights * ours.apply(variables, parts, affine))
+        result, bias = ours.apply(variables, parts, affine)
+        return jnp.sum(weights * (result + bias))
 
     def whole(variables, parts, affine):
         x = jnp.concatenate(parts, axis=-1)
