@@ -16,6 +16,7 @@ from jax.typing import DTypeLike
 from dbae_jax.models.convolutions import convolve_upsampled
 from dbae_jax.models.layers import kernel_init
 from dbae_jax.models.norms import channel_moments
+from dbae_jax.models.platforms import cast_kernel
 
 BATCH_NORM_EPS = 1e-5
 BATCH_NORM_MOMENTUM = 0.9
@@ -96,7 +97,7 @@ class SpectralConv(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """Returns the convolution of x: [B, H, W, C] -> [B, H', W', channels]."""
-        kernel = self.normalized_kernel(x.shape[-1], train=train).astype(self.dtype)
+        kernel = cast_kernel(self.normalized_kernel(x.shape[-1], train=train), self.dtype)
         x = x.astype(self.dtype)
         return convolve_upsampled(x, None, kernel) if self.upsampled else self._convolve(x, kernel)
 

@@ -24,6 +24,7 @@ from dbae_jax.models.convolutions import (
     upsample,
 )
 from dbae_jax.models.norms import Affine, GroupNorm, activated
+from dbae_jax.models.platforms import cast_kernel
 
 kernel_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 zeros = nn.initializers.zeros_init()
@@ -53,13 +54,8 @@ def conv(
       zero: whether the weights are initialised with 0.
       **kwargs: name, dtype and param_dtype of the flax module.
     """
-    return nn.Conv(
-        channels,
-        (size, size),
-        kernel_init=zeros if zero else kernel_init,
-        bias_init=zeros if zero else bias_init(x.shape[-1] * size**2),
-        **kwargs,
-    )(x)
+    h, bias = ConvOfParts(channels, size, zero=zero, **kwargs)((x,))
+    return h + bias
 
 
 def linear(x: jax.Array, features: int, **kwargs: Any) -> jax.Array:
@@ -73,11 +69,16 @@ def linear(x: jax.Array, features: int, **kwargs: Any) -> jax.Array:
 
 
 class ConvOfParts(nn.Module):
-    """A convolution of the concatenation of feature maps, with the initial weights of `conv`."""
+    """A padded convolution of the concatenation of feature maps.
+
+    With `upsampled`, the feature maps are first upsampled by a factor of 2. With `zero`, the
+    weights are initialised with 0.
+    """
 
     channels: int
     size: int = 3
     upsampled: bool = False
+    zero: bool = False
     dtype: DTypeLike = jnp.float32
     param_dtype: DTypeLike = jnp.float32
 
@@ -95,9 +96,9 @@ class ConvOfParts(nn.Module):
         """
         width = sum(part.shape[-1] for part in parts)
         shape = (self.size, self.size, width, self.channels)
-        kernel = self.param("kernel", kernel_init, shape, self.param_dtype).astype(self.dtype)
-        draw = bias_init(width * self.size**2)
-        bias = self.param("bias", draw, (self.channels,), self.param_dtype).astype(self.dtype)
+        drawn = (zeros, zeros) if self.zero else (kernel_init, bias_init(width * self.size**2))
+        kernel = cast_kernel(self.param("kernel", drawn[0], shape, self.param_dtype), self.dtype)
+        bias = self.param("bias", drawn[1], (self.channels,), self.param_dtype).astype(self.dtype)
         parts = tuple(part.astype(self.dtype) for part in parts)
         plain = convolve_upsampled if self.upsampled else convolve_plain
         function = plain if affine is None else convolve_activated
@@ -197,7 +198,7 @@ class ToHeads(nn.Module):
         """Returns q, k, v: [B, heads, N, d] each for x: [B, N, C]."""
         channels = x.shape[-1]
         shape, heads = (1, 1, channels, 3 * channels), (self.num_heads, 3, -1)
-        kernel = self.param("kernel", kernel_init, shape, self.param_dtype).astype(self.dtype)
+        kernel = cast_kernel(self.param("kernel", kernel_init, shape, self.param_dtype), self.dtype)
         bias = self.param("bias", bias_init(channels), shape[-1:], self.param_dtype)
         if x.shape[1] <= channels:  # small feature maps: one product, whose result is sliced
             qkv = (x @ kernel[0, 0] + bias.astype(self.dtype)).reshape(*x.shape[:2], *heads)
@@ -221,7 +222,7 @@ class FromHeads(nn.Module):
         channels = heads * width
         kernel = self.param("kernel", zeros, (1, 1, channels, channels), self.param_dtype)
         bias = self.param("bias", zeros, (channels,), self.param_dtype).astype(self.dtype)
-        kernel = kernel.astype(self.dtype)
+        kernel = cast_kernel(kernel, self.dtype)
         if x.shape[2] <= channels:
             x = x.swapaxes(1, 2)
             return x.reshape(*x.shape[:2], channels) @ kernel[0, 0] + bias

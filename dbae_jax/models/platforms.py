@@ -4,10 +4,14 @@ Every choice is a function of this module. The results of all platforms agree up
 `runtime.sharding.platform_of` names the platforms.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
+import jax
 from jax import lax
+from jax.experimental.layout import Layout, with_layout_constraint
+from jax.typing import DTypeLike
 
 ANY = "any"  # networks that every platform can compile
 CUDNN_HEAD_CHANNELS = 128  # largest width of a head in cuDNN's attention, backward pass included
@@ -27,3 +31,30 @@ def by_gpu(on_cuda: Callable, otherwise: Callable, *args: Any) -> Any:
     The choice is made when a program is compiled, so both functions must be traceable everywhere.
     """
     return lax.platform_dependent(*args, cuda=on_cuda, default=otherwise)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def cast_kernel(kernel: jax.Array, dtype: DTypeLike) -> jax.Array:
+    """Returns the kernel of a convolution in the number format of the computation.
+
+    In programs for NVIDIA's GPUs, its gradient is brought to the order of the kernel's axes in the
+    narrow format. cuDNN returns it in a different order, and XLA would otherwise run the whole
+    optimizer in that order, and copy weights, moments and EMA weights in float32.
+    """
+    return kernel.astype(dtype)
+
+
+def _cast_forward(kernel, dtype):
+    return kernel.astype(dtype), jax.numpy.zeros((), kernel.dtype)
+
+
+def _cast_backward(dtype, like, grad):
+    del dtype
+
+    def in_order(grad):
+        return with_layout_constraint(grad, Layout(major_to_minor=tuple(range(grad.ndim))))
+
+    return (by_gpu(in_order, lambda grad: grad, grad).astype(like.dtype),)
+
+
+cast_kernel.defvjp(_cast_forward, _cast_backward)

@@ -92,6 +92,9 @@ def jit_step(step: Callable, mesh: jax.sharding.Mesh) -> jax.stages.Wrapped:
         in_shardings=(everywhere, sharding.batched(mesh), everywhere),
         out_shardings=(everywhere, everywhere),
         donate_argnums=0,
+        # JAX pairs donated arrays with results by shape, in order. Left-out arguments would shift
+        # the pairs, so that hundreds of arrays were copied before they could be overwritten.
+        keep_unused=True,
     )
 
 

@@ -8,7 +8,7 @@ import optax
 
 from dbae_jax.bridge.preconditioning import Bridge
 from dbae_jax.data import images
-from dbae_jax.training import losses
+from dbae_jax.training import losses, small_arrays
 from dbae_jax.training.accumulation import accumulated_gradient
 from dbae_jax.training.state import update_ema
 from dbae_jax.workdirs.train_state import TrainState
@@ -59,6 +59,7 @@ def make_train_step(
         draws = _draw(networks, bridge, x_0, jax.random.fold_in(key, state.step))
 
         terms, grads = gradient(state.variables, x_0, draws)
+        grads = small_arrays.joined(grads)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.variables["params"])
         variables = {
             "params": optax.apply_updates(state.variables["params"], updates),
@@ -68,8 +69,8 @@ def make_train_step(
         metrics = {
             "loss": _objective(terms, tc_weight),
             "x_0_mse": terms.x_0_error.mean(),
-            "grad_norm": optax.tree.norm(grads),
-            "param_norm": optax.tree.norm(variables["params"]),
+            "grad_norm": small_arrays.norm(grads),
+            "param_norm": small_arrays.norm(variables["params"]),
         }
         if tc_weight:
             metrics["total_correlation"] = terms.total_correlation
