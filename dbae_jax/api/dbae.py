@@ -18,7 +18,7 @@ from dbae_jax.errors import CheckpointError, ConfigError, DataError
 from dbae_jax.models.autoencoder import Networks
 from dbae_jax.prior import prior
 from dbae_jax.prior.prior import Prior
-from dbae_jax.runtime import fingerprint, sharding
+from dbae_jax.runtime import fingerprint, platforms, sharding
 from dbae_jax.sampling.integrate import Sample
 from dbae_jax.sampling.inversion import INVERSION_STEPS
 from dbae_jax.sampling.plan import Plan
@@ -70,7 +70,7 @@ class DBAE:
         self.bridge = build.make_bridge(config.bridge)
         if networks is None:
             device = jax.devices()[0] if mesh is None else mesh.devices.flat[0]
-            networks = build.make_networks(config, sharding.platform_of(device))
+            networks = build.make_networks(config, platforms.platform_of(device))
         self.programs = Programs(networks, batch_size or config.eval.batch_size, mesh)
 
     @classmethod

@@ -11,12 +11,12 @@ from dbae_jax.bridge.schedules import VE, VP, Free, Schedule
 from dbae_jax.configuration.config import Config
 from dbae_jax.configuration.sections import BridgeConfig
 from dbae_jax.errors import ConfigError
-from dbae_jax.models import platforms
 from dbae_jax.models.autoencoder import AutoEncoder, Networks
 from dbae_jax.models.decoder import Decoder
 from dbae_jax.models.encoder import Encoder
 from dbae_jax.models.latent_net import LatentNet, LatentNetwork
 from dbae_jax.models.unet import UNet
+from dbae_jax.runtime import platforms
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ def make_networks(config: Config, platform: str = platforms.ANY) -> Networks:
 
     Args:
       config: config of the model.
-      platform: platform of the devices, see `runtime.sharding.platform_of`. If it
+      platform: platform of the devices, see `platforms.platform_of`. If it
         does not have the attention of the config, the networks use "auto" and a warning says so;
         for a config that the user chooses, `check_attention` raises an error instead.
     """
@@ -71,7 +71,7 @@ def check_attention(config: Config, platform: str) -> None:
 
     Args:
       config: config of the user.
-      platform: see `runtime.sharding.platform_of`.
+      platform: see `platforms.platform_of`.
 
     Raises:
       ConfigError: if the config names cuDNN's attention and the platform does not have it.

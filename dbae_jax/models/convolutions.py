@@ -1,11 +1,10 @@
 """Convolutions and resampling of feature maps [B, H, W, C], as functions without weights."""
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from dbae_jax.models.norms import Affine, activated
+from dbae_jax.models.activations import Affine, silu
 
 
 def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -84,12 +83,13 @@ _adjoint_of_strided.defvjp(_forward, _backward)
 
 def convolve_activated(x: jax.Array, affine: Affine, kernel: jax.Array) -> jax.Array:
     """Returns the convolution of SiLU(affine(x)) with a kernel [h, w, C, channels]."""
-    return convolve(activated(x, affine), kernel)
+    return convolve(silu(x, affine), kernel)
 
 
 def downsample(x: jax.Array) -> jax.Array:
     """Returns the 2x2 means of x: [B, H, W, C] -> [B, H/2, W/2, C]."""
-    return nn.avg_pool(x, (2, 2), strides=(2, 2))
+    b, h, w, c = x.shape
+    return x.reshape(b, h // 2, 2, w // 2, 2, c).mean((2, 4))
 
 
 def upsample(x: jax.Array) -> jax.Array:

@@ -13,10 +13,11 @@ from flax import traverse_util
 from jax import lax
 from jax.typing import DTypeLike
 
+from dbae_jax.models.activations import Affine, glu
 from dbae_jax.models.convolutions import convolve_upsampled
 from dbae_jax.models.layers import kernel_init
 from dbae_jax.models.norms import channel_moments
-from dbae_jax.models.platforms import cast_kernel
+from dbae_jax.runtime.platforms import cast_kernel
 
 BATCH_NORM_EPS = 1e-5
 BATCH_NORM_MOMENTUM = 0.9
@@ -136,19 +137,18 @@ class SpectralConvTransposeFromPoint(SpectralConv):
 
 
 class BatchNorm(nn.Module):
-    """Batch norm over the global batch, in float32.
+    """Batch norm over the global batch, in float32, returned as a scale and shift per channel.
 
     In training mode, each pass updates running statistics to 0.9 running + 0.1 batch. As in
     PyTorch, the running variance uses the unbiased variance of the batch, and the normalisation
     uses the biased one.
     """
 
-    dtype: DTypeLike = jnp.float32
     param_dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """Returns x: [B, H, W, C] normalised, with batch statistics if `train`."""
+    def __call__(self, x: jax.Array, *, train: bool) -> Affine:
+        """Returns the norm of x: [B, H, W, C], with batch statistics if `train`."""
         shape = x.shape[-1:]
         mean = self.variable("stats", "mean", jnp.zeros, shape)
         var = self.variable("stats", "var", jnp.ones, shape)
@@ -163,8 +163,7 @@ class BatchNorm(nn.Module):
                 mean.value = keep * mean.value + (1 - keep) * use_mean
                 var.value = keep * var.value + (1 - keep) * use_var * count / (count - 1)
         scale = scale * lax.rsqrt(use_var + BATCH_NORM_EPS)
-        x = x.astype(jnp.float32) * scale + (bias - use_mean * scale)
-        return x.astype(self.dtype)
+        return Affine(scale[None], (bias - use_mean * scale)[None])
 
 
 class UpBlock(nn.Module):
@@ -188,7 +187,8 @@ class UpBlock(nn.Module):
         else:
             conv = SpectralConv(2 * self.channels, 3, upsampled=True, name="conv", **dtypes)
             x = conv(x, train=train)
-        return nn.glu(BatchNorm(name="norm", **dtypes)(x, train=train))
+        norm = BatchNorm(name="norm", param_dtype=self.param_dtype)
+        return glu(x, norm(x, train=train))
 
 
 class Gate(nn.Module):

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from dbae_jax.models import stages
+from dbae_jax.models.activations import silu
 from dbae_jax.models.layers import AttentionBlock, ResBlock, conv, linear, rematerialised
-from dbae_jax.models.norms import GroupNorm, activated
+from dbae_jax.models.norms import GroupNorm
 
 LOG_SIGMA_BOUND = 5.0  # bounds mean and log_sigma of stochastic codes
 MIN_SIGMA = 0.01
@@ -78,7 +79,7 @@ class Encoder(nn.Module):
         h = res_block(h.shape[-1], name="middle_0", **dtypes)((h,))
         h = attention_block(name="middle_attention", **attention)(h)
         h = res_block(h.shape[-1], name="middle_1", **dtypes)((h,))
-        h = activated(h, GroupNorm(name="norm_out", param_dtype=self.param_dtype)((h,)))
+        h = silu(h, GroupNorm(name="norm_out", param_dtype=self.param_dtype)((h,)))
         return self._project(h)
 
     def _project(self, h: jax.Array) -> Code:

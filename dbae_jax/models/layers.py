@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from dbae_jax.models.activations import Affine, silu
 from dbae_jax.models.attention import attend
 from dbae_jax.models.concatenated import Parts, of_parts
 from dbae_jax.models.convolutions import (
@@ -23,8 +24,8 @@ from dbae_jax.models.convolutions import (
     downsample,
     upsample,
 )
-from dbae_jax.models.norms import Affine, GroupNorm, activated
-from dbae_jax.models.platforms import cast_kernel
+from dbae_jax.models.norms import GroupNorm
+from dbae_jax.runtime.platforms import cast_kernel
 
 kernel_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 zeros = nn.initializers.zeros_init()
@@ -55,7 +56,7 @@ def conv(
       **kwargs: name, dtype and param_dtype of the flax module.
     """
     h, bias = ConvOfParts(channels, size, zero=zero, **kwargs)((x,))
-    return h + bias
+    return h + bias.astype(h.dtype)
 
 
 def linear(x: jax.Array, features: int, **kwargs: Any) -> jax.Array:
@@ -92,13 +93,13 @@ class ConvOfParts(nn.Module):
             of SiLU(affine(parts)).
 
         Returns:
-          [B, H, W, channels] and [channels].
+          [B, H, W, channels] in `dtype` and [channels] in `param_dtype`.
         """
         width = sum(part.shape[-1] for part in parts)
         shape = (self.size, self.size, width, self.channels)
         drawn = (zeros, zeros) if self.zero else (kernel_init, bias_init(width * self.size**2))
         kernel = cast_kernel(self.param("kernel", drawn[0], shape, self.param_dtype), self.dtype)
-        bias = self.param("bias", drawn[1], (self.channels,), self.param_dtype).astype(self.dtype)
+        bias = self.param("bias", drawn[1], (self.channels,), self.param_dtype)
         parts = tuple(part.astype(self.dtype) for part in parts)
         plain = convolve_upsampled if self.upsampled else convolve_plain
         function = plain if affine is None else convolve_activated
@@ -115,7 +116,7 @@ class ResBlock(nn.Module):
     half follows the convolution: norm, scale and shift by a linear map of SiLU(embedding), SiLU,
     dropout, zero-initialised convolution. `resample` ("keep", "down" or "up") is applied to both
     branches. `skip` is a 1x1 convolution if the number of channels changes, else the identity.
-    `dropout` is the dropout rate; it must be 0 in evaluation.
+    `dropout` is the dropout rate, for calls with a key.
     """
 
     channels: int
@@ -125,8 +126,19 @@ class ResBlock(nn.Module):
     param_dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, parts: Parts, embedding: jax.Array | None = None) -> jax.Array:
-        """Returns [B, H', W', channels] for parts [B, H, W, C_i] of x and an embedding [B, E]."""
+    def __call__(
+        self,
+        parts: Parts,
+        embedding: jax.Array | None = None,
+        dropout_key: jax.Array | None = None,
+    ) -> jax.Array:
+        """Returns [B, H', W', channels].
+
+        Args:
+          parts: feature maps [B, H, W, C_i] of x.
+          embedding: [B, E], of time and latent code.
+          dropout_key: key of the dropout mask; None for no dropout.
+        """
         dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         resample = RESAMPLE[self.resample]
         affine = GroupNorm(name="norm_in", param_dtype=self.param_dtype)(parts)
@@ -136,25 +148,30 @@ class ResBlock(nn.Module):
             h, bias = conv_in(parts, affine)
         else:
             (x,) = parts
-            h = activated(x, affine)
+            h = silu(x, affine)
             h, bias = conv_in((h if up else downsample(h),))
-        h = h + bias if embedding is None else self._modulated(h, bias, embedding)
+        if embedding is None:
+            h = h + bias.astype(h.dtype)
+        else:
+            h = self._modulated(h, bias, embedding, dropout_key)
         skip = tuple(resample(part) for part in parts)
         if sum(part.shape[-1] for part in parts) == self.channels:
             return skip[0] + h
         x, bias = ConvOfParts(self.channels, size=1, name="skip", **dtypes)(skip)
-        return x + bias + h
+        return x + bias.astype(x.dtype) + h
 
-    def _modulated(self, h: jax.Array, bias: jax.Array, embedding: jax.Array) -> jax.Array:
+    def _modulated(
+        self, h: jax.Array, bias: jax.Array, embedding: jax.Array, dropout_key: jax.Array | None
+    ) -> jax.Array:
         """Returns the second half of a residual block of the U-Net, applied to h + bias."""
         dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         modulation = linear(nn.silu(embedding), 2 * self.channels, name="embedding", **dtypes)
         scale, shift = jnp.split(modulation, 2, axis=-1)
         norm = GroupNorm(name="norm_out", param_dtype=self.param_dtype)
         affine, kept = norm((h,), (1 + scale, shift), bias), None
-        if self.dropout:
-            kept = jax.random.bernoulli(self.make_rng("dropout"), 1 - self.dropout, h.shape)
-        h = activated(h, affine, kept, self.dropout)
+        if dropout_key is not None:
+            kept = jax.random.bernoulli(dropout_key, 1 - self.dropout, h.shape)
+        h = silu(h, affine, kept, self.dropout)
         return conv(h, self.channels, zero=True, name="conv_out", **dtypes)
 
 

@@ -1,5 +1,7 @@
 """The U-Net of the denoiser: ADM's U-Net, conditioned on time and on z."""
 
+import itertools
+from collections.abc import Iterator
 from typing import Any
 
 import flax.linen as nn
@@ -8,6 +10,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from dbae_jax.models import stages
+from dbae_jax.models.activations import silu
 from dbae_jax.models.concatenated import Parts
 from dbae_jax.models.layers import (
     AttentionBlock,
@@ -17,7 +20,7 @@ from dbae_jax.models.layers import (
     rematerialised,
     sinusoid,
 )
-from dbae_jax.models.norms import GroupNorm, activated
+from dbae_jax.models.norms import GroupNorm
 from dbae_jax.models.stages import Stage
 
 
@@ -61,17 +64,17 @@ class UNet(nn.Module):
         dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         embedding = self._embed(c_noise, z)
         h = conv(x.astype(self.dtype), self.base_channels, name="conv_in", **dtypes)
-        skips = [h]
+        skips, keys = [h], self._dropout_keys(train=train)
         for stage in stages.down_path(self):
-            h = self._stage(f"down_{stage.index}", stage, (h,), embedding, train=train)
+            h = self._stage(f"down_{stage.index}", stage, (h,), embedding, keys)
             skips.append(h)
-        h = self._block("middle_0", h.shape[-1], (h,), embedding, train=train)
+        h = self._block("middle_0", h.shape[-1], (h,), embedding, next(keys))
         h = self._attention("middle_attention", h)
-        h = self._block("middle_1", h.shape[-1], (h,), embedding, train=train)
+        h = self._block("middle_1", h.shape[-1], (h,), embedding, next(keys))
         for stage in stages.up_path(self):
             parts = (h, skips.pop())
-            h = self._stage(f"up_{stage.index}", stage, parts, embedding, train=train)
-        h = activated(h, GroupNorm(name="norm_out", param_dtype=self.param_dtype)((h,)))
+            h = self._stage(f"up_{stage.index}", stage, parts, embedding, keys)
+        h = silu(h, GroupNorm(name="norm_out", param_dtype=self.param_dtype)((h,)))
         return conv(h, self.out_channels, zero=True, name="conv_out", **dtypes).astype(jnp.float32)
 
     def _embed(self, c_noise: jax.Array, z: jax.Array) -> jax.Array:
@@ -82,23 +85,29 @@ class UNet(nn.Module):
         time = linear(nn.silu(time), width, name="time_1", **dtypes)
         return time + linear(z, width, name="code", **dtypes)
 
+    def _dropout_keys(self, *, train: bool) -> Iterator[jax.Array | None]:
+        """Returns a key for each residual block, or None for each without dropout."""
+        if not train or not self.dropout:
+            return itertools.repeat(None)
+        up_path = stages.up_path(self)
+        count = len(stages.down_path(self)) + 2 + len(up_path)
+        count += sum(stage.upsample_after for stage in up_path)
+        return iter(jax.random.split(self.make_rng("dropout"), count))
+
     def _stage(
         self,
         name: str,
         stage: Stage,
         parts: Parts,
         embedding: jax.Array,
-        *,
-        train: bool,
+        keys: Iterator[jax.Array | None],
     ) -> jax.Array:
-        h = self._block(
-            name, stage.channels, parts, embedding, resample=stage.resample, train=train
-        )
+        h = self._block(name, stage.channels, parts, embedding, next(keys), stage.resample)
         if stage.attention:
             h = self._attention(f"{name}_attention", h)
         if stage.upsample_after:
             name = f"{name}_upsample"
-            h = self._block(name, stage.channels, (h,), embedding, resample="up", train=train)
+            h = self._block(name, stage.channels, (h,), embedding, next(keys), "up")
         return h
 
     def _block(
@@ -107,19 +116,18 @@ class UNet(nn.Module):
         channels: int,
         parts: Parts,
         embedding: jax.Array,
-        *,
+        dropout_key: jax.Array | None,
         resample: str = "keep",
-        train: bool,
     ) -> jax.Array:
         (block,) = rematerialised(self.remat, ResBlock)
         return block(
             channels,
             resample=resample,
-            dropout=self.dropout if train else 0.0,
+            dropout=self.dropout,
             dtype=self.dtype,
             param_dtype=self.param_dtype,
             name=name,
-        )(parts, embedding)
+        )(parts, embedding, dropout_key)
 
     def _attention(self, name: str, h: jax.Array) -> jax.Array:
         (block,) = rematerialised(self.remat, AttentionBlock)

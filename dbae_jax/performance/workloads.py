@@ -17,7 +17,7 @@ from dbae_jax.configuration import build
 from dbae_jax.configuration.config import Config
 from dbae_jax.performance.flops import count_flops
 from dbae_jax.performance.timing import Run
-from dbae_jax.runtime import sharding
+from dbae_jax.runtime import platforms, sharding
 from dbae_jax.training import jitted_step
 
 TRAIN_STEP = "train_step"
@@ -74,7 +74,7 @@ def make(name: str, config: Config) -> Program:
     Raises:
       ConfigError: if the devices cannot share the batch evenly, or lack the config's attention.
     """
-    build.check_attention(config, sharding.platform_of(jax.devices()[0]))
+    build.check_attention(config, platforms.platform_of(jax.devices()[0]))
     return _train_step(config) if name == TRAIN_STEP else _function(name, config)
 
 
@@ -132,7 +132,7 @@ def _train_step(config: Config) -> Program:
 def _function(name: str, config: Config) -> Program:
     """Compiles a function of the model for a batch that is split over all devices."""
     mesh = sharding.make_mesh()
-    networks = build.make_networks(config, sharding.platform_of(jax.devices()[0]))
+    networks = build.make_networks(config, platforms.platform_of(jax.devices()[0]))
     variables = jax.jit(
         networks.init,
         out_shardings=sharding.replicated(mesh),

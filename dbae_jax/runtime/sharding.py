@@ -84,17 +84,3 @@ def check_batch_size(batch_size: int, mesh: Mesh, key: str) -> None:
         raise ConfigError(
             f"config.{key}={batch_size} cannot be shared evenly by {count} devices; use {near}."
         )
-
-
-def platform_of(device: jax.Device) -> str:
-    """Returns the platform that programs for a device are compiled for.
-
-    Args:
-      device: a device, which may be one that this machine does not have.
-
-    Returns:
-      "cpu", "tpu", "cuda" for GPUs of NVIDIA, "rocm" for GPUs of AMD.
-    """
-    if device.platform != "gpu":
-        return device.platform
-    return "cuda" if device.device_kind.startswith(("NVIDIA", "Tesla", "GeForce")) else "rocm"

@@ -11,7 +11,7 @@ from dbae_jax.bridge.preconditioning import Bridge
 from dbae_jax.configuration import build
 from dbae_jax.configuration.config import Config
 from dbae_jax.models.autoencoder import Networks
-from dbae_jax.runtime import sharding
+from dbae_jax.runtime import platforms, sharding
 from dbae_jax.training.optimizer import make_learning_rate, make_optimizer
 from dbae_jax.training.state import create_state
 from dbae_jax.training.step import Batch, DiagnoseFn, make_diagnose, make_train_step
@@ -52,7 +52,7 @@ def make_training(config: Config, mesh: jax.sharding.Mesh) -> Training:
     Raises:
       ConfigError: if the devices cannot share the batch, or lack the attention of the config.
     """
-    platform = sharding.platform_of(mesh.devices.flat[0])
+    platform = platforms.platform_of(mesh.devices.flat[0])
     build.check_attention(config, platform)
     parts = config.train.accumulation_steps
     key = "train.batch_size" + (f" / accumulation_steps ({parts})" if parts > 1 else "")

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from dbae_jax.models.platforms import by_gpu
+from dbae_jax.runtime.platforms import by_gpu
 
 Tree = TypeVar("Tree")  # of arrays
 

@@ -72,7 +72,7 @@ def make_train_step(
             "grad_norm": small_arrays.norm(grads),
             "param_norm": small_arrays.norm(variables["params"]),
         }
-        if tc_weight:
+        if terms.total_correlation is not None:
             metrics["total_correlation"] = terms.total_correlation
         return TrainState(state.step + 1, variables, ema, opt_state), metrics
 

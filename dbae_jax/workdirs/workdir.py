@@ -11,8 +11,8 @@ from dbae_jax.configuration.config import Config, from_dict, to_dict, upgrade
 from dbae_jax.errors import CheckpointError, ConfigError
 from dbae_jax.models.autoencoder import Networks
 from dbae_jax.runtime import files
+from dbae_jax.runtime.platforms import platform_of
 from dbae_jax.runtime.sharding import placed
-from dbae_jax.runtime.sharding import platform_of
 from dbae_jax.workdirs import checkpoint
 from dbae_jax.workdirs.train_state import TrainState
 

@@ -6,9 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dbae_jax.models.activations import Affine
 from dbae_jax.models.convolutions import convolve_upsampled, downsample
 from dbae_jax.models.layers import ConvOfParts
-from dbae_jax.models.norms import Affine, GroupNorm, channel_moments
+from dbae_jax.models.norms import GroupNorm, channel_moments
 
 
 def _parts(widths, dtype=jnp.float32, offset=0.0):

@@ -1,7 +1,6 @@
 """What the networks compute differently on CPUs, GPUs and TPUs.
 
 Every choice is a function of this module. The results of all platforms agree up to rounding.
-`runtime.sharding.platform_of` names the platforms.
 """
 
 import functools
@@ -15,6 +14,20 @@ from jax.typing import DTypeLike
 
 ANY = "any"  # networks that every platform can compile
 CUDNN_HEAD_CHANNELS = 128  # largest width of a head in cuDNN's attention, backward pass included
+
+
+def platform_of(device: jax.Device) -> str:
+    """Returns the platform that programs for a device are compiled for.
+
+    Args:
+      device: a device, which may be one that this machine does not have.
+
+    Returns:
+      "cpu", "tpu", "cuda" for GPUs of NVIDIA, "rocm" for GPUs of AMD.
+    """
+    if device.platform != "gpu":
+        return device.platform
+    return "cuda" if device.device_kind.startswith(("NVIDIA", "Tesla", "GeForce")) else "rocm"
 
 
 def has_cudnn_attention(platform: str, dtype: str, head_channels: int) -> bool:
