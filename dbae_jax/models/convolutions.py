@@ -33,6 +33,11 @@ def convolve_upsampled(x: jax.Array, _: None, kernel: jax.Array) -> jax.Array:
     """
     if x.dtype == jnp.float32:
         return convolve(upsample(x), kernel)
+    return adjoint_of_strided(x, summed(kernel))
+
+
+def summed(kernel: jax.Array) -> jax.Array:
+    """Returns the kernel [4, 4, channels, C] of the convolution with stride 2."""
     # Reversed before the sums: XLA would cancel a reversal next to the adjoint's own, and then
     # convolve a map with zeros between its pixels, which takes four times the multiplications.
     wide = kernel[::-1, ::-1].astype(jnp.float32)
@@ -41,7 +46,7 @@ def convolve_upsampled(x: jax.Array, _: None, kernel: jax.Array) -> jax.Array:
             [(0, 0)] * axis + [pad] + [(0, 0)] * (3 - axis) for pad in ((1, 0), (0, 1))
         )
         wide = jnp.pad(wide, before) + jnp.pad(wide, after)
-    return _adjoint_of_strided(x, wide.astype(x.dtype).swapaxes(2, 3))
+    return wide.astype(kernel.dtype).swapaxes(2, 3)
 
 
 def _strided(y: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -56,7 +61,7 @@ def _strided(y: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 @jax.custom_vjp
-def _adjoint_of_strided(x: jax.Array, kernel: jax.Array) -> jax.Array:
+def adjoint_of_strided(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """Returns the adjoint of y -> `_strided(y, kernel)`, applied to x: twice the size.
 
     Its gradients are written as those of an ordinary convolution with stride 2, for which GPUs have
@@ -69,7 +74,7 @@ def _adjoint_of_strided(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def _forward(x, kernel):
-    return _adjoint_of_strided(x, kernel), (x, kernel)
+    return adjoint_of_strided(x, kernel), (x, kernel)
 
 
 def _backward(residuals, grad):
@@ -78,7 +83,7 @@ def _backward(residuals, grad):
     return _strided(grad, kernel), *vjp_of_kernel(x)
 
 
-_adjoint_of_strided.defvjp(_forward, _backward)
+adjoint_of_strided.defvjp(_forward, _backward)
 
 
 def convolve_activated(x: jax.Array, affine: Affine, kernel: jax.Array) -> jax.Array:

@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 
 from dbae_jax.models.activations import Affine
-from dbae_jax.models.convolutions import convolve_upsampled, downsample
+from dbae_jax.models.convolutions import (
+    adjoint_of_strided,
+    convolve,
+    convolve_upsampled,
+    downsample,
+    summed,
+    upsample,
+)
 from dbae_jax.models.layers import ConvOfParts
 from dbae_jax.models.norms import GroupNorm, channel_moments
 
@@ -41,16 +48,29 @@ def test_group_norm_is_flaxs_on_the_concatenation(widths):
         )
 
 
-def test_modulation_follows_the_norm():
-    x, parts = _parts((64,))
-    norm = GroupNorm()
-    scale, bias = jax.random.normal(jax.random.key(2), (2, 64))
-    variables = {"params": {"scale": scale, "bias": bias}}
+def test_modulation_follows_and_a_bias_precedes_the_norm():
+    """Values and all gradients, against flax's norm of the map with its bias added."""
+    x, _ = _parts((64,))
+    ours, peer = GroupNorm(), nn.GroupNorm(num_groups=32, epsilon=1e-5, use_fast_variance=False)
+    scale, shift, bias = jax.random.normal(jax.random.key(2), (3, 64))
     by, to = jax.random.normal(jax.random.key(1), (2, 3, 64))
-    plain = norm.apply(variables, parts).apply(x)
-    got = norm.apply(variables, parts, (by, to)).apply(x)
-    want = plain * by[:, None, None] + to[:, None, None]
-    np.testing.assert_allclose(got, want, atol=1e-5)
+    weights = jax.random.normal(jax.random.key(3), x.shape)
+
+    def got(x, params, bias, by, to):
+        return ours.apply({"params": params}, (x,), (by, to), bias).apply(x)
+
+    def want(x, params, bias, by, to):
+        normed = peer.apply({"params": params}, x + bias)
+        return normed * by[:, None, None] + to[:, None, None]
+
+    arguments = x, {"scale": scale, "bias": shift}, bias, by, to
+    np.testing.assert_allclose(got(*arguments), want(*arguments), atol=1e-5)
+    grads = (
+        jax.grad(lambda *a, f=f: jnp.sum(weights * f(*a)), range(5))(*arguments)
+        for f in (got, want)
+    )
+    for a, b in zip(*map(jax.tree.leaves, grads), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("offset", [0.0, 3.0, 30.0])
@@ -109,6 +129,22 @@ def test_a_convolution_of_an_upsampled_map():
     got = convolve_upsampled(x, None, kernel).astype(jnp.float32)
     assert got.shape == want.shape == (2, 8, 12, 8)
     assert float(jnp.abs(got - want).max()) < 0.03 * float(jnp.abs(want).max())
+
+
+def test_the_adjoint_of_a_strided_convolution_is_that_of_an_upsampled_map():
+    """With sums of weights in float32: equal values and gradients."""
+    x = jax.random.normal(jax.random.key(0), (2, 4, 6, 3))
+    kernel = jax.random.normal(jax.random.key(1), (3, 3, 3, 8))
+    weights = jax.random.normal(jax.random.key(2), (2, 8, 12, 8))
+    got, want = (
+        jax.value_and_grad(lambda x, k, f=f: jnp.sum(weights * f(x, k)), (0, 1))(x, kernel)
+        for f in (
+            lambda x, k: adjoint_of_strided(x, summed(k)),
+            lambda x, k: convolve(upsample(x), k),
+        )
+    )
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 
 
 def test_downsampling_takes_means():

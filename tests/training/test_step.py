@@ -196,3 +196,14 @@ def test_all_matmuls_forward_and_backward_have_the_precision_of_the_config(micro
     products = len(re.findall(r" = (?:conv_general_dilated|dot_general)\[", text))
     assert products > 100
     assert len(re.findall(highest, text)) == products
+
+
+def test_every_array_of_the_state_is_overwritten_by_its_successor():
+    """Otherwise the compiled step copies arrays before it overwrites them."""
+    config, mesh = tiny.config(), sharding.make_mesh(jax.devices()[:1])
+    arguments = jitted_step.abstract_arguments(config, mesh)
+    compiled = jitted_step.make_jitted_step(config, mesh).lower(*arguments).compile()
+    header = compiled.as_text().splitlines()[0]
+    pairs = re.findall(r"\{(\d+)\}: \((\d+), \{\}, \w+-alias\)", header)
+    assert len(pairs) == len(jax.tree.leaves(arguments.state))
+    assert all(result == argument for result, argument in pairs)
