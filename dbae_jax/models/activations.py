@@ -128,16 +128,20 @@ def _in_two_steps(by_affine, x, affine, kept, grad):
     makes it compute the gradient again for the gradient of x.
     """
     y = by_affine(x, affine, kept, grad)
-    zero = jnp.zeros((), jnp.float32)
-    over_width = lax.reduce(
-        (y * x.astype(jnp.float32), y),
-        (zero, zero),
-        lambda a, b: (a[0] + b[0], a[1] + b[1]),
-        dimensions=(2,),
-    )
-    sums = [_like(affine, s.sum(1)) for s in lax.optimization_barrier(over_width)]
+    over_width = _sums((y * x.astype(jnp.float32), y), 2)
+    sums = [_like(affine, s) for s in _sums(lax.optimization_barrier(over_width), 1)]
     y = by_affine(lax.optimization_barrier(x), affine, kept, grad)
     return (y * affine.scale[:, None, None]).astype(x.dtype), Affine(*sums)
+
+
+def _sums(arrays: tuple[jax.Array, ...], axis: int) -> tuple[jax.Array, ...]:
+    """Returns the sums of float32 arrays over an axis, computed in one pass over all of them."""
+    zeros = tuple(jnp.zeros((), jnp.float32) for _ in arrays)
+
+    def add(a, b):
+        return tuple(x + y for x, y in zip(a, b, strict=True))
+
+    return tuple(lax.reduce(arrays, zeros, add, (axis,)))
 
 
 def _like(affine: Affine, sums: jax.Array) -> jax.Array:

@@ -122,7 +122,8 @@ class SpectralConv(nn.Module):
         v = self.variable("stats", "v", lambda: _initial_vectors(*seeded)[1])
         if train and not self.is_initializing():
             u.value, v.value = power_iteration(kernel, u.value)
-        sigma = u.value @ as_matrix(kernel) @ v.value
+        # In this order, the product of matrix and v is that of the power method.
+        sigma = u.value @ (as_matrix(kernel) @ v.value)
         return kernel.astype(jnp.float32) / sigma
 
 

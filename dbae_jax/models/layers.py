@@ -65,8 +65,23 @@ def linear(x: jax.Array, features: int, **kwargs: Any) -> jax.Array:
     The function creates the weights, so it must be called inside a compact method. `kwargs` are
     those of `conv`.
     """
-    fan_in = x.shape[-1]
-    return nn.Dense(features, kernel_init=kernel_init, bias_init=bias_init(fan_in), **kwargs)(x)
+    return Linear(features, **kwargs)(x)
+
+
+class Linear(nn.Module):
+    """A linear map of the last axis, with PyTorch's initial weights."""
+
+    features: int
+    dtype: DTypeLike = jnp.float32
+    param_dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Returns [..., features] for x: [..., C]."""
+        shape, draw = (x.shape[-1], self.features), bias_init(x.shape[-1])
+        kernel = cast_kernel(self.param("kernel", kernel_init, shape, self.param_dtype), self.dtype)
+        bias = self.param("bias", draw, shape[-1:], self.param_dtype)
+        return x.astype(self.dtype) @ kernel + bias.astype(self.dtype)
 
 
 class ConvOfParts(nn.Module):
@@ -221,9 +236,11 @@ class ToHeads(nn.Module):
             qkv = (x @ kernel[0, 0] + bias.astype(self.dtype)).reshape(*x.shape[:2], *heads)
             return tuple(qkv[:, :, :, i].swapaxes(1, 2) for i in range(3))
         kernel, bias = kernel.reshape(channels, *heads), bias.astype(self.dtype).reshape(heads)
-        return tuple(
-            jnp.einsum("bnc,chd->bhnd", x, kernel[:, :, i]) + bias[:, None, i] for i in range(3)
-        )
+        results = [
+            x @ kernel[:, :, i].reshape(channels, channels) + bias[:, i].ravel() for i in range(3)
+        ]
+        by_head = [a.reshape(*x.shape[:2], self.num_heads, -1) for a in results]
+        return tuple(a.swapaxes(1, 2) for a in by_head)
 
 
 class FromHeads(nn.Module):

@@ -1,6 +1,7 @@
 """Group norm, and the means and variances that group norm and batch norm use."""
 
 import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -104,10 +105,14 @@ def _group_affine(
 def _affine_forward(num_groups, epsilon, mean, var, learned, modulation):
     by, to = modulation
     mean = mean + learned.bias
-    group_mean = _group_mean(mean, num_groups)
     # The variance of a group is the mean variance of its channels plus the variance of their
-    # means.
-    group_var = _group_mean(var + jnp.square(mean - group_mean), num_groups)
+    # means. That one is computed from differences to the mean of the group's first channel, so that
+    # both group means are taken at once.
+    first = _spread(mean, num_groups, lambda groups: groups[:, :, 0])
+    offset = mean - first
+    offset_mean = _group_mean(offset, num_groups)
+    group_mean = first + offset_mean
+    group_var = _group_mean(var + jnp.square(offset), num_groups) - jnp.square(offset_mean)
     inverse = lax.rsqrt(group_var + epsilon)
     scale = learned.scale * by * inverse
     shift = learned.shift * by + to - (group_mean - learned.bias) * scale
@@ -137,8 +142,15 @@ def _group_mean(per_channel: jax.Array, num_groups: int) -> jax.Array:
     The mean is written as a sum of slices: GPUs compute it together with its neighbours, where a
     reduction is a kernel of its own.
     """
-    b, channels = per_channel.shape
-    size = channels // num_groups
-    groups = per_channel.reshape(b, num_groups, size)
-    mean = functools.reduce(jnp.add, [groups[:, :, i] for i in range(size)]) / size
-    return jnp.broadcast_to(mean[:, :, None], groups.shape).reshape(b, channels)
+    size = per_channel.shape[1] // num_groups
+
+    def mean(groups):
+        return functools.reduce(jnp.add, [groups[:, :, i] for i in range(size)]) / size
+
+    return _spread(per_channel, num_groups, mean)
+
+
+def _spread(per_channel: jax.Array, num_groups: int, function: Callable) -> jax.Array:
+    """Returns function(groups), [B, G] for groups [B, G, C / G], for every channel: [B, C]."""
+    groups = per_channel.reshape(len(per_channel), num_groups, -1)
+    return jnp.broadcast_to(function(groups)[:, :, None], groups.shape).reshape(per_channel.shape)
