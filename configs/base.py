@@ -58,7 +58,7 @@ def _model(c: ConfigDict) -> None:
     # the third choice.
     c.model.matmul_precision = "default"
     # Implementation of attention: "auto", "xla", or "cudnn" for the fused kernel of NVIDIA GPUs,
-    # which needs bfloat16.
+    # which needs bfloat16. "auto" is "cudnn" where the devices and the number format allow it.
     c.model.attention = "auto"
     # "blocks": compute residual blocks again in the backward pass, which saves memory.
     c.model.remat = "none"
