@@ -105,9 +105,9 @@ def test_flops_of_the_endpoint_decoder_are_those_of_the_textbook():
     config = tiny.config()
     layers = [(1, 16 * 8, 128), (64, 9 * 64, 64), (256, 9 * 32, 32), (256, 16, 1)]
     products = sum(2 * places * taps * out for places, taps, out in layers)
-    # Each kernel's largest singular value: u'W, then times v. The first one's rows are taps 8.
+    # Each kernel's largest singular value: W v, then times u'. The first one's rows are taps 8.
     matrices = [(128, 16 * 8), (64, 9 * 64), (32, 9 * 32), (1, 16)]
-    sigmas = sum(2 * rows * columns + 2 * columns for rows, columns in matrices)
+    sigmas = sum(2 * rows * columns + 2 * rows for rows, columns in matrices)
     for batch in (8, 16):
         sized = benchmark.with_batch_size(config, batch)
         assert workloads.count("endpoint", sized) == batch * products + sigmas
