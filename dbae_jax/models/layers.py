@@ -6,8 +6,10 @@ the initial distributions of PyTorch's layers (weights uniform with variance 1 /
 the authors' code.
 """
 
+import itertools
 import math
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypeVar
 
 import flax.linen as nn
 import jax
@@ -29,6 +31,8 @@ from dbae_jax.runtime.platforms import cast_kernel
 
 kernel_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 zeros = nn.initializers.zeros_init()
+
+Block = TypeVar("Block", bound=nn.Module)
 
 
 def bias_init(fan_in: int) -> nn.initializers.Initializer:
@@ -65,23 +69,34 @@ def linear(x: jax.Array, features: int, **kwargs: Any) -> jax.Array:
     The function creates the weights, so it must be called inside a compact method. `kwargs` are
     those of `conv`.
     """
-    return Linear(features, **kwargs)(x)
+    (result,) = linear_maps(x, [Linear(x.shape[-1], features, **kwargs)])
+    return result
 
 
 class Linear(nn.Module):
-    """A linear map of the last axis, with PyTorch's initial weights."""
+    """The weights of a linear map, drawn like PyTorch's; `linear_maps` computes with them."""
 
+    width: int
     features: int
     dtype: DTypeLike = jnp.float32
     param_dtype: DTypeLike = jnp.float32
 
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Returns [..., features] for x: [..., C]."""
-        shape, draw = (x.shape[-1], self.features), bias_init(x.shape[-1])
-        kernel = cast_kernel(self.param("kernel", kernel_init, shape, self.param_dtype), self.dtype)
-        bias = self.param("bias", draw, shape[-1:], self.param_dtype)
-        return x.astype(self.dtype) @ kernel + bias.astype(self.dtype)
+    def setup(self) -> None:
+        """Creates the kernel [width, features] and the bias [features]."""
+        shape, draw = (self.width, self.features), bias_init(self.width)
+        self.kernel = self.param("kernel", kernel_init, shape, self.param_dtype)
+        self.bias = self.param("bias", draw, shape[-1:], self.param_dtype)
+
+
+def linear_maps(x: jax.Array, maps: Sequence[Linear]) -> list[jax.Array]:
+    """Returns several linear maps of x: [..., width] as one matrix product, [..., features] each.
+
+    On a GPU, small products take longer to start than to run.
+    """
+    dtype, ends = maps[0].dtype, list(itertools.accumulate(m.features for m in maps))
+    kernel = cast_kernel(jnp.concatenate([m.kernel for m in maps], axis=-1), dtype)
+    bias = jnp.concatenate([m.bias for m in maps]).astype(dtype)
+    return jnp.split(x.astype(dtype) @ kernel + bias, ends[:-1], axis=-1)
 
 
 class ConvOfParts(nn.Module):
@@ -125,33 +140,42 @@ RESAMPLE = {"keep": lambda x: x, "down": downsample, "up": upsample}
 
 
 class ResBlock(nn.Module):
-    """A residual block: of the ADM U-Net if it is called with an embedding, else of the encoder.
+    """A residual block: of the ADM U-Net if it has an embedding, else of the encoder.
 
     Without an embedding: x -> skip(x) + conv(resample(SiLU(norm(x)))). With an embedding, a second
-    half follows the convolution: norm, scale and shift by a linear map of SiLU(embedding), SiLU,
-    dropout, zero-initialised convolution. `resample` ("keep", "down" or "up") is applied to both
+    half follows the convolution: norm, scale and shift by a linear map of the embedding, SiLU,
+    dropout, zero-initialised convolution. The caller computes the linear map, whose weights are
+    `embedding`, for all blocks at once. `resample` ("keep", "down" or "up") is applied to both
     branches. `skip` is a 1x1 convolution if the number of channels changes, else the identity.
-    `dropout` is the dropout rate, for calls with a key.
+    `dropout` is the dropout rate, for calls with a key. `embedding_width` is the width of the
+    embedding, or 0.
     """
 
     channels: int
     resample: str = "keep"
     dropout: float = 0.0
+    embedding_width: int = 0
     dtype: DTypeLike = jnp.float32
     param_dtype: DTypeLike = jnp.float32
+
+    def setup(self) -> None:
+        """Creates the weights of the linear map of the embedding."""
+        if self.embedding_width:
+            dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+            self.embedding = Linear(self.embedding_width, 2 * self.channels, **dtypes)
 
     @nn.compact
     def __call__(
         self,
         parts: Parts,
-        embedding: jax.Array | None = None,
+        modulation: jax.Array | None = None,
         dropout_key: jax.Array | None = None,
     ) -> jax.Array:
         """Returns [B, H', W', channels].
 
         Args:
           parts: feature maps [B, H, W, C_i] of x.
-          embedding: [B, E], of time and latent code.
+          modulation: [B, 2 channels], the linear map of the embedding of time and latent code.
           dropout_key: key of the dropout mask; None for no dropout.
         """
         dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
@@ -165,10 +189,10 @@ class ResBlock(nn.Module):
             (x,) = parts
             h = silu(x, affine)
             h, bias = conv_in((h if up else downsample(h),))
-        if embedding is None:
+        if modulation is None:
             h = h + bias.astype(h.dtype)
         else:
-            h = self._modulated(h, bias, embedding, dropout_key)
+            h = self._modulated(h, bias, modulation, dropout_key)
         skip = tuple(resample(part) for part in parts)
         if sum(part.shape[-1] for part in parts) == self.channels:
             return skip[0] + h
@@ -176,11 +200,10 @@ class ResBlock(nn.Module):
         return x + bias.astype(x.dtype) + h
 
     def _modulated(
-        self, h: jax.Array, bias: jax.Array, embedding: jax.Array, dropout_key: jax.Array | None
+        self, h: jax.Array, bias: jax.Array, modulation: jax.Array, dropout_key: jax.Array | None
     ) -> jax.Array:
         """Returns the second half of a residual block of the U-Net, applied to h + bias."""
         dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        modulation = linear(nn.silu(embedding), 2 * self.channels, name="embedding", **dtypes)
         scale, shift = jnp.split(modulation, 2, axis=-1)
         norm = GroupNorm(name="norm_out", param_dtype=self.param_dtype)
         affine, kept = norm((h,), (1 + scale, shift), bias), None
@@ -264,7 +287,7 @@ class FromHeads(nn.Module):
         return jnp.einsum("bhnd,hdc->bnc", x, kernel) + bias
 
 
-def rematerialised(remat: str, *blocks: type[nn.Module]) -> tuple[type[nn.Module], ...]:
+def rematerialised(remat: str, *blocks: type[Block]) -> tuple[type[Block], ...]:
     """Returns the classes of blocks with or without rematerialisation.
 
     Args:

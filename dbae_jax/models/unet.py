@@ -1,7 +1,5 @@
 """The U-Net of the denoiser: ADM's U-Net, conditioned on time and on z."""
 
-import itertools
-from collections.abc import Iterator
 from typing import Any
 
 import flax.linen as nn
@@ -11,17 +9,16 @@ from jax.typing import DTypeLike
 
 from dbae_jax.models import stages
 from dbae_jax.models.activations import silu
-from dbae_jax.models.concatenated import Parts
 from dbae_jax.models.layers import (
     AttentionBlock,
     ResBlock,
     conv,
     linear,
+    linear_maps,
     rematerialised,
     sinusoid,
 )
 from dbae_jax.models.norms import GroupNorm
-from dbae_jax.models.stages import Stage
 
 
 class UNet(nn.Module):
@@ -62,18 +59,29 @@ class UNet(nn.Module):
           train: whether to apply dropout, with masks drawn from the "dropout" key.
         """
         dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        embedding = self._embed(c_noise, z)
+        blocks = self._blocks()
+        embedding = nn.silu(self._embed(c_noise, z))
+        modulations = linear_maps(embedding, [block.embedding for block in blocks])
+        calls = zip(blocks, modulations, self._dropout_keys(len(blocks), train), strict=True)
+
+        def block(*parts: jax.Array) -> jax.Array:
+            module, modulation, dropout_key = next(calls)
+            return module(parts, modulation, dropout_key)
+
         h = conv(x.astype(self.dtype), self.base_channels, name="conv_in", **dtypes)
-        skips, keys = [h], self._dropout_keys(train=train)
+        skips = [h]
         for stage in stages.down_path(self):
-            h = self._stage(f"down_{stage.index}", stage, (h,), embedding, keys)
+            h = block(h)
+            if stage.attention:
+                h = self._attention(f"down_{stage.index}_attention", h)
             skips.append(h)
-        h = self._block("middle_0", h.shape[-1], (h,), embedding, next(keys))
-        h = self._attention("middle_attention", h)
-        h = self._block("middle_1", h.shape[-1], (h,), embedding, next(keys))
+        h = block(self._attention("middle_attention", block(h)))
         for stage in stages.up_path(self):
-            parts = (h, skips.pop())
-            h = self._stage(f"up_{stage.index}", stage, parts, embedding, keys)
+            h = block(h, skips.pop())
+            if stage.attention:
+                h = self._attention(f"up_{stage.index}_attention", h)
+            if stage.upsample_after:
+                h = block(h)
         h = silu(h, GroupNorm(name="norm_out", param_dtype=self.param_dtype)((h,)))
         return conv(h, self.out_channels, zero=True, name="conv_out", **dtypes).astype(jnp.float32)
 
@@ -85,49 +93,35 @@ class UNet(nn.Module):
         time = linear(nn.silu(time), width, name="time_1", **dtypes)
         return time + linear(z, width, name="code", **dtypes)
 
-    def _dropout_keys(self, *, train: bool) -> Iterator[jax.Array | None]:
+    def _blocks(self) -> list[ResBlock]:
+        """Returns the residual blocks in the order of their calls."""
+        (kind,) = rematerialised(self.remat, ResBlock)
+
+        def block(name: str, channels: int, resample: str = "keep") -> ResBlock:
+            return kind(
+                channels,
+                resample=resample,
+                dropout=self.dropout,
+                embedding_width=4 * self.base_channels,
+                dtype=self.dtype,
+                param_dtype=self.param_dtype,
+                name=name,
+            )
+
+        down = stages.down_path(self)
+        blocks = [block(f"down_{stage.index}", stage.channels, stage.resample) for stage in down]
+        blocks += [block(name, down[-1].channels) for name in ("middle_0", "middle_1")]
+        for stage in stages.up_path(self):
+            blocks.append(block(f"up_{stage.index}", stage.channels))
+            if stage.upsample_after:
+                blocks.append(block(f"up_{stage.index}_upsample", stage.channels, "up"))
+        return blocks
+
+    def _dropout_keys(self, count: int, train: bool) -> list[jax.Array | None]:
         """Returns a key for each residual block, or None for each without dropout."""
         if not train or not self.dropout:
-            return itertools.repeat(None)
-        up_path = stages.up_path(self)
-        count = len(stages.down_path(self)) + 2 + len(up_path)
-        count += sum(stage.upsample_after for stage in up_path)
-        return iter(jax.random.split(self.make_rng("dropout"), count))
-
-    def _stage(
-        self,
-        name: str,
-        stage: Stage,
-        parts: Parts,
-        embedding: jax.Array,
-        keys: Iterator[jax.Array | None],
-    ) -> jax.Array:
-        h = self._block(name, stage.channels, parts, embedding, next(keys), stage.resample)
-        if stage.attention:
-            h = self._attention(f"{name}_attention", h)
-        if stage.upsample_after:
-            name = f"{name}_upsample"
-            h = self._block(name, stage.channels, (h,), embedding, next(keys), "up")
-        return h
-
-    def _block(
-        self,
-        name: str,
-        channels: int,
-        parts: Parts,
-        embedding: jax.Array,
-        dropout_key: jax.Array | None,
-        resample: str = "keep",
-    ) -> jax.Array:
-        (block,) = rematerialised(self.remat, ResBlock)
-        return block(
-            channels,
-            resample=resample,
-            dropout=self.dropout,
-            dtype=self.dtype,
-            param_dtype=self.param_dtype,
-            name=name,
-        )(parts, embedding, dropout_key)
+            return [None] * count
+        return list(jax.random.split(self.make_rng("dropout"), count))
 
     def _attention(self, name: str, h: jax.Array) -> jax.Array:
         (block,) = rematerialised(self.remat, AttentionBlock)
