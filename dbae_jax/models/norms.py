@@ -12,6 +12,7 @@ from jax.typing import DTypeLike
 
 from dbae_jax.models.activations import Affine
 from dbae_jax.models.concatenated import Parts
+from dbae_jax.runtime.platforms import by_gpu
 
 
 def channel_moments(x: jax.Array, axes: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
@@ -116,7 +117,11 @@ def _affine_forward(num_groups, epsilon, mean, var, learned, modulation):
     inverse = lax.rsqrt(group_var + epsilon)
     scale = learned.scale * by * inverse
     shift = learned.shift * by + to - (group_mean - learned.bias) * scale
-    return Affine(scale, shift), (mean - group_mean, group_mean, inverse, learned, by)
+    # Written once on a GPU: whatever reads a feature map would otherwise compute them again.
+    results = scale, shift, mean - group_mean, group_mean, inverse
+    written = by_gpu(lambda *arrays: lax.optimization_barrier(arrays), lambda *same: same, *results)
+    scale, shift, *residuals = written
+    return Affine(scale, shift), (*residuals, learned, by)
 
 
 def _affine_backward(num_groups, epsilon, residuals, grads):
