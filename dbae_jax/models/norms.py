@@ -68,7 +68,10 @@ class GroupNorm(nn.Module):
         by, to = (jnp.broadcast_to(m, mean.shape).astype(jnp.float32) for m in (by, to))
         bias = jnp.zeros(channels) if bias is None else bias
         learned = Learned(scale, shift, bias.astype(jnp.float32))
-        return _group_affine(self.num_groups, self.epsilon, mean, var, learned, (by, to))
+        arguments = self.num_groups, self.epsilon, mean, var, learned, (by, to)
+        if parts[0].dtype == jnp.float32:  # JAX's own backward pass is faster on CPUs
+            return _affine_forward(*arguments)[0]
+        return _group_affine(*arguments)
 
 
 class Learned(NamedTuple):
