@@ -54,7 +54,7 @@ def glu(x: jax.Array, affine: Affine) -> jax.Array:
     return _apply(GLU, 0.0, x, affine, None)
 
 
-class _Activation(NamedTuple):
+class Activation(NamedTuple):
     """An activation of y without dropout, and the gradient of y for a gradient of the result.
 
     The gradients are hand-written: XLA fuses the automatic ones with fewer of their neighbours.
@@ -75,7 +75,7 @@ def _glu_backward(y, grad):
     return jnp.concatenate([grad * sigmoid, grad * a * (sigmoid * (1 - sigmoid))], axis=-1)
 
 
-SILU, GLU = _Activation(nn.silu, _silu_backward), _Activation(nn.glu, _glu_backward)
+SILU, GLU = Activation(nn.silu, _silu_backward), Activation(nn.glu, _glu_backward)
 
 
 def _dropped(y, kept, rate):
@@ -83,21 +83,25 @@ def _dropped(y, kept, rate):
 
 
 def _apply(
-    activation: _Activation, rate: float, x: jax.Array, affine: Affine, kept: jax.Array | None
+    activation: Activation, rate: float, x: jax.Array, affine: Affine, kept: jax.Array | None
 ) -> jax.Array:
-    function = _value if x.dtype == jnp.float32 else _activated
+    function = plain_activation if x.dtype == jnp.float32 else recomputed_activation
     return function(activation, rate, x, affine, kept)
 
 
-def _value(activation, rate, x, affine, kept):
+def plain_activation(
+    activation: Activation, rate: float, x: jax.Array, affine: Affine, kept: jax.Array | None
+) -> jax.Array:
+    """Returns an activation of affine(x) with dropout; arguments as in `silu`."""
     return _dropped(activation.forward(affine.in_float32(x)), kept, rate).astype(x.dtype)
 
 
-_activated = jax.custom_vjp(_value, nondiff_argnums=(0, 1))
+# The same function, with a backward pass that stores nothing but its arguments.
+recomputed_activation = jax.custom_vjp(plain_activation, nondiff_argnums=(0, 1))
 
 
 def _forward(activation, rate, x, affine, kept):
-    return _activated(activation, rate, x, affine, kept), (x, affine, kept)
+    return recomputed_activation(activation, rate, x, affine, kept), (x, affine, kept)
 
 
 def _backward(activation, rate, residuals, grad):
@@ -117,7 +121,7 @@ def _backward(activation, rate, residuals, grad):
     return *grads, None
 
 
-_activated.defvjp(_forward, _backward)
+recomputed_activation.defvjp(_forward, _backward)
 
 
 def _in_one_step(by_affine, x, affine, kept, grad):

@@ -1,14 +1,25 @@
 """Convolutions and resampling of feature maps [B, H, W, C], as functions without weights."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from dbae_jax.models.activations import Affine, silu
+from dbae_jax.runtime.platforms import by_cpu, by_gpu
 
 
 def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Returns the padded convolution of x: [B, H, W, C] with a kernel [h, w, C, channels]."""
+    """Returns the padded convolution of x: [B, H, W, C] with a kernel [h, w, C, channels].
+
+    On CPUs, a 1x1 convolution is a matrix product, which is several times as fast there.
+    """
+    if kernel.shape[:2] == (1, 1):
+        return by_cpu(lambda x, kernel: x @ kernel[0, 0], _convolve, x, kernel)
+    return _convolve(x, kernel)
+
+
+def _convolve(x, kernel):
     return lax.conv_general_dilated(
         x,
         kernel,
@@ -92,9 +103,19 @@ def convolve_activated(x: jax.Array, affine: Affine, kernel: jax.Array) -> jax.A
 
 
 def downsample(x: jax.Array) -> jax.Array:
-    """Returns the 2x2 means of x: [B, H, W, C] -> [B, H/2, W/2, C]."""
+    """Returns the 2x2 means of x: [B, H, W, C] -> [B, H/2, W/2, C].
+
+    GPUs fuse a mean with its neighbours. On CPUs, pooling is faster.
+    """
     b, h, w, c = x.shape
-    return x.reshape(b, h // 2, 2, w // 2, 2, c).mean((2, 4))
+
+    def mean(x):
+        return x.reshape(b, h // 2, 2, w // 2, 2, c).mean((2, 4))
+
+    def pool(x):
+        return nn.avg_pool(x, (2, 2), strides=(2, 2))
+
+    return by_gpu(mean, pool, x)
 
 
 def upsample(x: jax.Array) -> jax.Array:

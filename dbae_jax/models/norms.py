@@ -68,10 +68,9 @@ class GroupNorm(nn.Module):
         by, to = (jnp.broadcast_to(m, mean.shape).astype(jnp.float32) for m in (by, to))
         bias = jnp.zeros(channels) if bias is None else bias
         learned = Learned(scale, shift, bias.astype(jnp.float32))
-        arguments = self.num_groups, self.epsilon, mean, var, learned, (by, to)
-        if parts[0].dtype == jnp.float32:  # JAX's own backward pass is faster on CPUs
-            return _affine_forward(*arguments)[0]
-        return _group_affine(*arguments)
+        # CPUs compute in float32, and JAX's own backward pass is faster there.
+        function = group_affine if parts[0].dtype == jnp.float32 else fused_group_affine
+        return function(self.num_groups, self.epsilon, mean, var, learned, (by, to))
 
 
 class Learned(NamedTuple):
@@ -82,8 +81,7 @@ class Learned(NamedTuple):
     bias: jax.Array
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _group_affine(
+def group_affine(
     num_groups: int,
     epsilon: float,
     mean: jax.Array,
@@ -91,9 +89,7 @@ def _group_affine(
     learned: Learned,
     modulation: tuple[jax.Array, jax.Array],
 ) -> Affine:
-    """Returns a group norm as a scale and a shift, with a hand-written backward pass.
-
-    On a GPU, the automatic one is a chain of kernels that each take longer to start than to run.
+    """Returns a group norm as a scale and a shift.
 
     Args:
       num_groups: number of groups.
@@ -103,15 +99,42 @@ def _group_affine(
       learned: parameters.
       modulation: scale and shift after the norm, [B, C] each.
     """
+    by, to = modulation
+    size = mean.shape[1] // num_groups
+
+    def over_group(per_channel):
+        groups = per_channel.reshape(len(per_channel), num_groups, size)
+        return jnp.repeat(groups.mean(-1), size, axis=1)
+
+    mean = mean + learned.bias
+    group_mean = over_group(mean)
+    # The variance of a group is the mean variance of its channels plus the variance of their means.
+    group_var = over_group(var + jnp.square(mean - group_mean))
+    scale = learned.scale * by * lax.rsqrt(group_var + epsilon)
+    return Affine(scale, learned.shift * by + to - (group_mean - learned.bias) * scale)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def fused_group_affine(
+    num_groups: int,
+    epsilon: float,
+    mean: jax.Array,
+    var: jax.Array,
+    learned: Learned,
+    modulation: tuple[jax.Array, jax.Array],
+) -> Affine:
+    """Returns `group_affine` of the same arguments, in few kernels, with a hand-written gradient.
+
+    On a GPU, the automatic gradient is a chain of kernels that take longer to start than to run.
+    """
     return _affine_forward(num_groups, epsilon, mean, var, learned, modulation)[0]
 
 
 def _affine_forward(num_groups, epsilon, mean, var, learned, modulation):
     by, to = modulation
     mean = mean + learned.bias
-    # The variance of a group is the mean variance of its channels plus the variance of their
-    # means. That one is computed from differences to the mean of the group's first channel, so that
-    # both group means are taken at once.
+    # The variance of the means is computed from differences to the mean of the group's first
+    # channel, so that both group means are taken at once.
     first = _spread(mean, num_groups, lambda groups: groups[:, :, 0])
     offset = mean - first
     offset_mean = _group_mean(offset, num_groups)
@@ -141,7 +164,7 @@ def _affine_backward(num_groups, epsilon, residuals, grads):
     return by_mean, by_var, Learned(*sums), by_modulation
 
 
-_group_affine.defvjp(_affine_forward, _affine_backward)
+fused_group_affine.defvjp(_affine_forward, _affine_backward)
 
 
 def _group_mean(per_channel: jax.Array, num_groups: int) -> jax.Array:

@@ -46,6 +46,11 @@ def by_gpu(on_cuda: Callable, otherwise: Callable, *args: Any) -> Any:
     return lax.platform_dependent(*args, cuda=on_cuda, default=otherwise)
 
 
+def by_cpu(on_cpu: Callable, otherwise: Callable, *args: Any) -> Any:
+    """Returns on_cpu(*args) in programs for CPUs, and otherwise(*args) in others, see `by_gpu`."""
+    return lax.platform_dependent(*args, cpu=on_cpu, default=otherwise)
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
 def cast_kernel(kernel: jax.Array, dtype: DTypeLike) -> jax.Array:
     """Returns the kernel of a convolution in the number format of the computation.

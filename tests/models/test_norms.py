@@ -16,7 +16,13 @@ from dbae_jax.models.convolutions import (
     upsample,
 )
 from dbae_jax.models.layers import ConvOfParts
-from dbae_jax.models.norms import GroupNorm, channel_moments
+from dbae_jax.models.norms import (
+    GroupNorm,
+    Learned,
+    channel_moments,
+    fused_group_affine,
+    group_affine,
+)
 
 
 def _parts(widths, dtype=jnp.float32, offset=0.0):
@@ -70,6 +76,25 @@ def test_modulation_follows_and_a_bias_precedes_the_norm():
         for f in (got, want)
     )
     for a, b in zip(*map(jax.tree.leaves, grads), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+
+
+def test_the_fused_form_is_the_plain_one():
+    """Values and all gradients, with the automatic ones of the plain form as reference."""
+    mean, var, by, to = jax.random.normal(jax.random.key(0), (4, 3, 96))
+    learned = Learned(*jax.random.normal(jax.random.key(1), (3, 96)))
+    arguments = mean, jnp.square(var), learned, (by, to)
+    weights = Affine(*jax.random.normal(jax.random.key(2), (2, 3, 96)))
+
+    def weighted(function, *arguments):
+        products = jax.tree.map(jnp.multiply, weights, function(32, 1e-5, *arguments))
+        return sum(jnp.sum(product) for product in products)
+
+    got, want = (
+        jax.value_and_grad(lambda *a, f=f: weighted(f, *a), range(4))(*arguments)
+        for f in (fused_group_affine, group_affine)
+    )
+    for a, b in zip(*map(jax.tree.leaves, (got, want)), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 
 
