@@ -37,27 +37,48 @@ def convolve_plain(x: jax.Array, _: None, kernel: jax.Array) -> jax.Array:
 def convolve_upsampled(x: jax.Array, _: None, kernel: jax.Array) -> jax.Array:
     """Returns the convolution of x, upsampled by a factor of 2, with a kernel [3, 3, C, channels].
 
-    In formats narrower than float32 this is the adjoint of a convolution with stride 2 and a kernel
-    [4, 4, channels, C]. Each weight of that kernel is the sum of the weights that multiply the same
-    pixel. This takes 4 multiplications per output instead of 9, and writes no upsampled feature
-    map.
+    Several weights of the kernel multiply the same pixel of x. With their sums this takes 4
+    multiplications per output instead of 9, and writes no upsampled feature map. On CPUs it is a
+    matrix product. In formats narrower than float32 it is the adjoint of a convolution with stride
+    2, for which GPUs and TPUs have fast programs.
     """
     if x.dtype == jnp.float32:
-        return convolve(upsample(x), kernel)
+        return by_cpu(product_with_upsampled, lambda x, k: convolve(upsample(x), k), x, kernel)
     return adjoint_of_strided(x, summed(kernel))
+
+
+def product_with_upsampled(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Returns `convolve(upsample(x), kernel)` as one matrix product.
+
+    Four pixels of the result, in even and odd rows and columns, depend on the same 3x3 pixels of x,
+    each of them on 2x2. The product is over all 2x2 pixels of the padded x, for all four.
+    """
+    b, h, w, c = x.shape
+    padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    corners = [padded[:, i : i + h + 1, j : j + w + 1] for i in (0, 1) for j in (0, 1)]
+    weights = _sums_of_neighbours(kernel).reshape(2, 2, 2, 2, c, -1).transpose(0, 2, 4, 1, 3, 5)
+    y = jnp.concatenate(corners, axis=-1).reshape(-1, 4 * c) @ weights.reshape(4 * c, -1)
+    y = y.reshape(b, h + 1, w + 1, 2, 2, -1)
+    rows = [jnp.stack([y[:, p : p + h, q : q + w, p, q] for q in (0, 1)], 3) for p in (0, 1)]
+    return jnp.stack(rows, 2).reshape(b, 2 * h, 2 * w, -1)
 
 
 def summed(kernel: jax.Array) -> jax.Array:
     """Returns the kernel [4, 4, channels, C] of the convolution with stride 2."""
     # Reversed before the sums: XLA would cancel a reversal next to the adjoint's own, and then
     # convolve a map with zeros between its pixels, which takes four times the multiplications.
-    wide = kernel[::-1, ::-1].astype(jnp.float32)
+    wide = _sums_of_neighbours(kernel[::-1, ::-1].astype(jnp.float32))
+    return wide.astype(kernel.dtype).swapaxes(2, 3)
+
+
+def _sums_of_neighbours(kernel):
+    """Returns [4, 4, ...] for [3, 3, ...]: in each direction k0, k0 + k1, k1 + k2 and k2."""
     for axis in (0, 1):
         before, after = (
             [(0, 0)] * axis + [pad] + [(0, 0)] * (3 - axis) for pad in ((1, 0), (0, 1))
         )
-        wide = jnp.pad(wide, before) + jnp.pad(wide, after)
-    return wide.astype(kernel.dtype).swapaxes(2, 3)
+        kernel = jnp.pad(kernel, before) + jnp.pad(kernel, after)
+    return kernel
 
 
 def _strided(y: jax.Array, kernel: jax.Array) -> jax.Array:

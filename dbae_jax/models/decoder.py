@@ -36,8 +36,8 @@ def width_at(base_channels: int, size: int) -> int:
 
 
 def as_matrix(kernel: jax.Array) -> jax.Array:
-    """Returns a kernel [h, w, in, out] as a float32 matrix [out, h w in]."""
-    return kernel.reshape(-1, kernel.shape[-1]).T.astype(jnp.float32)
+    """Returns a kernel [h, w, in, out] as a float32 matrix W': [h w in, out]."""
+    return kernel.reshape(-1, kernel.shape[-1]).astype(jnp.float32)
 
 
 def power_iteration(kernel: jax.Array, u: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -46,9 +46,9 @@ def power_iteration(kernel: jax.Array, u: jax.Array) -> tuple[jax.Array, jax.Arr
     W is the matrix of the kernel [h, w, in, out]. u: [out]; v: [h w in]. Both are constants for
     the gradient.
     """
-    matrix = lax.stop_gradient(as_matrix(kernel))
-    v = _normalize(matrix.T @ u)
-    return _normalize(matrix @ v), v
+    transposed = lax.stop_gradient(as_matrix(kernel))
+    v = _normalize(transposed @ u)
+    return _normalize(v @ transposed), v
 
 
 def refresh_spectral_vectors(params: dict, stats: dict) -> dict:
@@ -122,8 +122,8 @@ class SpectralConv(nn.Module):
         v = self.variable("stats", "v", lambda: _initial_vectors(*seeded)[1])
         if train and not self.is_initializing():
             u.value, v.value = power_iteration(kernel, u.value)
-        # In this order, the product of matrix and v is that of the power method.
-        sigma = u.value @ (as_matrix(kernel) @ v.value)
+        # In this order, the product of v and the matrix is that of the power method.
+        sigma = (v.value @ as_matrix(kernel)) @ u.value
         return kernel.astype(jnp.float32) / sigma
 
 

@@ -12,7 +12,8 @@ def count_flops(function: Callable, *args: Any) -> float:
     """Returns the FLOPs of convolutions and matrix products; a multiply-add counts as 2.
 
     Padding counts as data, as in textbooks. Element-wise operations are left out. So are
-    operations that no result needs, because compilers drop them.
+    operations that no result needs, because compilers drop them. Where a program has different
+    operations for different platforms, those with the most FLOPs count.
 
     Args:
       function: any traceable function.
@@ -40,6 +41,9 @@ def _count(jaxpr: Jaxpr, *, loops_once: bool = False) -> float:
             total += _convolution(eqn)
         elif eqn.primitive.name == "dot_general":
             total += _product(eqn)
+        elif eqn.primitive.name == "cond":
+            branches = eqn.params["branches"]
+            total += max(_count(branch.jaxpr, loops_once=loops_once) for branch in branches)
         else:
             is_loop = eqn.primitive.name == "scan" and not loops_once
             times = eqn.params["length"] if is_loop else 1

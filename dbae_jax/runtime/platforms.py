@@ -46,9 +46,39 @@ def by_gpu(on_cuda: Callable, otherwise: Callable, *args: Any) -> Any:
     return lax.platform_dependent(*args, cuda=on_cuda, default=otherwise)
 
 
-def by_cpu(on_cpu: Callable, otherwise: Callable, *args: Any) -> Any:
-    """Returns on_cpu(*args) in programs for CPUs, and otherwise(*args) in others, see `by_gpu`."""
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def by_cpu(on_cpu: Callable, otherwise: Callable, *args: jax.Array) -> jax.Array:
+    """Returns on_cpu(*args) in programs for CPUs, and otherwise(*args) in others, see `by_gpu`.
+
+    The backward pass stores the arguments and chooses for each gradient on its own. An automatic
+    one would store what each of both functions needs.
+    """
     return lax.platform_dependent(*args, cpu=on_cpu, default=otherwise)
+
+
+def _by_cpu_forward(on_cpu, otherwise, *args):
+    return by_cpu(on_cpu, otherwise, *args), args
+
+
+def _by_cpu_backward(on_cpu, otherwise, args, grad):
+    def pulled_back(function, index):
+        def gradient(grad, *args):
+            def of_one(arg):
+                return function(*args[:index], arg, *args[index + 1 :])
+
+            return jax.vjp(of_one, args[index])[1](grad)[0]
+
+        return gradient
+
+    return tuple(
+        lax.platform_dependent(
+            grad, *args, cpu=pulled_back(on_cpu, i), default=pulled_back(otherwise, i)
+        )
+        for i in range(len(args))
+    )
+
+
+by_cpu.defvjp(_by_cpu_forward, _by_cpu_backward)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))

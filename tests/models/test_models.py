@@ -130,7 +130,7 @@ def test_spectral_norm_converges_to_the_largest_singular_value():
         variables = variables | moved
     assert not np.allclose(before["u"], variables["stats"]["u"])
     largest = np.linalg.svd(decoder.as_matrix(kernel), compute_uv=False)[0]
-    sigma = variables["stats"]["u"] @ decoder.as_matrix(kernel) @ variables["stats"]["v"]
+    sigma = variables["stats"]["u"] @ decoder.as_matrix(kernel).T @ variables["stats"]["v"]
     assert float(sigma) == pytest.approx(largest, rel=1e-5)
 
 
@@ -145,7 +145,7 @@ def test_spectral_vectors_are_constants_of_the_gradient():
         return conv.apply(full, x, train=True, mutable=["stats"])[0].sum()
 
     def by_hand(kernel):
-        sigma = u @ decoder.as_matrix(kernel) @ v
+        sigma = u @ decoder.as_matrix(kernel).T @ v
         return jnp.einsum("bhwi,io->bhwo", x, kernel[0, 0] / sigma).sum()
 
     kernel = variables["params"]["kernel"]
@@ -164,7 +164,7 @@ def test_ema_statistics_fit_the_ema_weights():
     stats = ema["stats"]["decoder"]["up_8"]
     raw_stats = raw["stats"]["decoder"]["up_8"]
     np.testing.assert_allclose(stats["norm"]["mean"], raw_stats["norm"]["mean"], atol=1e-5)
-    matrix = decoder.as_matrix(ema["params"]["decoder"]["up_8"]["conv"]["kernel"])
+    matrix = decoder.as_matrix(ema["params"]["decoder"]["up_8"]["conv"]["kernel"]).T
     sigma = stats["conv"]["u"] @ matrix @ stats["conv"]["v"]
     assert float(sigma) == pytest.approx(np.linalg.svd(matrix, compute_uv=False)[0], rel=5e-3)
     assert float(jnp.linalg.norm(stats["conv"]["u"])) == pytest.approx(1, rel=1e-5)

@@ -12,6 +12,7 @@ from dbae_jax.models.convolutions import (
     convolve,
     convolve_upsampled,
     downsample,
+    product_with_upsampled,
     summed,
     upsample,
 )
@@ -156,17 +157,17 @@ def test_a_convolution_of_an_upsampled_map():
     assert float(jnp.abs(got - want).max()) < 0.03 * float(jnp.abs(want).max())
 
 
-def test_the_adjoint_of_a_strided_convolution_is_that_of_an_upsampled_map():
+@pytest.mark.parametrize(
+    "function", [lambda x, k: adjoint_of_strided(x, summed(k)), product_with_upsampled]
+)
+def test_forms_of_the_convolution_of_an_upsampled_map(function):
     """With sums of weights in float32: equal values and gradients."""
     x = jax.random.normal(jax.random.key(0), (2, 4, 6, 3))
     kernel = jax.random.normal(jax.random.key(1), (3, 3, 3, 8))
     weights = jax.random.normal(jax.random.key(2), (2, 8, 12, 8))
     got, want = (
         jax.value_and_grad(lambda x, k, f=f: jnp.sum(weights * f(x, k)), (0, 1))(x, kernel)
-        for f in (
-            lambda x, k: adjoint_of_strided(x, summed(k)),
-            lambda x, k: convolve(upsample(x), k),
-        )
+        for f in (function, lambda x, k: convolve(upsample(x), k))
     )
     for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)

@@ -30,6 +30,13 @@ def test_what_no_result_needs_is_not_counted():
     assert count_flops(product, A, A) == PRODUCT
 
 
+def test_of_several_platforms_the_one_with_the_most_flops_counts():
+    def powers(a):
+        return jax.lax.platform_dependent(a, cpu=lambda a: a @ a, default=lambda a: a @ a @ a)
+
+    assert count_flops(powers, A) == 2 * PRODUCT
+
+
 def _powers(a, lengths):
     """a times itself, once and then in loops within loops."""
     if not lengths:
