@@ -6,9 +6,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from dbae_jax.runtime.platforms import by_cpu
+
 FLOAT32 = jnp.float32
-# From this number of positions on, `_attend` processes one head after another. The [B, N, N] arrays
-# of shorter sequences are small compared with the feature maps.
+# From this number of positions on, `_attend` processes one head or image after another. The
+# [B, N, N] arrays of shorter sequences are small compared with the feature maps.
 LONG = 1024
 
 
@@ -40,7 +42,7 @@ def _attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
     The backward pass that jax derives would store these arrays, and write and read them several
     times. From `LONG` positions on, the arrays of one head are used up before the arrays of the
     next head are computed: with 16 images per chip they then fit in the on-chip memory of a TPU
-    v5e.
+    v5e. The caches of CPUs are smaller, so there the same is done for one image after another.
     """
     return _forward(q, k, v)[0]
 
@@ -60,14 +62,19 @@ _attend.defvjp(_forward, _backward)
 def _per_head(function: Callable, *arrays: jax.Array) -> list[jax.Array]:
     """Applies a function of [B, N, ...] arrays to every head of [B, heads, N, ...] arrays.
 
-    From `LONG` positions on, the heads are processed one after another.
+    From `LONG` positions on, one head after another, or on CPUs one image after another.
     """
-    by_head = [a.swapaxes(0, 1) for a in arrays]
+
+    def over_images(*arrays):  # the function then takes heads for images
+        return jax.lax.map(lambda image: function(*image), list(arrays))
+
+    def over_heads(*arrays):
+        by_head = [a.swapaxes(0, 1) for a in arrays]
+        return [a.swapaxes(0, 1) for a in over_images(*by_head)]
+
     if arrays[0].shape[2] >= LONG:
-        results = jax.lax.map(lambda head: function(*head), by_head)
-    else:
-        results = jax.vmap(function)(*by_head)
-    return [a.swapaxes(0, 1) for a in results]
+        return by_cpu(lambda *a: list(over_images(*a)), over_heads, *arrays)
+    return list(jax.vmap(function, 1, 1)(*arrays))
 
 
 def _forward_head(q, k, v):
@@ -83,15 +90,19 @@ def _forward_head(q, k, v):
 
 
 def _backward_head(q, k, v, out, log_total, grad):
-    """Returns the gradients of q, k and v: [B, N, d] each."""
-    logits = jnp.einsum("bqd,bkd->bqk", q, k)
-    weights = jnp.exp(logits.astype(FLOAT32) - log_total[..., None])
-    grad_v = jnp.einsum("bqk,bqd->bkd", weights.astype(q.dtype), grad)
+    """Returns the gradients of q, k and v: [B, N, d] each.
+
+    Arrays over pairs are [B, keys, queries]: two of the three products that read them then need no
+    transposed copy.
+    """
+    logits = jnp.einsum("bkd,bqd->bkq", k, q)
+    weights = jnp.exp(logits.astype(FLOAT32) - log_total[:, None])
+    grad_v = jnp.einsum("bkq,bqd->bkd", weights.astype(q.dtype), grad)
     mean = jnp.sum(grad.astype(FLOAT32) * out.astype(FLOAT32), axis=-1)
-    grad_weights = _einsum_to_float32("bqd,bkd->bqk", grad, v)
-    grad_logits = (weights * (grad_weights - mean[..., None])).astype(q.dtype)
-    grad_q = jnp.einsum("bqk,bkd->bqd", grad_logits, k)
-    grad_k = jnp.einsum("bqk,bqd->bkd", grad_logits, q)
+    grad_weights = _einsum_to_float32("bkd,bqd->bkq", v, grad)
+    grad_logits = (weights * (grad_weights - mean[:, None])).astype(q.dtype)
+    grad_q = jnp.einsum("bkq,bkd->bqd", grad_logits, k)
+    grad_k = jnp.einsum("bkq,bqd->bkd", grad_logits, q)
     return grad_q, grad_k, grad_v
 
 
