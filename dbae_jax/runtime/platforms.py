@@ -47,7 +47,7 @@ def by_gpu(on_cuda: Callable, otherwise: Callable, *args: Any) -> Any:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def by_cpu(on_cpu: Callable, otherwise: Callable, *args: jax.Array) -> jax.Array:
+def by_cpu(on_cpu: Callable, otherwise: Callable, *args: Any) -> Any:
     """Returns on_cpu(*args) in programs for CPUs, and otherwise(*args) in others, see `by_gpu`.
 
     The backward pass stores the arguments and chooses for each gradient on its own. An automatic
