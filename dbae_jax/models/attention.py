@@ -6,11 +6,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from dbae_jax.runtime.platforms import by_cpu
-
 FLOAT32 = jnp.float32
-# From this number of positions on, `_attend` processes one head or image after another. The
-# [B, N, N] arrays of shorter sequences are small compared with the feature maps.
+# From this number of positions on, `_attend` processes one head after another. The [B, N, N] arrays
+# of shorter sequences are small compared with the feature maps.
 LONG = 1024
 
 
@@ -42,7 +40,7 @@ def _attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
     The backward pass that jax derives would store these arrays, and write and read them several
     times. From `LONG` positions on, the arrays of one head are used up before the arrays of the
     next head are computed: with 16 images per chip they then fit in the on-chip memory of a TPU
-    v5e. The caches of CPUs are smaller, so there the same is done for one image after another.
+    v5e.
     """
     return _forward(q, k, v)[0]
 
@@ -62,19 +60,14 @@ _attend.defvjp(_forward, _backward)
 def _per_head(function: Callable, *arrays: jax.Array) -> list[jax.Array]:
     """Applies a function of [B, N, ...] arrays to every head of [B, heads, N, ...] arrays.
 
-    From `LONG` positions on, one head after another, or on CPUs one image after another.
+    From `LONG` positions on, the heads are processed one after another.
     """
-
-    def over_images(*arrays):  # the function then takes heads for images
-        return jax.lax.map(lambda image: function(*image), list(arrays))
-
-    def over_heads(*arrays):
-        by_head = [a.swapaxes(0, 1) for a in arrays]
-        return [a.swapaxes(0, 1) for a in over_images(*by_head)]
-
+    by_head = [a.swapaxes(0, 1) for a in arrays]
     if arrays[0].shape[2] >= LONG:
-        return by_cpu(lambda *a: list(over_images(*a)), over_heads, *arrays)
-    return list(jax.vmap(function, 1, 1)(*arrays))
+        results = jax.lax.map(lambda head: function(*head), by_head)
+    else:
+        results = jax.vmap(function)(*by_head)
+    return [a.swapaxes(0, 1) for a in results]
 
 
 def _forward_head(q, k, v):
