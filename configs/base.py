@@ -122,6 +122,9 @@ def _train(c: ConfigDict) -> None:
     c.train.batch_size = 256  # images per step over all devices (the paper: 4 GPUs with 64 each)
     # Microbatches per step, computed one after the other, which saves memory.
     c.train.accumulation_steps = 1
+    # True: on GPUs, a resumed training ends with the same parameters, bit for bit, at some cost in
+    # speed. The compiled programs are kept in the workdir. CPUs and TPUs do so without it.
+    c.train.deterministic = False
     # Weight of the total correlation of z (in nats) in the loss, the paper's "DBAE+TC". It needs a
     # stochastic encoder. 0: off.
     c.train.tc_weight = 0.0

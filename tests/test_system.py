@@ -20,6 +20,7 @@ from dbae_jax.commands import evaluate, train
 from dbae_jax.errors import CheckpointError, ConfigError, NonFiniteError
 from dbae_jax.evaluation import results
 from dbae_jax.runtime import sharding
+from dbae_jax.training import determinism
 from dbae_jax.training.jitted_step import make_training
 from dbae_jax.workdirs import checkpoint, records, workdir
 from tests.helpers import tiny
@@ -42,6 +43,12 @@ def _params(directory, step=None, weights="raw"):
 
 def _logged_steps(directory):
     return [row["step"] for row in records.read(directory) if "loss" in row]
+
+
+def _programs(directory):
+    """Returns the training steps that were compiled, by file, with the times of writing."""
+    files = (directory / determinism.FOLDER).glob("jit_train_step-*-cache")
+    return {path.name: path.stat().st_mtime_ns for path in files}
 
 
 def _assert_same(a, b):
@@ -74,9 +81,15 @@ def test_a_run_leaves_what_it_should(finished):
 
 
 def test_an_interrupted_run_ends_as_the_uninterrupted_one(finished, tmp_path):
-    directory = tmp_path / "run"
-    train.train(tiny.config(**{"train.num_steps": 4}), directory)
-    train.train(tiny.config(**{"train.num_steps": 6}), directory)
+    """With the compiled programs kept in the workdir; test_kills.py has a run without."""
+    directory, exact = tmp_path / "run", {"train.deterministic": True}
+    folder = jax.config.jax_compilation_cache_dir
+    train.train(tiny.config(**{"train.num_steps": 4} | exact), directory)
+    kept = _programs(directory)
+    assert kept
+    train.train(tiny.config(**{"train.num_steps": 6} | exact), directory)
+    assert _programs(directory) == kept  # read, not compiled again
+    assert jax.config.jax_compilation_cache_dir == folder
     for weights in ("raw", "ema"):
         _assert_same(_params(directory, 6, weights), _params(finished, 6, weights))
     assert _logged_steps(directory) == [1, 2, 3, 4, 5, 6]

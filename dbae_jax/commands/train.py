@@ -15,6 +15,7 @@ from dbae_jax.data.pipeline import Batches
 from dbae_jax.data.sources import Source, gather
 from dbae_jax.evaluation.suites import reconstruction
 from dbae_jax.runtime import rngs, sharding
+from dbae_jax.training import determinism
 from dbae_jax.training.hooks import Hook, Hooks, TrainingLog
 from dbae_jax.training.jitted_step import Training, make_training
 from dbae_jax.training.loop import Description, Run, run_loop, start_run
@@ -63,6 +64,7 @@ def train(config: Config, directory: pathlib.Path, training: Training | None = N
         return run.state
     workdir.write_config(directory, config)
     with (
+        determinism.programs_kept(config, directory),
         _checkpoints(config, directory) as checkpoints,
         records.Writer(directory, start_step=start) as scalars,
         _batches(config, source, run.mesh, start) as batches,

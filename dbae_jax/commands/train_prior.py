@@ -30,7 +30,7 @@ from dbae_jax.prior.diffusion import LatentDiffusion
 from dbae_jax.prior.likelihood import make_measure
 from dbae_jax.prior.step import create_state, make_step
 from dbae_jax.runtime import files, sharding
-from dbae_jax.training import hooks, jitted_step, loop
+from dbae_jax.training import determinism, hooks, jitted_step, loop
 from dbae_jax.training.optimizer import make_prior_optimizer
 from dbae_jax.workdirs import checkpoint, records, workdir
 from dbae_jax.workdirs.train_state import TrainState
@@ -80,6 +80,7 @@ def train_prior(config: Config, directory: pathlib.Path) -> TrainState:
         mesh=mesh,
     )
     with (
+        determinism.programs_kept(config, folder),
         checkpoint.Writer(
             folder, keep_last=config.checkpoint.keep_last, keep_every_steps=0
         ) as checkpoints,
@@ -163,7 +164,7 @@ def set_up(
 
     return loop.start_run(
         lambda key: create_state(network, optimizer, key, stats),
-        jitted_step.jit_step(step, mesh),
+        jitted_step.jit_step(step, mesh, determinism.compiler_options(config, mesh)),
         folder,
         resume=resume,
         seed=config.seed,

@@ -197,6 +197,7 @@ class TrainConfig(Section):
 
     batch_size: Count
     accumulation_steps: Count
+    deterministic: bool
     tc_weight: Annotated[float, at_least(0, "positive, or 0: off")]
     num_steps: Count
     log_every_steps: Count

@@ -38,6 +38,15 @@ def has_cudnn_attention(platform: str, dtype: str, head_channels: int) -> bool:
     return platform == "cuda" and dtype == "bfloat16" and head_channels <= CUDNN_HEAD_CHANNELS
 
 
+def deterministic_options(platform: str) -> dict[str, bool] | None:
+    """Returns compiler options for programs that give the same numbers at each run, or None.
+
+    Only programs for GPUs need one: XLA's and cuDNN's fastest gradients of convolutions add numbers
+    in the order in which threads finish.
+    """
+    return {"xla_gpu_exclude_nondeterministic_ops": True} if platform in ("cuda", "rocm") else None
+
+
 def by_gpu(on_cuda: Callable, otherwise: Callable, *args: Any) -> Any:
     """Returns on_cuda(*args) in programs for NVIDIA's GPUs, and otherwise(*args) in others.
 

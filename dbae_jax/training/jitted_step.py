@@ -12,6 +12,7 @@ from dbae_jax.configuration import build
 from dbae_jax.configuration.config import Config
 from dbae_jax.models.autoencoder import Networks
 from dbae_jax.runtime import platforms, sharding
+from dbae_jax.training import determinism
 from dbae_jax.training.optimizer import make_learning_rate, make_optimizer
 from dbae_jax.training.state import create_state
 from dbae_jax.training.step import Batch, DiagnoseFn, make_diagnose, make_train_step
@@ -72,7 +73,7 @@ def make_training(config: Config, mesh: jax.sharding.Mesh) -> Training:
         networks=networks,
         bridge=bridge,
         init=lambda key: create_state(networks, optimizer, key),
-        train_step=jit_step(step, mesh),
+        train_step=jit_step(step, mesh, determinism.compiler_options(config, mesh)),
         diagnose=jax.jit(diagnose, out_shardings=sharding.replicated(mesh)),
         learning_rate=make_learning_rate(config),
         mesh=mesh,
@@ -84,7 +85,9 @@ def make_jitted_step(config: Config, mesh: jax.sharding.Mesh) -> jax.stages.Wrap
     return make_training(config, mesh).train_step
 
 
-def jit_step(step: Callable, mesh: jax.sharding.Mesh) -> jax.stages.Wrapped:
+def jit_step(
+    step: Callable, mesh: jax.sharding.Mesh, compiler_options: dict[str, bool] | None
+) -> jax.stages.Wrapped:
     """Returns a step jitted for the mesh: state replicated and donated, batch split."""
     everywhere = sharding.replicated(mesh)
     return jax.jit(
@@ -95,6 +98,7 @@ def jit_step(step: Callable, mesh: jax.sharding.Mesh) -> jax.stages.Wrapped:
         # JAX pairs donated arrays with results by shape, in order. Left-out arguments would shift
         # the pairs, so that hundreds of arrays were copied before they could be overwritten.
         keep_unused=True,
+        compiler_options=compiler_options,
     )
 
 

@@ -26,6 +26,14 @@ def test_the_platform_of_a_device(platform, kind, name):
     assert platforms.platform_of(device) == name
 
 
+def test_options_for_deterministic_programs_are_known_to_the_compiler():
+    assert platforms.deterministic_options("cpu") is None
+    options = platforms.deterministic_options("cuda")
+    assert jax.jit(lambda x: x + 1, compiler_options=options)(1) == 2
+    with pytest.raises(Exception, match="xla_gpu_no_such_option"):
+        jax.jit(lambda x: x + 1, compiler_options={"xla_gpu_no_such_option": True})(1)
+
+
 def test_programs_compute_what_their_platform_asks_for_and_nothing_else():
     function = jax.jit(lambda x: platforms.by_gpu(jnp.sin, jnp.cos, x))
     x = jnp.ones(3)
