@@ -139,10 +139,13 @@ class Programs:
                 self._networks, variables, x_T, z, key, indices, table, keep_path=keep_path
             )
 
-        decoded = self._run(decode, x_T, z, np.arange(len(z)))
         if not keep_path:
+            decoded = self._run(decode, x_T, z, np.arange(len(z)))
             return Sample(decoded, None, table.path_times, table.nfe)
-        x_0, states = decoded
+        # Few images are shown with their path, so they run without padding, as a program of their
+        # own, which a path needs anyway.
+        size = min(self.batch_size, batching.whole_size(len(z), self._mesh))
+        x_0, states = self._run(decode, x_T, z, np.arange(len(z)), size=size)
         path = np.asarray(integrate.path_states(x_T, np.moveaxis(states, 1, 0), table))
         return Sample(x_0, path, table.path_times, table.nfe)
 
@@ -166,8 +169,8 @@ class Programs:
 
         return self._run(draw, np.arange(num))
 
-    def _run(self, fn: Callable, *arrays: Any) -> Any:
-        return batching.run(fn, *arrays, size=self.batch_size, mesh=self._mesh)
+    def _run(self, fn: Callable, *arrays: Any, size: int | None = None) -> Any:
+        return batching.run(fn, *arrays, size=size or self.batch_size, mesh=self._mesh)
 
 
 def _encode(

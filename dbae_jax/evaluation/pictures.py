@@ -2,13 +2,14 @@
 
 import io
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from dbae_jax.api.dbae import DBAE
-from dbae_jax.data.images import save_grid, to_float, to_uint8
+from dbae_jax.data.images import grid, save_grid, to_float
 from dbae_jax.evaluation.suites import reconstruction
 from dbae_jax.runtime import files
 from dbae_jax.sampling.plan import Plan
@@ -44,25 +45,21 @@ def trajectories(
     Source: DBAE, figure 5.
     """
     z = model.encode(images)
-    grid: dict[str, Any] = {"steps": steps, "grid": "uniform"}
+    plan: dict[str, Any] = {"steps": steps, "grid": "uniform"}
     runs = {
-        "ODE": model.trajectory(z, rng=0, sampler="dbim", **grid),
+        "ODE": model.trajectory(z, rng=0, sampler="dbim", **plan),
         "SDE": model.trajectory(
-            z, rng=0, sampler="dbim", eta=1.0, boot=not model.gaussian_endpoint, **grid
+            z, rng=0, sampler="dbim", eta=1.0, boot=not model.gaussian_endpoint, **plan
         ),
     }
     at = np.linspace(0, steps, columns).round().astype(int)
-    figure = Figure(figsize=(columns + 1, 2 * len(images)), layout="compressed")
-    axes = figure.subplots(2 * len(images), columns + 1, squeeze=False)
-    for i, image in enumerate(images):
-        for j, (name, run) in enumerate(runs.items()):
-            row = axes[2 * i + j]
-            row[0].set_ylabel(name, rotation=0, ha="right", va="center")
-            for cell, k in zip(row, at, strict=False):
-                title = f"t = {run.times[k]:.2g}" if i + j == 0 else ""
-                _show(cell, np.asarray(run.path)[k, i], title)
-            _show(row[-1], np.asarray(to_float(image)), "image" if i + j == 0 else "")
-    _save(figure, path, dpi=80)
+    shown = [
+        (name, np.concatenate([np.asarray(run.path)[at, i], to_float(images[[i]])]))
+        for i in range(len(images))
+        for name, run in runs.items()
+    ]
+    times = [f"t = {runs['ODE'].times[k]:.2g}" for k in at]
+    _labelled_grid(path, shown, (*times, "image"))
 
 
 def samplers(path: pathlib.Path, rows: list[dict]) -> None:
@@ -78,15 +75,15 @@ def samplers(path: pathlib.Path, rows: list[dict]) -> None:
     names = list(dict.fromkeys(row["sampler"] for row in rows))
     figure = Figure(figsize=(3 * len(grids), 6), layout="constrained")
     panels = figure.subplots(2, len(grids), sharey="row", sharex=True)
-    for j, grid in enumerate(grids):
+    for j, title in enumerate(grids):
         for i, value in enumerate(("mse_ratio", "ssim")):
             for k, name in enumerate(names):
-                chosen = [row for row in rows if (row["sampler"], row["grid"]) == (name, grid)]
+                chosen = [row for row in rows if (row["sampler"], row["grid"]) == (name, title)]
                 points = sorted((row["nfe"], row[value]) for row in chosen)
                 x, y = zip(*points, strict=True) if points else ((), ())
                 panels[i, j].plot(x, y, f"C{k}o-", markersize=3, label=name)
         panels[0, j].axhline(1, color="gray", linewidth=0.8)
-        panels[0, j].set(title=grid, ylim=(0.8, 5), yscale="log")
+        panels[0, j].set(title=title, ylim=(0.8, 5), yscale="log")
         panels[1, j].set(xlabel="network evaluations", xscale="log", ylim=(0.9, 1))
     panels[0, 0].set_ylabel("MSE / the baseline's")
     panels[1, 0].set_ylabel("SSIM")
@@ -101,13 +98,30 @@ def labelled_rows(path: pathlib.Path, rows: dict[str, np.ndarray]) -> None:
       path: the PNG file.
       rows: name -> images [columns, H, W, C] in [-1, 1].
     """
-    columns = len(next(iter(rows.values())))
-    figure = Figure(figsize=(columns + 2, len(rows)), layout="compressed")
-    axes = figure.subplots(len(rows), columns, squeeze=False)
-    for cells, (name, images) in zip(axes, rows.items(), strict=True):
-        cells[0].set_ylabel(name, rotation=0, ha="right", va="center")
-        for cell, image in zip(cells, images, strict=True):
-            _show(cell, image, "")
+    _labelled_grid(path, list(rows.items()))
+
+
+def _labelled_grid(
+    path: pathlib.Path, rows: list[tuple[str, np.ndarray]], columns: Sequence[str] = ()
+) -> None:
+    """Writes rows of images with their names on the left, and names of columns at the top.
+
+    Args:
+      path: the PNG file.
+      rows: names and images [columns, H, W, C] in [-1, 1].
+      columns: names of the columns; none: no names.
+    """
+    names, images = zip(*rows, strict=True)
+    scale = max(1, 64 // images[0].shape[1])
+    pixels = grid(images, scale=scale)
+    height, width = pixels.shape[0] / len(rows), pixels.shape[1] / len(images[0])
+    figure = Figure(figsize=(pixels.shape[1] / 64, pixels.shape[0] / 64), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(pixels)
+    axes.set_yticks((np.arange(len(rows)) + 0.5) * height, names)
+    axes.set_xticks((np.arange(len(columns)) + 0.5) * width, columns)
+    axes.tick_params(length=0, labelsize=8, labeltop=True, labelbottom=False)
+    axes.spines[:].set_visible(False)
     _save(figure, path, dpi=80)
 
 
@@ -115,10 +129,3 @@ def _save(figure: Figure, path: pathlib.Path, *, dpi: int) -> None:
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=dpi)
     files.write_bytes(path, content.getvalue())
-
-
-def _show(cell, image: np.ndarray, title: str) -> None:
-    pixels = to_uint8(image)
-    cell.imshow(pixels if pixels.shape[-1] == 3 else pixels[..., 0], cmap="gray", vmin=0, vmax=255)
-    cell.set(xticks=[], yticks=[])
-    cell.set_title(title, fontsize=8)
