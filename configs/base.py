@@ -187,6 +187,7 @@ def _eval(c: ConfigDict) -> None:
     c.eval.num_images = 10_000  # images of the test split that are evaluated; 0: all
     c.eval.num_train_images = 10_000  # training images for the linear baseline, in memory; 0: all
     c.eval.num_pictures = 8  # images shown in each figure
+    c.eval.edited_images = 64  # test images that the suite "editing" edits
     c.eval.information_points = 64  # times at which the information bound evaluates the loss
     # What is measured: names of suites (docs/evaluation.md), separated by commas; "all" suites that
     # apply; or "default": reconstruction, information, and the probe where it applies.

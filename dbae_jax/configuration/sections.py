@@ -259,6 +259,7 @@ class EvalConfig(Section):
     num_images: NumImages
     num_train_images: NumImages
     num_pictures: Count
+    edited_images: Count
     information_points: Count
     suite: str
     label: str

@@ -42,7 +42,7 @@ class Amounts:
     worst: int = 4
     pairs: int = 6
     points: int = 17
-    edited: int = 6
+    edited: int = 5
     scales: int = 11
     directions: int = 12
     trajectories: int = 3

@@ -25,7 +25,6 @@ from dbae_jax.evaluation.suites.reconstruction import noise_seed
 from dbae_jax.runtime.progress import track
 from dbae_jax.sampling.inversion import INVERSION_STEPS
 
-IMAGES = 64  # number of test images that are edited
 SCALES = (-0.3, -0.15, 0.15, 0.3)  # as in the paper
 # Attributes with at least this |correlation| in training images count as related to the target.
 RELATED = 0.25
@@ -57,7 +56,7 @@ def obstacle(context: Context) -> str | None:
 def settings(context: Context) -> dict[str, Any]:
     """Returns the settings that determine the scores."""
     return {
-        "edited_images": min(IMAGES, context.limit("test")),
+        "edited_images": _edited_images(context),
         "real_images": context.limit("test"),  # their log-odds define the unit of the scores
         "probe_images": context.limit("train"),
         "scales": list(SCALES),
@@ -107,7 +106,7 @@ def measure_with(net: AttributeClassifier, context: Context, about: Mapping[str,
     related = np.abs(correlation[np.ix_(edited, edited)]) >= RELATED
     if net.kind == "classes":
         related[:] = False  # every pair of classes is exclusive
-    images = context.images("test", min(IMAGES, context.limit("test")))
+    images = context.images("test", _edited_images(context))
     scores: dict[str, Any] = {}
     for mode, fix_endpoint in MODES.items():
         by_name = _edited(context, net, found, images, real, edited, related, fix_endpoint)
@@ -118,6 +117,10 @@ def measure_with(net: AttributeClassifier, context: Context, about: Mapping[str,
             "The suite does not edit %s, because their values do not vary.", ", ".join(constant)
         )
     return Measured(scores, {"train": context.limit("train"), "test": len(images)})
+
+
+def _edited_images(context: Context) -> int:
+    return min(context.config.eval.edited_images, context.limit("test"))
 
 
 SUITE = Suite(obstacle, settings, measure)
