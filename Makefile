@@ -18,7 +18,7 @@ CONSTRAINTS = $(addprefix -c ,$(wildcard constraints/py$(SERIES).txt))
 RUN = $(BIN)/python -m dbae_jax.main --config=configs/digits.py --workdir=$(WORKDIR)
 
 # The programs that one command compiles serve the next ones.
-demo: export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/$(WORKDIR)/.compiled_programs
+demo: export JAX_COMPILATION_CACHE_DIR ?= $(abspath $(WORKDIR))/.compiled_programs
 demo: $(VENV)/installed-demo
 	$(RUN)
 	$(RUN) --mode=train_prior

@@ -28,19 +28,20 @@ def get_config() -> ConfigDict:
     c.optim.ema_decay = 0.97
 
     c.train.batch_size = 32  # as many images/s on a CPU as with 64, and twice as many steps
-    c.train.num_steps = 900
+    c.train.num_steps = 850
     c.train.diagnose_every_steps = 300
-    c.train.picture_every_steps = 450
+    c.train.picture_every_steps = 425
     c.checkpoint.every_steps = 300
 
-    c.prior.num_steps = 4_000
-    c.prior.evaluate_every_steps = 1000
-    c.prior.checkpoint_every_steps = 1000
+    c.prior.learning_rate = 2e-3
+    c.prior.num_steps = 6_000
+    c.prior.evaluate_every_steps = 2000
+    c.prior.checkpoint_every_steps = 2000
 
     c.eval.num_images = 0
     c.eval.num_train_images = 0
-    c.eval.edited_images = 32
-    c.eval.information_points = 16
+    c.eval.edited_images = 16
+    c.eval.information_points = 8
     c.eval.num_generated = 1_437  # the number of training images
     c.eval.probe_epochs = 200  # each has eleven steps
     return c

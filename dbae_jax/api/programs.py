@@ -142,9 +142,9 @@ class Programs:
         if not keep_path:
             decoded = self._run(decode, x_T, z, np.arange(len(z)))
             return Sample(decoded, None, table.path_times, table.nfe)
-        # Few images are shown with their path, so they run without padding, as a program of their
-        # own, which a path needs anyway.
-        size = min(self.batch_size, batching.whole_size(len(z), self._mesh))
+        # Few images are shown with their path, and a path needs a program of its own anyway. So
+        # they run without padding to a whole batch, in one of few sizes.
+        size = min(self.batch_size, batching.whole_size(-(-len(z) // 8) * 8, self._mesh))
         x_0, states = self._run(decode, x_T, z, np.arange(len(z)), size=size)
         path = np.asarray(integrate.path_states(x_T, np.moveaxis(states, 1, 0), table))
         return Sample(x_0, path, table.path_times, table.nfe)
