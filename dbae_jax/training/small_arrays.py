@@ -1,7 +1,7 @@
-"""Trees of many small arrays, such as biases and norms, in few kernels on a GPU.
+"""Trees of many small arrays, such as biases and scales of norms, in few kernels.
 
-A kernel of a GPU takes microseconds to start. XLA makes one or more for each array of a tree,
-unless the arrays are pieces of one large array.
+A kernel of a GPU takes microseconds to start, and milliseconds to compile on any platform. XLA
+makes one or more for each array of a tree, unless the arrays are pieces of one large array.
 """
 
 import itertools
@@ -9,7 +9,6 @@ from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
-import optax
 from jax import lax
 
 from dbae_jax.runtime.platforms import by_gpu
@@ -25,8 +24,14 @@ def joined(tree: Tree) -> Tree:
 
 
 def norm(tree: Tree) -> jax.Array:
-    """Returns the global L2 norm of a tree of arrays, a scalar."""
-    return by_gpu(_norm, optax.tree.norm, tree)
+    """Returns the global L2 norm of a tree of arrays, a scalar, with few kernels."""
+    leaves = jax.tree.leaves(tree)
+    small = [leaf for leaf in leaves if leaf.size <= SMALL]
+    # The sums over rows become part of the kernels that write the arrays.
+    rows = [jnp.square(leaf).sum(-1) for leaf in leaves if leaf.size > SMALL]
+    parts = [jnp.square(_one_array(small)).sum() if small else 0.0]
+    parts += [_one_array(rows).sum()] if rows else []
+    return jnp.sqrt(sum(parts))
 
 
 def _joined(tree: Tree) -> Tree:
@@ -37,16 +42,6 @@ def _joined(tree: Tree) -> Tree:
     for i, piece in zip(small, pieces, strict=True):
         leaves[i] = piece.reshape(leaves[i].shape)
     return jax.tree.unflatten(structure, leaves)
-
-
-def _norm(tree: Tree) -> jax.Array:
-    leaves = jax.tree.leaves(tree)
-    small = [leaf for leaf in leaves if leaf.size <= SMALL]
-    # The sums over rows become part of the kernels that write the arrays.
-    rows = [jnp.square(leaf).sum(-1) for leaf in leaves if leaf.size > SMALL]
-    parts = [jnp.square(_one_array(small)).sum() if small else 0.0]
-    parts += [_one_array(rows).sum()] if rows else []
-    return jnp.sqrt(sum(parts))
 
 
 def _one_array(arrays: list[jax.Array]) -> jax.Array:
