@@ -32,7 +32,12 @@ def config_dict():
     c.model.decoder.base_channels = 4
     c.model.unet.channel_mult = (1,)
     c.model.unet.attention_resolutions = ()
+    # Adam's first steps have the size of the learning rate even where a gradient is rounding
+    # alone, as for biases in front of norms. RAdam's do not, so runs can be compared.
+    c.optim.optimizer = "radam"
+    c.optim.warmup_steps = 0
     c.optim.schedule = "constant"
+    c.optim.ema_decay = 0.99
     c.train.batch_size = 16
     c.train.num_steps = 4
     c.train.log_every_steps = 1
