@@ -84,6 +84,18 @@ def test_one_machine_starts_again_after_a_preemption_and_stops_after_a_mistake(s
     assert ("--config.model.dtype=bfloat16" in calls()[0]) == (script == "gpu.sh")
 
 
+@pytest.mark.parametrize("script", ["gpu.sh", "slurm.sh"])
+def test_scripts_for_gpus_add_their_flags_of_xla_before_those_of_the_user(script, stand_in):
+    calls = stand_in("env_of" if script == "gpu.sh" else "srun", 0)
+    path = shutil.which("env_of" if script == "gpu.sh" else "srun")
+    pathlib.Path(path).write_text(
+        pathlib.Path(path).read_text().replace('echo "$*"', 'echo "$XLA_FLAGS"')
+    )
+    job = JOB if script == "slurm.sh" else {}
+    _run(script, *SCRIPTS[script], PYTHON="env_of", XLA_FLAGS="--xla_mine=1", **job)
+    assert calls() == ["--xla_gpu_enable_latency_hiding_scheduler=true --xla_mine=1"]
+
+
 def test_restarts_are_bounded(stand_in):
     calls = stand_in("trainer", 75, 75, 75, 75)
     done = _run("local.sh", *SCRIPTS["local.sh"], PYTHON="trainer", RETRIES="2")
