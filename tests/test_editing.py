@@ -287,7 +287,7 @@ def _context(rng):
         attributes = np.int8(z[:, :3] > 0)
         sources[split] = stubs.Data(stubs.images(z), _Classifier.labels, attributes=attributes)
     config = tiny.config(**{"eval.num_images": 0})
-    return stubs.context(sources, model=_Model(config))
+    return stubs.context(sources, model=_Model(config), **{"eval.edited_images": 64})
 
 
 def test_the_suite_measures_the_edits_of_an_ideal_model():

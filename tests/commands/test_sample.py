@@ -114,6 +114,7 @@ def _overrides(config):
         "model.unet.channel_mult": model.unet.channel_mult,
         "model.unet.attention_resolutions": model.unet.attention_resolutions,
         "train.batch_size": config.train.batch_size,
+        "optim.optimizer": config.optim.optimizer,
     }
 
 

@@ -240,11 +240,11 @@ def test_loader_speed_writes_and_prints_its_measurement(tmp_path):
     ran = subprocess.run([*command, *flags], cwd=root, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
     found = json.loads(file.read_text())
-    assert found["images"] % 64 == 0 and found["seconds"] >= 0.1
+    assert found["images"] % 32 == 0 and found["seconds"] >= 0.1
     assert found["images_per_second"] == pytest.approx(found["images"] / found["seconds"])
     assert found["memory_mib"] >= found["memory_rise_mib"] >= 0 == found["worker_memory_mib"]
-    assert found["batch_size"] == 64 and found["data"]["num_threads"] == 3
-    assert "digits at 16 pixels, batches of 64, num_threads=3, num_workers=0" in ran.stdout
+    assert found["batch_size"] == 32 and found["data"]["num_threads"] == 3
+    assert "digits at 16 pixels, batches of 32, num_threads=3, num_workers=0" in ran.stdout
     assert f"{found['images_per_second']:,.0f} images/s" in ran.stdout
     ran = subprocess.run(
         [*command, "--measure_seconds=0"], cwd=root, capture_output=True, text=True

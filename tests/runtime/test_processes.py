@@ -42,6 +42,8 @@ TINY = {
     "train.picture_every_steps": 0,
     "train.evaluate_every_steps": 0,
     "checkpoint.every_steps": 3,
+    "optim.optimizer": "radam",  # as in `tiny`
+    "optim.warmup_steps": 0,
     "optim.schedule": "constant",
     "sample.steps": 3,
     "eval.num_images": 10,
