@@ -3,6 +3,12 @@
 import dataclasses
 
 GB, TERA = 1e9, 1e12
+# The parts of their published peaks that an H100 reaches: 790 TFLOP/s in large matrix products of
+# bfloat16, and 3.0 TB/s in large copies. Others measured both; this project has measured no GPU.
+# For other GPUs and other number formats, the same parts are an assumption.
+REACHED_FLOPS = 790 / 989
+REACHED_BANDWIDTH = 3.0 / 3.35
+KERNEL_SECONDS = 3e-6  # least time of a kernel on any GPU, however small its work
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +34,20 @@ class Chip:
         if dtype == "bfloat16" or precision == "default":
             return self.bfloat16_flops if dtype == "bfloat16" else self.default_float32_flops
         return self.high_float32_flops if precision == "high" else self.float32_flops
+
+    def kernel_seconds(self, flops: float, num_bytes: float, dtype: str, precision: str) -> float:
+        """Returns the least time of one kernel of a GPU.
+
+        Args:
+          flops: FLOPs of its matrix products.
+          num_bytes: bytes that it reads from and writes to device memory.
+          dtype: number format of the products, "bfloat16" or "float32".
+          precision: jax's matmul precision.
+        """
+        arithmetic = flops / (REACHED_FLOPS * self.peak_flops(dtype, precision))
+        return max(
+            arithmetic, num_bytes / (REACHED_BANDWIDTH * self.memory_bandwidth), KERNEL_SECONDS
+        )
 
 
 def _tpu(name: str, *, tflops: float, memory: float, bandwidth: float, links: float) -> Chip:
@@ -84,6 +104,17 @@ CHIPS = {
         450e9,
         "NVIDIA H200 SXM datasheet, dense",
     ),
+    "B200": Chip(
+        "B200",
+        2250e12,
+        80e12,
+        1125e12,
+        1125e12,
+        180e9,
+        8000e9,
+        900e9,
+        "NVIDIA HGX B200 datasheet and Blackwell architecture brief, dense",
+    ),
 }
 
 # Names that drivers give to exactly these GPUs. There is also an A100 with 40 GB, for example.
@@ -91,7 +122,9 @@ GPU_NAMES = {
     "A100": r"A100-SXM4-80GB\b",
     "H100": r"H100 80GB HBM3\b",
     "H200": r"\bH200$",
+    "B200": r"NVIDIA B200$",
 }
 
 # Example topologies for error messages: chips along the two or three axes of the slice.
 TPU_SHAPES = {"v4": "2x2x1", "v5e": "4x4", "v5p": "2x2x4", "v6e": "4x4"}
+MOST_GPUS = 8  # in one machine, where `interconnect` holds between any two of them

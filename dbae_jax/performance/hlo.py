@@ -1,6 +1,7 @@
 """Parses the text of a compiled program (HLO): instructions, how often they run, collectives."""
 
 import collections
+import functools
 import logging
 import math
 import re
@@ -42,13 +43,9 @@ class Instruction(NamedTuple):
     rest: str
 
     @property
-    def operands(self) -> list[str]:
+    def operands(self) -> tuple[str, ...]:
         """Names of the operands."""
-        depth, end = 1, 0
-        while depth and end < len(self.rest):
-            depth += {"(": 1, ")": -1}.get(self.rest[end], 0)
-            end += 1
-        return re.findall(r"%[\w.\-]+", self.rest[:end])
+        return _operands(self.rest)
 
     def named(self, attribute: str) -> list[str]:
         """Returns the computations in an attribute such as calls=%f or calls={%f, %g}."""
@@ -57,6 +54,15 @@ class Instruction(NamedTuple):
 
 
 Computations = dict[str, list[Instruction]]
+
+
+@functools.lru_cache(maxsize=2**16)  # the operands of a large fusion are asked for a thousand times
+def _operands(rest: str) -> tuple[str, ...]:
+    depth, end = 1, 0
+    while depth and end < len(rest):
+        depth += {"(": 1, ")": -1}.get(rest[end], 0)
+        end += 1
+    return tuple(re.findall(r"%[\w.\-]+", rest[:end]))
 
 
 def computations(text: str) -> Computations:

@@ -6,7 +6,8 @@ once. Here:
 
 - an operand or result counts only if it lies in device memory, with its padding;
 - a loop body counts as often as the loop runs;
-- if an instruction reads or writes only a slice of an array, only the slice counts.
+- if an instruction reads or writes only a slice of an array, only the slice counts;
+- the workspace of a call of cuBLAS or cuDNN does not count: it is room that the call may use.
 """
 
 import math
@@ -19,7 +20,10 @@ from dbae_jax.performance.hlo import BITS, Instruction
 ON_CHIP = "S(1)"  # how layouts mark on-chip memory (TPU compilers)
 # Instructions that move no bytes themselves. The bodies of loops and calls count on their own.
 FREE = frozenset(
-    ("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "while")
+    (
+        *("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "while"),
+        *("partition-id", "replica-id"),
+    )
 ) | frozenset(hlo.RUN_ONCE)
 SLICES = ("slice", "dynamic-slice")
 UPDATE = "dynamic-update-slice"
@@ -27,6 +31,8 @@ Array = tuple[str, str, str]  # kind, dimensions, layout
 Types = dict[str, str]  # name of an instruction -> its type
 
 _FREE_CALL = re.compile(r'custom_call_target="(?:ConcatBitcast|AllocateBuffer)"')
+_LIBRARY_CALL = re.compile(r'custom_call_target="__cu(?:blas|dnn)')
+_WORKSPACE = re.compile(r"[su]8\[\d+\]")
 _ARRAY = re.compile(r"(\w+)\[([\d,]*)\](?:\{([^}]*)\})?")
 _TILE = re.compile(r"([\d,]*):T\(([\d,]+)\)")
 
@@ -39,8 +45,22 @@ def memory_bytes(program: hlo.Computations) -> int:
     total = 0
     for name, times in hlo.runs(program).items():
         types = {i.name: i.type for i in program[name]}
-        total += times * sum(_of_instruction(i, types, program) for i in program[name])
+        total += times * sum(instruction_bytes(i, types, program) for i in program[name])
     return total
+
+
+def instruction_bytes(instruction: Instruction, types: Types, program: hlo.Computations) -> int:
+    """Returns the bytes that one run of an instruction reads from and writes to device memory.
+
+    Args:
+      instruction: instruction of a computation that `hlo.runs` counts.
+      types: types of all instructions of that computation.
+      program: computations of the program.
+    """
+    num_bytes = _of_instruction(instruction, types, program)
+    if instruction.kind == "custom-call" and _LIBRARY_CALL.search(instruction.rest):
+        num_bytes -= hlo.array_bytes(" ".join(_WORKSPACE.findall(instruction.type)))
+    return num_bytes
 
 
 def _of_instruction(instruction: Instruction, types: Types, program: hlo.Computations) -> int:
