@@ -134,12 +134,10 @@ def make_plan(config: Config, topology_name: str, *, quick: bool = True) -> Step
     log.info("Compiling the training step for %s. This takes minutes.", topology_name)
     traced, compiled = _compile(config, topology_name, devices, quick)
     program, cost = hlo.computations(compiled.as_text() or ""), compiled.cost_analysis() or {}
-    if devices[0].platform == "tpu":
-        found = []
-        step_flops = cost["flops"] + flops.repeated(traced.jaxpr.jaxpr) / len(devices)
-    else:
-        found = kernels.find(program)
-        step_flops = sum(kernel.runs * kernel.flops for kernel in found)
+    memory: Any = compiled.memory_analysis()
+    on_tpu = devices[0].platform == "tpu"
+    found = [] if on_tpu else kernels.find(program)
+    of_xla = cost["flops"] + flops.repeated(traced.jaxpr.jaxpr) / len(devices) if on_tpu else 0
     return StepPlan(
         topology=topology_name,
         chip=chip,
@@ -149,15 +147,19 @@ def make_plan(config: Config, topology_name: str, *, quick: bool = True) -> Step
         accumulation_steps=config.train.accumulation_steps,
         dtype=config.model.dtype,
         matmul_precision=config.model.matmul_precision,
-        flops=step_flops,
+        argument_arrays_bytes=hlo.parameter_bytes(program),
+        argument_bytes=memory.argument_size_in_bytes,
+        output_bytes=memory.output_size_in_bytes,
+        donated_bytes=memory.alias_size_in_bytes,
+        temporary_bytes=memory.temp_size_in_bytes,
+        peak_bytes=memory.peak_memory_in_bytes,
+        flops=of_xla or sum(kernel.runs * kernel.flops for kernel in found),
         bytes_accessed=cost.get("bytes accessed"),
         memory_traffic_bytes=memory_traffic.memory_bytes(program),
         collectives=tuple(hlo.collectives(program)),
         kernels=tuple(kernels.by_kind(found, chip, config.model.matmul_precision)),
         slow_kernels=tuple(kernels.slow(found)),
         compiler=f"jaxlib {jaxlib.__version__}, {'least' if quick else 'full'} effort",
-        argument_arrays_bytes=hlo.parameter_bytes(program),
-        **_memory(compiled),
     )
 
 
@@ -185,21 +187,6 @@ def _compiler_options(topology_name: str, platform: str, quick: bool) -> dict | 
             "timing them. Leave out --effort, or use --topology=gpu:N on a machine with the GPUs."
         )
     return UNTIMED if quick else None
-
-
-def _memory(compiled: jax.stages.Compiled) -> dict[str, int]:
-    """Returns XLA's figures of the device memory by field of `StepPlan`."""
-    memory: Any = compiled.memory_analysis()
-    found = {
-        "argument_bytes": memory.argument_size_in_bytes,
-        "output_bytes": memory.output_size_in_bytes,
-        "donated_bytes": memory.alias_size_in_bytes,
-        "temporary_bytes": memory.temp_size_in_bytes,
-    }
-    # The compiler for GPUs states no peak. All temporary arrays share one piece of memory.
-    sizes = found["argument_bytes"] + found["temporary_bytes"] + found["output_bytes"]
-    peak = memory.peak_memory_in_bytes or sizes - found["donated_bytes"]
-    return found | {"peak_bytes": peak}
 
 
 def _why_not_compiled(message: str, topology_name: str) -> str:

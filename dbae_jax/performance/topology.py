@@ -89,6 +89,8 @@ def _absent_gpus(topology: str) -> list[jax.Device]:
     _check_plugin(topology)
     # The compiler needs no device. Without this setting, jax looks for GPUs and CUDA's libraries.
     jax.config.update("jax_platforms", "cpu")
+    # Otherwise the compiler reports to stderr that a compilation takes minutes. jax sets level 1.
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     try:
         description = topologies.get_topology_desc(
             platform="cuda",
