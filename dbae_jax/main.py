@@ -110,7 +110,9 @@ flags.DEFINE_bool(
     False,
     "Hold the x_T of the unedited image fixed, instead of recomputing x_T from the edited code.",
 )
-flags.DEFINE_string("topology", "v5e:4x4", "Devices to plan for, such as v5e:4x4 or gpu:8.")
+flags.DEFINE_string(
+    "topology", "v5e:4x4", "Devices to plan for, such as v5e:4x4, h100:8, or gpu:8."
+)
 flags.DEFINE_enum(
     "effort", "least", ("least", "full"), "Optimization effort of XLA; full takes ten times longer."
 )
