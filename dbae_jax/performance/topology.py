@@ -103,7 +103,7 @@ def _absent_gpus(topology: str) -> list[jax.Device]:
         raise ConfigError(
             f"--topology={topology} is refused by {_versions()}: {reason}. Plans for GPUs were "
             "made with jax 0.10.2 and 0.12.0.1; upgrade with pip install --upgrade "
-            "'dbae_jax[plan-gpu]'."
+            "-e '.[plan-gpu]'."
         ) from error
     return list(description.devices)
 
@@ -113,12 +113,12 @@ def _check_plugin(topology: str) -> None:
     if _version(PLUGIN) is None:
         raise ConfigError(
             f"--topology={topology} needs {PLUGIN}, the compiler for GPUs, but no GPU; install it "
-            "with pip install 'dbae_jax[plan-gpu]'."
+            "with pip install -e '.[plan-gpu]'."
         )
     if _version(PLUGIN) != _version("jax"):
         raise ConfigError(
             f"--topology={topology} needs jax and {PLUGIN} in the same version, and found are "
-            f"{_versions()}; upgrade both with pip install --upgrade 'dbae_jax[plan-gpu]', which "
+            f"{_versions()}; upgrade both with pip install --upgrade -e '.[plan-gpu]', which "
             "may need a newer Python."
         )
 
