@@ -190,6 +190,12 @@ def _compiler_options(topology_name: str, platform: str, quick: bool) -> dict | 
 
 
 def _why_not_compiled(message: str, topology_name: str) -> str:
+    if re.search("cuDNN (is )?not (found|detected)", message):
+        return (
+            f"The attention of --topology={topology_name} is cuDNN's, and jax {jax.__version__} "
+            "asks the cuDNN library for its version, which needs no GPU; install the library "
+            "with pip install --no-deps nvidia-cudnn-cu13, or use --config.model.attention=xla."
+        )
     used = re.search(r"Used (\S+) of (\S+) hbm", message)
     if not used:
         return f"The step does not compile for {topology_name}: {' '.join(message.split())[:300]}"

@@ -164,6 +164,12 @@ def test_the_table_names_slow_kernels():
     assert "WARNING" not in plan.as_table(step_plan.StepPlan(**values))
 
 
+def test_a_missing_cudnn_is_reported_with_its_package():
+    for message in ("cuDNN not found.", "cuDNN is not detected."):
+        sentence = step_plan._why_not_compiled(message, "h100:8")
+        assert "pip install --no-deps nvidia-cudnn-cu13" in sentence
+
+
 def test_a_step_that_does_not_fit_is_reported_in_one_sentence():
     message = "RESOURCE_EXHAUSTED: ... Used 31.20G of 15.75G hbm. Exceeded hbm capacity by 15.4G"
     assert "needs 31.20G of the 15.75G of a device" in step_plan._why_not_compiled(
