@@ -76,7 +76,7 @@ def check_attention(config: Config, platform: str) -> None:
     Raises:
       ConfigError: if the config names cuDNN's attention and the platform does not have it.
     """
-    if config.model.attention == "cudnn" and platform != "cuda":
+    if config.model.attention == "cudnn" and platforms.lacks_cudnn(platform):
         raise ConfigError(_no_cudnn(platform) + "; use 'auto'.")
 
 
@@ -93,7 +93,7 @@ def _attention(config: Config, platform: str) -> str:
         return "xla"
     if platforms.has_cudnn_attention(platform, model.dtype, model.unet.head_channels):
         return "cudnn"
-    if model.attention == "cudnn" and platform != platforms.ANY:
+    if model.attention == "cudnn" and platforms.lacks_cudnn(platform):
         log.warning("%s. This model runs with 'auto' here.", _no_cudnn(platform))
     return "auto"
 

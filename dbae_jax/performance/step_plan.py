@@ -14,6 +14,7 @@ from dbae_jax.performance import flops, hlo, kernels, memory_traffic, topology
 from dbae_jax.performance.chips import Chip
 from dbae_jax.performance.kernels import KernelKind, SlowKernel
 from dbae_jax.runtime import sharding
+from dbae_jax.runtime.platforms import is_tpu
 from dbae_jax.training import jitted_step
 
 log = logging.getLogger(__name__)
@@ -135,7 +136,7 @@ def make_plan(config: Config, topology_name: str, *, quick: bool = True) -> Step
     traced, compiled = _compile(config, topology_name, devices, quick)
     program, cost = hlo.computations(compiled.as_text() or ""), compiled.cost_analysis() or {}
     memory: Any = compiled.memory_analysis()
-    on_tpu = devices[0].platform == "tpu"
+    on_tpu = is_tpu(devices[0])
     found = [] if on_tpu else kernels.find(program)
     of_xla = cost["flops"] + flops.repeated(traced.jaxpr.jaxpr) / len(devices) if on_tpu else 0
     return StepPlan(
@@ -167,7 +168,7 @@ def _compile(
     config: Config, topology_name: str, devices: list[jax.Device], quick: bool
 ) -> tuple[jax.stages.Traced, jax.stages.Compiled]:
     """Returns the training step for the devices, traced and compiled; see `make_plan`."""
-    options = _compiler_options(topology_name, devices[0].platform, quick)
+    options = _compiler_options(topology_name, devices[0], quick)
     mesh = sharding.make_mesh(devices)
     step = jitted_step.make_jitted_step(config, mesh)
     try:
@@ -177,9 +178,9 @@ def _compile(
         raise ConfigError(_why_not_compiled(str(error), topology_name)) from error
 
 
-def _compiler_options(topology_name: str, platform: str, quick: bool) -> dict | None:
+def _compiler_options(topology_name: str, device: jax.Device, quick: bool) -> dict | None:
     """Returns the options of XLA for an effort."""
-    if platform == "tpu":
+    if is_tpu(device):
         return QUICK if quick else None
     if not quick and not topology.exist(topology_name):
         raise ConfigError(

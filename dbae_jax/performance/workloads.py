@@ -114,7 +114,7 @@ def _train_step(config: Config) -> Program:
     mesh = sharding.make_mesh()
     everywhere = sharding.replicated(mesh)
     key = sharding.replicate(jax.random.key(config.seed), everywhere)
-    options = jitted_step.run_once()
+    options = platforms.options_to_run_once()
     training = jitted_step.make_training(config, mesh)
     state = jax.jit(training.init, out_shardings=everywhere, compiler_options=options)(key)
     batch = {"image": sharding.spread(mesh, _images(config, config.train.batch_size))}
@@ -136,7 +136,7 @@ def _function(name: str, config: Config) -> Program:
     variables = jax.jit(
         networks.init,
         out_shardings=sharding.replicated(mesh),
-        compiler_options=jitted_step.run_once(),
+        compiler_options=platforms.options_to_run_once(),
     )(jax.random.key(config.seed))
     split = functools.partial(sharding.spread, mesh)
     arguments = {

@@ -38,6 +38,24 @@ def has_cudnn_attention(platform: str, dtype: str, head_channels: int) -> bool:
     return platform == "cuda" and dtype == "bfloat16" and head_channels <= CUDNN_HEAD_CHANNELS
 
 
+def is_tpu(device: jax.Device) -> bool:
+    """Returns whether a device is a TPU, which this machine need not have."""
+    return platform_of(device) == "tpu"
+
+
+def lacks_cudnn(platform: str) -> bool:
+    """Returns whether programs for a platform cannot call cuDNN."""
+    return platform not in ("cuda", ANY)
+
+
+def options_to_run_once() -> dict[str, int] | None:
+    """Returns compiler options for programs that run once.
+
+    On a CPU, optimising such a program takes longer than running it.
+    """
+    return {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
+
+
 def deterministic_options(platform: str) -> dict[str, bool] | None:
     """Returns compiler options for programs that give the same numbers at each run, or None.
 

@@ -115,11 +115,3 @@ def abstract_arguments(config: Config, mesh: jax.sharding.Mesh) -> AbstractArgum
         {"image": sharding.placed(images, sharding.batched(mesh))},
         sharding.placed(key, everywhere),
     )
-
-
-def run_once() -> dict[str, int] | None:
-    """Returns compiler options for programs that run once.
-
-    On a CPU, optimising such a program takes longer than running it.
-    """
-    return {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None

@@ -10,8 +10,8 @@ from typing import NamedTuple
 import jax
 
 from dbae_jax.errors import NonFiniteError, PreemptedError
-from dbae_jax.runtime import rngs, sharding
-from dbae_jax.training import hooks, jitted_step
+from dbae_jax.runtime import platforms, rngs, sharding
+from dbae_jax.training import hooks
 from dbae_jax.training.step import StepFn
 from dbae_jax.workdirs import checkpoint
 from dbae_jax.workdirs.train_state import TrainState
@@ -65,7 +65,7 @@ def start_run(
     _announce(description, abstract, mesh)
     state = resume(abstract)
     if state is None:
-        options = jitted_step.run_once()
+        options = platforms.options_to_run_once()
         state = jax.jit(init, out_shardings=everywhere, compiler_options=options)(key)
     else:
         log.info("Resuming from step %d of %s.", int(state.step), directory)
