@@ -195,7 +195,7 @@ def _why_not_compiled(message: str, topology_name: str) -> str:
         return (
             f"The attention of --topology={topology_name} is cuDNN's, and jax {jax.__version__} "
             "asks the cuDNN library for its version, which needs no GPU; install the library "
-            "with pip install --no-deps nvidia-cudnn-cu13, or use --config.model.attention=xla."
+            "with pip install nvidia-cudnn-cu13, or use --config.model.attention=xla."
         )
     used = re.search(r"Used (\S+) of (\S+) hbm", message)
     if not used:
