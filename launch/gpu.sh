@@ -24,8 +24,8 @@ cd "$(dirname "$0")/.."
 export JAX_PLATFORMS=cuda # fail instead of training on the CPU
 export XLA_PYTHON_CLIENT_MEM_FRACTION=${XLA_PYTHON_CLIENT_MEM_FRACTION:-0.92}
 export JAX_COMPILATION_CACHE_DIR=${JAX_COMPILATION_CACHE_DIR:-$HOME/.cache/dbae_jax}
-# With several GPUs, the gradients of some layers are reduced while others are still computed. XLA's
-# default is to wait for each reduction.
-export XLA_FLAGS="--xla_gpu_enable_latency_hiding_scheduler=true ${XLA_FLAGS:-}"
+# For several GPUs; docs/scaling.md has the reasons. Flags in XLA_FLAGS come later and win.
+export XLA_FLAGS="--xla_gpu_enable_latency_hiding_scheduler=true \
+--xla_gpu_all_reduce_combine_threshold_bytes=134217728 ${XLA_FLAGS:-}"
 exec launch/until_done.sh "${PYTHON:-python3}" -m dbae_jax.main \
   --config="$config" --workdir="$workdir" --config.model.dtype=bfloat16 "$@"

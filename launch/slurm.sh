@@ -33,9 +33,9 @@ fi
 JAX_LOCAL_DEVICE_IDS=$(seq -s, 0 $(($2 - 1)))
 export JAX_LOCAL_DEVICE_IDS JAX_PLATFORMS=cuda
 export JAX_COMPILATION_CACHE_DIR=${JAX_COMPILATION_CACHE_DIR:-$HOME/.cache/dbae_jax}
-# With several GPUs, the gradients of some layers are reduced while others are still computed. XLA's
-# default is to wait for each reduction.
-export XLA_FLAGS="--xla_gpu_enable_latency_hiding_scheduler=true ${XLA_FLAGS:-}"
+# For several GPUs; docs/scaling.md has the reasons. Flags in XLA_FLAGS come later and win.
+export XLA_FLAGS="--xla_gpu_enable_latency_hiding_scheduler=true \
+--xla_gpu_all_reduce_combine_threshold_bytes=134217728 ${XLA_FLAGS:-}"
 # srun would kill the processes at once if it got the TERM; scancel sends it to the processes.
 trap 'signalled=1; scancel --signal=TERM "$SLURM_JOB_ID" || true' TERM
 srun --kill-on-bad-exit=1 "${PYTHON:-python3}" -m dbae_jax.main \
