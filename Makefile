@@ -17,8 +17,9 @@ CONSTRAINTS = $(addprefix -c ,$(wildcard constraints/py$(SERIES).txt))
 
 RUN = $(BIN)/python -m dbae_jax.main --config=configs/digits.py --workdir=$(WORKDIR)
 
-# The programs that one command compiles serve the next ones.
-demo: export JAX_COMPILATION_CACHE_DIR ?= $(abspath $(WORKDIR))/.compiled_programs
+# The programs that one command compiles serve the next ones. They are not in the workdir: a training
+# that is killed early would leave a folder there that is no run.
+demo: export JAX_COMPILATION_CACHE_DIR ?= $(abspath $(VENV))/compiled_programs
 demo: $(VENV)/installed-demo
 	$(RUN)
 	$(RUN) --mode=train_prior
