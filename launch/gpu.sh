@@ -8,6 +8,8 @@
 # dbae_jax must be installed in the active environment, or in the one of PYTHON=/path/to/bin/python.
 # A relative WORKDIR or CONFIG is relative to the current folder. If CONFIG does not exist there, it
 # is relative to this repository, as are relative paths in FLAGs (data_dir).
+#
+# With --config.train.deterministic=True, a resumed run ends with the same parameters, bit for bit.
 set -euo pipefail
 
 if [ "$#" -lt 2 ]; then

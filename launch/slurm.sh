@@ -12,6 +12,8 @@
 #
 # Two minutes before its time limit, or when it is preempted, the job saves a checkpoint and queues
 # again, at most RETRIES=100 times.
+#
+# With --config.train.deterministic=True, a resumed run ends with the same parameters, bit for bit.
 set -euo pipefail
 
 if [ -z "${DBAE_JAX_JOB:-}" ]; then
