@@ -1,4 +1,4 @@
-"""What jax's plugin for CUDA is told on machines with and without a GPU."""
+"""The settings of jax's plugin for CUDA on machines with and without a GPU."""
 
 import os
 
