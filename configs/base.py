@@ -54,8 +54,9 @@ def _model(c: ConfigDict) -> None:
     # stay in float32.
     c.model.dtype = "float32"
     c.model.param_dtype = "float32"  # number format of the weights; float32 is the only choice
-    # "highest" gives full float32 precision in matrix products on TPUs and GPUs. "high" is
-    # the third choice.
+    # "highest" gives full float32 precision in matrix products on TPUs and GPUs. "high" is the
+    # third choice. "default" follows JAX's own setting, JAX_DEFAULT_MATMUL_PRECISION: unless it is
+    # set, NVIDIA GPUs use TF32 and TPUs bfloat16 for products of float32 arrays.
     c.model.matmul_precision = "default"
     # Implementation of attention: "auto", "xla", or "cudnn" for the fused kernel of NVIDIA GPUs,
     # which needs bfloat16. "auto" is "cudnn" where the devices and the number format allow it.
@@ -123,7 +124,8 @@ def _train(c: ConfigDict) -> None:
     # Microbatches per step, computed one after the other, which saves memory.
     c.train.accumulation_steps = 1
     # True: on GPUs, a resumed training ends with the same parameters, bit for bit, at some cost in
-    # speed. The compiled programs are kept in the workdir. CPUs and TPUs do so without it.
+    # speed. The compiled programs are kept in the workdir. CPUs and TPUs do so without it. It
+    # excludes cuDNN's attention.
     c.train.deterministic = False
     # Weight of the total correlation of z (in nats) in the loss, the paper's "DBAE+TC". It needs a
     # stochastic encoder. 0: off.

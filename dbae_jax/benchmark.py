@@ -17,6 +17,7 @@ import platform
 import resource
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -57,6 +58,7 @@ def benchmark(
     seconds: float,
     matmul_sizes: tuple[int, ...] = timing.MATMUL_SIZES,
     profile: pathlib.Path | None = None,
+    keep: Callable[[dict[str, Any]], None] = lambda figures: None,
     clock: timing.Clock = time.perf_counter,
 ) -> dict[str, Any]:
     """Measures programs of a model with random weights, on all devices.
@@ -68,6 +70,8 @@ def benchmark(
       seconds: approximate seconds per program.
       matmul_sizes: sizes of the matrix product to compare with; the fastest is used.
       profile: folder for a profiler's trace of a few training steps.
+      keep: is called with the figures so far after each program, because compiling the next one
+        can take minutes.
       clock: function that returns the time in seconds.
 
     Returns:
@@ -85,7 +89,7 @@ def benchmark(
     matmul = timing.make_matmul(
         mesh,
         dtype=config.model.dtype,
-        precision=config.model.matmul_precision,
+        precision=config.model.precision,
         sizes=matmul_sizes,
         clock=clock,
     )
@@ -97,13 +101,22 @@ def benchmark(
         pairs = timing.interleave(program.run, matmul.run, seconds=seconds, clock=clock)
         rates += [matmul.flops / pair.reference for pair in pairs]
         measured[name] = _row(program, matmul, pairs)
+        figures = _figures(config, matmul, rates, measured)
+        log.info("%s: %.4g images/s.", name, measured[name]["images_per_second"]["median"])
+        keep(figures)
         if name == workloads.TRAIN_STEP and profile is not None:
             _trace(program, profile)
         del program  # frees its arrays before the next program's are made
+    return figures
+
+
+def _figures(
+    config: Config, matmul: Matmul, rates: list[float], measured: dict[str, Any]
+) -> dict[str, Any]:
     return {
         **_circumstances(config),
         "matmul": {"size": matmul.size, "flops_per_second": _spread(rates)},
-        "parts": measured,
+        "parts": dict(measured),
         "host_peak_bytes": _host_peak_bytes(),
     }
 
@@ -163,7 +176,7 @@ def _circumstances(config: Config) -> dict[str, Any]:
         "data": config.data.name,
         "image_size": config.data.image_size,
         "dtype": config.model.dtype,
-        "matmul_precision": config.model.matmul_precision,
+        "matmul_precision": config.model.precision,
         "sample": vars(config.sample),
         "jax": jax.__version__,
         "python": platform.python_version(),
@@ -270,10 +283,12 @@ def main(argv: list[str]) -> None:
         config = with_batch_size(config, BATCH_SIZE.value)
     profile = pathlib.Path(PROFILE.value) if PROFILE.value else None
     parts = list(workloads.names(config)) if PARTS.value is None else PARTS.value
-    result = benchmark(config, parts, seconds=SECONDS.value, profile=profile)
-    print(table(result))
-    if output:
-        files.write_json(output, result)
+
+    def keep(figures: dict[str, Any]) -> None:
+        if output:
+            files.write_json(output, figures)
+
+    print(table(benchmark(config, parts, seconds=SECONDS.value, profile=profile, keep=keep)))
 
 
 if __name__ == "__main__":

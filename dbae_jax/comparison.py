@@ -172,7 +172,7 @@ def _identity(model: DBAE) -> dict[str, Any]:
         "step": model.step,
         "fingerprint": model.fingerprint,
         "dtype": section.dtype,
-        "matmul_precision": section.matmul_precision,
+        "matmul_precision": section.precision,
         "information_points": model.config.eval.information_points,
     }
 

@@ -162,13 +162,17 @@ def test_recomputing_adds_no_flops_of_the_model():
 
 def test_the_benchmark_of_a_tiny_model_is_complete(tmp_path):
     config = tiny.config()
+    kept: list[dict] = []
     result = benchmark.benchmark(
         config,
         ["train_step", "decode"],
         seconds=0,
         matmul_sizes=(64,),
         profile=tmp_path / "trace",
+        keep=kept.append,
     )
+    assert [list(figures["parts"]) for figures in kept] == [["decode"], ["decode", "train_step"]]
+    assert kept[0]["parts"]["decode"] == result["parts"]["decode"]
     json.dumps(result, allow_nan=False)
     assert result["devices"] == 8 and result["backend"] == "cpu" and result["dtype"] == "float32"
     assert result["jax"] == jax.__version__ and len(result["date"]) == 10

@@ -65,6 +65,17 @@ def test_the_wheel_holds_configs_templates_and_types(wheel):
     assert not [name for name in names if name.startswith(("tests/", "configs/"))]
 
 
+def test_a_checkout_runs_where_only_the_dependencies_are_installed(tmp_path):
+    """-S leaves out the .pth file of this environment, which names an installed checkout."""
+    code = f"import sys; sys.path.append({str(DEPENDENCIES)!r}); import dbae_jax.configs as c; "
+    python = [sys.executable, "-S", "-c", code + "print(c.__path__[0])"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        python, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert done.stdout.strip() == str(ROOT / "configs"), done.stderr
+
+
 def test_it_is_imported_from_the_environment(environment, tmp_path):
     code = "import dbae_jax; print(dbae_jax.__version__, dbae_jax.__file__)"
     done = _run(environment, tmp_path, "python", "-c", code)

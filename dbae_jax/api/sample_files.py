@@ -92,7 +92,7 @@ def model_identity(model: DBAE) -> dict[str, Any]:
         "prior_step": model.prior.step,
         "prior_fingerprint": model.prior.fingerprint,
         "dtype": model.config.model.dtype,
-        "matmul_precision": model.config.model.matmul_precision,
+        "matmul_precision": model.config.model.precision,
     }
 
 

@@ -107,7 +107,7 @@ def _codes(model: DBAE, path: pathlib.Path, autoencoder: dict[str, Any]) -> dict
     counts = {split: len(source) for split, source in sources.items()}
     counts["test"] = min(config.eval.num_images or counts["test"], counts["test"])
     identity = autoencoder | {
-        "computed": [config.model.dtype, config.model.matmul_precision],
+        "computed": [config.model.dtype, config.model.precision],
         "data": [data.name, data.lmdb, data.train_split, data.test_split, data.crop],
         "sources": {split: repr(source) for split, source in sources.items()},
         "counts": counts,

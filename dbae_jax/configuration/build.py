@@ -63,7 +63,7 @@ def make_networks(config: Config, platform: str = platforms.ANY) -> Networks:
         **vars(model.unet),
         **dtypes,
     )
-    return Networks(AutoEncoder(encoder, decoder, unet), model.matmul_precision)
+    return Networks(AutoEncoder(encoder, decoder, unet), model.precision)
 
 
 def check_attention(config: Config, platform: str) -> None:
@@ -91,6 +91,8 @@ def _attention(config: Config, platform: str) -> str:
     model = config.model
     if model.attention == "xla":
         return "xla"
+    if config.train.deterministic:
+        return "auto"  # XLA cannot run cuDNN's attention in such a step (openxla/xla#46500)
     if platforms.has_cudnn_attention(platform, model.dtype, model.unet.head_channels):
         return "cudnn"
     if model.attention == "cudnn" and platforms.lacks_cudnn(platform):
@@ -133,4 +135,4 @@ def make_latent_network(config: Config) -> LatentNetwork:
     """Returns the network of the latent prior as pure functions."""
     prior = config.prior
     module = LatentNet(config.model.latent_dim, prior.num_layers, prior.width)
-    return LatentNetwork(module, config.model.matmul_precision)
+    return LatentNetwork(module, config.model.precision)

@@ -85,6 +85,12 @@ class Config:
             f"{path}.sample.boot=True",
             f"False for a Gaussian x_T ({path}.bridge.endpoint='free')",
         )
+        require(
+            not (self.train.deterministic and self.model.attention == "cudnn"),
+            f"{model}.attention='cudnn'",
+            f"'auto' or 'xla' for {path}.train.deterministic=True, because XLA cannot run cuDNN's "
+            "attention in a deterministic step",
+        )
         self._check_heads(f"{model}.unet", resolutions)
 
     def _check_heads(self, path: str, resolutions: list[int]) -> None:

@@ -9,6 +9,8 @@ import dataclasses
 from collections.abc import Callable
 from typing import Annotated, Any, NamedTuple
 
+import jax
+
 from dbae_jax.errors import ConfigError
 
 GROUP_NORM_GROUPS = 32
@@ -143,6 +145,14 @@ class ModelConfig(Section):
     encoder: EncoderConfig
     decoder: DecoderConfig
     unet: UNetConfig
+
+    @property
+    def precision(self) -> str:
+        """Precision of matrix products; "default" leaves it to jax_default_matmul_precision."""
+        settings: Any = jax.config  # its attributes are made at run time
+        if self.matmul_precision == "default":
+            return settings.jax_default_matmul_precision or "default"
+        return self.matmul_precision
 
     def check(self, path: str) -> None:
         if self.attention == "cudnn":

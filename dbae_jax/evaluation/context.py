@@ -152,7 +152,7 @@ class Context:
             "weights": "ema",
             "fingerprint": self.model.fingerprint,
             "dtype": model.dtype,
-            "matmul_precision": model.matmul_precision,
+            "matmul_precision": model.precision,
             "crop": data.crop,
             "image_size": data.image_size,
             "lmdb": data.lmdb,

@@ -147,7 +147,7 @@ def make_plan(config: Config, topology_name: str, *, quick: bool = True) -> Step
         num_steps=config.train.num_steps,
         accumulation_steps=config.train.accumulation_steps,
         dtype=config.model.dtype,
-        matmul_precision=config.model.matmul_precision,
+        matmul_precision=config.model.precision,
         argument_arrays_bytes=hlo.parameter_bytes(program),
         argument_bytes=memory.argument_size_in_bytes,
         output_bytes=memory.output_size_in_bytes,
@@ -158,7 +158,7 @@ def make_plan(config: Config, topology_name: str, *, quick: bool = True) -> Step
         bytes_accessed=cost.get("bytes accessed"),
         memory_traffic_bytes=memory_traffic.memory_bytes(program),
         collectives=tuple(hlo.collectives(program)),
-        kernels=tuple(kernels.by_kind(found, chip, config.model.matmul_precision)),
+        kernels=tuple(kernels.by_kind(found, chip, config.model.precision)),
         slow_kernels=tuple(kernels.slow(found)),
         compiler=f"jaxlib {jaxlib.__version__}, {'least' if quick else 'full'} effort",
     )

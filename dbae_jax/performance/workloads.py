@@ -17,7 +17,7 @@ from dbae_jax.configuration import build
 from dbae_jax.configuration.config import Config
 from dbae_jax.performance.flops import count_flops
 from dbae_jax.performance.timing import Run
-from dbae_jax.runtime import platforms, sharding
+from dbae_jax.runtime import initial_weights, platforms, sharding
 from dbae_jax.training import jitted_step
 
 TRAIN_STEP = "train_step"
@@ -114,9 +114,8 @@ def _train_step(config: Config) -> Program:
     mesh = sharding.make_mesh()
     everywhere = sharding.replicated(mesh)
     key = sharding.replicate(jax.random.key(config.seed), everywhere)
-    options = platforms.options_to_run_once()
     training = jitted_step.make_training(config, mesh)
-    state = jax.jit(training.init, out_shardings=everywhere, compiler_options=options)(key)
+    state = initial_weights.draw(training.init, config.seed, mesh)
     batch = {"image": sharding.spread(mesh, _images(config, config.train.batch_size))}
     compiled, cost = _compile(training.train_step.lower, state, batch, key)
 
@@ -133,11 +132,7 @@ def _function(name: str, config: Config) -> Program:
     """Compiles a function of the model for a batch that is split over all devices."""
     mesh = sharding.make_mesh()
     networks = build.make_networks(config, platforms.platform_of(jax.devices()[0]))
-    variables = jax.jit(
-        networks.init,
-        out_shardings=sharding.replicated(mesh),
-        compiler_options=platforms.options_to_run_once(),
-    )(jax.random.key(config.seed))
+    variables = initial_weights.draw(build.make_networks(config).init, config.seed, mesh)
     split = functools.partial(sharding.spread, mesh)
     arguments = {
         key: value if key in WHOLE else jax.tree.map(split, value)

@@ -48,14 +48,6 @@ def lacks_cudnn(platform: str) -> bool:
     return platform not in ("cuda", ANY)
 
 
-def options_to_run_once() -> dict[str, int] | None:
-    """Returns compiler options for programs that run once.
-
-    On a CPU, optimising such a program takes longer than running it.
-    """
-    return {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
-
-
 def deterministic_options(platform: str) -> dict[str, bool] | None:
     """Returns compiler options for programs that give the same numbers at each run, or None.
 

@@ -72,7 +72,8 @@ def make_training(config: Config, mesh: jax.sharding.Mesh) -> Training:
     return Training(
         networks=networks,
         bridge=bridge,
-        init=lambda key: create_state(networks, optimizer, key),
+        # Networks for any platform, because the weights are drawn on a CPU.
+        init=lambda key: create_state(build.make_networks(config), optimizer, key),
         train_step=jit_step(step, mesh, determinism.compiler_options(config, mesh)),
         diagnose=jax.jit(diagnose, out_shardings=sharding.replicated(mesh)),
         learning_rate=make_learning_rate(config),

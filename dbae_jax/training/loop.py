@@ -10,7 +10,7 @@ from typing import NamedTuple
 import jax
 
 from dbae_jax.errors import NonFiniteError, PreemptedError
-from dbae_jax.runtime import platforms, rngs, sharding
+from dbae_jax.runtime import initial_weights, rngs, sharding
 from dbae_jax.training import hooks
 from dbae_jax.training.step import StepFn
 from dbae_jax.workdirs import checkpoint
@@ -51,7 +51,7 @@ def start_run(
     """Resumes from the state in a folder, or draws a new one, on all devices of a mesh.
 
     Args:
-      init: key -> new state.
+      init: key -> new state, traceable for a CPU.
       train_step: (state, batch, key) -> (state, metrics), jitted for the mesh.
       directory: folder of the run, which holds its checkpoints.
       resume: reads the state, given its shapes and shardings; returns None if there is none.
@@ -65,8 +65,7 @@ def start_run(
     _announce(description, abstract, mesh)
     state = resume(abstract)
     if state is None:
-        options = platforms.options_to_run_once()
-        state = jax.jit(init, out_shardings=everywhere, compiler_options=options)(key)
+        state = initial_weights.draw(init, seed, mesh)
     else:
         log.info("Resuming from step %d of %s.", int(state.step), directory)
     return Run(train_step, state, rngs.stream(key, "train"), mesh, description)

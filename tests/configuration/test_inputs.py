@@ -3,11 +3,12 @@
 import copy
 import importlib
 
+import jax
 import pytest
 from dbae_jax.configs import base
 
 from dbae_jax.commands import describe, train
-from dbae_jax.configuration import command_line, config_files
+from dbae_jax.configuration import build, command_line, config_files
 from dbae_jax.configuration.config import from_config_dict, from_dict, to_dict, upgrade
 from dbae_jax.errors import CheckpointError, ConfigError
 from dbae_jax.workdirs import workdir
@@ -143,6 +144,10 @@ WRONG_CONFIGS = {
     "validation share": ({"eval.validation_share": 1.0}, r"validation_share=1.0 .* \(0, 1\)"),
     "probe's rate": ({"eval.probe_learning_rate": 0.0}, "probe_learning_rate=0.0 .* positive"),
     "draws of z": ({"eval.sample_codes": True}, "sample_codes=True .* False for a deterministic"),
+    "cuDNN in deterministic steps": (
+        {"model.attention": "cudnn", "model.dtype": "bfloat16", "train.deterministic": True},
+        "attention='cudnn' .* 'auto' or 'xla' for config.train.deterministic=True",
+    ),
     "preset": ({"eval.fid_preset": "best"}, "one of , diffae, infodiff10k-clean, adm"),
     "preset alone": ({"eval.fid_preset": "adm"}, "empty unless .*inception is True"),
     "prior steps": ({"prior.sample_steps": 21}, "1 to timesteps=20"),
@@ -155,6 +160,15 @@ def test_wrong_configs_name_the_key_and_what_is_allowed(name):
     with pytest.raises(ConfigError, match=words) as caught:
         tiny.config(**overrides)
     assert str(caught.value).startswith("config.") and "\n" not in str(caught.value)
+
+
+def test_the_default_precision_is_that_of_jax():
+    """Users set it with JAX_DEFAULT_MATMUL_PRECISION. A config's own value comes before it."""
+    config = tiny.config()
+    assert config.model.precision == build.make_networks(config).precision == "default"
+    with jax.default_matmul_precision("highest"):
+        assert config.model.precision == build.make_networks(config).precision == "highest"
+        assert tiny.config(**{"model.matmul_precision": "high"}).model.precision == "high"
 
 
 def test_unknown_missing_and_mistyped_keys_in_a_config_file():

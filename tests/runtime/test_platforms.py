@@ -75,3 +75,9 @@ def test_the_attention_of_a_platform(platform, dtype, attention, used, caplog):
     assert module.unet.attention == used
     assert module.encoder.attention == ("auto" if attention == "cudnn" else attention)
     assert not caplog.text
+
+
+def test_deterministic_steps_do_without_cudnns_attention():
+    """An H100 with jax 0.11.2 stopped with an IndexError of XLA (openxla/xla#46500)."""
+    config = tiny.config(**{"model.dtype": "bfloat16", "train.deterministic": True})
+    assert build.make_networks(config, "cuda").module.unet.attention == "auto"
