@@ -19,6 +19,7 @@ from dbae_jax.configuration import command_line
 from dbae_jax.data.builders.base import ImageBuilder, Storage
 from dbae_jax.data.builders.celeba import Celeba
 from dbae_jax.data.builders.celebahq import Celebahq
+from dbae_jax.data.builders.emoji import Emoji
 from dbae_jax.data.builders.ffhq import Ffhq
 from dbae_jax.data.builders.folder import Folder
 from dbae_jax.data.builders.lfw import Lfw
@@ -31,7 +32,7 @@ from dbae_jax.data.sources import IN_MEMORY
 from dbae_jax.errors import ConfigError, DataError
 from dbae_jax.runtime.progress import track
 
-BUILDERS = {b.name: b for b in (Ffhq, Celeba, Celebahq, Bedroom, Horse, Lfw, Folder)}
+BUILDERS = {b.name: b for b in (Ffhq, Celeba, Celebahq, Bedroom, Horse, Lfw, Emoji, Folder)}
 
 DATASET = flags.DEFINE_enum("dataset", None, list(BUILDERS), "Data set to prepare.")
 SOURCE = flags.DEFINE_string("source", None, "Folder, zip, tgz or LMDB of the published images.")

@@ -26,7 +26,7 @@ TFDS_NAMES = {"celeba": "celeb_a"}
 PART_OF = {"celeb_a": "celeba", "celebahq": "celeba"}
 
 # Data sets that have a builder; every other name is a folder of images.
-KNOWN = ("ffhq", "celeba", "celebahq", "bedroom", "horse", "lfw", "folder")
+KNOWN = ("ffhq", "celeba", "celebahq", "bedroom", "horse", "lfw", "emoji", "folder")
 
 # Splits of DiffAE's LMDB files, which store none: data set -> images in the file -> split -> range.
 LMDB_SPLITS = {

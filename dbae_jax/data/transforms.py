@@ -50,7 +50,9 @@ def channels_of(image: Image.Image) -> int:
 
 
 def convert(image: Image.Image, channels: int) -> Image.Image:
-    """Returns the image as RGB (3 channels) or gray (1 channel), without transparency.
+    """Returns the image as RGB (3 channels) or gray (1 channel), with transparent parts on white.
+
+    Editors leave arbitrary colours under transparent pixels, which nobody is meant to see.
 
     Args:
       image: decoded image.
@@ -64,6 +66,9 @@ def convert(image: Image.Image, channels: int) -> Image.Image:
         raise ConfigError(
             f"config.data.channels={channels} is not allowed: for image files it must be 1 or 3."
         )
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert(modes[channels])
 
 

@@ -2,7 +2,9 @@
 
 import importlib
 import io
+import json
 import pathlib
+import tarfile
 import zipfile
 
 import numpy as np
@@ -12,9 +14,11 @@ from PIL import Image
 
 from dbae_jax.configuration.config import from_config_dict
 from dbae_jax.data import prepare, prepared, transforms
+from dbae_jax.data.builders import emoji
 from dbae_jax.data.builders.base import Storage
 from dbae_jax.data.builders.celeba import Celeba
 from dbae_jax.data.builders.celebahq import Celebahq
+from dbae_jax.data.builders.emoji import Emoji
 from dbae_jax.data.builders.ffhq import Ffhq
 from dbae_jax.data.builders.lfw import Lfw
 from dbae_jax.data.builders.listing import Options
@@ -197,6 +201,39 @@ def test_lfw_splits_by_person_and_leaves_out_images_without_attributes(tmp_path)
     np.testing.assert_array_equal(train[0]["image"], want.crop((3, 3, 67, 67)))
     report = (tmp_path / "data/lfw/original/1.0.0/preparation.json").read_text()
     assert '"Zico_0002"' in report
+
+
+@pytest.mark.parametrize("unpacked", [False, True])
+def test_emoji_keep_skin_tones_and_genders_together(tmp_path, unpacked):
+    source = datasets.emoji(tmp_path / "npm")
+    if unpacked:
+        with tarfile.open(source) as file:
+            file.extractall(tmp_path / "npm", filter="data")
+        source = tmp_path / "npm" / "package"
+    datasets.build(Emoji, source, tmp_path / "data", expected=34)
+    splits = {s: datasets.read("emoji", tmp_path / "data", s) for s in ("train", "test")}
+    train = splits["train"]
+    assert train.class_names == ("People & Body", "Smileys & Emotion")
+    found = {split: {read[i]["id"] for i in range(len(read))} for split, read in splits.items()}
+    runners = {name for ids in found.values() for name in ids if name.startswith("1f3c3")}
+    cooks = {name for ids in found.values() for name in ids if name.endswith("1f373")}
+    assert len(runners) == len(cooks) == 6
+    for together in (runners, cooks):
+        assert sum(bool(together & ids) for ids in found.values()) == 1
+    example = train[_ids(train).index("1f3c3-1f3ff-200d-2640-fe0f")]
+    assert train.class_names[example["label"]] == "People & Body"
+    assert example["attributes"].tolist() == [0, 0, 0, 0, 1]
+    assert train.attribute_names[4] == "dark_skin"
+    assert (example["image"][0, 0] == 255).all()  # transparent
+
+
+def test_subcategories_of_many_images_are_attributes():
+    row = {"category": "Flags", "subcategory": "country-flag", "has_img_google": True}
+    rows = [
+        row | {"image": f"{i:x}.png", "unified": f"{i:X}"} for i in range(emoji.MIN_SUBCATEGORY)
+    ]
+    assert emoji.large_subcategories(emoji.read_table(json.dumps(rows))) == ["country-flag"]
+    assert emoji.large_subcategories(emoji.read_table(json.dumps(rows[1:]))) == []
 
 
 def _jpeg_twin(image):

@@ -4,6 +4,7 @@ import pytest
 
 from dbae_jax.data.builders.celeba import Celeba
 from dbae_jax.data.builders.celebahq import Celebahq
+from dbae_jax.data.builders.emoji import Emoji
 from dbae_jax.data.builders.ffhq import Ffhq
 from dbae_jax.data.builders.folder import Folder
 from dbae_jax.data.builders.lfw import Lfw
@@ -89,6 +90,16 @@ WRONG_SOURCES = {
         Lfw,
         lambda root: _edit_file(datasets.lfw(root), "*DevTest.txt", lambda t: "7" + t[1:]),
         "peopleDevTest.txt must start with the number of people",
+    ),
+    "emoji table": (
+        Emoji,
+        lambda root: [
+            datasets.write(root / "emoji.json", "[{}]"),
+            datasets.write(
+                root / "img/google/64/1f600.png", datasets.encode(datasets.picture(0, 64, 64))
+            ),
+        ],
+        "emoji.json is not the table of emoji-datasource-google",
     ),
     "broken zip": (
         Ffhq,

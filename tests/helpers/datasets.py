@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import io
+import json
 import pathlib
 import tarfile
 
@@ -110,6 +111,46 @@ def lfw(root, without=("Zico_0002",)):
                         rows.append(f"{person.replace('_', ' ')}\t{i}\t{values}")
     write(root / "lfw_attributes.txt", "\n".join([*rows[:2], *reversed(rows[2:])]) + "\n")
     return root
+
+
+def emoji_rows():
+    """Rows of emoji.json: faces, runners and cooks in genders and skin tones, two families."""
+
+    def row(unified, category, subcategory, tones=()):
+        variants = {t: _emoji_files(f"{unified[:5]}-{t}{unified[5:]}") for t in tones}
+        names = {"category": category, "subcategory": subcategory}
+        return _emoji_files(unified) | names | ({"skin_variations": variants} if tones else {})
+
+    people, tones = "People & Body", ("1F3FB", "1F3FF")
+    return [
+        *(row(f"1F6{n:02X}", "Smileys & Emotion", "face-smiling") for n in range(20)),
+        row("1F3C3", people, "person-activity", tones),
+        row("1F3C3-200D-2640-FE0F", people, "person-activity", tones),
+        row("1F468-200D-1F373", people, "person-role", tones),
+        row("1F469-200D-1F373", people, "person-role", tones),
+        row("1F468-200D-1F469-200D-1F466", people, "family"),
+        row("1F468-200D-1F468-200D-1F466", people, "family"),
+    ]
+
+
+def _emoji_files(unified):
+    return {"unified": unified, "image": f"{unified.lower()}.png", "has_img_google": True}
+
+
+def emoji(root):
+    """The package as npm distributes it: a tgz of images, larger sheets, and the table."""
+    root.mkdir(parents=True, exist_ok=True)
+    rows = emoji_rows()
+    path = root / "emoji-datasource-google-16.0.0.tgz"
+    with tarfile.open(path, "w:gz") as tar:
+        _add(tar, "package/emoji.json", json.dumps(rows).encode())
+        _add(tar, "package/img/google/sheets/64.png", encode(picture(0, 99, 99)))
+        variants = [v for row in rows for v in (row, *row.get("skin_variations", {}).values())]
+        for seed, variant in enumerate(variants):
+            image = picture(seed, 64, 64).convert("RGBA")
+            image.paste((0, 0, 0, 0), (0, 0, 8, 8))  # black, but transparent
+            _add(tar, f"package/img/google/64/{variant['image']}", encode(image))
+    return path
 
 
 def _add(tar, name, data):

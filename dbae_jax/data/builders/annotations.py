@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from dbae_jax.data.builders.listing import Options
-from dbae_jax.data.builders.stores import Store, ZipStore
+from dbae_jax.data.builders.stores import Store, TarStore, ZipStore
 from dbae_jax.errors import DataError
 
 _PUBLISHED = "use the published file."
@@ -56,7 +56,7 @@ def read_text(name: str, source: pathlib.Path, options: Options, store: Store | 
         to it.
       options: its `annotations` is a folder that is searched instead; with `check`, the checksum
         is compared, where the published one is known.
-      store: store of the images; a zip is searched too.
+      store: store of the images; a zip or a tar is searched too.
 
     Raises:
       DataError: if the file is missing, is not UTF-8 text, or has a different checksum.
@@ -68,7 +68,7 @@ def read_text(name: str, source: pathlib.Path, options: Options, store: Store | 
     folders = [root, *subfolders] if options.annotations else [root, *subfolders, source.parent]
     path = next((folder / name for folder in folders if (folder / name).is_file()), None)
     data = path.read_bytes() if path else None
-    if data is None and isinstance(store, ZipStore):
+    if data is None and isinstance(store, ZipStore | TarStore):
         data = store.find(name)
     if data is None:
         raise DataError(

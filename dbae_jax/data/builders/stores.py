@@ -14,6 +14,7 @@ from dbae_jax.data import lmdb_files
 from dbae_jax.errors import DataError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+TABLE_SUFFIXES = (".csv", ".json")  # files that a tar holds beside its images
 TAR_SUFFIXES = (".tgz", ".tar.gz", ".tar")
 
 _ARCHIVE_ERRORS = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError)
@@ -111,7 +112,7 @@ class TarStore:
     """Images of a small tar file, held in memory because compressed tars have no random access."""
 
     def __init__(self, path: pathlib.Path):
-        """Reads the images and .csv files of a tar file.
+        """Reads the images and tables of a tar file.
 
         Raises:
           DataError: if the file is not a tar file or is cut off.
@@ -121,7 +122,7 @@ class TarStore:
             with tarfile.open(path) as file:
                 for member in file:
                     name = member.name.removeprefix("./")
-                    if member.isfile() and (_is_image(name) or name.endswith(".csv")):
+                    if member.isfile() and (_is_image(name) or name.endswith(TABLE_SUFFIXES)):
                         with file.extractfile(member) or io.BytesIO() as content:
                             self._data[name] = content.read()
         except (tarfile.TarError, OSError, *_ARCHIVE_ERRORS) as error:
@@ -139,8 +140,12 @@ class TarStore:
         return len(self._data[name])
 
     def extra(self, path: str) -> bytes | None:
-        """Returns the .csv file at this path in the tar; None if there is none."""
+        """Returns the table at this path in the tar; None if there is none."""
         return self._data.get(path)
+
+    def find(self, name: str) -> bytes | None:
+        """Returns the first table of this name in any folder of the tar; None if there is none."""
+        return next((d for n, d in self._data.items() if n.rpartition("/")[2] == name), None)
 
 
 class LmdbStore:

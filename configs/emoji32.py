@@ -1,0 +1,46 @@
+r"""DBAE on emoji at 32x32 RGB: a real data set in colour that trains on a CPU.
+
+npm pack emoji-datasource-google@16.0.0
+python -m dbae_jax.data.prepare --dataset=emoji --source=emoji-datasource-google-16.0.0.tgz
+python -m dbae_jax.main --config=configs/emoji32.py --workdir=runs/emoji32
+python -m dbae_jax.main --config=configs/emoji32.py --workdir=runs/emoji32 --mode=train_prior
+python -m dbae_jax.main --config=configs/emoji32.py --workdir=runs/emoji32 --mode=evaluate \
+    --config.eval.suite=all
+python -m dbae_jax.main --config=configs/emoji32.py --workdir=runs/emoji32 --mode=report
+
+Labels are categories, attributes are skin tones and subcategories; see docs/data.md.
+"""
+
+from dbae_jax.configs import small
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    """Returns the config."""
+    c = small.get_config()
+    c.data.name = "emoji"
+    c.data.image_size = 32
+
+    c.model.latent_dim = 64
+    c.model.encoder.channel_mult = (1, 2, 2, 2)
+    c.model.unet.channel_mult = (1, 1, 2, 2)
+
+    # RAdam's own warm-up takes hundreds of steps.
+    c.optim.optimizer = "adam"
+    c.optim.learning_rate = 2e-3
+    c.optim.warmup_steps = 100
+
+    c.train.batch_size = 32
+    c.train.num_steps = 5_000
+    c.train.diagnose_every_steps = 1_000
+    c.train.picture_every_steps = 1_000
+    c.checkpoint.every_steps = 500
+
+    c.prior.evaluate_every_steps = 2_000
+    c.prior.checkpoint_every_steps = 2_000
+
+    c.eval.num_images = 0
+    c.eval.num_train_images = 0
+    c.eval.validation_split = "validation"
+    c.eval.num_generated = 1_000
+    return c
