@@ -1,14 +1,15 @@
-"""Maps the folder `configs/` to the package `dbae_jax.configs`; pyproject.toml has all the rest."""
+"""Maps `configs/` and `examples/weights/` to packages in `dbae_jax`; pyproject.toml has the rest."""
 
 from setuptools import find_packages, setup
 
-CONFIGS = "dbae_jax.configs"
+CONFIGS, WEIGHTS = "dbae_jax.configs", "dbae_jax.weights"
 
 setup(
     packages=[
         *find_packages(include=["dbae_jax", "dbae_jax.*"]),
         CONFIGS,
         *(f"{CONFIGS}.{name}" for name in find_packages("configs")),
+        WEIGHTS,
     ],
-    package_dir={CONFIGS: "configs"},
+    package_dir={CONFIGS: "configs", WEIGHTS: "examples/weights"},
 )

@@ -1,13 +1,20 @@
-"""Converts the authors' state dicts to workdirs, and workdirs to the authors' state dicts.
+"""Converts workdirs from and to the authors' state dicts, and from and to released weights.
 
 python -m dbae_jax.convert --checkpoint=ema.pt --config=configs/celeba.py --workdir=DIR
 python -m dbae_jax.convert --prior=latent.pt --config=configs/celeba.py --workdir=DIR
 python -m dbae_jax.convert --reverse --checkpoint=ema.safetensors --workdir=DIR
+python -m dbae_jax.convert --pack=model.safetensors --workdir=DIR
+python -m dbae_jax.convert --unpack=digits --workdir=DIR
 
 The second command adds DiffAE's latent prior to the model in DIR, for --mode=sample. Files are
 .safetensors, or .pt with the `torch` extra; pickled code is never run.
+
+The fourth command writes the EMA weights of the model and of its latent prior to one small file,
+which `DBAE.load` reads. The last one makes a workdir of such a file, or of weights that come with
+the package, for commands that need a workdir.
 """
 
+import dataclasses
 import logging
 import pathlib
 
@@ -15,12 +22,17 @@ import jax
 import numpy as np
 from absl import flags
 
+from dbae_jax.api import released_weights
+from dbae_jax.api.dbae import DBAE
+from dbae_jax.api.released_weights import Released
 from dbae_jax.commands import trained_model
+from dbae_jax.configs import base
 from dbae_jax.configuration import build, command_line
-from dbae_jax.configuration.config import Config
+from dbae_jax.configuration.config import Config, from_config_dict
 from dbae_jax.errors import CheckpointError, ConfigError
 from dbae_jax.models import torch_state_dict
 from dbae_jax.prior import prior
+from dbae_jax.runtime import fingerprint
 from dbae_jax.runtime.tensor_files import check_suffix, read_state_dict, write_state_dict
 from dbae_jax.training.optimizer import make_optimizer, make_prior_optimizer
 from dbae_jax.training.state import state_from_variables
@@ -30,6 +42,10 @@ from dbae_jax.workdirs.train_state import TrainState
 CHECKPOINT = flags.DEFINE_string("checkpoint", None, "State dict: a .pt or .safetensors file.")
 PRIOR = flags.DEFINE_string("prior", None, "State dict of a latent prior for the model in WORKDIR.")
 REVERSE = flags.DEFINE_bool("reverse", False, "Write the workdir's EMA weights to --checkpoint.")
+PACK = flags.DEFINE_string("pack", None, "File for the EMA weights of model and prior.")
+UNPACK = flags.DEFINE_string(
+    "unpack", None, "File of released weights, or the name of weights in the package."
+)
 
 COUNTERS = "torch_counters"  # in a checkpoint's meta: batches that PyTorch's batch norms have seen
 STATISTICS = {"mean": "conds_mean", "std": "conds_std"}  # of the latent codes -> DiffAE's keys
@@ -50,8 +66,7 @@ def to_workdir(path: pathlib.Path, config: Config, directory: pathlib.Path) -> N
     Raises:
       CheckpointError: if the file or the folder cannot be used; nothing is written.
     """
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise CheckpointError(f"--workdir={directory} is not empty; name a new folder.")
+    _check_empty(directory)
     read = read_state_dict(path)
     networks = build.make_networks(config)
     shapes = jax.eval_shape(networks.init, jax.random.key(0))
@@ -104,6 +119,69 @@ def _write(state: TrainState, meta: dict, config: Config, directory: pathlib.Pat
     workdir.write_config(directory, config)
 
 
+def _check_empty(directory: pathlib.Path) -> None:
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise CheckpointError(f"--workdir={directory} is not empty; name a new folder.")
+
+
+def pack(directory: pathlib.Path, path: pathlib.Path) -> None:
+    """Writes the EMA weights of a model, and of its latent prior if it has one, to one file.
+
+    Args:
+      directory: workdir of the model.
+      path: .safetensors file to write; must not exist.
+
+    Raises:
+      CheckpointError: if the workdir cannot be read, or the file cannot be written.
+    """
+    model = DBAE.load(directory)
+    has_prior = bool(checkpoint.steps(directory / prior.FOLDER))
+    steps = {"autoencoder": model.step or 0}
+    config, variables = _portable(model.config), None
+    if has_prior:
+        steps["prior"], variables = model.prior.step, model.prior.variables
+        config = dataclasses.replace(config, prior=model.prior.config)
+    released_weights.write(path, Released(config, model.variables, variables, steps))
+    log.info("Wrote the EMA weights of %s to %s.", model, path)
+
+
+def _portable(config: Config) -> Config:
+    """Returns the config without the folder of one machine."""
+    default = from_config_dict(base.get_config()).data.data_dir
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, data_dir=default))
+
+
+def unpack(name: str, directory: pathlib.Path) -> None:
+    """Writes a workdir with the model and the latent prior of released weights.
+
+    Training can resume from the workdir, at step 0 with a new optimizer state.
+
+    Args:
+      name: file of released weights, or the name of weights in the package.
+      directory: workdir to write; must be empty or missing.
+
+    Raises:
+      CheckpointError: if the weights or the folder cannot be used; nothing is written.
+    """
+    _check_empty(directory)
+    path = released_weights.find(name)
+    if path is None:
+        known = ", ".join(released_weights.names())
+        raise CheckpointError(f"--unpack={name} is neither a .safetensors file nor one of {known}.")
+    config, variables, of_prior, steps = released_weights.read(path)
+    origin = {"released": path.name, "steps": steps}
+    variables = jax.tree.map(jax.numpy.asarray, variables)
+    state = state_from_variables(variables, make_optimizer(config))
+    _write(state, workdir.meta(config, **origin), config, directory)
+    if of_prior is not None:
+        of_prior = jax.tree.map(jax.numpy.asarray, of_prior)
+        state = state_from_variables(of_prior, make_prior_optimizer(config))
+        of_model = {"step": 0, "weights": "ema", "fingerprint": fingerprint.of(variables)}
+        meta = workdir.meta(config, **origin, **{prior.AUTOENCODER: of_model})
+        _write(state, meta, config, directory / prior.FOLDER)
+    log.info("Wrote the weights of %s to the workdir %s.", path.name, directory)
+
+
 def from_workdir(directory: pathlib.Path, path: pathlib.Path) -> None:
     """Writes the EMA weights of a workdir as a state dict.
 
@@ -127,15 +205,18 @@ def from_workdir(directory: pathlib.Path, path: pathlib.Path) -> None:
 def main(argv: list[str]) -> None:
     """Converts the file that the flags name."""
     del argv
-    if not CHECKPOINT.value and not PRIOR.value:
-        raise ConfigError("--checkpoint is missing; name a .pt or .safetensors file (or --prior).")
-    if PRIOR.value and (CHECKPOINT.value or REVERSE.value):
-        raise ConfigError("--prior cannot be combined with --checkpoint or --reverse.")
-    path, directory = (
-        pathlib.Path(CHECKPOINT.value or PRIOR.value or ""),
-        command_line.read_workdir(),
-    )
-    if REVERSE.value:
+    files = [flag.value for flag in (CHECKPOINT, PRIOR, PACK, UNPACK) if flag.value]
+    if len(files) != 1 or (REVERSE.value and not CHECKPOINT.value):
+        raise ConfigError(
+            "Name one file, with --checkpoint, --prior, --pack or --unpack; --reverse goes "
+            "with --checkpoint alone."
+        )
+    path, directory = pathlib.Path(files[0]), command_line.read_workdir()
+    if PACK.value:
+        pack(directory, path)
+    elif UNPACK.value:
+        unpack(UNPACK.value, directory)
+    elif REVERSE.value:
         from_workdir(directory, path)
     else:
         convert = prior_to_workdir if PRIOR.value else to_workdir

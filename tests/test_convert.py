@@ -224,3 +224,27 @@ def test_every_config_with_mean_pooling_converts():
     keys = [entry.key for entry in torch_state_dict.entries(networks.module, shapes)]
     assert len(keys) == len(set(keys)) == len(jax.tree.leaves(shapes))
     assert "decoder.se_256.main.3.weight_orig" in keys
+
+
+def test_a_model_and_its_prior_in_one_file_and_back(prior_file, tmp_path):
+    c, directory, values = prior_file
+    convert.write_state_dict(tmp_path / "latent.safetensors", values)
+    convert.prior_to_workdir(tmp_path / "latent.safetensors", c, directory)
+    path, again = tmp_path / "packed.safetensors", tmp_path / "again"
+    convert.pack(directory, path)
+    convert.unpack(str(path), again)
+    packed, unpacked = dbae_jax.DBAE.load(path), dbae_jax.DBAE.load(again)
+    np.testing.assert_array_equal(packed.encode(tiny.images(3)), unpacked.encode(tiny.images(3)))
+    np.testing.assert_array_equal(packed.sample(2, 0), unpacked.sample(2, 0))
+    assert checkpoint.read_meta(again, 0)["released"] == "packed.safetensors"
+    with pytest.raises(CheckpointError, match="--unpack=nothing is neither a"):
+        convert.unpack("nothing", tmp_path / "other")
+    with pytest.raises(CheckpointError, match="is not empty"):
+        convert.unpack(str(path), again)
+
+
+def test_a_packed_config_names_no_folder_of_this_machine(tmp_path):
+    tiny.write_workdir(tiny.config(**{"data.data_dir": "/home/somebody/data"}), tmp_path / "run")
+    convert.pack(tmp_path / "run", tmp_path / "packed.safetensors")
+    assert b"somebody" not in (tmp_path / "packed.safetensors").read_bytes()
+    assert "prior" not in dbae_jax.api.released_weights.read(tmp_path / "packed.safetensors").steps

@@ -9,21 +9,19 @@ import jax
 import numpy as np
 
 from dbae_jax import editing
-from dbae_jax.api import checks, edits, gaussian_endpoint
+from dbae_jax.api import checks, edits, gaussian_endpoint, loading
 from dbae_jax.api.checks import Rng, make_key
 from dbae_jax.api.programs import Programs
 from dbae_jax.configuration import build
 from dbae_jax.configuration.config import Config
 from dbae_jax.errors import CheckpointError, ConfigError, DataError
 from dbae_jax.models.autoencoder import Networks
-from dbae_jax.prior import prior
 from dbae_jax.prior.prior import Prior
-from dbae_jax.runtime import fingerprint, platforms, sharding
+from dbae_jax.runtime import fingerprint, platforms
 from dbae_jax.sampling.integrate import Sample
 from dbae_jax.sampling.inversion import INVERSION_STEPS
 from dbae_jax.sampling.plan import Plan
 from dbae_jax.sampling.tables import Table
-from dbae_jax.workdirs import workdir
 
 
 class DBAE:
@@ -83,10 +81,11 @@ class DBAE:
         batch_size: int | None = None,
         mesh: jax.sharding.Mesh | None = None,
     ) -> Self:
-        """Loads a model from the workdir of a training run or of a conversion.
+        """Loads a model from a workdir, or from a file of released weights.
 
         Args:
-          directory: the workdir.
+          directory: the workdir of a training run or of a conversion, the file, or the name of
+            weights that come with the package: "digits" or "emoji32".
           weights: "ema", the EMA weights, or "raw", the weights of the last training step.
           step: step of the checkpoint. Default: the newest checkpoint that can be read.
           batch_size: images per batch. Default: config.eval.batch_size of the run.
@@ -95,20 +94,8 @@ class DBAE:
         Raises:
           CheckpointError: if there is no such workdir, or no checkpoint that can be read.
         """
-        directory = pathlib.Path(directory)
-        placed = None if mesh is None else sharding.replicated(mesh)
-        loaded = workdir.load(directory, weights, step, sharding=placed)
-        whose = {"step": loaded.step, "weights": weights}
-        return cls(
-            loaded.config,
-            loaded.variables,
-            networks=loaded.networks,
-            batch_size=batch_size,
-            mesh=mesh,
-            step=loaded.step,
-            source=f"{weights.replace('ema', 'EMA')} weights of {directory}",
-            load_prior=functools.partial(prior.load, directory, whose, mesh=mesh),
-        )
+        found = loading.arguments(directory, weights, step=step, mesh=mesh)
+        return cls(**found, batch_size=batch_size, mesh=mesh)
 
     def __repr__(self) -> str:
         data, model = self.config.data, self.config.model

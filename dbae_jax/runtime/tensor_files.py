@@ -33,13 +33,34 @@ def read_state_dict(path: pathlib.Path) -> dict[str, np.ndarray]:
     return _read_pt(path)
 
 
-def write_state_dict(path: pathlib.Path, values: dict[str, np.ndarray]) -> None:
-    """Writes a flat state dict; the file is complete or missing."""
+def read_metadata(path: pathlib.Path) -> dict[str, str]:
+    """Returns the texts in a .safetensors file that stand beside its arrays; may be empty.
+
+    Raises:
+      CheckpointError: if the file is damaged.
+    """
+    try:
+        with safetensors.safe_open(path, framework="numpy") as opened:
+            return opened.metadata() or {}
+    except SafetensorError as error:
+        raise CheckpointError(f"{path} is not a complete .safetensors file ({error}).") from error
+
+
+def write_state_dict(
+    path: pathlib.Path, values: dict[str, np.ndarray], metadata: dict[str, str] | None = None
+) -> None:
+    """Writes a flat state dict; the file is complete or missing.
+
+    Args:
+      path: .safetensors, .pt or .pth file.
+      values: name -> array.
+      metadata: texts for `read_metadata`; .safetensors only.
+    """
     torch = None if path.suffix == ".safetensors" else _torch()
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(f"{path.name}.tmp")
     if torch is None:
-        safetensors.numpy.save_file(values, fresh)
+        safetensors.numpy.save_file(values, fresh, metadata)
     else:
         torch.save({key: torch.tensor(value) for key, value in values.items()}, fresh)
     fresh.replace(path)

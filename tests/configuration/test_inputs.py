@@ -66,7 +66,7 @@ def test_missing_flags_and_files(tmp_path):
         assert done.returncode == 2 and words in done.stderr and "Traceback" not in done.stderr
     run = ("--config=configs/digits.py", f"--workdir={tmp_path / 'run'}")
     done = commands.run("convert", *run, cold=True)
-    assert done.returncode == 2 and "--checkpoint is missing" in done.stderr
+    assert done.returncode == 2 and "Name one file, with --checkpoint" in done.stderr
 
 
 def test_configs_by_name_and_in_any_folder(tmp_path):

@@ -151,7 +151,7 @@ def assign(images: Mapping[str, Image]) -> dict[str, str]:
     def order(item: tuple[tuple[str, str], list[str]]) -> tuple[int, str]:
         return -len(item[1]), hashlib.sha256(item[0][1].encode()).hexdigest()
 
-    assigned = {}
+    assigned: dict[str, str] = {}
     for (subcategory, _), keys in sorted(emoji.items(), key=order):
         left = lacking[subcategory]
         split = max(left, key=lambda name: left[name])

@@ -1,0 +1,76 @@
+"""Finds the weights of a model: in a workdir, in a file, or in the package."""
+
+import functools
+import pathlib
+from typing import Any
+
+import jax
+
+from dbae_jax.api import released_weights
+from dbae_jax.configuration import build
+from dbae_jax.errors import CheckpointError
+from dbae_jax.prior import prior
+from dbae_jax.prior.prior import Prior
+from dbae_jax.runtime import sharding
+from dbae_jax.workdirs import workdir
+
+
+def arguments(
+    name: str | pathlib.Path, weights: str, *, step: int | None, mesh: jax.sharding.Mesh | None
+) -> dict[str, Any]:
+    """Returns arguments of the constructor of `DBAE`: config, weights, step, source and prior.
+
+    Args:
+      name: a workdir, a file of released weights, or the name of released weights.
+      weights: "ema" or "raw"; released weights are EMA weights.
+      step: step of the checkpoint. None: the newest one that can be read.
+      mesh: devices that hold the weights. None: one device.
+
+    Raises:
+      CheckpointError: if there are no such weights, or they cannot be read.
+    """
+    path = released_weights.find(name)
+    if path is None:
+        return _of_workdir(pathlib.Path(name), weights, step, mesh)
+    if weights != "ema" or step is not None:
+        raise CheckpointError(
+            f"{path} holds the EMA weights of one step: leave out `weights` and `step`."
+        )
+    return _of_file(path, mesh)
+
+
+def _of_workdir(
+    directory: pathlib.Path, weights: str, step: int | None, mesh: jax.sharding.Mesh | None
+) -> dict[str, Any]:
+    placed = None if mesh is None else sharding.replicated(mesh)
+    loaded = workdir.load(directory, weights, step, sharding=placed)
+    whose = {"step": loaded.step, "weights": weights}
+    return {
+        "config": loaded.config,
+        "variables": loaded.variables,
+        "networks": loaded.networks,
+        "step": loaded.step,
+        "source": f"{weights.replace('ema', 'EMA')} weights of {directory}",
+        "load_prior": functools.partial(prior.load, directory, whose, mesh=mesh),
+    }
+
+
+def _of_file(path: pathlib.Path, mesh: jax.sharding.Mesh | None) -> dict[str, Any]:
+    released = released_weights.read(path)
+    devices = sharding.make_mesh(jax.devices()[:1]) if mesh is None else mesh
+    everywhere = sharding.replicated(devices)
+
+    def load_prior(fingerprint: str) -> Prior:
+        if released.prior is None:
+            raise CheckpointError(f"The model in {path} has no latent prior to sample from.")
+        network = build.make_latent_network(released.config)
+        variables = sharding.replicate(released.prior, everywhere)
+        return Prior(released.config, network, variables, step=released.steps["prior"], mesh=mesh)
+
+    return {
+        "config": released.config,
+        "variables": sharding.replicate(released.variables, everywhere),
+        "step": released.steps["autoencoder"],
+        "source": f"EMA weights in {path.name}",
+        "load_prior": load_prior,
+    }

@@ -1,0 +1,124 @@
+"""Released weights: the EMA weights of a model, and of its latent prior, in one .safetensors file.
+
+The file also holds the config, so nothing else is needed to use the model. Kernels are float16,
+which halves the file; biases, scales and statistics are float32.
+"""
+
+import json
+import pathlib
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from dbae_jax.configuration import build
+from dbae_jax.configuration.config import Config, from_dict, to_dict, upgrade
+from dbae_jax.errors import CheckpointError
+from dbae_jax.prior import prior
+from dbae_jax.runtime import tensor_files
+
+FORMAT = "dbae_jax released weights, version 1"
+SUFFIX = ".safetensors"
+
+
+class Released(NamedTuple):
+    """The content of a file of released weights."""
+
+    config: Config
+    variables: dict  # {"params", "stats"} of the autoencoder, float32
+    prior: dict | None  # {"params", "stats"} of the latent prior, float32
+    steps: dict[str, int]  # training steps of "autoencoder" and "prior"
+
+
+def folder() -> pathlib.Path:
+    """Returns the folder of the weights that come with the package."""
+    package = pathlib.Path(__file__).parents[1]
+    checkout = package.parent / "examples" / "weights"
+    return checkout if checkout.is_dir() else package / "weights"  # see setup.py
+
+
+def names() -> list[str]:
+    """Returns the names of the weights that come with the package."""
+    return sorted(path.stem for path in folder().glob(f"*{SUFFIX}"))
+
+
+def find(name: str | pathlib.Path) -> pathlib.Path | None:
+    """Returns the file of released weights that a name or a path means, or None for a workdir."""
+    path = pathlib.Path(name)
+    if path.suffix == SUFFIX:
+        return path
+    return folder() / f"{name}{SUFFIX}" if str(name) in names() and not path.exists() else None
+
+
+def write(path: pathlib.Path, released: Released) -> None:
+    """Writes released weights; the file is complete or missing.
+
+    Raises:
+      CheckpointError: if the file exists, or a value is too large for float16.
+    """
+    if path.exists():
+        raise CheckpointError(f"{path} exists already; name a new file.")
+    if path.suffix != SUFFIX:
+        raise CheckpointError(f"{path} must end in {SUFFIX}.")
+    trees = {"autoencoder": released.variables}
+    if released.prior is not None:
+        trees["prior"] = released.prior
+    values = {name: _narrowed(name, np.asarray(leaf)) for name, leaf in _named(trees).items()}
+    about = {
+        "format": FORMAT,
+        "config": json.dumps(to_dict(released.config)),
+        "steps": json.dumps(released.steps),
+    }
+    tensor_files.write_state_dict(path, values, about)
+
+
+def read(path: pathlib.Path) -> Released:
+    """Reads released weights.
+
+    Raises:
+      CheckpointError: if the file is missing, damaged, of a different kind, or does not fit its
+        config.
+    """
+    values = tensor_files.read_state_dict(path)
+    about = tensor_files.read_metadata(path)
+    if about.get("format") != FORMAT:
+        raise CheckpointError(
+            f"{path} does not hold released weights of this version ({FORMAT!r}). State dicts of "
+            "PyTorch are converted with `python -m dbae_jax.convert`."
+        )
+    config = from_dict(upgrade(json.loads(about["config"])))
+    key = jax.random.key(0)
+    wanted = {"autoencoder": jax.eval_shape(build.make_networks(config).init, key)}
+    if any(name.startswith("prior/") for name in values):
+        network = build.make_latent_network(config)
+        wanted["prior"] = jax.eval_shape(lambda key: prior.first_variables(network, key), key)
+    trees = _filled(path, wanted, values)
+    return Released(config, trees["autoencoder"], trees.get("prior"), json.loads(about["steps"]))
+
+
+def _narrowed(name: str, array: np.ndarray) -> np.ndarray:
+    if array.ndim < 2:
+        return array.astype(np.float32)
+    with np.errstate(over="ignore"):
+        narrow = array.astype(np.float16)
+    if not np.isfinite(narrow).all():
+        raise CheckpointError(f"{name} has a value that float16 cannot hold.")
+    return narrow
+
+
+def _named(trees: dict[str, Any]) -> dict[str, Any]:
+    """Returns the leaves of a tree by names such as "autoencoder/params/unet/.../kernel"."""
+    leaves = jax.tree_util.tree_leaves_with_path(trees)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+
+
+def _filled(path: pathlib.Path, wanted: dict[str, Any], values: dict[str, np.ndarray]) -> dict:
+    """Returns the tree `wanted`, with arrays instead of shapes."""
+    named = _named(wanted)
+    wrong = sorted(named.keys() ^ values.keys()) + [
+        name for name in named.keys() & values.keys() if named[name].shape != values[name].shape
+    ]
+    if wrong:
+        raise CheckpointError(f"{path} does not fit its config, first at {wrong[0]}.")
+    leaves = [np.float32(values[name]) for name in named]
+    return jax.tree.unflatten(jax.tree.structure(wanted), leaves)

@@ -1,0 +1,81 @@
+"""Released weights: one file holds all of a model; wrong files are refused."""
+
+import jax
+import numpy as np
+import pytest
+
+from dbae_jax import DBAE
+from dbae_jax.api import released_weights
+from dbae_jax.api.released_weights import Released
+from dbae_jax.configuration import build
+from dbae_jax.errors import CheckpointError
+from dbae_jax.prior import prior
+from dbae_jax.runtime import sharding, tensor_files
+from tests.helpers import tiny
+
+
+@pytest.fixture(scope="module")
+def released():
+    config = tiny.config()
+    variables = build.make_networks(config).init(jax.random.key(0))
+    network = build.make_latent_network(config)
+    prior_variables = prior.first_variables(network, jax.random.key(1))
+    prior_variables["stats"] = {"mean": np.full(8, 0.3, np.float32), "std": np.ones(8, np.float32)}
+    return Released(config, variables, prior_variables, {"autoencoder": 7, "prior": 5})
+
+
+@pytest.fixture
+def path(released, tmp_path):
+    path = tmp_path / "model.safetensors"
+    released_weights.write(path, released)
+    return path
+
+
+def test_a_file_holds_the_model_up_to_the_rounding_of_float16(released, path):
+    read = released_weights.read(path)
+    assert read.config == released.config and read.steps == released.steps
+    for name in ("variables", "prior"):
+        got, wanted = getattr(read, name), getattr(released, name)
+        assert jax.tree.structure(got) == jax.tree.structure(wanted)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 5e-4, 1e-7), got, wanted)
+    np.testing.assert_array_equal(read.prior["stats"]["mean"], np.float32(0.3))  # not rounded
+
+
+def test_a_model_is_loaded_from_a_file(released, path):
+    model, whole = DBAE.load(path), DBAE(released.config, released.variables)
+    assert "step 7, EMA weights in model.safetensors" in repr(model)
+    images = np.random.default_rng(0).uniform(-1, 1, (2, 16, 16, 1)).astype(np.float32)
+    np.testing.assert_allclose(model.encode(images), whole.encode(images), atol=2e-2)
+    shared = DBAE.load(path, mesh=sharding.make_mesh())
+    np.testing.assert_allclose(shared.sample(2, 0), model.sample(2, 0), atol=1e-4)
+    assert model.prior.step == 5
+
+
+def test_a_file_without_a_prior_says_so_when_it_is_needed(released, tmp_path):
+    path = tmp_path / "model.safetensors"
+    released_weights.write(path, released._replace(prior=None))
+    with pytest.raises(CheckpointError, match=r"model\.safetensors has no latent prior"):
+        DBAE.load(path).sample(1, 0)
+
+
+def test_wrong_files_are_refused(released, path, tmp_path):
+    with pytest.raises(CheckpointError, match="exists already"):
+        released_weights.write(path, released)
+    with pytest.raises(CheckpointError, match="does not exist"):
+        DBAE.load(tmp_path / "other.safetensors")
+    values, about = tensor_files.read_state_dict(path), tensor_files.read_metadata(path)
+    other = tmp_path / "authors.safetensors"
+    tensor_files.write_state_dict(other, values)
+    with pytest.raises(CheckpointError, match=r"released weights of this version .* convert"):
+        DBAE.load(other)
+    name = next(iter(values))
+    tensor_files.write_state_dict(other, values | {name: np.zeros((3, 3), np.float16)}, about)
+    with pytest.raises(CheckpointError, match=f"does not fit its config, first at {name}"):
+        DBAE.load(other)
+    del values[name]
+    tensor_files.write_state_dict(other, values, about)
+    with pytest.raises(CheckpointError, match=f"does not fit its config, first at {name}"):
+        DBAE.load(other)
+    too_large = jax.tree.map(lambda leaf: leaf + 1e5, released.variables)
+    with pytest.raises(CheckpointError, match="that float16 cannot hold"):
+        released_weights.write(tmp_path / "new.safetensors", released._replace(variables=too_large))
