@@ -1,4 +1,4 @@
-"""Maps `configs/` and `examples/weights/` to packages in `dbae_jax`; pyproject.toml has the rest."""
+"""Maps `configs/` and `examples/weights/` to packages; pyproject.toml has all the rest."""
 
 from setuptools import find_packages, setup
 

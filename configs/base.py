@@ -130,6 +130,11 @@ def _train(c: ConfigDict) -> None:
     # Weight of the total correlation of z (in nats) in the loss, the paper's "DBAE+TC". It needs a
     # stochastic encoder. 0: off.
     c.train.tc_weight = 0.0
+    # Fine-tuning: a new run starts with the EMA weights of this model: a workdir, a file of
+    # released weights, or the name of released weights. Empty: with random weights.
+    c.train.init_from = ""
+    c.train.init_parts = ("encoder", "decoder", "unet")  # networks that get these weights
+    c.train.frozen = ()  # those of them that are not trained any further, such as ("encoder",)
     c.train.num_steps = 1_000_000  # length of the training
     c.train.log_every_steps = 100
     # Check whether z is used: latent variance, and the loss with shuffled latent codes. 0: never.

@@ -4,18 +4,21 @@ import functools
 import logging
 import pathlib
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
 
+from dbae_jax.api import loading
 from dbae_jax.api.dbae import DBAE
 from dbae_jax.configuration.config import Config
+from dbae_jax.configuration.sections import TrainConfig
 from dbae_jax.data import images, pipeline, registry
 from dbae_jax.data.pipeline import Batches
 from dbae_jax.data.sources import Source, gather
 from dbae_jax.evaluation.suites import reconstruction
-from dbae_jax.runtime import rngs, sharding
-from dbae_jax.training import determinism
+from dbae_jax.runtime import fingerprint, rngs, sharding
+from dbae_jax.training import determinism, fine_tuning
 from dbae_jax.training.hooks import Hook, Hooks, TrainingLog
 from dbae_jax.training.jitted_step import Training, make_training
 from dbae_jax.training.loop import Description, Run, run_loop, start_run
@@ -25,6 +28,8 @@ from dbae_jax.workdirs.train_state import TrainState
 Action = Callable[[int, TrainState], None]
 
 log = logging.getLogger(__name__)
+
+ORIGIN = "initialised_from"  # key in the meta of a fine-tuned model's checkpoints
 
 # If shuffled latent codes raise the loss by less than this fraction of it, z is hardly used.
 MIN_RELATIVE_CODE_GAP = 0.02
@@ -57,7 +62,7 @@ def train(config: Config, directory: pathlib.Path, training: Training | None = N
     source = registry.make_source(config.data, "train")
     held_out = registry.make_source(config.data, "test")
     training = training or make_training(config, sharding.make_mesh())
-    run = set_up(config, directory, training)
+    run, origin = set_up(config, directory, training)
     start = int(run.state.step)
     if start >= config.train.num_steps:
         log.info("The run in %s has taken %d steps already; nothing to do.", directory, start)
@@ -70,7 +75,8 @@ def train(config: Config, directory: pathlib.Path, training: Training | None = N
         _batches(config, source, run.mesh, start) as batches,
     ):
         model = DBAE(config, run.state.ema, networks=training.networks, mesh=run.mesh)
-        hooks = _make_hooks(training, model, directory, held_out, checkpoints, scalars)
+        meta = workdir.meta(config, **origin)
+        hooks = _make_hooks(training, model, directory, held_out, checkpoints, scalars, meta)
         return run_loop(run, batches, hooks, stop=config.train.num_steps, directory=directory)
 
 
@@ -81,13 +87,18 @@ def _checkpoints(config: Config, directory: pathlib.Path) -> checkpoint.Writer:
     )
 
 
-def set_up(config: Config, directory: pathlib.Path, training: Training) -> Run:
-    """Reads the state of the last checkpoint, or draws a new one.
+def set_up(
+    config: Config, directory: pathlib.Path, training: Training
+) -> tuple[Run, dict[str, Any]]:
+    """Reads the state of the last checkpoint, or makes a new one.
 
     Checkpoints that cannot be read are moved aside.
+
+    Returns:
+      The run, and where the weights of a fine-tuned model come from, for the meta of checkpoints.
     """
     section = config.train
-    return start_run(
+    run = start_run(
         training.init,
         training.train_step,
         directory,
@@ -101,6 +112,23 @@ def set_up(config: Config, directory: pathlib.Path, training: Training) -> Run:
             remedy=REMEDY,
         ),
     )
+    if not section.init_from:
+        return run, {}
+    if checkpoint.steps(directory):
+        meta = checkpoint.read_meta(directory, int(run.state.step))
+        return run, {ORIGIN: meta.get(ORIGIN)}
+    return _fine_tuned(run, section)
+
+
+def _fine_tuned(run: Run, section: TrainConfig) -> tuple[Run, dict[str, Any]]:
+    """Returns a new run with the weights of the model `train.init_from`, and their origin."""
+    name, parts = section.init_from, section.init_parts
+    read = loading.arguments(name, "ema", step=None, mesh=run.mesh)
+    state = fine_tuning.initialised(run.state, read["variables"], parts, name)
+    log.info("The weights of %s are those of %s (%s).", ", ".join(parts), name, read["source"])
+    whose = {"name": name, "step": read["step"], "parts": list(parts)}
+    weights = {"fingerprint": fingerprint.of(read["variables"])}
+    return run._replace(state=state), {ORIGIN: whose | weights}
 
 
 def _batches(config: Config, source: Source, mesh: jax.sharding.Mesh, start_step: int) -> Batches:
@@ -127,9 +155,10 @@ def _make_hooks(
     held_out: Source,
     checkpoints: checkpoint.Writer,
     scalars: records.Writer,
+    meta: dict[str, Any],
 ) -> Hooks:
     """Returns the hooks that a config asks for; configs/base.py explains their intervals."""
-    config, section, meta = model.config, model.config.train, workdir.meta(model.config)
+    config, section = model.config, model.config.train
 
     def save(step: int, state: TrainState) -> None:
         checkpoints.save(state, step, meta)

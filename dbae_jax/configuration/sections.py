@@ -46,6 +46,7 @@ def require(condition: bool, what: str, allowed: str) -> None:
         raise ConfigError(f"{what} is not allowed: it must be {allowed}.")
 
 
+NETWORKS = one_of("encoder", "decoder", "unet")
 POSITIVE = Rule(lambda value: value > 0, "positive")
 FRACTION = Rule(lambda value: 0 < value < 1, "in (0, 1)")
 BELOW_ONE = Rule(lambda value: 0 <= value < 1, "in [0, 1)")
@@ -209,6 +210,9 @@ class TrainConfig(Section):
     accumulation_steps: Count
     deterministic: bool
     tc_weight: Annotated[float, at_least(0, "positive, or 0: off")]
+    init_from: str
+    init_parts: tuple[Annotated[str, NETWORKS], ...]
+    frozen: tuple[Annotated[str, NETWORKS], ...]
     num_steps: Count
     log_every_steps: Count
     diagnose_every_steps: Interval
@@ -220,6 +224,16 @@ class TrainConfig(Section):
             self.batch_size % self.accumulation_steps == 0,
             f"{path}.accumulation_steps={self.accumulation_steps}",
             f"a divisor of batch_size={self.batch_size}",
+        )
+        require(
+            set(self.frozen) <= set(self.init_parts if self.init_from else ()),
+            f"{path}.frozen={self.frozen}",
+            "among init_parts, with init_from set: random weights are not worth freezing",
+        )
+        require(
+            not {"encoder", "decoder", "unet"} <= set(self.frozen),
+            f"{path}.frozen={self.frozen}",
+            "at most two of the three networks, so that something is trained",
         )
 
 

@@ -8,7 +8,7 @@ import optax
 
 from dbae_jax.bridge.preconditioning import Bridge
 from dbae_jax.data import images
-from dbae_jax.training import losses, small_arrays
+from dbae_jax.training import frozen, losses, small_arrays
 from dbae_jax.training.accumulation import accumulated_gradient
 from dbae_jax.training.state import update_ema
 from dbae_jax.workdirs.train_state import TrainState
@@ -27,6 +27,7 @@ def make_train_step(
     ema_decay: float,
     accumulation_steps: int = 1,
     tc_weight: float = 0.0,
+    frozen_parts: tuple[str, ...] = (),
 ) -> StepFn:
     """Returns train_step(state, batch, key) -> (state, metrics), to be jitted by the caller.
 
@@ -43,9 +44,13 @@ def make_train_step(
         `accumulation`.
       tc_weight: factor of the total correlation of the latent codes (in nats), which is added to
         the loss. If it is not 0, total_correlation is a further metric.
+      frozen_parts: networks that are not trained, see `frozen`.
     """
     gradient = _make_gradient(
-        networks, bridge, accumulation_steps=accumulation_steps, tc_weight=tc_weight
+        frozen.freeze(networks, frozen_parts),
+        bridge,
+        accumulation_steps=accumulation_steps,
+        tc_weight=tc_weight,
     )
 
     def train_step(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, Metrics]:
@@ -61,11 +66,10 @@ def make_train_step(
         terms, grads = gradient(state.variables, x_0, draws)
         grads = small_arrays.joined(grads)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.variables["params"])
-        variables = {
-            "params": optax.apply_updates(state.variables["params"], updates),
-            "stats": terms.stats,
-        }
-        ema = update_ema(state.ema, variables, ema_decay)
+        params = optax.apply_updates(state.variables["params"], updates)
+        variables = {"params": params, "stats": terms.stats}
+        variables = frozen.keep(state.variables, variables, frozen_parts)
+        ema = frozen.keep(state.ema, update_ema(state.ema, variables, ema_decay), frozen_parts)
         metrics = {
             "loss": _objective(terms, tc_weight),
             "x_0_mse": terms.x_0_error.mean(),
