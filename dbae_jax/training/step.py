@@ -46,11 +46,9 @@ def make_train_step(
         the loss. If it is not 0, total_correlation is a further metric.
       frozen_parts: networks that are not trained, see `frozen`.
     """
+    networks = frozen.freeze(networks, frozen_parts)
     gradient = _make_gradient(
-        frozen.freeze(networks, frozen_parts),
-        bridge,
-        accumulation_steps=accumulation_steps,
-        tc_weight=tc_weight,
+        networks, bridge, accumulation_steps=accumulation_steps, tc_weight=tc_weight
     )
 
     def train_step(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, Metrics]:
@@ -70,17 +68,22 @@ def make_train_step(
         variables = {"params": params, "stats": terms.stats}
         variables = frozen.keep(state.variables, variables, frozen_parts)
         ema = frozen.keep(state.ema, update_ema(state.ema, variables, ema_decay), frozen_parts)
-        metrics = {
-            "loss": _objective(terms, tc_weight),
-            "x_0_mse": terms.x_0_error.mean(),
-            "grad_norm": small_arrays.norm(grads),
-            "param_norm": small_arrays.norm(variables["params"]),
-        }
-        if terms.total_correlation is not None:
-            metrics["total_correlation"] = terms.total_correlation
+        metrics = _metrics(terms, grads, variables["params"], tc_weight)
         return TrainState(state.step + 1, variables, ema, opt_state), metrics
 
     return train_step
+
+
+def _metrics(terms: losses.LossTerms, grads: dict, params: dict, tc_weight: float) -> Metrics:
+    metrics = {
+        "loss": _objective(terms, tc_weight),
+        "x_0_mse": terms.x_0_error.mean(),
+        "grad_norm": small_arrays.norm(grads),
+        "param_norm": small_arrays.norm(params),
+    }
+    if terms.total_correlation is not None:
+        metrics["total_correlation"] = terms.total_correlation
+    return metrics
 
 
 def make_diagnose(networks: losses.Networks, bridge: Bridge) -> DiagnoseFn:
