@@ -136,6 +136,9 @@ def _train(c: ConfigDict) -> None:
     c.train.init_parts = ("encoder", "decoder", "unet")  # networks that get these weights
     c.train.frozen = ()  # those of them that are not trained any further, such as ("encoder",)
     c.train.num_steps = 1_000_000  # length of the training
+    # Besides metrics.jsonl, scalars go to these: "tensorboard", "wandb" (Weights & Biases),
+    # "trackio". Each needs its package: tensorboardX, wandb or trackio.
+    c.train.trackers = ()
     c.train.log_every_steps = 100
     # Check whether z is used: latent variance, and the loss with shuffled latent codes. 0: never.
     c.train.diagnose_every_steps = 5_000

@@ -167,8 +167,7 @@ def test_imports_are_at_the_top_of_a_file():
         for node in ast.walk(function)
         if isinstance(node, ast.Import | ast.ImportFrom)
     }
-    # Optional libraries: TensorFlow and PyTorch.
-    assert inner == {"workdirs.records._tensorboard", "runtime.tensor_files._torch"}
+    assert inner == {"runtime.tensor_files._torch"}  # an optional library
 
 
 def test_commands_share_what_they_share_in_three_files():

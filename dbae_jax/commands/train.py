@@ -22,7 +22,7 @@ from dbae_jax.training import determinism, fine_tuning
 from dbae_jax.training.hooks import Hook, Hooks, TrainingLog
 from dbae_jax.training.jitted_step import Training, make_training
 from dbae_jax.training.loop import Description, Run, run_loop, start_run
-from dbae_jax.workdirs import checkpoint, records, workdir
+from dbae_jax.workdirs import checkpoint, records, trackers, workdir
 from dbae_jax.workdirs.train_state import TrainState
 
 Action = Callable[[int, TrainState], None]
@@ -59,6 +59,7 @@ def train(config: Config, directory: pathlib.Path, training: Training | None = N
       PreemptedError: after a SIGTERM, once the state is saved (see `processes.start`).
     """
     workdir.check_usable(directory)
+    trackers.check(config)
     source = registry.make_source(config.data, "train")
     held_out = registry.make_source(config.data, "test")
     training = training or make_training(config, sharding.make_mesh())
@@ -71,7 +72,7 @@ def train(config: Config, directory: pathlib.Path, training: Training | None = N
     with (
         determinism.programs_kept(config, directory),
         _checkpoints(config, directory) as checkpoints,
-        records.Writer(directory, start_step=start) as scalars,
+        records.Writer(directory, config, start_step=start) as scalars,
         _batches(config, source, run.mesh, start) as batches,
     ):
         model = DBAE(config, run.state.ema, networks=training.networks, mesh=run.mesh)

@@ -32,7 +32,7 @@ from dbae_jax.prior.step import create_state, make_step
 from dbae_jax.runtime import files, sharding
 from dbae_jax.training import determinism, hooks, jitted_step, loop
 from dbae_jax.training.optimizer import make_prior_optimizer
-from dbae_jax.workdirs import checkpoint, records, workdir
+from dbae_jax.workdirs import checkpoint, records, trackers, workdir
 from dbae_jax.workdirs.train_state import TrainState
 
 CODES_FILE = "codes.npz"  # latent codes of both splits, in the folder of the prior
@@ -62,6 +62,7 @@ def train_prior(config: Config, directory: pathlib.Path) -> TrainState:
     mesh = sharding.make_mesh()
     sharding.check_batch_size(config.prior.batch_size, mesh, "prior.batch_size")
     files.check_folder(directory, "--workdir")
+    trackers.check(config)
     folder = directory / prior.FOLDER
     model, _ = trained_model.open_model(config, directory)
     autoencoder = {"step": model.step, "weights": "ema", "fingerprint": model.fingerprint}
@@ -84,7 +85,7 @@ def train_prior(config: Config, directory: pathlib.Path) -> TrainState:
         checkpoint.Writer(
             folder, keep_last=config.checkpoint.keep_last, keep_every_steps=0
         ) as checkpoints,
-        records.Writer(folder, start_step=start) as scalars,
+        records.Writer(folder, config, start_step=start) as scalars,
     ):
         meta = workdir.meta(config, **{prior.AUTOENCODER: autoencoder})
         measure = make_measure(config, codes["test"], mesh)

@@ -214,6 +214,7 @@ class TrainConfig(Section):
     init_parts: tuple[Annotated[str, NETWORKS], ...]
     frozen: tuple[Annotated[str, NETWORKS], ...]
     num_steps: Count
+    trackers: tuple[Annotated[str, one_of("tensorboard", "wandb", "trackio")], ...]
     log_every_steps: Count
     diagnose_every_steps: Interval
     picture_every_steps: Interval

@@ -1,13 +1,15 @@
-"""Records of a run: metrics.jsonl, and TensorBoard files too if TensorFlow is installed."""
+"""Records of a run: metrics.jsonl, and the experiment trackers of its config."""
 
-import importlib.util
+import contextlib
 import json
 import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any, Self
 
+from dbae_jax.configuration.config import Config
 from dbae_jax.runtime import files, processes
+from dbae_jax.workdirs import trackers
 from dbae_jax.workdirs.workdir import METRICS
 
 
@@ -29,16 +31,17 @@ def read(workdir: pathlib.Path) -> list[dict[str, Any]]:
 
 
 class Writer:
-    """Appends rows to metrics.jsonl; a context manager.
+    """Appends rows to metrics.jsonl, and sends them to trackers; a context manager.
 
     Only process 0 of a run does this.
     """
 
-    def __init__(self, workdir: pathlib.Path, *, start_step: int):
+    def __init__(self, workdir: pathlib.Path, config: Config, *, start_step: int):
         """Opens the records of a run.
 
         Args:
           workdir: folder of the run.
+          config: config of the run, whose trackers get the rows too.
           start_step: step that the run starts or resumes from. Rows after this step are removed,
             since the resumed run writes them again.
         """
@@ -47,28 +50,19 @@ class Writer:
         files.write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
         writes = processes.is_writer()
         self._file = (path if writes else pathlib.Path(os.devnull)).open("a")
-        self._board = _tensorboard(workdir) if writes else None
+        self._stack = contextlib.ExitStack()
+        self._stack.enter_context(self._file)
+        self._trackers = self._stack.enter_context(trackers.opened(config, workdir, start_step))
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
         """Appends one row."""
         self._file.write(json.dumps({"step": step, **scalars}) + "\n")
         self._file.flush()
-        if self._board:
-            self._board.write_scalars(step, dict(scalars))
+        for tracker in self._trackers:
+            tracker.write(step, scalars)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
-        if self._board:
-            self._board.close()
-
-
-def _tensorboard(workdir: pathlib.Path) -> Any:
-    """Returns a writer of TensorBoard files, or None without TensorFlow."""
-    if importlib.util.find_spec("tensorflow") is None:
-        return None
-    from clu import metric_writers  # imports TensorFlow, which is optional
-
-    return metric_writers.SummaryWriter(str(workdir))
+        self._stack.close()
