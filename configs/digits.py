@@ -33,7 +33,7 @@ def get_config() -> ConfigDict:
     c.train.picture_every_steps = 425
     c.checkpoint.every_steps = 300
 
-    c.prior.width = 480  # the released weights, model and prior, then fit in 4 MB
+    c.prior.width = 464  # the released weights, model and prior, then fit in 4 MB
     c.prior.learning_rate = 2e-3
     c.prior.num_steps = 6_000
     c.prior.evaluate_every_steps = 2000

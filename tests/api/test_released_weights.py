@@ -8,6 +8,7 @@ from dbae_jax import DBAE
 from dbae_jax.api import released_weights
 from dbae_jax.api.released_weights import Released
 from dbae_jax.configuration import build
+from dbae_jax.data import sources
 from dbae_jax.errors import CheckpointError
 from dbae_jax.prior import prior
 from dbae_jax.runtime import sharding, tensor_files
@@ -79,3 +80,20 @@ def test_wrong_files_are_refused(released, path, tmp_path):
     too_large = jax.tree.map(lambda leaf: leaf + 1e5, released.variables)
     with pytest.raises(CheckpointError, match="that float16 cannot hold"):
         released_weights.write(tmp_path / "new.safetensors", released._replace(variables=too_large))
+
+
+@pytest.mark.parametrize("name", released_weights.names())
+def test_weights_that_come_with_the_package_have_a_card_and_are_small(name):
+    path = released_weights.find(name)
+    assert path.stat().st_size <= {"digits": 4e6, "emoji32": 8e6}[name]
+    assert path.with_suffix(".md").read_text().startswith(f"# {name}.safetensors")
+    assert isinstance(released_weights.read(path).steps["prior"], int)
+
+
+def test_the_digits_that_come_with_the_package_reconstruct_as_their_card_says():
+    model, images = DBAE.load("digits"), sources.digits("test", 16).images
+    original = images / 127.5 - 1
+    mse = np.mean((model.reconstruct(images) - original) ** 2) / 4
+    assert abs(mse - 0.00157) < 5e-5
+    samples = model.sample(64, 0)
+    assert 0.8 < samples.std() / original.std() < 1.2
