@@ -141,7 +141,7 @@ class Apply:
             raise DataError(_NOISE)
         if x_T is None:
             x_T = self._draw_x_T(len(z), key) if self._gaussian else self.endpoint(variables, z)
-        key, places = jax.random.key(0) if key is None else key, np.arange(len(z))
+        key, places = jax.random.key(0) if key is None else key, jnp.arange(z.shape[0])
         return functions.decode(self.networks, variables, x_T, z, key, places, table, remat=remat)[
             0
         ]

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from dbae_jax.api import checks, directions, edits, summaries
+from dbae_jax.api import export as exports
 from dbae_jax.api.apply import Apply
 from dbae_jax.api.checks import Rng, make_key
 from dbae_jax.api.images import Images
@@ -299,4 +300,42 @@ class DBAE(TrainedAutoencoder):
             sampler=sampler,
             steps=steps,
             eta=eta,
+        )
+
+    def export(
+        self,
+        function: str,
+        path: str | pathlib.Path,
+        *,
+        batch_size: int | None = None,
+        platforms: Sequence[str] = exports.PLATFORMS,
+        sampler: str | None = None,
+        steps: int | None = None,
+        plan: Plan | None = None,
+    ) -> None:
+        """Writes "encode", "endpoint" or "decode" as StableHLO, with the weights inside.
+
+        The file runs in any process that has jax and flatbuffers, without this package:
+        `jax.export.deserialize(bytearray(path.read_bytes())).call(z)`. Arrays are float32, images
+        in [-1, 1]. "encode" gives the mean of q(z | x_0); "decode" takes z, and x_T too where it
+        is Gaussian.
+
+        Args:
+          function: name of the function.
+          path: the file.
+          batch_size: number of examples of a call. Default: any number.
+          platforms: platforms that the file runs on.
+          sampler: sampler of "decode", as for `decode`, like the next two.
+          steps: see `decode`.
+          plan: see `decode`.
+
+        Raises:
+          DataError: for another function, a sampler that draws noise, or without flatbuffers.
+        """
+        plan = Plan.recommended(plan, sampler=sampler, steps=steps)
+        exports.export(
+            *(self, function, pathlib.Path(path)),
+            batch_size=batch_size,
+            platforms=platforms,
+            plan=plan,
         )
