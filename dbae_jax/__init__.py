@@ -37,8 +37,9 @@ Commands; each explains its flags with --help:
 from dbae_jax.api.dbae import DBAE
 from dbae_jax.data.images import to_uint8
 from dbae_jax.runtime.cuda_plugin import skip_version_check_without_gpu
+from dbae_jax.sampling.plan import Plan
 
-__all__ = ["DBAE", "__version__", "to_uint8"]
+__all__ = ["DBAE", "Plan", "__version__", "to_uint8"]
 __version__ = "0.1.0"
 
 skip_version_check_without_gpu()

@@ -29,7 +29,7 @@ from dbae_jax.commands import trained_model
 from dbae_jax.configs import base
 from dbae_jax.configuration import build, command_line
 from dbae_jax.configuration.config import Config, from_config_dict
-from dbae_jax.errors import CheckpointError, ConfigError
+from dbae_jax.errors import CheckpointError, ConfigError, DataError
 from dbae_jax.models import torch_state_dict
 from dbae_jax.prior import prior
 from dbae_jax.runtime import fingerprint
@@ -141,7 +141,11 @@ def pack(directory: pathlib.Path, path: pathlib.Path) -> None:
     if has_prior:
         steps["prior"], variables = model.prior.step, model.prior.variables
         config = dataclasses.replace(config, prior=model.prior.config)
-    released_weights.write(path, Released(config, model.variables, variables, steps))
+    try:
+        directions = model.directions
+    except DataError:  # none have been found yet
+        directions = {}
+    released_weights.write(path, Released(config, model.variables, variables, steps, directions))
     log.info("Wrote the EMA weights of %s to %s.", model, path)
 
 
@@ -168,7 +172,7 @@ def unpack(name: str, directory: pathlib.Path) -> None:
     if path is None:
         known = ", ".join(released_weights.names())
         raise CheckpointError(f"--unpack={name} is neither a .safetensors file nor one of {known}.")
-    config, variables, of_prior, steps = released_weights.read(path)
+    config, variables, of_prior, steps, _ = released_weights.read(path)
     origin = {"released": path.name, "steps": steps}
     variables = jax.tree.map(jax.numpy.asarray, variables)
     state = state_from_variables(variables, make_optimizer(config))

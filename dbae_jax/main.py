@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 from absl import flags
 
 from dbae_jax import editing
-from dbae_jax.api import sample_files
 from dbae_jax.commands import (
     describe,
     edit,
@@ -27,6 +26,7 @@ from dbae_jax.commands import (
 )
 from dbae_jax.configuration import command_line
 from dbae_jax.errors import ConfigError
+from dbae_jax.evaluation import sample_files
 from dbae_jax.runtime import processes
 
 

@@ -147,10 +147,10 @@ def test_interpolations_end_with_the_reconstructions(model, method):
     images = tiny.images(6)
     found = model.interpolate(images[:3], images[3:], points=5, method=method, steps=3)
     assert found.shape == (3, 5, 16, 16, 1) and found.dtype == np.float32
-    np.testing.assert_array_equal(found[:, 0], model.reconstruct(images[:3], steps=3))
-    np.testing.assert_array_equal(found[:, -1], model.reconstruct(images[3:], steps=3))
+    for column, end in ((0, images[:3]), (-1, images[3:])):
+        np.testing.assert_allclose(found[:, column], model.reconstruct(end, steps=3), atol=1e-4)
     z = editing.path(model.encode(images[:1]), model.encode(images[3:4]), 5, method)
-    np.testing.assert_array_equal(found[0], model.decode(z[0], steps=3))
+    np.testing.assert_allclose(found[0], model.decode(z[0], steps=3), atol=1e-4)
 
 
 def test_x_T_of_edits_is_fixed_or_recomputed(model):
@@ -166,7 +166,8 @@ def test_x_T_of_edits_is_fixed_or_recomputed(model):
         with_x_T = model.decode(shifted, x_T=model.endpoint(z), steps=3)
         np.testing.assert_allclose(fixed[:, i], with_x_T, atol=1e-5)
         assert scale == 0 or np.abs(with_x_T - expected).max() > 1e-2
-    np.testing.assert_array_equal(recomputed[:, 1], model.reconstruct(images, steps=3))
+    again = model.reconstruct(images, steps=3)
+    np.testing.assert_allclose(recomputed[:, 1], again, atol=1e-4)
     np.testing.assert_array_equal(fixed[:, 1], recomputed[:, 1])
 
 
@@ -175,14 +176,15 @@ def test_all_edits_of_an_image_share_its_noise(model):
     rows = model.edit(np.repeat(images[:1], 2, axis=0), _codes(8), (0, 0), **noisy)
     np.testing.assert_array_equal(rows[0, 0], rows[0, 1])
     assert np.abs(rows[0, 0] - rows[1, 0]).max() > 1e-2
-    np.testing.assert_array_equal(rows[:, 0], model.reconstruct(images[[0, 0]], **noisy))
+    again = model.reconstruct(images[[0, 0]], **noisy)
+    np.testing.assert_allclose(rows[:, 0], again, atol=1e-4)
 
 
 def test_wrong_edits_are_refused(model):
     images = tiny.images(2)
     with pytest.raises(DataError, match="8 finite numbers"):
         model.edit(images, np.ones(4), (0,))
-    for scales in ((), (np.inf,), ("many",), 0.5):
+    for scales in ((), (np.inf,), ("many",), np.nan):
         with pytest.raises(DataError, match="Scales must be a list"):
             model.edit(images, np.ones(8), scales)
         with pytest.raises(DataError, match="Scales must be a list"):

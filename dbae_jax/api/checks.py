@@ -3,9 +3,12 @@
 import jax
 import numpy as np
 
+from dbae_jax.bridge.preconditioning import Bridge
 from dbae_jax.bridge.schedules import Schedule
 from dbae_jax.configuration.sections import DataConfig
-from dbae_jax.errors import DataError
+from dbae_jax.errors import ConfigError, DataError
+from dbae_jax.sampling.plan import Plan
+from dbae_jax.sampling.tables import Table
 
 DECODED = "This model decodes x_T from z. Call endpoint(z)."
 GAUSSIAN = (
@@ -13,12 +16,16 @@ GAUSSIAN = (
     "or rng, or infer x_T with invert(images)."
 )
 
+NO_DIRECTIONS = (
+    "This model was not loaded from a workdir, where directions of attributes are kept: find them "
+    "with dbae_jax.editing.directions, and pass one to edit."
+)
 NO_PRIOR = (
     "This model has no latent prior to sample from: train one in its workdir with "
     "--mode=train_prior, and load the model from there."
 )
 
-Rng = int | jax.Array | None  # a seed, a key of jax.random.key, keys [B], or None
+Rng = int | jax.Array | None  # a seed, a key of jax.random.key, keys [B], or None for seed 0
 
 
 def make_key(rng: Rng, count: int) -> jax.Array:
@@ -80,34 +87,9 @@ def _finite_float(array: np.ndarray, name: str) -> np.ndarray:
     return array.astype(np.float32)
 
 
-def check_images(images: np.ndarray | jax.Array, data: DataConfig) -> np.ndarray:
-    """Returns images as a numpy array, uint8 or float32, if they fit the model.
-
-    Args:
-      images: [B, H, W, C], uint8, or float in [-1, 1].
-      data: section of the model's config, with the size and channels of its images.
-
-    Raises:
-      DataError: if the shape, dtype or range is wrong, or values are not finite.
-    """
-    images, size, channels = np.asarray(images), data.image_size, data.channels
-    want = f"[B, {size}, {size}, {channels}]"
-    if images.ndim != 4:
-        raise DataError(f"images must have 4 axes, {want}, got shape {list(images.shape)}.")
-    if images.shape[1:] != (size, size, channels):
-        raise DataError(f"images must be {want} for this model, got {list(images.shape)}.")
-    if images.shape[0] == 0:
-        raise DataError(f"images must hold at least one image, got shape {list(images.shape)}.")
-    if images.dtype == np.uint8:
-        return images
-    if not np.issubdtype(images.dtype, np.floating):
-        raise DataError(f"images must be uint8 or float in [-1, 1], got {images.dtype}.")
-    if not np.isfinite(images).all():
-        raise DataError("images hold values that are not finite (NaN or infinity).")
-    low, high = float(images.min()), float(images.max())
-    if low < -1 - 1e-6 or high > 1 + 1e-6:
-        raise DataError(
-            f"float images must lie in [-1, 1], got [{low:g}, {high:g}]; "
-            "pass uint8, or scale 0..255 by x / 127.5 - 1."
-        )
-    return images.astype(np.float32)
+def table_of(plan: Plan, bridge: Bridge) -> Table:
+    """Returns the sampler's table of coefficients, or raises DataError for options that fail."""
+    try:
+        return plan.table(bridge)
+    except (ConfigError, ValueError) as error:
+        raise DataError(str(error)) from error

@@ -5,10 +5,11 @@ import pathlib
 from typing import Any
 
 import jax
+import numpy as np
 
-from dbae_jax.api import released_weights
+from dbae_jax.api import directions, released_weights
 from dbae_jax.configuration import build
-from dbae_jax.errors import CheckpointError
+from dbae_jax.errors import CheckpointError, DataError
 from dbae_jax.prior import prior
 from dbae_jax.prior.prior import Prior
 from dbae_jax.runtime import sharding
@@ -52,6 +53,7 @@ def _of_workdir(
         "step": loaded.step,
         "source": f"{weights.replace('ema', 'EMA')} weights of {directory}",
         "load_prior": functools.partial(prior.load, directory, whose, mesh=mesh),
+        "load_directions": functools.partial(directions.load, directory, loaded.config.data.name),
     }
 
 
@@ -67,10 +69,16 @@ def _of_file(path: pathlib.Path, mesh: jax.sharding.Mesh | None) -> dict[str, An
         variables = sharding.replicate(released.prior, everywhere)
         return Prior(released.config, network, variables, step=released.steps["prior"], mesh=mesh)
 
+    def load_directions(fingerprint: str) -> dict[str, np.ndarray]:
+        if not released.directions:
+            raise DataError(f"{path} has no directions of attributes.")
+        return released.directions
+
     return {
         "config": released.config,
         "variables": sharding.replicate(released.variables, everywhere),
         "step": released.steps["autoencoder"],
         "source": f"EMA weights in {path.name}",
         "load_prior": load_prior,
+        "load_directions": load_directions,
     }

@@ -7,14 +7,15 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from dbae_jax.bridge.preconditioning import At, make_denoiser
+from dbae_jax.api import functions
+from dbae_jax.bridge.preconditioning import At
 from dbae_jax.bridge.schedules import Schedule
 from dbae_jax.data.images import to_float
 from dbae_jax.models.autoencoder import Networks
-from dbae_jax.runtime import batching, rngs, sharding
+from dbae_jax.runtime import batching, sharding
+from dbae_jax.runtime.batching import ProgressFn
 from dbae_jax.sampling import integrate, inversion
 from dbae_jax.sampling.integrate import Sample
 from dbae_jax.sampling.tables import Table
@@ -31,9 +32,7 @@ class Functions(NamedTuple):
     posterior: Callable  # networks, variables, images -> mean and scale of z (or None)
     endpoint: Callable  # networks, variables, z -> x_T
     denoise: Callable  # networks, variables, x_t, at, x_T, z -> x_0
-    decode: (
-        Callable  # networks, variables, x_T, z, key, indices, table, *, keep_path -> x_0[, path]
-    )
+    decode: Callable  # networks, variables, x_T, z, key, indices, table, *, keep_path -> x_0, path
     invert: Callable  # networks, variables, x, z, table -> x_T
     draw_x_T: Callable  # key, indices, scale, *, image_shape -> x_T
 
@@ -50,21 +49,21 @@ def jit_functions(mesh: jax.sharding.Mesh | None) -> Functions:
         return jax.jit(function, static_argnames=static, out_shardings=placed)
 
     return Functions(
-        encode=jit(_encode, "networks", "sample"),
-        posterior=jit(_posterior, "networks"),
-        endpoint=jit(_endpoint, "networks"),
-        denoise=jit(_denoise, "networks"),
-        decode=jit(_decode, "networks", "keep_path"),
-        invert=jit(_invert, "networks"),
-        draw_x_T=jit(_draw_x_T, "image_shape"),
+        encode=jit(functions.encode, "networks", "sample"),
+        posterior=jit(functions.posterior, "networks"),
+        endpoint=jit(functions.endpoint, "networks"),
+        denoise=jit(functions.denoise, "networks"),
+        decode=jit(functions.decode, "networks", "keep_path"),
+        invert=jit(functions.invert, "networks"),
+        draw_x_T=jit(functions.draw_x_T, "image_shape"),
     )
 
 
 class Programs:
     """The compiled functions of one model, for inputs of any length.
 
-    Inputs run in batches of `batch_size`, the last one padded, so that each function compiles
-    once. Results are numpy arrays. The argument `variables` of the methods holds the weights and
+    Inputs run in batches of `batching.padded_size`, so that each function compiles for few sizes.
+    Results are numpy arrays. The argument `variables` of the methods holds the weights and
     running statistics of the model.
     """
 
@@ -73,7 +72,7 @@ class Programs:
 
         Args:
           networks: networks of the model.
-          batch_size: examples per batch, rounded up to a multiple of the number of devices.
+          batch_size: most examples per batch, rounded up to a multiple of the number of devices.
           mesh: devices that share every batch. None: one device.
         """
         self.batch_size = batching.whole_size(batch_size, mesh)
@@ -122,6 +121,7 @@ class Programs:
         table: Table,
         *,
         keep_path: bool = False,
+        progress: ProgressFn | None = None,
     ) -> Sample:
         """Runs a sampler.
 
@@ -132,6 +132,7 @@ class Programs:
           key: one key, or keys [B].
           table: coefficients of the sampler at every step.
           keep_path: whether the result holds the states along the trajectory.
+          progress: called after every batch with the numbers of finished and of all images.
         """
 
         def decode(x_T: jax.Array, z: jax.Array, indices: jax.Array) -> Any:
@@ -139,14 +140,10 @@ class Programs:
                 self._networks, variables, x_T, z, key, indices, table, keep_path=keep_path
             )
 
-        if not keep_path:
-            decoded = self._run(decode, x_T, z, np.arange(len(z)))
-            return Sample(decoded, None, table.path_times, table.nfe)
-        # Few images are shown with their path, and a path needs a program of its own anyway. So
-        # they run without padding to a whole batch, in one of few sizes.
-        size = min(self.batch_size, batching.whole_size(-(-len(z) // 8) * 8, self._mesh))
-        x_0, states = self._run(decode, x_T, z, np.arange(len(z)), size=size)
-        path = np.asarray(integrate.path_states(x_T, np.moveaxis(states, 1, 0), table))
+        x_0, states = self._run(decode, x_T, z, np.arange(len(z)), progress=progress)
+        path = None
+        if keep_path:
+            path = np.asarray(integrate.path_states(x_T, np.moveaxis(states, 1, 0), table))
         return Sample(x_0, path, table.path_times, table.nfe)
 
     def invert(
@@ -169,76 +166,6 @@ class Programs:
 
         return self._run(draw, np.arange(num))
 
-    def _run(self, fn: Callable, *arrays: Any, size: int | None = None) -> Any:
-        return batching.run(fn, *arrays, size=size or self.batch_size, mesh=self._mesh)
-
-
-def _encode(
-    networks: Networks,
-    variables: dict,
-    images: jax.Array,
-    key: jax.Array,
-    indices: jax.Array,
-    *,
-    sample: bool,
-) -> jax.Array:
-    code = networks.encode(variables, to_float(images))
-    if not sample:
-        return code.mean
-    keys = rngs.per_example(key, indices)
-    return code.sample(integrate.example_noise_fn(keys, (networks.latent_dim,))(0))
-
-
-def _posterior(networks: Networks, variables: dict, images: jax.Array):
-    code = networks.encode(variables, to_float(images))
-    return code.mean, code.sigma
-
-
-def _endpoint(networks: Networks, variables: dict, z: jax.Array) -> jax.Array:
-    return networks.endpoint(variables, z)
-
-
-def _denoise(
-    networks: Networks, variables: dict, x_t: jax.Array, at: At, x_T: jax.Array, z: jax.Array
-) -> jax.Array:
-    def network_fn(x: jax.Array, c_noise: jax.Array, z: jax.Array) -> jax.Array:
-        return networks.network(variables, x, c_noise, z)
-
-    return make_denoiser(network_fn)(x_t, at, x_T, z)
-
-
-def _decode(
-    networks: Networks,
-    variables: dict,
-    x_T: jax.Array,
-    z: jax.Array,
-    key: jax.Array,
-    indices: jax.Array,
-    table: Table,
-    *,
-    keep_path: bool,
-):
-    keys = rngs.per_example(key, indices)
-    x_0, states = integrate.integrate(
-        lambda x_t, at, x_T: _denoise(networks, variables, x_t, at, x_T, z),
-        x_T,
-        table,
-        integrate.example_noise_fn(keys, x_T.shape[1:]),
-        keep_path=keep_path,
-    )
-    return x_0 if states is None else (x_0, jnp.moveaxis(states, 0, 1))
-
-
-def _invert(networks: Networks, variables: dict, x: jax.Array, z: jax.Array, table: Table):
-    def denoise_fn(x_t: jax.Array, at: At, x_T: jax.Array) -> jax.Array:
-        return _denoise(networks, variables, x_t, at, x_T, z)
-
-    return integrate.integrate(denoise_fn, x, table, clip=False)[0]
-
-
-def _draw_x_T(
-    key: jax.Array, indices: jax.Array, scale: float, *, image_shape: tuple[int, ...]
-) -> jax.Array:
-    """Samples x_T from its own stream, so that it is independent of the noise of samplers."""
-    keys = jax.vmap(lambda k: rngs.stream(k, "x_T"))(rngs.per_example(key, indices))
-    return jnp.float32(scale) * integrate.example_noise_fn(keys, image_shape)(0)
+    def _run(self, fn: Callable, *arrays: Any, progress: ProgressFn | None = None) -> Any:
+        size = batching.padded_size(len(arrays[0]), self.batch_size, self._mesh)
+        return batching.run(fn, *arrays, size=size, mesh=self._mesh, progress=progress)

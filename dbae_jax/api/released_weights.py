@@ -1,6 +1,7 @@
 """Released weights: the EMA weights of a model, and of its latent prior, in one .safetensors file.
 
-The file also holds the config, so nothing else is needed to use the model. Kernels are float16,
+The file also holds the config and the directions of attributes, so nothing else is needed to use
+the model. Kernels are float16,
 which halves the file; biases, scales and statistics are float32.
 """
 
@@ -28,6 +29,7 @@ class Released(NamedTuple):
     variables: dict  # {"params", "stats"} of the autoencoder, float32
     prior: dict | None  # {"params", "stats"} of the latent prior, float32
     steps: dict[str, int]  # training steps of "autoencoder" and "prior"
+    directions: dict[str, np.ndarray]  # name of an attribute -> change [D] of z at scale 1
 
 
 def folder() -> pathlib.Path:
@@ -63,11 +65,14 @@ def write(path: pathlib.Path, released: Released) -> None:
     trees = {"autoencoder": released.variables}
     if released.prior is not None:
         trees["prior"] = released.prior
+    if released.directions:
+        trees["directions"] = np.stack(list(released.directions.values()))
     values = {name: _narrowed(name, np.asarray(leaf)) for name, leaf in _named(trees).items()}
     about = {
         "format": FORMAT,
         "config": json.dumps(to_dict(released.config)),
         "steps": json.dumps(released.steps),
+        "directions": json.dumps(list(released.directions)),
     }
     tensor_files.write_state_dict(path, values, about)
 
@@ -92,8 +97,18 @@ def read(path: pathlib.Path) -> Released:
     if any(name.startswith("prior/") for name in values):
         network = build.make_latent_network(config)
         wanted["prior"] = jax.eval_shape(lambda key: prior.first_variables(network, key), key)
+    attributes = json.loads(about["directions"])
+    if attributes:
+        shape = (len(attributes), config.model.latent_dim)
+        wanted["directions"] = jax.ShapeDtypeStruct(shape, np.float32)
     trees = _filled(path, wanted, values)
-    return Released(config, trees["autoencoder"], trees.get("prior"), json.loads(about["steps"]))
+    return Released(
+        config,
+        trees["autoencoder"],
+        trees.get("prior"),
+        json.loads(about["steps"]),
+        dict(zip(attributes, trees.get("directions", ()), strict=True)),
+    )
 
 
 def _narrowed(name: str, array: np.ndarray) -> np.ndarray:

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from dbae_jax.api import images
 from dbae_jax.configuration.sections import DataConfig
-from dbae_jax.data import transforms
 from dbae_jax.data.sources import Source
 from dbae_jax.errors import DataError
 
@@ -60,26 +60,8 @@ def read_all(
 
 
 def _read_file(name: str, data: DataConfig) -> np.ndarray:
-    path = pathlib.Path(name).expanduser()
-    if not path.exists():
+    if not pathlib.Path(name).expanduser().exists():
         raise DataError(
             f"There is no image file {name}; items of the data set are named test:17 or train:3."
         )
-    if path.is_dir():
-        raise DataError(f"{name} is a folder; name an image file in it.")
-    try:
-        content = path.read_bytes()
-        channels = transforms.channels_of(transforms.decode(content))
-        if channels != data.channels:
-            kinds = {1: "gray (1 channel)", 3: "in colour (3 channels)"}
-            raise DataError(
-                f"the image is {kinds[channels]}, and the model's images have {data.channels}; "
-                "convert the file."
-            )
-        return transforms.load(
-            content, crop=data.crop, size=data.image_size, channels=data.channels
-        )
-    except OSError as error:
-        raise DataError(f"{name} cannot be read: {error.strerror}.") from error
-    except DataError as error:
-        raise DataError(f"{name}: {error}") from error
+    return images.read_file(name, data)

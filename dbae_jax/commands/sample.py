@@ -6,9 +6,9 @@ Image i depends on the seed and i alone. A run that was stopped resumes with the
 import logging
 import pathlib
 
-from dbae_jax.api import sample_files
 from dbae_jax.commands import trained_model
 from dbae_jax.configuration.config import Config
+from dbae_jax.evaluation import sample_files
 from dbae_jax.runtime import files
 
 FOLDER = "samples"  # default, in the workdir

@@ -5,7 +5,9 @@ import functools
 import pathlib
 from typing import NamedTuple
 
+from dbae_jax.api import directions
 from dbae_jax.api.dbae import DBAE
+from dbae_jax.api.directions import CACHE
 from dbae_jax.configuration.config import Config, to_dict
 from dbae_jax.data import registry
 from dbae_jax.data.sources import Source
@@ -13,8 +15,6 @@ from dbae_jax.evaluation.context import Context
 from dbae_jax.prior import prior
 from dbae_jax.runtime import sharding
 from dbae_jax.workdirs import workdir
-
-CACHE = "evaluation"  # folder of the workdir for latent codes and what is derived from them
 
 # Keys that must agree with the training run if a command uses a model on any data.
 OF_MODEL = ("model.", "bridge.", "data.image_size", "data.channels")
@@ -54,6 +54,7 @@ def open_model(
         step=loaded.step,
         source=f"EMA weights of {directory}",
         load_prior=functools.partial(prior.load, directory, weights, mesh=mesh),
+        load_directions=functools.partial(directions.load, directory, config.data.name),
     )
     return Opened(model, loaded.config)
 

@@ -37,11 +37,16 @@ def decode(data: bytes) -> Image.Image:
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"the image cannot be decoded: {reason.rstrip('.')}.") from error
+    check_mode(image)
+    return image
+
+
+def check_mode(image: Image.Image) -> None:
+    """Checks that an image has 8 bits per channel, and raises DataError otherwise."""
     if image.mode not in _EIGHT_BIT_MODES:
         raise DataError(
             f"the image has mode {image.mode}; it must have 8 bits per channel; convert the file."
         )
-    return image
 
 
 def channels_of(image: Image.Image) -> int:
@@ -92,11 +97,16 @@ def load(data: bytes, *, crop: str, size: int, channels: int) -> np.ndarray:
 
     Source: "d2c" DiffAE, dataset.py; "zoom" DiTi, LFW probe; "short" InfoDiffusion, CelebA.
     """
+    return fit(decode(data), crop=crop, size=size, channels=channels)
+
+
+def fit(image: Image.Image, *, crop: str, size: int, channels: int) -> np.ndarray:
+    """Returns the pixels of a decoded image, uint8 [size, size, channels]; see `load`."""
     if crop not in CROPS:
         raise ConfigError(
             f"config.data.crop={crop!r} is not allowed: it must be one of {', '.join(CROPS)}."
         )
-    image = CROPS[crop](convert(decode(data), channels), size)
+    image = CROPS[crop](convert(image, channels), size)
     pixels = np.asarray(image)
     return pixels.reshape(size, size, channels)
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from dbae_jax import editing
+from dbae_jax.api.directions import file_of
 from dbae_jax.editing import Directions
 from dbae_jax.errors import DataError
 from dbae_jax.evaluation.context import OF_CODES, Context
@@ -97,7 +98,7 @@ def find(context: Context, wanted: Sequence[str], *, probe: str = "logistic") ->
     identity = _identity(context, probe)
     path, stored = None, None
     if context.cache is not None:
-        path = context.cache / f"{context.config.data.name}_directions.npz"
+        path = file_of(context.cache, context.config.data.name)
         stored = kept.read(path, identity)
     steps = dict(zip(stored["names"].tolist(), stored["steps"], strict=True)) if stored else {}
     missing = [name for name in wanted if name not in steps]

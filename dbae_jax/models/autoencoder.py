@@ -34,7 +34,7 @@ class AutoEncoder(nn.Module):
         """Returns the decoded x_T [B, H, W, C] for latent codes z [B, D]."""
         if self.decoder is None:
             size = self.unet.image_size
-            return jnp.zeros((len(z), size, size, self.unet.out_channels))
+            return jnp.zeros((z.shape[0], size, size, self.unet.out_channels))
         return self.decoder(z, train=train)
 
     def network(self, x: jax.Array, c_noise: jax.Array, z: jax.Array, *, train: bool) -> jax.Array:

@@ -103,7 +103,7 @@ def group_affine(
     size = mean.shape[1] // num_groups
 
     def over_group(per_channel):
-        groups = per_channel.reshape(len(per_channel), num_groups, size)
+        groups = per_channel.reshape(per_channel.shape[0], num_groups, size)
         return jnp.repeat(groups.mean(-1), size, axis=1)
 
     mean = mean + learned.bias
@@ -183,5 +183,5 @@ def _group_mean(per_channel: jax.Array, num_groups: int) -> jax.Array:
 
 def _spread(per_channel: jax.Array, num_groups: int, function: Callable) -> jax.Array:
     """Returns function(groups), [B, G] for groups [B, G, C / G], for every channel: [B, C]."""
-    groups = per_channel.reshape(len(per_channel), num_groups, -1)
+    groups = per_channel.reshape(per_channel.shape[0], num_groups, -1)
     return jnp.broadcast_to(function(groups)[:, :, None], groups.shape).reshape(per_channel.shape)

@@ -60,7 +60,7 @@ class Prior:
         self._diffusion = LatentDiffusion(config.prior.timesteps, config.prior.beta)
         self._mesh = mesh
         self._sample = jax.jit(
-            self._sample_batch, out_shardings=None if mesh is None else sharding.replicated(mesh)
+            self.sample_batch, out_shardings=None if mesh is None else sharding.replicated(mesh)
         )
 
     @functools.cached_property
@@ -83,7 +83,7 @@ class Prior:
         Args:
           num: number of codes.
           key: one random key, which is folded with the index of each code, or keys [num].
-          batch_size: codes per batch.
+          batch_size: most codes per batch.
           sampler: "ancestral" or "ddim"; by default the sampler of the config.
           steps: number of network evaluations; by default the number of the config.
           eta: amount of noise of "ddim", in [0, 1]. With 0 only the initial state is random.
@@ -91,20 +91,41 @@ class Prior:
         Raises:
           DataError: for an unknown sampler, or a value out of range.
         """
-        sampler = self.config.sampler if sampler is None else sampler
-        steps = self.config.sample_steps if steps is None else steps
-        try:
-            table = self._diffusion.table(sampler, steps, eta)
-        except ValueError as error:
-            raise DataError(str(error)) from error
-        size = batching.whole_size(batch_size, self._mesh)
+        table = self.table(sampler, steps, eta)
+        most = batching.whole_size(batch_size, self._mesh)
+        size = batching.padded_size(num, most, self._mesh)
 
         def sample_batch(indices):
             return self._sample(self.variables, key, indices, table)
 
         return batching.run(sample_batch, np.arange(num), size=size, mesh=self._mesh)
 
-    def _sample_batch(self, variables, key, indices, table):
+    def table(
+        self, sampler: str | None = None, steps: int | None = None, eta: float = 0.0
+    ) -> diffusion.Table:
+        """Returns the table of a sampler; the arguments and errors are those of `sample`."""
+        sampler = self.config.sampler if sampler is None else sampler
+        steps = self.config.sample_steps if steps is None else steps
+        try:
+            return self._diffusion.table(sampler, steps, eta)
+        except ValueError as error:
+            raise DataError(str(error)) from error
+
+    def sample_batch(
+        self,
+        variables: dict,
+        key: jax.Array,
+        indices: jax.Array | np.ndarray,
+        table: diffusion.Table,
+    ) -> jax.Array:
+        """Returns sampled latent codes: [B, D]; a pure function.
+
+        Args:
+          variables: a tree like `self.variables`.
+          key: one random key, or keys [B].
+          indices: [B], positions of the codes, which are folded into one key or select keys.
+          table: coefficients of the sampler, see `table`.
+        """
         keys = jax.vmap(lambda k: rngs.stream(k, "prior"))(rngs.per_example(key, indices))
         shape = (self._network.latent_dim,)
 

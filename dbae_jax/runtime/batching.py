@@ -11,10 +11,15 @@ from dbae_jax.runtime import sharding
 
 Tree = TypeVar("Tree")  # a tree of arrays
 Array = jax.Array | np.ndarray
+ProgressFn = Callable[[int, int], None]  # (examples that are done, all examples)
 
 
 def run(
-    fn: Callable[..., Tree], *arrays: Any, size: int, mesh: jax.sharding.Mesh | None = None
+    fn: Callable[..., Tree],
+    *arrays: Any,
+    size: int,
+    mesh: jax.sharding.Mesh | None = None,
+    progress: ProgressFn | None = None,
 ) -> Tree:
     """Applies a function to slices of `size` examples and joins the results on the host.
 
@@ -25,6 +30,7 @@ def run(
       size: examples per slice, a multiple of the number of devices in the mesh.
       mesh: devices that share each slice. With several processes, each process gets the whole
         result.
+      progress: called after every slice.
     """
     count = len(jax.tree.leaves(arrays)[0])
     answers = []
@@ -37,7 +43,24 @@ def run(
             chunk = jax.tree.map(lambda a: sharding.spread(mesh, np.asarray(a)), chunk)
         answer = jax.device_get(fn(*chunk))
         answers.append(jax.tree.map(lambda a: a[: size - missing], answer))  # noqa: B023
+        if progress is not None:
+            progress(min(start + size, count), count)
     return jax.tree.map(lambda *parts: np.concatenate(parts), *answers)
+
+
+def padded_size(count: int, most: int, mesh: jax.sharding.Mesh | None) -> int:
+    """Returns the size of the batches in which `count` examples run.
+
+    Inputs that fit into one batch are padded to a power of two, so that few sizes are compiled.
+    Longer inputs run in batches of `most`, and the last one is padded to it: another size would be
+    compiled for it alone.
+
+    Args:
+      count: number of examples.
+      most: largest size, a multiple of the number of devices.
+      mesh: devices that share every batch.
+    """
+    return min(most, whole_size(1 << (count - 1).bit_length(), mesh))
 
 
 def whole_size(size: int, mesh: jax.sharding.Mesh | None) -> int:

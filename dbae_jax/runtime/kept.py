@@ -42,7 +42,7 @@ def read(path: pathlib.Path, identity: dict[str, Any]) -> dict[str, Any] | None:
     stored, content = None, None
     if path.exists():
         try:
-            stored, content = _load(path)
+            stored, content = load(path)
         except (OSError, ValueError, LookupError, TypeError, EOFError, zipfile.BadZipFile) as error:
             log.info("%s is damaged (%s); it is computed again.", path, type(error).__name__)
         if stored is not None and stored != identity:
@@ -62,8 +62,12 @@ def write(path: pathlib.Path, identity: dict[str, Any], content: dict[str, Any])
         files.write_json(path, {"identity": identity, **content})
 
 
-def _load(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Returns the identity and the content of a file."""
+def load(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns the identity and the content of a file.
+
+    Raises:
+      OSError, ValueError, LookupError, TypeError, EOFError, zipfile.BadZipFile: if it is damaged.
+    """
     if path.suffix != ".npz":
         content = json.loads(path.read_text(encoding="utf-8"))
         return content.pop("identity"), content

@@ -50,8 +50,10 @@ class Plan:
         sampler: str | None = None,
         steps: int | None = None,
         grid: str | np.ndarray | None = None,
+        rho: float = 7.0,
         churn: float = 0.0,
-        **others: Any,
+        eta: float = 0.0,
+        boot: bool = False,
     ) -> Self:
         """Returns `plan` if it is given, otherwise a plan with recommended values.
 
@@ -62,12 +64,14 @@ class Plan:
           sampler: one of `SAMPLERS`, or None.
           steps: number of intervals of the time grid, or None.
           grid: one of `grids.GRIDS`, an array of times, or None.
+          rho: see `Plan`, like the rest.
           churn: see `Plan`.
-          **others: other attributes of `Plan`.
+          eta: see `Plan`.
+          boot: see `Plan`.
         """
+        others: dict[str, Any] = {"rho": rho, "churn": churn, "eta": eta, "boot": boot}
         if plan is not None:
-            options = {"sampler": sampler, "steps": steps, "grid": grid, "churn": churn, **others}
-            _check_left_out(options)
+            _check_left_out({"sampler": sampler, "steps": steps, "grid": grid, **others})
             return plan
         if sampler is None:
             sampler = "heun" if churn else "dbim"
@@ -75,7 +79,7 @@ class Plan:
             grid = "karras" if sampler in DRIFTS else "lambda"
         if steps is None:
             steps = 50 if sampler in DRIFTS else 5
-        return cls(sampler, steps, grid, churn=churn, **others)
+        return cls(sampler, steps, grid, **others)
 
     @property
     def needs_noise(self) -> bool:

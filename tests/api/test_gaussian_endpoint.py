@@ -125,7 +125,7 @@ def test_interpolations_between_inferred_endpoints(model):
     middle = editing.path(*(x_T.reshape(1, -1) for x_T in ends), 3, "spherical")[:, 1]
     again = model.decode(z, middle.reshape(ends[0].shape), steps=4)
     np.testing.assert_allclose(way[:, 1], again, atol=1e-5)
-    np.testing.assert_array_equal(way, model.interpolate(first, second, 3, "linear", 7, **how))
+    np.testing.assert_array_equal(way, model.interpolate(first, second, 3, "linear", rng=7, **how))
     last = model.decode(model.encode(second), ends[1], steps=4)
     np.testing.assert_allclose(way[:, 2], last, atol=1e-5)
     with pytest.raises(DataError, match="This model decodes x_T from z"):
@@ -143,8 +143,6 @@ def test_ve_draws_noise_of_its_own_size():
 X, Z = np.zeros((2, 16, 16, 1), np.float32), np.zeros((2, 8), np.float32)
 WRONG = {
     "endpoint": (lambda m: m.endpoint(Z), "not decoded from z. Sample x_T with draw_x_T or rng"),
-    "no x_T": (lambda m: m.decode(Z), "x_T of this model is Gaussian"),
-    "no rng": (lambda m: m.draw_x_T(2, None), "x_T of this model is Gaussian"),
     "boot": (lambda m: m.decode(Z, rng=0, boot=True), "boot=True: a Gaussian x_T"),
     "steps": (lambda m: m.invert(X, steps=1), "steps=1: inferring x_T takes at least 2"),
     "grid": (lambda m: m.invert(X, grid="cosine"), "one of karras, uniform, power, lambda"),

@@ -9,10 +9,12 @@ from dbae_jax.api import released_weights
 from dbae_jax.api.released_weights import Released
 from dbae_jax.configuration import build
 from dbae_jax.data import sources
-from dbae_jax.errors import CheckpointError
+from dbae_jax.errors import CheckpointError, DataError
 from dbae_jax.prior import prior
 from dbae_jax.runtime import sharding, tensor_files
 from tests.helpers import tiny
+
+DIRECTIONS = {"round": np.arange(8, dtype=np.float32), "bold": np.ones(8, np.float32) / 3}
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +24,7 @@ def released():
     network = build.make_latent_network(config)
     prior_variables = prior.first_variables(network, jax.random.key(1))
     prior_variables["stats"] = {"mean": np.full(8, 0.3, np.float32), "std": np.ones(8, np.float32)}
-    return Released(config, variables, prior_variables, {"autoencoder": 7, "prior": 5})
+    return Released(config, variables, prior_variables, {"autoencoder": 7, "prior": 5}, DIRECTIONS)
 
 
 @pytest.fixture
@@ -40,6 +42,7 @@ def test_a_file_holds_the_model_up_to_the_rounding_of_float16(released, path):
         assert jax.tree.structure(got) == jax.tree.structure(wanted)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 5e-4, 1e-7), got, wanted)
     np.testing.assert_array_equal(read.prior["stats"]["mean"], np.float32(0.3))  # not rounded
+    assert list(read.directions) == ["round", "bold"]
 
 
 def test_a_model_is_loaded_from_a_file(released, path):
@@ -50,11 +53,14 @@ def test_a_model_is_loaded_from_a_file(released, path):
     shared = DBAE.load(path, mesh=sharding.make_mesh())
     np.testing.assert_allclose(shared.sample(2, 0), model.sample(2, 0), atol=1e-4)
     assert model.prior.step == 5
+    np.testing.assert_allclose(model.directions["bold"], DIRECTIONS["bold"], rtol=1e-3)
 
 
-def test_a_file_without_a_prior_says_so_when_it_is_needed(released, tmp_path):
+def test_a_file_without_prior_and_directions_says_so_when_they_are_needed(released, tmp_path):
     path = tmp_path / "model.safetensors"
-    released_weights.write(path, released._replace(prior=None))
+    released_weights.write(path, released._replace(prior=None, directions={}))
+    with pytest.raises(DataError, match=r"model\.safetensors has no directions"):
+        DBAE.load(path).directions  # noqa: B018
     with pytest.raises(CheckpointError, match=r"model\.safetensors has no latent prior"):
         DBAE.load(path).sample(1, 0)
 

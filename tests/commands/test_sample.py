@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 import dbae_jax
-from dbae_jax.api import sample_files
 from dbae_jax.commands import sample, train, train_prior
 from dbae_jax.errors import CheckpointError, ConfigError, DataError
+from dbae_jax.evaluation import sample_files
 from dbae_jax.prior.prior import Prior
 from tests.helpers import commands, tiny
 

@@ -8,7 +8,6 @@ import jax
 import numpy as np
 import pytest
 
-from dbae_jax.api.sample_files import batches
 from dbae_jax.configuration import sections
 from dbae_jax.data import sources
 from dbae_jax.data.images import save_image
@@ -18,6 +17,7 @@ from dbae_jax.evaluation.classifier import fit
 from dbae_jax.evaluation.classifier.fit import FitSettings
 from dbae_jax.evaluation.classifier.network import Classifier
 from dbae_jax.evaluation.protocols import generation
+from dbae_jax.evaluation.sample_files import batches
 from dbae_jax.evaluation.suites.generation import SUITE, over_sets, sampled_images
 from dbae_jax.metrics import generation as metric
 from dbae_jax.metrics.networks import classifier as network
@@ -228,7 +228,7 @@ def test_the_floor_is_of_real_images_alone(images):
 
 @pytest.mark.parametrize("file_format", ["png", "npz"])
 def test_sampled_images_are_read_in_order(tmp_path, monkeypatch, file_format):
-    monkeypatch.setattr("dbae_jax.api.sample_files.SHARD", 4)
+    monkeypatch.setattr("dbae_jax.evaluation.sample_files.SHARD", 4)
     drawn = sources.digits("test", 16).images[:11]
     with pytest.raises(DataError, match=r"holds no sampled images: samples.json there"):
         next(batches(tmp_path, 3))

@@ -11,13 +11,13 @@ import jax
 import numpy as np
 import pytest
 
-from dbae_jax.api import sample_files
 from dbae_jax.errors import (
     CheckpointError,
     ConfigError,
     DeviceMemoryError,
     LostProcessError,
 )
+from dbae_jax.evaluation import sample_files
 from dbae_jax.runtime import processes
 from dbae_jax.workdirs import checkpoint, records, workdir
 from tests.helpers import commands

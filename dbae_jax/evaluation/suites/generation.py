@@ -14,11 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from dbae_jax.api import sample_files
 from dbae_jax.data import sources
 from dbae_jax.data.images import to_uint8
 from dbae_jax.errors import CheckpointError
-from dbae_jax.evaluation import dataset_classifier
+from dbae_jax.evaluation import dataset_classifier, sample_files
 from dbae_jax.evaluation.context import Context, Suite
 from dbae_jax.evaluation.protocols import generation
 from dbae_jax.evaluation.protocols.generation import Entries, ImageSet

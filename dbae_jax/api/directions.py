@@ -1,0 +1,39 @@
+"""The directions of attributes that a workdir keeps, for `DBAE.directions`."""
+
+import pathlib
+
+import numpy as np
+
+from dbae_jax.errors import DataError
+from dbae_jax.runtime import kept
+
+CACHE = "evaluation"  # folder of a workdir for latent codes and what is derived from them
+
+
+def file_of(cache: pathlib.Path, data_name: str) -> pathlib.Path:
+    """Returns the file that holds the directions of a data set's attributes."""
+    return cache / f"{data_name}_directions.npz"
+
+
+def load(directory: pathlib.Path, data_name: str, fingerprint: str) -> dict[str, np.ndarray]:
+    """Reads directions in latent space: name of an attribute -> change [D] of z at scale 1.
+
+    Args:
+      directory: workdir of the model.
+      data_name: name of the data set, `config.data.name`.
+      fingerprint: hash of the model's weights.
+
+    Raises:
+      DataError: if the workdir has no directions of these weights.
+    """
+    path = file_of(directory / CACHE, data_name)
+    mend = (
+        "--mode=report and --mode=edit find directions and keep them there; dbae_jax.editing."
+        "directions finds them from latent codes and labels."
+    )
+    if not path.exists():
+        raise DataError(f"There are no directions of attributes in {path}: {mend}")
+    identity, content = kept.load(path)
+    if identity["fingerprint"] != fingerprint:
+        raise DataError(f"The directions in {path} were found with other weights: {mend}")
+    return dict(zip(content["names"].tolist(), content["steps"], strict=True))

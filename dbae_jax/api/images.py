@@ -1,0 +1,114 @@
+"""What `DBAE` takes as images: arrays, PIL images, paths of files, or lists of these."""
+
+import pathlib
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+from PIL import Image
+
+from dbae_jax.configuration.sections import DataConfig
+from dbae_jax.data import transforms
+from dbae_jax.data.images import to_float
+from dbae_jax.errors import DataError
+
+OneImage = np.ndarray | jax.Array | Image.Image | str | pathlib.Path
+Images = OneImage | Sequence[OneImage]
+
+
+def as_batch(images: Images, data: DataConfig) -> np.ndarray:
+    """Returns images as one array, uint8 or float32, if they fit the model: [B, H, W, C].
+
+    Args:
+      images: an array [B, H, W, C] or [H, W, C], uint8 or float in [-1, 1]; a PIL image or the path
+        of an image file, which are cropped and resized like the data set; or a list of these. A
+        single image is a batch of one.
+      data: section of the model's config, with the size, channels and crop of its images.
+
+    Raises:
+      DataError: if the shape, dtype or range is wrong, values are not finite, or a file cannot be
+        read.
+    """
+    if isinstance(images, (str, pathlib.Path, Image.Image)):
+        images = [images]
+    if not isinstance(images, (list, tuple)):
+        array = np.asarray(images)
+        return _check(array[None] if array.ndim == 3 else array, data)
+    if not images:
+        raise DataError("images must hold at least one image, got an empty list.")
+    arrays = [_check(_one(image, data)[None], data) for image in images]
+    if len({array.dtype for array in arrays}) > 1:
+        arrays = [to_float(array) for array in arrays]
+    return np.concatenate(arrays)
+
+
+def read_file(path: str | pathlib.Path, data: DataConfig) -> np.ndarray:
+    """Returns an image file as the model takes it, cropped like the data set: uint8 [S, S, C].
+
+    Args:
+      path: an image file of any type that PIL reads.
+      data: section of the model's config, with the size, channels and crop of its images.
+
+    Raises:
+      DataError: if there is no such file, or it does not hold a suitable image.
+    """
+    file = pathlib.Path(path).expanduser()
+    if file.is_dir():
+        raise DataError(f"{path} is a folder; name an image file in it.")
+    try:
+        return _fit(transforms.decode(file.read_bytes()), data)
+    except FileNotFoundError as error:
+        raise DataError(f"There is no image file {path}.") from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}.") from error
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+
+
+def _one(image: OneImage, data: DataConfig) -> np.ndarray:
+    """Returns one image of a list: [H, W, C]."""
+    if isinstance(image, (str, pathlib.Path)):
+        return read_file(image, data)
+    if isinstance(image, Image.Image):
+        transforms.check_mode(image)
+        return _fit(image, data)
+    array = np.asarray(image)
+    if array.ndim != 3:
+        raise DataError(f"an image of a list must be [H, W, C], got shape {list(array.shape)}.")
+    return array
+
+
+def _fit(image: Image.Image, data: DataConfig) -> np.ndarray:
+    channels = transforms.channels_of(image)
+    if channels != data.channels:
+        kinds = {1: "gray (1 channel)", 3: "in colour (3 channels)"}
+        raise DataError(
+            f"the image is {kinds[channels]}, and the model's images have {data.channels}; "
+            "convert the file."
+        )
+    return transforms.fit(image, crop=data.crop, size=data.image_size, channels=data.channels)
+
+
+def _check(images: np.ndarray, data: DataConfig) -> np.ndarray:
+    """Returns images [B, H, W, C] as uint8 or float32, or raises DataError."""
+    size, channels = data.image_size, data.channels
+    want = f"[B, {size}, {size}, {channels}]"
+    if images.ndim != 4:
+        raise DataError(f"images must have 4 axes, {want}, got shape {list(images.shape)}.")
+    if images.shape[1:] != (size, size, channels):
+        raise DataError(f"images must be {want} for this model, got {list(images.shape)}.")
+    if images.shape[0] == 0:
+        raise DataError(f"images must hold at least one image, got shape {list(images.shape)}.")
+    if images.dtype == np.uint8:
+        return images
+    if not np.issubdtype(images.dtype, np.floating):
+        raise DataError(f"images must be uint8 or float in [-1, 1], got {images.dtype}.")
+    if not np.isfinite(images).all():
+        raise DataError("images hold values that are not finite (NaN or infinity).")
+    low, high = float(images.min()), float(images.max())
+    if low < -1 - 1e-6 or high > 1 + 1e-6:
+        raise DataError(
+            f"float images must lie in [-1, 1], got [{low:g}, {high:g}]; "
+            "pass uint8, or scale 0..255 by x / 127.5 - 1."
+        )
+    return images.astype(np.float32)
