@@ -2,7 +2,7 @@
 
 Train a model on a CPU in minutes, then use it from Python:
 
-    dbae --config=digits --workdir=runs/digits
+    dbae train --config=digits --workdir=runs/digits
 
     import dbae_jax
     from dbae_jax.data import sources
@@ -24,8 +24,8 @@ Public modules:
 
 Commands; each explains its flags with --help:
 
-    python -m dbae_jax.main: train, evaluate, sample, interpolate, edit, report and plan. The same
-      command is installed as `dbae`.
+    dbae: train, evaluate, sample, interpolate, edit, report and plan. `python -m dbae_jax` is the
+      same command.
     python -m dbae_jax.data.prepare: prepares a data set.
     python -m dbae_jax.comparison: trains DBAE and DiffAE and compares them.
     python -m dbae_jax.data.loader_speed: measures how fast a data set is read.
@@ -34,12 +34,44 @@ Commands; each explains its flags with --help:
     python -m dbae_jax.convert: converts the authors' checkpoints to workdirs, and back.
 """
 
-from dbae_jax.api.dbae import DBAE
-from dbae_jax.data.images import to_uint8
-from dbae_jax.runtime.cuda_plugin import skip_version_check_without_gpu
-from dbae_jax.sampling.plan import Plan
+import importlib
+import pathlib
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["DBAE", "Plan", "__version__", "to_uint8"]
+from dbae_jax.runtime.cuda_plugin import skip_version_check_without_gpu
+
+if TYPE_CHECKING:
+    from dbae_jax import editing, errors
+    from dbae_jax.api.dbae import DBAE
+    from dbae_jax.data.images import to_uint8
+    from dbae_jax.sampling.plan import Plan
+
+__all__ = ["DBAE", "Plan", "__version__", "editing", "errors", "to_uint8"]
 __version__ = "0.1.0"
 
+# Imported at their first use: they need seconds, and a command with a wrong flag does not use them.
+_FUNCTIONS = {
+    "DBAE": "dbae_jax.api.dbae",
+    "Plan": "dbae_jax.sampling.plan",
+    "to_uint8": "dbae_jax.data.images",
+}
+_MODULES = ("editing", "errors")
+
+# In a checkout that is not installed, `dbae_jax.configs` is the folder configs/ beside the package.
+_ROOT = pathlib.Path(__file__).parents[1]
+if (_ROOT / "configs").is_dir() and (_ROOT / "setup.py").is_file():
+    __path__.append(str(_ROOT))
+
 skip_version_check_without_gpu()
+
+
+def __getattr__(name: str) -> Any:
+    if name in _FUNCTIONS:
+        return getattr(importlib.import_module(_FUNCTIONS[name]), name)
+    if name in _MODULES:
+        return importlib.import_module(f"dbae_jax.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

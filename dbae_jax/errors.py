@@ -57,7 +57,7 @@ class DeviceMemoryError(DBAEError):
 
 
 class PreemptedError(DBAEError):
-    """Training was stopped by a SIGTERM; the state is saved, and the run can resume."""
+    """Training was stopped by a SIGTERM or Ctrl-C; the state is saved, and the run can resume."""
 
     exit_code = 75  # "temporary failure, try again" in sysexits.h
 

@@ -1,93 +1,123 @@
 """Trains, evaluates and uses diffusion bridge autoencoders from the command line.
 
-python -m dbae_jax.main --config=digits --workdir=runs/digits
-python -m dbae_jax.main --config=digits --workdir=runs/digits --mode=evaluate
+dbae train --config=digits --workdir=runs/digits
+dbae evaluate --workdir=runs/digits
 
---mode=NAME runs dbae_jax/commands/NAME.py. The console script `dbae` is the same command.
+`dbae NAME` runs dbae_jax/commands/NAME.py. It is the same as `python -m dbae_jax.main --mode=NAME`.
 """
 
+import importlib
 import pathlib
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from absl import flags
 
-from dbae_jax import editing
-from dbae_jax.commands import (
-    describe,
-    edit,
-    evaluate,
-    interpolate,
-    plan,
-    report,
-    sample,
-    train,
-    train_prior,
-)
-from dbae_jax.configuration import command_line
+from dbae_jax.configuration import arguments, command_line
+from dbae_jax.configuration.suggestions import did_you_mean
 from dbae_jax.errors import ConfigError
-from dbae_jax.evaluation import sample_files
 from dbae_jax.runtime import processes
+
+COMMON_FLAGS = ("config", "workdir", "dry_run")
+PROCESS_FLAGS = ("coordinator", "num_processes", "process_id")
 
 
 class Mode(NamedTuple):
-    """A mode of the command line."""
+    """A mode of the command line: a command of `dbae`.
 
-    run: Callable[..., Any]  # called as run(config, workdir, **values of the flags)
-    about: str  # one sentence for --help
-    flags: dict[str, str]  # flag that only this mode has -> parameter of `run`
-    saves: bool = False  # whether a SIGTERM saves a checkpoint
+    Attributes:
+      about: a sentence or two for --help.
+      examples: flags of commands for --help.
+      flags: flag that belongs to this mode -> parameter of its function.
+      saves: whether a SIGTERM or Ctrl-C saves a checkpoint.
+      shared: further flags, which several modes have.
+    """
+
+    about: str
+    examples: tuple[str, ...]
+    flags: Mapping[str, str] = {}
+    saves: bool = False
+    shared: tuple[str, ...] = (*COMMON_FLAGS, *PROCESS_FLAGS)
+
+
+def _own(*names: str) -> dict[str, str]:
+    return {name: name for name in names}
 
 
 MODES = {
-    "train": Mode(train.train, "Trains the autoencoder, or resumes its training.", {}, saves=True),
+    "train": Mode(
+        "Trains the autoencoder, or resumes its training.",
+        (
+            "--config=digits --workdir=runs/digits",
+            "--config=digits --workdir=runs/wide --config.model.latent_dim=64 --config.seed=1",
+            "--workdir=runs/digits  # resumes the run in this workdir",
+            "--config=ffhq --dry_run  # parameters, FLOPs and all keys",
+        ),
+        saves=True,
+    ),
     "train_prior": Mode(
-        train_prior.train_prior, "Trains the latent prior of a trained model.", {}, saves=True
+        "Trains the latent prior of a trained model, which `sample` needs.",
+        ("--workdir=runs/digits",),
+        saves=True,
     ),
     "evaluate": Mode(
-        evaluate.evaluate,
         "Measures the model and writes results.json and figures.",
-        {},
+        (
+            "--workdir=runs/digits",
+            "--workdir=runs/digits --config.eval.suite=all",
+            "--workdir=runs/digits --config.eval.suite=probe,generation",
+        ),
     ),
     "sample": Mode(
-        sample.sample,
         "Samples images with the latent prior.",
+        ("--workdir=runs/digits --num=100", "--workdir=runs/digits --format=npz --out=samples"),
         {"num": "num", "seed": "seed", "format": "file_format", "out": "out"},
     ),
     "interpolate": Mode(
-        interpolate.interpolate,
         "Decodes latent codes between those of two images.",
-        {
-            **{name: name for name in ("first", "second", "points", "method")},
-            **{name: name for name in ("infer_endpoint", "out")},
-        },
+        (
+            "--workdir=runs/digits --first=test:17 --second=test:4",
+            "--workdir=runs/faces --first=me.png,you.png --second=test:0,test:1 --points=7",
+        ),
+        _own("first", "second", "points", "method", "infer_endpoint", "out"),
     ),
     "edit": Mode(
-        edit.edit,
         "Edits an attribute of images.",
-        {name: name for name in ("attribute", "image", "scales", "fix_endpoint", "out")},
+        (
+            "--workdir=runs/digits --attribute=7 --image=test:17,test:4",
+            "--workdir=runs/faces --attribute=Smiling --image=me.png --scales=-0.2,0,0.2",
+        ),
+        _own("attribute", "image", "scales", "fix_endpoint", "out"),
     ),
-    "report": Mode(report.report, "Writes report.html, a page about the results.", {}),
+    "report": Mode(
+        "Writes report.html, a page about the model and its results.",
+        ("--workdir=runs/digits",),
+    ),
     "plan": Mode(
-        plan.plan,
-        "Predicts memory and time of training on other devices, before you pay for hardware. Needs "
-        "no workdir.",
-        {"topology": "topology", "effort": "effort"},
+        "Predicts memory and time of training on other devices, before you pay for hardware.",
+        (
+            "--config=celeba --topology=h100:1",
+            "--config=ffhq --topology=v5e:4x4 --config.model.dtype=bfloat16 --json=plan.json",
+        ),
+        {"topology": "topology", "effort": "effort", "json": "json_path"},
+        shared=COMMON_FLAGS,
     ),
 }
+# The flags are defined here, and what they name is imported when its mode runs: a wrong flag is
+# then reported within a second.
+METHODS = ("linear", "spherical")  # of dbae_jax.editing
+FORMATS = ("png", "npz")  # of dbae_jax.evaluation.sample_files
 
-flags.adopt_module_key_flags(command_line)  # --help shows them
-MODE = flags.DEFINE_enum(
-    "mode", "train", tuple(MODES), "What the command does; see the list of modes."
-)
+MODE = flags.DEFINE_string("mode", "train", "The command, where it is not the first argument.")
 DRY_RUN = flags.DEFINE_bool(
-    "dry_run", False, "Print the config with all overrides, the parameters and the FLOPs, and stop."
+    "dry_run", False, "Print parameters, FLOPs, memory and the whole config, and stop."
 )
 flags.DEFINE_integer("num", 64, "Number of images to sample.", lower_bound=1)
 flags.DEFINE_integer(
     "seed", 0, "Seed of the samples; image i depends on the seed and i alone.", lower_bound=0
 )
-flags.DEFINE_enum("format", "png", sample_files.FORMATS, "Format of the sampled images.")
+flags.DEFINE_enum("format", "png", FORMATS, "Format of the sampled images.")
 flags.DEFINE_string(
     "out", None, "Folder for the images. Default: WORKDIR/samples or WORKDIR/edits."
 )
@@ -96,7 +126,7 @@ flags.DEFINE_string(
 )
 flags.DEFINE_string("second", None, "Second images, as many as first images.")
 flags.DEFINE_integer("points", 11, "Number of images on each path, both ends included.")
-flags.DEFINE_enum("method", "linear", editing.METHODS, "Path between two latent codes.")
+flags.DEFINE_enum("method", "linear", METHODS, "Path between two latent codes.")
 flags.DEFINE_string("attribute", None, "Name of the attribute or class to edit.")
 flags.DEFINE_string(
     "image", None, "Images to edit: files, or images of the data set such as test:17, with commas."
@@ -121,56 +151,122 @@ flags.DEFINE_enum(
 def main(argv: list[str]) -> None:
     """Runs the mode that --mode names."""
     del argv
-    mode, config = MODES[MODE.value], command_line.read_config()
-    given = _flags_of(MODE.value)
+    name = MODE.value
+    _check_command(name)
+    given = _flags_of(name)
+    config = command_line.read_config()
     if DRY_RUN.value:
-        print(describe.describe(config))
+        command_line.show(_function("describe")(config))
         return
-    if MODE.value == "plan":
-        print(mode.run(config, command_line.json_path(), **given))
+    if name == "plan":
+        command_line.show(_function(name)(config, **given))
         return
     workdir = command_line.read_workdir()
-    if MODE.value == "report":
+    if name == "report":
         given["config_path"] = command_line.config_path()
         given["overrides"] = command_line.overrides()
-    command_line.start_processes(save_on_sigterm=mode.saves)
+    command_line.start_processes(save_on_sigterm=MODES[name].saves)
     with processes.explaining():
-        mode.run(config, workdir, **given)
+        _function(name)(config, workdir, **given)
 
 
 def run() -> None:
     """Runs the command; the console script `dbae`."""
-    command_line.run(main, help_text)
+    try:
+        sys.argv = with_mode(sys.argv)
+    except ConfigError as error:
+        command_line.stop(error)
+    command_line.run(main, help_text, config_of_workdir=True)
 
 
-def help_text() -> str:
-    """Returns the part of --help about the modes and their flags."""
-    lines = ["Modes, and the flags that belong to one mode:"]
-    for name, mode in MODES.items():
-        lines += ["", f"  --mode={name}: {mode.about}"]
-        lines += [f"    --{flag}: {flags.FLAGS[flag].help}" for flag in mode.flags]
-    return "\n".join(lines)
+def with_mode(argv: list[str]) -> list[str]:
+    """Returns the arguments with --mode=NAME in place of a command NAME at their beginning.
+
+    Raises:
+      ConfigError: if there is no such command, or --mode is given too.
+    """
+    if len(argv) < 2:
+        return [*argv, "--help"]
+    if argv[1].startswith("-"):
+        return argv
+    _check_command(argv[1])
+    if arguments.value_of(argv, "mode") is not None:
+        raise ConfigError(f"The command {argv[1]!r} takes no --mode; leave --mode out.")
+    return [argv[0], f"--mode={argv[1]}", *argv[2:]]
+
+
+def help_text(argv: list[str]) -> str:
+    """Returns the text of --help: about the mode that the arguments name, or about all modes."""
+    name = arguments.value_of(argv, "mode")
+    if name not in MODES:
+        return _overview()
+    mode, lines = MODES[name], []
+    lines += [f"Usage: dbae {name} [flags]", "", mode.about, "", "Examples:"]
+    lines += [f"  dbae {name} {example}" for example in mode.examples]
+    if mode.flags:
+        lines += ["", f"Flags of {name}:", command_line.help_of_flags(mode.flags)]
+    return "\n".join([*lines, "", "Shared flags:", command_line.help_of_flags(mode.shared), KEYS])
+
+
+KEYS = """  --config.KEY=VALUE: Sets a key of the config; configs/base.py explains every key.
+
+If --config is missing, the config.json of the workdir is read."""
+
+
+def _overview() -> str:
+    """Returns the text of --help without a mode."""
+    width = max(map(len, MODES))
+    commands = "\n".join(f"  {name:<{width}}  {mode.about}" for name, mode in MODES.items())
+    return f"""Diffusion bridge autoencoders: train, evaluate and use a model.
+
+Usage: dbae COMMAND [flags]
+
+Commands:
+{commands}
+
+`dbae COMMAND --help` has the flags and examples of one command.
+
+Flags of all commands:
+{command_line.help_of_flags(COMMON_FLAGS)}
+  --version: Prints the versions of dbae_jax and jax.
+{KEYS}"""
+
+
+def _check_command(name: str) -> None:
+    """Raises ConfigError unless there is such a command."""
+    if name not in MODES:
+        raise ConfigError(
+            f"{name!r} is not a command; {did_you_mean(name, MODES)}the commands are "
+            f"{', '.join(MODES)}."
+        )
+
+
+def _function(name: str) -> Callable[..., Any]:
+    """Returns the function of a module of dbae_jax/commands/ that has the module's name."""
+    return getattr(importlib.import_module(f"dbae_jax.commands.{name}"), name)
 
 
 def _flags_of(name: str) -> dict[str, Any]:
     """Returns the values of the flags of a mode, by parameter of its function.
 
     Raises:
-      ConfigError: if the user gave a flag of a different mode.
+      ConfigError: if the user gave a flag that the mode does not have.
     """
     own = MODES[name].flags
-    for other, mode in MODES.items():
-        for flag in mode.flags:
-            if flag not in own and flags.FLAGS[flag].present:
-                raise ConfigError(
-                    f"--{flag} belongs to --mode={other}, and the mode is {name!r}; leave the "
-                    "flag out or change --mode."
-                )
+    for flag in {*PROCESS_FLAGS, *(flag for mode in MODES.values() for flag in mode.flags)}:
+        modes = [other for other, mode in MODES.items() if flag in (*mode.flags, *mode.shared)]
+        if name not in modes and flags.FLAGS[flag].present:
+            raise ConfigError(
+                f"--{flag} is a flag of {', '.join(modes)}, not of {name}; leave the flag out"
+                + ("." if flag != "seed" else ", or set the seed of a training by --config.seed.")
+            )
     values = {parameter: flags.FLAGS[flag].value for flag, parameter in own.items()}
     if out := values.get("out"):
         values["out"] = pathlib.Path(out)
+    if "json_path" in values:
+        values["json_path"] = command_line.json_path()
     return values
 
 
 if __name__ == "__main__":
-    command_line.run(main, help_text)
+    run()

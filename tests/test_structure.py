@@ -49,7 +49,7 @@ FOLDERS = {
     ),
 }
 # Commands and the package itself: they may import every folder, and nobody imports them.
-COMMANDS = ("benchmark", "comparison", "convert", "main")
+COMMANDS = ("__main__", "benchmark", "comparison", "convert", "main")
 # The only files of commands/ that other commands import.
 SHARED_BY_COMMANDS = ("trained_model", "named_pictures", "edit_files")
 # Files that know the protocols of papers or a network, but not what a suite works on.
@@ -66,9 +66,11 @@ OWNERS = {
     "safetensors": {"runtime.tensor_files"},
     "tensorflow": set(),
     "ml_collections": {
+        "configuration.arguments",
         "configuration.config",
         "configuration.config_files",
         "configuration.command_line",
+        "configuration.saved_config",
     },
     "jax.sharding": {"runtime.sharding"},
     "flax.linen": {n for n in FILES if n.startswith("models.")},

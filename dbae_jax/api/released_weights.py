@@ -62,7 +62,7 @@ def write(path: pathlib.Path, released: Released) -> None:
         raise CheckpointError(f"{path} exists already; name a new file.")
     if path.suffix != SUFFIX:
         raise CheckpointError(f"{path} must end in {SUFFIX}.")
-    trees = {"autoencoder": released.variables}
+    trees: dict[str, Any] = {"autoencoder": released.variables}
     if released.prior is not None:
         trees["prior"] = released.prior
     if released.directions:

@@ -1,6 +1,8 @@
-"""Describes a config without running it: its keys, parameters and FLOPs."""
+"""--dry_run: describes a config without running it."""
 
 import json
+import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,28 +10,22 @@ from clu import parameter_overview
 
 from dbae_jax.configuration import build
 from dbae_jax.configuration.config import Config, to_dict
+from dbae_jax.data import registry
+from dbae_jax.errors import DBAEError
 from dbae_jax.models.autoencoder import Networks
 from dbae_jax.performance.flops import count_flops
+from dbae_jax.training.optimizer import make_optimizer
+from dbae_jax.training.state import create_state
 
 
 def describe(config: Config) -> str:
-    """Returns the resolved config, the table of parameters and the FLOPs per image, as text."""
+    """Returns a summary, then the table of parameters and the resolved config, as text."""
     networks = build.make_networks(config)
     build.make_bridge(config.bridge)
     params = jax.eval_shape(networks.init, jax.random.key(0))["params"]
     table = parameter_overview.get_parameter_overview(params, include_stats=False)
-    parts = {name: _count(tree) for name, tree in params.items()}
-    flops = forward_flops(config, networks)
     return "\n".join(
-        [
-            json.dumps(to_dict(config), indent=2),
-            table,
-            f"Parameters: {sum(parts.values()) / 1e6:.1f}M ("
-            + ", ".join(f"{name} {count / 1e6:.1f}M" for name, count in parts.items())
-            + ")",
-            f"FLOPs per image: {flops / 1e9:.1f} G for one forward pass of all networks, about "
-            f"{3 * flops / 1e9:.1f} G per training step",
-        ]
+        [*_summary(config, networks, params), "", table, json.dumps(to_dict(config), indent=2)]
     )
 
 
@@ -44,5 +40,49 @@ def forward_flops(config: Config, networks: Networks) -> float:
     )
 
 
+def _summary(config: Config, networks: Networks, params: dict) -> list[str]:
+    """Returns the lines that matter most; the rest of --dry_run has the details."""
+    data, kind = config.data, "stochastic" if config.model.stochastic else "deterministic"
+    parts = {name: _count(tree) for name, tree in params.items()}
+    flops = forward_flops(config, networks)
+    return [
+        f"Model: {kind} encoder, latent dimension {config.model.latent_dim}, {config.model.dtype}",
+        f"Images: {data.name}, {data.image_size}x{data.image_size}x{data.channels}",
+        f"Parameters: {sum(parts.values()) / 1e6:.1f}M ("
+        + ", ".join(f"{name} {count / 1e6:.1f}M" for name, count in parts.items())
+        + ")",
+        f"FLOPs per image: {flops / 1e9:.1f} G for one forward pass of all networks, about "
+        f"{3 * flops / 1e9:.1f} G per training step",
+        f"Training: {config.train.num_steps:,} steps of {config.train.batch_size} images, "
+        + _epochs(config),
+        f"Memory: {_state_bytes(config, networks, params) / 2**30:.2f} GiB for weights, EMA "
+        "weights, optimizer and gradients; activations come on top. `dbae plan` predicts the sum.",
+    ]
+
+
+def _epochs(config: Config) -> str:
+    """Returns the number of steps per epoch, and of epochs, in words."""
+    try:
+        count = len(registry.make_source(config.data, "train"))
+    except DBAEError:
+        return f"steps per epoch unknown: the data of {config.data.name!r} are not prepared"
+    steps = count / config.train.batch_size
+    return (
+        f"{steps:,.1f} steps per epoch of {count:,} images, "
+        f"{config.train.num_steps / steps:,.1f} epochs"
+    )
+
+
+def _state_bytes(config: Config, networks: Networks, params: dict) -> int:
+    """Returns the bytes of the training state and of the gradients."""
+    optimizer = make_optimizer(config)
+    state = jax.eval_shape(lambda key: create_state(networks, optimizer, key), jax.random.key(0))
+    return _bytes(state) + _bytes(params)
+
+
 def _count(tree: dict) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+def _bytes(tree: Any) -> int:
+    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))

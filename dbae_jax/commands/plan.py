@@ -17,16 +17,16 @@ DERIVED = (
 
 
 def plan(
-    config: Config, json_path: pathlib.Path | None, *, topology: str, effort: str = "least"
+    config: Config, *, topology: str, effort: str = "least", json_path: pathlib.Path | None = None
 ) -> str:
     """Compiles the training step for a topology and returns its figures as a table.
 
     Args:
       config: checked config; its data set need not exist.
-      json_path: file that gets the same figures, or None.
       topology: devices, see `topology.devices`.
       effort: effort of XLA, "least" (minutes) or "full" (tens of minutes). For GPUs, "full" times
         kernels, so it needs the GPUs.
+      json_path: file that gets the same figures, or None.
 
     Raises:
       ConfigError: for an unknown topology, a compiler that is not installed, a batch that the

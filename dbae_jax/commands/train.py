@@ -56,7 +56,7 @@ def train(config: Config, directory: pathlib.Path, training: Training | None = N
         written then.
       CheckpointError: if the workdir cannot be used.
       NonFiniteError: if the loss or a gradient is not finite; the last checkpoint stays.
-      PreemptedError: after a SIGTERM, once the state is saved (see `processes.start`).
+      PreemptedError: after a SIGTERM or Ctrl-C, once the state is saved (see `processes.start`).
     """
     workdir.check_usable(directory)
     trackers.check(config)
@@ -68,6 +68,8 @@ def train(config: Config, directory: pathlib.Path, training: Training | None = N
     if start >= config.train.num_steps:
         log.info("The run in %s has taken %d steps already; nothing to do.", directory, start)
         return run.state
+    if changed := workdir.changes(directory, config):
+        log.info("Keys that have changed since this run was last started: %s.", ", ".join(changed))
     workdir.write_config(directory, config)
     with (
         determinism.programs_kept(config, directory),

@@ -57,7 +57,7 @@ def train_prior(config: Config, directory: pathlib.Path) -> TrainState:
         weights.
       ConfigError: if the config does not fit the model or the prior in the workdir.
       NonFiniteError: if the loss or a gradient is not finite; the last checkpoint stays.
-      PreemptedError: after a SIGTERM, once the state is saved (see `processes.start`).
+      PreemptedError: after a SIGTERM or Ctrl-C, once the state is saved (see `processes.start`).
     """
     mesh = sharding.make_mesh()
     sharding.check_batch_size(config.prior.batch_size, mesh, "prior.batch_size")

@@ -1,26 +1,29 @@
 """Logging, flags and error messages of all commands."""
 
-import ast
-import difflib
+import functools
 import inspect
-import itertools
 import logging
+import os
 import pathlib
-import re
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from importlib import metadata
 from typing import Any, NoReturn
 
 from absl import app, flags
 from absl import logging as absl_logging
-from ml_collections import ConfigDict, config_flags
+from ml_collections import config_flags
 
+import dbae_jax
+from dbae_jax.configuration import arguments, config_files
 from dbae_jax.configuration import config as config_lib
-from dbae_jax.configuration import config_files
 from dbae_jax.configuration.config import Config
 from dbae_jax.errors import ConfigError, DBAEError
 from dbae_jax.runtime import files, processes, progress
+from dbae_jax.runtime.compilation import compilation
+
+INTERRUPTED = 130  # exit code after Ctrl-C, as shells give it
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Config file, or name of an installed config, such as digits."
@@ -42,7 +45,12 @@ JSON = flags.DEFINE_string(
 )
 
 
-def run(main: Callable[[list[str]], None], more_help: Callable[[], str] | None = None) -> None:
+def run(
+    main: Callable[[list[str]], None],
+    help_of: Callable[[list[str]], str] | None = None,
+    *,
+    config_of_workdir: bool = False,
+) -> None:
     """Parses the flags and runs a command.
 
     The exit code is 0, or after an error that of the error: 2 for an error that the user can fix.
@@ -50,39 +58,68 @@ def run(main: Callable[[list[str]], None], more_help: Callable[[], str] | None =
 
     Args:
       main: function of the command, called as main(argv). Its module also defines the flags.
-      more_help: returns the text that --help prints after the common flags.
+      help_of: returns the text of --help for the arguments. Default: the docstring of the module
+        of `main`, and the flags of that module.
+      config_of_workdir: whether the config.json of the workdir is read if --config is missing.
     """
     if {"--help", "-help", "-h", "--helpshort"} & set(sys.argv[1:]):
-        print(_help(main, more_help))
+        show(help_of(sys.argv) if help_of else _help(main))
+        return
+    if "--version" in sys.argv[1:]:
+        show(f"dbae_jax {dbae_jax.__version__}, jax {metadata.version('jax')}")
         return
 
     def guarded(argv: list[str]) -> None:
         _log_to_stderr()
+        compilation.listen()
         try:
             if len(argv) > 1:
                 raise ConfigError(f"{argv[1]!r} is not a flag; see --help.")
             main(argv)
         except DBAEError as error:
-            _stop(error)
+            stop(error)
+        except KeyboardInterrupt:
+            print("error: interrupted.", file=sys.stderr)
+            processes.leave(INTERRUPTED)
         except Exception:
             if not processes.several():
                 raise
             traceback.print_exc()
             processes.leave(1)
 
-    app.run(guarded, flags_parser=_parse)
+    app.run(guarded, flags_parser=functools.partial(_parse, config_of_workdir=config_of_workdir))
 
 
-def _help(main: Callable, more_help: Callable[[], str] | None) -> str:
-    """Returns the text of --help: the docstring of the module, its flags and `more_help()`."""
+def show(text: str) -> None:
+    """Prints a text on stdout. A reader that stops reading, such as `head`, is not an error."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        # Python would report the error once more when it closes stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def stop(error: DBAEError) -> NoReturn:
+    """Prints an error and exits with its code."""
+    print(f"error: {error}", file=sys.stderr)
+    processes.leave(error.exit_code)
+
+
+def _help(main: Callable) -> str:
+    """Returns the text of --help: the docstring of the module and its flags."""
     name = sys.argv[0] if main.__module__ == "__main__" else main.__module__
-    extra, lines = more_help() if more_help else "", []
-    for flag in sorted(flags.FLAGS.get_key_flags_for_module(name), key=lambda flag: flag.name):
-        if f"--{flag.name}:" not in extra:
-            default = "" if flag.default is None else f" Default: {flag.default_as_str}."
-            lines.append(f"  --{flag.name}: {' '.join(flag.help.split())}{default}")
+    names = sorted(flag.name for flag in flags.FLAGS.get_key_flags_for_module(name))
     about = inspect.getdoc(sys.modules[main.__module__]) or ""
-    return "\n\n".join(part for part in (about, "Flags:", "\n".join(lines), extra) if part)
+    return f"{about}\n\nFlags:\n\n{help_of_flags(names)}"
+
+
+def help_of_flags(names: Iterable[str]) -> str:
+    """Returns a line for each flag: its name, its explanation and its default."""
+    lines = []
+    for flag in map(flags.FLAGS.__getitem__, names):
+        default = "" if flag.default is None else f" Default: {flag.default_as_str}."
+        lines.append(f"  --{flag.name}: {' '.join(flag.help.split())}{default}")
+    return "\n".join(lines)
 
 
 def read_config() -> Config:
@@ -93,8 +130,8 @@ def read_config() -> Config:
     """
     if CONFIG.value is None:
         raise ConfigError(
-            "--config is missing; name a file such as configs/digits.py, or an installed config "
-            "such as digits."
+            "--config is missing; name a file such as configs/digits.py, an installed config such "
+            "as digits, or the config.json of a workdir."
         )
     return config_lib.from_config_dict(CONFIG.value)
 
@@ -146,86 +183,20 @@ def read_workdir() -> pathlib.Path:
     return pathlib.Path(WORKDIR.value)
 
 
-def explain_overrides(arguments: list[str], config: ConfigDict) -> str | None:
-    """Returns an explanation of the first wrong `--config.a.b=value`, or None if all are right.
-
-    Args:
-      arguments: arguments of the command line.
-      config: config that the arguments override.
-    """
-    for argument in arguments:
-        match = re.match(r"--?config\.([^=]+)(?:=(.*))?$", argument)
-        problem = _explain_override(match[1], match[2], config) if match else None
-        if problem:
-            return problem
-    return None
-
-
-def _explain_override(path: str, value: str | None, node: Any) -> str | None:
-    """Returns why one override of the config `node` is wrong, or None if it is right."""
-    name = "config"
-    for part in path.split("."):
-        if not isinstance(node, ConfigDict):
-            return f"{name} is a value; it has no key {part!r}."
-        if part not in node:
-            near = difflib.get_close_matches(part, node.keys(), n=1)
-            meant = f"did you mean {near[0]!r}? " if near else ""
-            return f"{name}.{part} is not a key; {meant}allowed are {', '.join(node.keys())}."
-        node, name = node[part], f"{name}.{part}"
-    if isinstance(node, ConfigDict):
-        return f"{name} is a section; override one of its keys: {', '.join(node.keys())}."
-    kinds: dict[type, Callable] = {
-        int: int,
-        float: float,
-        tuple: lambda v: tuple(ast.literal_eval(v)),
-        bool: _boolean,
-    }
-    try:
-        kinds.get(type(node), str)(value)
-    except (ValueError, SyntaxError, TypeError):
-        return f"{name} must be {type(node).__name__}, got {value!r}."
-    return None
-
-
-def _boolean(value: str | None) -> bool:
-    """Raises ValueError unless the value of an override is a boolean."""
-    if value is not None and value.lower() not in ("true", "false", "1", "0"):
-        raise ValueError(value)
-    return True
-
-
-def _parse(arguments: list[str]) -> list[str]:
+def _parse(argv: list[str], *, config_of_workdir: bool) -> list[str]:
     """Parses the flags; reports a wrong flag or a wrong --config.KEY in one sentence."""
     try:
-        arguments, named = _resolve_configs(arguments)
+        if config_of_workdir:
+            argv = arguments.with_config_of_workdir(argv)
+        argv, named = arguments.resolve_configs(argv)
     except ConfigError as error:
-        _stop(error)
+        stop(error)
+    sys.argv = argv  # ml_collections looks for --config.KEY there
     try:
-        return flags.FLAGS(arguments)
+        return flags.FLAGS(argv)
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
-        reason = explain_overrides(arguments, config_files.load(named)) if named else None
-        _stop(ConfigError(reason or " ".join(str(error).split())))
-
-
-def _resolve_configs(arguments: list[str]) -> tuple[list[str], str | None]:
-    """Returns the arguments with paths instead of names of configs, and the last config's path.
-
-    Each config is loaded here, so that an error in its file is reported as an error of the file.
-    """
-    resolved, last = [], None
-    for before, argument in itertools.pairwise(["", *arguments]):
-        flag, equals, value = argument.partition("=")
-        if before in ("-config", "--config"):
-            argument = last = config_files.resolve(argument)
-        elif flag in ("-config", "--config") and equals:
-            last = config_files.resolve(value)
-            argument = f"{flag}={last}"
-        else:
-            resolved.append(argument)
-            continue
-        config_files.load(last)
-        resolved.append(argument)
-    return resolved, last
+        reason = arguments.explain_overrides(argv, config_files.load(named)) if named else None
+        stop(ConfigError(reason or " ".join(str(error).split())))
 
 
 def _log_to_stderr() -> None:
@@ -237,9 +208,3 @@ def _log_to_stderr() -> None:
     ours.handlers = [handler]
     ours.setLevel(logging.INFO)
     ours.propagate = False
-
-
-def _stop(error: DBAEError) -> NoReturn:
-    """Prints an error and exits with its code."""
-    print(f"error: {error}", file=sys.stderr)
-    processes.leave(error.exit_code)

@@ -6,7 +6,6 @@ raises an error that names the full key and the allowed values.
 """
 
 import dataclasses
-import difflib
 import types
 import typing
 from collections.abc import Mapping
@@ -27,6 +26,7 @@ from dbae_jax.configuration.sections import (
     TrainConfig,
     require,
 )
+from dbae_jax.configuration.suggestions import did_you_mean
 from dbae_jax.errors import ConfigError
 from dbae_jax.sampling.plan import Plan
 
@@ -162,8 +162,7 @@ def _build(cls: type, values: Any, path: str) -> Any:
     hints = typing.get_type_hints(cls, include_extras=True)
     for key in values:
         if key not in hints:
-            near = difflib.get_close_matches(key, hints, n=1)
-            meant = f"did you mean {near[0]!r}? " if near else ""
+            meant = did_you_mean(key, hints)
             raise ConfigError(f"{path}.{key} is not a key; {meant}allowed are {', '.join(hints)}.")
     missing = [key for key in hints if key not in values]
     if missing:

@@ -1,7 +1,8 @@
-"""Finds and loads config files: a file of the user, or one that is installed with the package.
+"""Finds and loads config files: a file of the user, of a workdir, or of the installed package.
 
 A config file is a Python file with a function `get_config() -> ConfigDict`. With
---config=FILE:ARGUMENT it is called as `get_config(argument)`.
+--config=FILE:ARGUMENT it is called as `get_config(argument)`. The config file saved_config.py loads
+the config.json of a workdir; its argument is the path.
 """
 
 import importlib.util
@@ -10,21 +11,29 @@ import runpy
 
 from ml_collections import ConfigDict
 
+from dbae_jax.configuration.suggestions import did_you_mean
 from dbae_jax.errors import ConfigError
 
 PACKAGE = "dbae_jax.configs"  # the repository's folder configs/, see setup.py
+SAVED_NAME = "config.json"  # in a workdir
+SAVED_LOADER = pathlib.Path(__file__).with_name("saved_config.py")
 
 
 def resolve(value: str) -> str:
     """Returns the value of --config with the path of the file instead of a name.
 
     Args:
-      value: a file such as "configs/ffhq.py", or the name of an installed config, "ffhq" or
-        "paper/generation"; each may end with ":ARGUMENT".
+      value: a file such as "configs/ffhq.py" or "runs/digits/config.json", or the name of an
+        installed config, "ffhq" or "paper/generation". A Python file and a name may end with
+        ":ARGUMENT".
 
     Raises:
       ConfigError: if there is no such file and no such config.
     """
+    if value.endswith(f"/{SAVED_NAME}") or value == SAVED_NAME:
+        if not pathlib.Path(value).is_file():
+            raise ConfigError(f"--config={value} does not exist.")
+        return f"{SAVED_LOADER}:{value}"
     name, colon, argument = value.partition(":")
     path = pathlib.Path(name).expanduser()
     if not path.is_file():
@@ -32,7 +41,8 @@ def resolve(value: str) -> str:
         if not installed.is_file() or path.suffix:
             raise ConfigError(
                 f"--config={value} does not exist: it is neither a file nor the name of an "
-                f"installed config. Name a file, or one of {', '.join(names())}."
+                f"installed config; {did_you_mean(name, names())}name a file, or one of "
+                f"{', '.join(names())}."
             )
         path = installed
     return f"{path}{colon}{argument}"
@@ -42,6 +52,8 @@ def display(value: str) -> str:
     """Returns the value of --config as a user types it, for a resolved value."""
     name, colon, argument = value.partition(":")
     path = pathlib.Path(name)
+    if path == SAVED_LOADER:
+        return argument
     if path.is_absolute() and path.is_relative_to(folder()):
         name = path.relative_to(folder()).with_suffix("").as_posix()
     return f"{name}{colon}{argument}"
@@ -63,7 +75,7 @@ def load(value: str) -> ConfigDict:
     except Exception as error:  # a config file may raise anything
         reason = " ".join(str(error).split())
         raise ConfigError(
-            f"--config={value} cannot be loaded: {type(error).__name__}: {reason}."
+            f"--config={display(value)} cannot be loaded: {type(error).__name__}: {reason}."
         ) from error
 
 

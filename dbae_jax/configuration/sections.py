@@ -90,7 +90,11 @@ class DataConfig(Section):
     test_split: str
     crop: Annotated[str, one_of("center", "d2c", "zoom", "short")]
     image_size: Annotated[
-        int, Rule(lambda v: v >= 16 and v & (v - 1) == 0, "a power of two, 16 or more")
+        int,
+        Rule(
+            lambda v: v >= 16 and v & (v - 1) == 0,
+            "a power of two, 16 or more, to which images of other sizes are resized",
+        ),
     ]
     channels: Count
     flip: bool

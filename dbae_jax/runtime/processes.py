@@ -5,9 +5,12 @@ import json
 import logging
 import os
 import re
+import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import Any, NoReturn
 
 import jax
@@ -39,8 +42,8 @@ def start(
       coordinator: "host:port" of process 0.
       num_processes: number of processes of the run.
       process_id: number of this process, from 0.
-      save_on_sigterm: whether a SIGTERM asks the training to save and stop (see
-        `checkpoint.Writer.preempted`), instead of ending the process at once.
+      save_on_sigterm: whether a SIGTERM or the first Ctrl-C asks the training to save and stop
+        (see `checkpoint.Writer.preempted`), instead of ending the process at once.
 
     Raises:
       ConfigError: if some of the first three arguments are missing and others are given, or if
@@ -48,6 +51,10 @@ def start(
     """
     given = _from_environment(coordinator, num_processes, process_id)
     jax.config.update("jax_enable_preemption_service", save_on_sigterm)
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    # A process that a shell starts in the background ignores Ctrl-C, and has another handler.
+    if save_on_sigterm and in_main_thread and _handles_interrupts():
+        signal.signal(signal.SIGINT, _save_at_interrupt)
     try:
         _join(*given)
     except (RuntimeError, ValueError) as error:
@@ -59,6 +66,18 @@ def start(
         raise ConfigError(f"The processes of the run cannot find each other: {reason}") from error
     if not is_writer():
         logging.getLogger("dbae_jax").setLevel(logging.WARNING)
+
+
+def _handles_interrupts() -> bool:
+    return signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def _save_at_interrupt(number: int, frame: FrameType | None) -> None:
+    """Treats the first Ctrl-C as a SIGTERM; the next one ends the process."""
+    del number, frame
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.write(2, b"\nSaving a checkpoint after this step. Press Ctrl-C again to stop without it.\n")
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _from_environment(

@@ -1,5 +1,7 @@
 """The progress of long work: done/total, rate and time left, on a terminal or in a log.
 
+The rate and the time left do not count the seconds in which jax compiled; see `compilation`.
+
 On a terminal this is one moving line. In a file or a pipe it is a line every ten seconds, so that
 shorter work leaves no line. Progress is shown only if the package's logger shows INFO: the commands
 set this level, and the Python API leaves it to the user.
@@ -12,6 +14,8 @@ from collections.abc import Iterable, Iterator
 from typing import Self, TypeVar
 
 from tqdm import tqdm
+
+from dbae_jax.runtime.compilation import compilation
 
 T = TypeVar("T")
 
@@ -52,6 +56,7 @@ class Progress:
         self._initial = self._done = initial
         self._started = self._logged = time.monotonic()
         self._log_every_seconds = log_every_seconds
+        self._compiled = compilation.seconds
         self._bar = None
         if log.isEnabledFor(logging.INFO) and sys.stderr.isatty():
             self._bar = tqdm(
@@ -65,6 +70,7 @@ class Progress:
 
     def advance(self, count: int = 1, details: str = "") -> None:
         """Counts units that are done; `details` are shown after the numbers."""
+        self._leave_out_compilation()
         self._done += count
         if self._bar is not None:
             if details:
@@ -85,8 +91,18 @@ class Progress:
         """Restarts the clock: leaves the time so far out of the rate, such as that of compiling."""
         self._initial = self._done
         self._started = self._logged = time.monotonic()
+        self._compiled = compilation.seconds
         if self._bar is not None:
             self._bar.unpause()
+
+    def _leave_out_compilation(self) -> None:
+        """Moves the start by the seconds that jax has compiled since the last call."""
+        seconds = compilation.seconds - self._compiled
+        self._compiled += seconds
+        self._started += seconds
+        if self._bar is not None:
+            self._bar.start_t += seconds
+            self._bar.last_print_t += seconds
 
     def line(self, details: str = "") -> str:
         """Returns the progress in words: "Encoding images: 512/1437 images, 210/s, 4s left"."""

@@ -97,7 +97,11 @@ class Plan:
         """
         named = isinstance(self.grid, str)
         for key, condition, allowed in (
-            ("sampler", self.sampler in SAMPLERS, f"one of {', '.join(SAMPLERS)}"),
+            (
+                "sampler",
+                self.sampler in SAMPLERS,
+                f"one of {', '.join(SAMPLERS)}; dbim with eta 0 is DDIM for a Gaussian x_T",
+            ),
             ("grid", not named or self.grid in grids.GRIDS, f"one of {', '.join(grids.GRIDS)}"),
             ("steps", not named or self.steps >= 2, "at least 2"),
             ("rho", self.rho > 0, "positive"),

@@ -10,6 +10,7 @@ from typing import NamedTuple, Self
 
 import jax
 
+from dbae_jax.runtime.compilation import compilation
 from dbae_jax.runtime.progress import Progress, duration
 from dbae_jax.workdirs import records
 from dbae_jax.workdirs.train_state import TrainState
@@ -41,7 +42,13 @@ class Clock:
 
     def start(self) -> None:
         """Starts measuring, with the first interval."""
-        self._started = self._interval_started = time.perf_counter()
+        self._started = time.perf_counter()
+        self.start_interval()
+
+    def start_interval(self) -> None:
+        """Starts the interval anew."""
+        self._interval_started = time.perf_counter()
+        self._compiled = compilation.seconds
         self._waited = 0.0
 
     @contextlib.contextmanager
@@ -51,19 +58,18 @@ class Clock:
         yield
         self._waited += time.perf_counter() - started
 
-    def skip(self, seconds: float) -> None:
-        """Leaves seconds out of the current interval, such as those of compiling."""
-        self._interval_started += seconds
-
     def total(self) -> float:
         """Returns the seconds of training, with those before the run was resumed."""
         return self._before + time.perf_counter() - self._started
 
     def end_interval(self) -> tuple[float, float]:
-        """Returns the seconds of the interval and the seconds spent waiting; starts the next."""
-        now = time.perf_counter()
-        seconds, waited = now - self._interval_started, self._waited
-        self._interval_started, self._waited = now, 0.0
+        """Returns the seconds of the interval and those spent waiting, and starts the next.
+
+        The seconds in which jax compiled are left out; see `compilation`.
+        """
+        seconds = time.perf_counter() - self._interval_started
+        seconds, waited = seconds - (compilation.seconds - self._compiled), self._waited
+        self.start_interval()
         return seconds, waited
 
 
@@ -115,10 +121,10 @@ class TrainingLog:
         """Logs that the training step compiles, and leaves that time out of the rate."""
         log.info("Compiling the training step ...")
         started = time.perf_counter()
-        yield
-        seconds = time.perf_counter() - started
-        log.info("Compiled in %s.", duration(seconds))
-        self.clock.skip(seconds)
+        with compilation.announced():
+            yield
+        log.info("Compiled in %s.", duration(time.perf_counter() - started))
+        self.clock.start_interval()
         self._progress.restart()
 
     def add(self, metrics: Mapping[str, float]) -> None:

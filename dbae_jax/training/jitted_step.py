@@ -70,11 +70,15 @@ def make_training(config: Config, mesh: jax.sharding.Mesh) -> Training:
         frozen_parts=config.train.frozen,
     )
     diagnose = make_diagnose(networks, bridge)
+
+    def initial_state(key: jax.Array) -> TrainState:
+        # Networks for any platform, because the weights are drawn on a CPU.
+        return create_state(build.make_networks(config), optimizer, key)
+
     return Training(
         networks=networks,
         bridge=bridge,
-        # Networks for any platform, because the weights are drawn on a CPU.
-        init=lambda key: create_state(build.make_networks(config), optimizer, key),
+        init=initial_state,
         train_step=jit_step(step, mesh, determinism.compiler_options(config, mesh)),
         diagnose=jax.jit(diagnose, out_shardings=sharding.replicated(mesh)),
         learning_rate=make_learning_rate(config),

@@ -106,7 +106,7 @@ def run_loop(
 
     Raises:
       NonFiniteError: if the loss or a gradient is not finite.
-      PreemptedError: after a SIGTERM, once the state is saved.
+      PreemptedError: after a SIGTERM or Ctrl-C, once the state is saved.
     """
     state, pending = run.state, None
     start, shown = int(state.step), actions.training_log
@@ -127,8 +127,8 @@ def run_loop(
             if halt and step < stop:
                 actions.save(step, state)
                 raise PreemptedError(
-                    f"Training was stopped by a SIGTERM; step {step} of {stop} is saved in "
-                    f"{directory}. The same command resumes from there."
+                    f"Training was stopped by a SIGTERM or Ctrl-C; step {step} of {stop} is saved "
+                    f"in {directory}. The same command resumes from there."
                 )
     return state
 

@@ -1,12 +1,13 @@
 """A workdir: the folder of one run, with its config, checkpoints and records."""
 
+import json
 import logging
 import pathlib
 from typing import Any, NamedTuple
 
 import jax
 
-from dbae_jax.configuration import build
+from dbae_jax.configuration import build, config_files
 from dbae_jax.configuration.config import Config, from_dict, to_dict, upgrade
 from dbae_jax.errors import CheckpointError, ConfigError
 from dbae_jax.models.autoencoder import Networks
@@ -17,7 +18,7 @@ from dbae_jax.workdirs import checkpoint
 from dbae_jax.workdirs.train_state import TrainState
 
 METRICS = "metrics.jsonl"
-CONFIG = "config.json"
+CONFIG = config_files.SAVED_NAME
 
 # Beginnings of the keys that must stay the same when a run is resumed or its model is read.
 FIXED_SECTIONS = ("seed", "data.", "model.", "bridge.", "optim.optimizer", "train.batch_size")
@@ -117,6 +118,25 @@ def differing(saved: dict[str, Any], config: Config, keys: tuple[str, ...]) -> l
         for key in fixed
         if there.get(key, absent) != now.get(key, absent)
     ]
+
+
+def changes(workdir: pathlib.Path, config: Config) -> list[str]:
+    """Returns how a config differs from the config.json of a workdir, see `differing`.
+
+    Raises:
+      CheckpointError: if config.json is damaged.
+    """
+    path = workdir / CONFIG
+    if not path.is_file():
+        return []
+    try:
+        saved = json.loads(path.read_text(encoding="utf-8"))
+        return differing(saved, config, ("",))
+    except (ValueError, AttributeError, TypeError) as error:
+        raise CheckpointError(
+            f"{path} holds no config ({type(error).__name__}); move it away. The checkpoints hold "
+            "the config too."
+        ) from error
 
 
 def write_config(workdir: pathlib.Path, config: Config) -> None:

@@ -35,7 +35,7 @@ SMALL = {"model.unet.attention_resolutions": (16,)}
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     config, path = tiny.config(**SMALL), tmp_path_factory.mktemp("plan") / "plan.json"
-    text = plan.plan(config, path, topology="v5e:2x2")
+    text = plan.plan(config, topology="v5e:2x2", json_path=path)
     return config, text, json.loads(path.read_text())
 
 
@@ -98,7 +98,7 @@ def test_the_roofline_adds_up(made):
 )
 def test_errors_of_the_compiler_are_one_sentence(name, batch_size, sentence):
     with pytest.raises(ConfigError, match=sentence):
-        plan.plan(tiny.config(**{"train.batch_size": batch_size}), None, topology=name)
+        plan.plan(tiny.config(**{"train.batch_size": batch_size}), topology=name)
 
 
 @pytest.mark.parametrize("number", [1, 2])
@@ -113,7 +113,7 @@ def test_a_plan_for_gpus_that_are_not_there(number, tmp_path):
         }
     )
     path = tmp_path / "plan.json"
-    text = plan.plan(config, path, topology=f"h100:{number}")
+    text = plan.plan(config, topology=f"h100:{number}", json_path=path)
     values = json.loads(path.read_text())
     kinds, collectives = values["kernels"], values["collectives"]
     assert f"h100:{number}, {number} x H100 " in text and " of 75 GiB: fits" in text
@@ -150,7 +150,7 @@ def test_a_plan_for_gpus_that_are_not_there(number, tmp_path):
 @needs_cuda_plugin
 def test_full_effort_needs_the_gpus():
     with pytest.raises(ConfigError, match=r"needs the GPUs.*Leave out --effort"):
-        plan.plan(tiny.config(), None, topology="h100:1", effort="full")
+        plan.plan(tiny.config(), topology="h100:1", effort="full")
 
 
 def test_the_table_names_slow_kernels():

@@ -8,7 +8,7 @@ import pytest
 from dbae_jax.configs import base
 
 from dbae_jax.commands import describe, train
-from dbae_jax.configuration import build, command_line, config_files
+from dbae_jax.configuration import arguments, build, config_files
 from dbae_jax.configuration.config import from_config_dict, from_dict, to_dict, upgrade
 from dbae_jax.errors import CheckpointError, ConfigError
 from dbae_jax.workdirs import workdir
@@ -23,10 +23,10 @@ WRONG_COMMANDS = {
     "value below": (["--config.train.batch_size=0"], "config.train.batch_size=0"),
     "no data": (["--config.data.name=mnist"], "config.data.name='mnist' is not prepared in"),
     "no flag": (["train"], "'train' is not a flag"),
-    "mode": (["--mode=dance"], "<train|train_prior|evaluate|"),
+    "mode": (["--mode=dance"], "'dance' is not a command; the commands are train, "),
     "flag of another mode": (
         ["--seed=3"],
-        "--seed belongs to --mode=sample, and the mode is 'train'",
+        "--seed is a flag of sample, not of train; leave the flag out, or set the seed",
     ),
     "missing workdir": (["--mode=evaluate"], "does not exist"),
     "suite": (
@@ -59,7 +59,7 @@ def test_missing_flags_and_files(tmp_path):
         ([f"--workdir={tmp_path / 'run'}"], "--config is missing"),
         (["--config=configs/digits.py"], "--workdir is missing"),
         (["--config=configs/nothing.py", f"--workdir={tmp_path / 'run'}"], "does not exist"),
-        (["--config=celebb"], "Name a file, or one of bedroom, celeba, celebahq"),
+        (["--config=celebb"], "name a file, or one of bedroom, celeba, celebahq"),
         (["--config=paper/generation:sharp"], "ValueError: 'sharp' is not a variant"),
     ):
         done = commands.run("main", *flags)
@@ -81,7 +81,7 @@ def test_configs_by_name_and_in_any_folder(tmp_path):
     values = (("digits", 16), ("configs/digits.py", 16), (f"{own}", 3), (f"{own}:5", 5))
     for value, width in values:
         for flags in ([f"--config={value}"], ["--config", value]):
-            found = command_line._resolve_configs(flags)[1]
+            found = arguments.resolve_configs(flags)[1]
             assert config_files.load(found).model.latent_dim == width
             assert config_files.display(found) == value
     assert "small" not in config_files.names() and "ffhq" in config_files.names()
@@ -191,7 +191,7 @@ def test_overrides_are_explained():
     config = tiny.config_dict()
 
     def explain(flag):
-        return command_line.explain_overrides(["prog", flag], config)
+        return arguments.explain_overrides(["prog", flag], config)
 
     assert explain("--config.model.latent_dim=3") is None
     assert explain("--config.model.unet.channel_mult=(1,2)") is None

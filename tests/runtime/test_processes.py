@@ -239,7 +239,7 @@ def test_sigterm_saves_at_the_next_step_and_other_devices_go_on(shared, tmp_path
     assert launch.wait() == [75]
     (reached,) = checkpoint.steps(directory)
     assert reached == len(_losses(directory)) >= 2
-    assert f"stopped by a SIGTERM; step {reached} of 10000 is saved" in launch.messages()
+    assert f"stopped by a SIGTERM or Ctrl-C; step {reached} of 10000 is saved" in launch.messages()
 
     again = Launch(directory, cold=True, devices=8, **rarely | {"train.num_steps": reached + 2})
     assert again.wait() == [0], again.messages()

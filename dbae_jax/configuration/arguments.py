@@ -1,0 +1,108 @@
+"""What a command line says before absl parses it: which config it names, and what is wrong."""
+
+import ast
+import itertools
+import pathlib
+import re
+from collections.abc import Callable
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from dbae_jax.configuration import config_files
+from dbae_jax.configuration.suggestions import did_you_mean
+
+
+def value_of(arguments: list[str], flag: str) -> str | None:
+    """Returns the last value of --FLAG=VALUE or --FLAG VALUE, or None if there is none."""
+    found = None
+    for before, argument in itertools.pairwise(["", *arguments]):
+        name, equals, value = argument.partition("=")
+        if before in (f"-{flag}", f"--{flag}"):
+            found = argument
+        elif equals and name in (f"-{flag}", f"--{flag}"):
+            found = value
+    return found
+
+
+def with_config_of_workdir(arguments: list[str]) -> list[str]:
+    """Returns the arguments with --config=WORKDIR/config.json if no --config is among them.
+
+    They stay as they are if the workdir holds no config.json.
+    """
+    workdir = value_of(arguments, "workdir")
+    if value_of(arguments, "config") is not None or not workdir:
+        return arguments
+    path = pathlib.Path(workdir) / config_files.SAVED_NAME
+    return [arguments[0], f"--config={path}", *arguments[1:]] if path.is_file() else arguments
+
+
+def resolve_configs(arguments: list[str]) -> tuple[list[str], str | None]:
+    """Returns the arguments with paths instead of names of configs, and the last config's path.
+
+    Each config is loaded here, so that an error in its file is reported as an error of the file.
+
+    Raises:
+      ConfigError: if a config does not exist or cannot be loaded.
+    """
+    resolved, last = [], None
+    for before, argument in itertools.pairwise(["", *arguments]):
+        flag, equals, value = argument.partition("=")
+        if before in ("-config", "--config"):
+            argument = last = config_files.resolve(argument)
+        elif flag in ("-config", "--config") and equals:
+            last = config_files.resolve(value)
+            argument = f"{flag}={last}"
+        else:
+            resolved.append(argument)
+            continue
+        config_files.load(last)
+        resolved.append(argument)
+    return resolved, last
+
+
+def explain_overrides(arguments: list[str], config: ConfigDict) -> str | None:
+    """Returns an explanation of the first wrong `--config.a.b=value`, or None if all are right.
+
+    Args:
+      arguments: arguments of the command line.
+      config: config that the arguments override.
+    """
+    for argument in arguments:
+        match = re.match(r"--?config\.([^=]+)(?:=(.*))?$", argument)
+        problem = _explain_override(match[1], match[2], config) if match else None
+        if problem:
+            return problem
+    return None
+
+
+def _explain_override(path: str, value: str | None, node: Any) -> str | None:
+    """Returns why one override of the config `node` is wrong, or None if it is right."""
+    name = "config"
+    for part in path.split("."):
+        if not isinstance(node, ConfigDict):
+            return f"{name} is a value; it has no key {part!r}."
+        if part not in node:
+            meant = did_you_mean(part, node.keys())
+            return f"{name}.{part} is not a key; {meant}allowed are {', '.join(node.keys())}."
+        node, name = node[part], f"{name}.{part}"
+    if isinstance(node, ConfigDict):
+        return f"{name} is a section; override one of its keys: {', '.join(node.keys())}."
+    kinds: dict[type, Callable] = {
+        int: int,
+        float: float,
+        tuple: lambda v: tuple(ast.literal_eval(v)),
+        bool: _boolean,
+    }
+    try:
+        kinds.get(type(node), str)(value)
+    except (ValueError, SyntaxError, TypeError):
+        return f"{name} must be {type(node).__name__}, got {value!r}."
+    return None
+
+
+def _boolean(value: str | None) -> bool:
+    """Raises ValueError unless the value of an override is a boolean."""
+    if value is not None and value.lower() not in ("true", "false", "1", "0"):
+        raise ValueError(value)
+    return True
