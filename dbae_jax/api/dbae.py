@@ -249,7 +249,7 @@ class DBAE:
           x_T: [B, H, W, C], endpoints to start from. Default: `self.endpoint(z)`; where x_T is
             Gaussian, a sample drawn with `rng`.
           sampler: "euler", "dbim", "multistep2" or "multistep3" (`steps` network evaluations),
-            or "heun" (2 steps - 1). Default: dbim, or heun with churn; see docs/samplers.md.
+            or "heun" (2 steps - 1). Default: dbim; heun with churn (docs/results/samplers.md).
           steps: intervals of the time grid. Default: 5, for euler and heun 50.
           churn: euler and heun: fraction in [0, 1) of every interval that is integrated with the
             reverse SDE; adds `steps` evaluations. 0: the ODE, deterministic.
