@@ -1,11 +1,12 @@
 """Writes the reference of commands from the data of their --help.
 
-A page with the line `<!-- commands -->` gets the list in its place.
+A line that begins with `<!-- commands -->` is replaced by the list.
 """
 
 import html
 import importlib
 import inspect
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -26,8 +27,8 @@ MODULES = (
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Returns the page with the list of commands in place of the mark."""
-    return markdown.replace(MARK, as_markdown()) if MARK in markdown else markdown
+    """Returns the page with the list of commands in place of the line of the mark."""
+    return re.sub(f"{MARK}.*", lambda _: as_markdown(), markdown)
 
 
 def as_markdown() -> str:

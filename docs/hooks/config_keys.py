@@ -1,6 +1,6 @@
 """Writes the reference of config keys from configs/base.py and the rules of their sections.
 
-A page with the line `<!-- config keys -->` gets the list in its place. The explanation of a key is
+A line that begins with `<!-- config keys -->` is replaced by the list. The explanation of a key is
 the comment at the end of its line, or the comment above it.
 """
 
@@ -29,8 +29,8 @@ class Key(NamedTuple):
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Returns the page with the list of keys in place of the mark."""
-    return markdown.replace(MARK, as_markdown()) if MARK in markdown else markdown
+    """Returns the page with the list of keys in place of the line of the mark."""
+    return re.sub(f"{MARK}.*", lambda _: as_markdown(), markdown)
 
 
 def as_markdown() -> str:
