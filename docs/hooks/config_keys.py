@@ -76,8 +76,10 @@ def _rules(section: type, path: str = "") -> Iterator[tuple[str, str]]:
         if dataclasses.is_dataclass(hint):
             yield from _rules(hint, f"{path}{field.name}.")
         else:
-            rules = getattr(hint, "__metadata__", ())
-            yield f"{path}{field.name}", ", ".join(rule.allowed for rule in rules)
+            of_each = typing.get_args(hint)[0] if typing.get_origin(hint) is tuple else None
+            rules = getattr(hint, "__metadata__", None) or getattr(of_each, "__metadata__", ())
+            allowed = ", ".join(rule.allowed for rule in rules)
+            yield f"{path}{field.name}", f"each {allowed}" if allowed and of_each else allowed
 
 
 def _sentence(text: str) -> str:
