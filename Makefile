@@ -1,5 +1,6 @@
 # `make demo` trains a model on real images and writes a report about it, `make test` runs the tests,
-# `make lint` checks the style. Each creates the virtual environment .venv if it does not exist.
+# `make lint` checks the style, `make docs` builds the documentation as a site in build/site. Each creates
+# the virtual environment .venv if it does not exist.
 PYTHON ?= python3
 VENV ?= .venv
 # Extras of pyproject.toml to install. EXTRAS=test,torch also tests .pt files.
@@ -13,7 +14,7 @@ BIN := $(VENV)/bin
 SERIES = $(shell $(PYTHON) -c 'import sys; print(*sys.version_info[:2], sep="")')
 CONSTRAINTS = $(addprefix -c ,$(wildcard constraints/py$(SERIES).txt))
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint docs clean
 
 RUN = $(BIN)/python -m dbae_jax.main --config=configs/digits.py --workdir=$(WORKDIR)
 
@@ -35,6 +36,10 @@ lint: $(VENV)/installed-$(EXTRAS)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/shellcheck launch/*.sh .ci/run
+
+# NO_MKDOCS_2_WARNING leaves out an advertisement of mkdocs-material.
+docs: $(VENV)/installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 # One stamp file per set of extras. Changes of pyproject.toml or the pinned versions reinstall.
 # Python compiles what it imports; compiling all files of all packages here takes a third of the time.

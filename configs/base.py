@@ -25,12 +25,12 @@ def get_config() -> ConfigDict:
 
 def _data(c: ConfigDict) -> None:
     c.data = ConfigDict()
-    c.data.name = "celeba"  # data set; docs/data.md lists them
+    c.data.name = "celeba"  # data set; docs/reference/data_sets.md lists them
     c.data.data_dir = "data"  # folder that dbae_jax.data.prepare wrote into
     c.data.lmdb = ""  # LMDB of DiffAE to read instead of prepared data; "": none
-    # TFDS split expressions, such as "train[10000:]" or "train+validation".
+    # Training images: a TFDS split expression, such as "train[10000:]" or "train+validation".
     c.data.train_split = "train"
-    c.data.test_split = "test"
+    c.data.test_split = "test"  # test images: a TFDS split expression
     # How images are cropped; resizing is antialiased. "center": the central square. "d2c": the
     # faces of CelebA. "zoom": the image is resized to 1.1 times the size, then its center is cut
     # out. "short": the short side is resized to the size, then the center is cut out.
@@ -38,7 +38,7 @@ def _data(c: ConfigDict) -> None:
     c.data.image_size = 64  # height and width in pixels; a power of two, 16 or more
     c.data.channels = 3  # color channels; 1 for gray images
     c.data.flip = True  # mirror training images at random; wrong for digits and text
-    # The order of the images does not depend on the next three keys.
+    # The order of the images does not depend on num_threads, num_workers or prefetch_batches.
     c.data.num_threads = 16  # threads that decode images, in each process
     c.data.num_workers = 0  # extra processes that decode images; 0: threads of the training process
     c.data.prefetch_batches = 4  # batches in host memory ahead of the training step
@@ -78,11 +78,11 @@ def _model(c: ConfigDict) -> None:
     # Channels at 128x128 pixels. Smaller feature maps have more, 16 times as many at 4x4.
     c.model.decoder.base_channels = 64
 
-    c.model.unet = ConfigDict()  # the denoiser; keys as for the encoder
-    c.model.unet.base_channels = 64
-    c.model.unet.channel_mult = (1, 2, 4, 8)
-    c.model.unet.num_res_blocks = 2
-    c.model.unet.attention_resolutions = (32, 16, 8)
+    c.model.unet = ConfigDict()  # the denoiser
+    c.model.unet.base_channels = 64  # channels of the first level; a multiple of 32
+    c.model.unet.channel_mult = (1, 2, 4, 8)  # channels of each level, as for the encoder
+    c.model.unet.num_res_blocks = 2  # residual blocks per level
+    c.model.unet.attention_resolutions = (32, 16, 8)  # heights in pixels of levels with attention
     c.model.unet.head_channels = 64  # channels per attention head
     c.model.unet.dropout = 0.1  # probability in [0, 1)
 
@@ -91,15 +91,17 @@ def _bridge(c: ConfigDict) -> None:
     c.bridge = ConfigDict()
     # "vp" or "ve"; "vp_simple" and "ve_simple" are the same without preconditioning.
     c.bridge.schedule = "vp"
-    # Smallest and largest time. None: those of the schedule (vp 1e-4 and 1, ve 0.002 and 80).
+    # Smallest time of training and time grids. None: that of the schedule (vp 1e-4, ve 0.002).
     c.bridge.t_min = config_dict.placeholder(float)
+    # Largest time T. None: that of the schedule (vp 1, ve 80).
     c.bridge.t_max = config_dict.placeholder(float)
     c.bridge.beta_d = 2.0  # vp: beta(t) = beta_min + beta_d t
     c.bridge.beta_min = 0.1  # vp: beta at t = 0
-    # Moments that the preconditioning assumes, for pixels in [-1, 1].
-    c.bridge.data_std = 0.5  # standard deviation of pixels of x_0
-    c.bridge.endpoint_std = 0.5  # standard deviation of pixels of x_T
-    c.bridge.covariance = 0.0  # covariance of a pixel of x_0 and the same pixel of x_T
+    # The preconditioning assumes three moments of pixels in [-1, 1]. The first is the standard
+    # deviation of pixels of x_0.
+    c.bridge.data_std = 0.5
+    c.bridge.endpoint_std = 0.5  # assumed standard deviation of pixels of x_T
+    c.bridge.covariance = 0.0  # assumed covariance of a pixel of x_0 and the same pixel of x_T
     # Where x_T comes from. "decoded": from z, by the endpoint decoder (DBAE). "free": x_T is
     # Gaussian noise, independent of z (DiffAE). "free" needs bridge.beta_d = 19.9 with vp. It has
     # no endpoint decoder, its U-Net reads x_t without x_T, and endpoint_std and covariance have no
@@ -139,7 +141,7 @@ def _train(c: ConfigDict) -> None:
     # Besides metrics.jsonl, scalars go to these: "tensorboard", "wandb" (Weights & Biases),
     # "trackio". Each needs its package: tensorboardX, wandb or trackio.
     c.train.trackers = ()
-    c.train.log_every_steps = 100
+    c.train.log_every_steps = 100  # interval of log lines and of rows in metrics.jsonl
     # Check whether z is used: latent variance, and the loss with shuffled latent codes. 0: never.
     c.train.diagnose_every_steps = 5_000
     c.train.picture_every_steps = 10_000  # write reconstructions of test images; 0: never
@@ -167,10 +169,10 @@ def _prior(c: ConfigDict) -> None:
     c.prior.ema_decay = 0.9999  # decay per step of the EMA; sampling uses the EMA weights
     c.prior.batch_size = 128  # latent codes per step over all devices
     c.prior.num_steps = 750_000  # length of the training
-    c.prior.log_every_steps = 1_000
+    c.prior.log_every_steps = 1_000  # interval of log lines
     # Bound on the negative log-likelihood of the codes of test images. 0: at the last step only.
     c.prior.evaluate_every_steps = 50_000
-    c.prior.checkpoint_every_steps = 10_000
+    c.prior.checkpoint_every_steps = 10_000  # interval of checkpoints
     # Random timesteps per code at which that bound is evaluated; `timesteps` or more: all of them.
     c.prior.bound_points = 50
     c.prior.sampler = "ancestral"  # or "ddim", which is deterministic once its noise is drawn
@@ -178,7 +180,7 @@ def _prior(c: ConfigDict) -> None:
 
 
 def _sample(c: ConfigDict) -> None:
-    c.sample = ConfigDict()  # sampler of images; see docs/samplers.md
+    c.sample = ConfigDict()  # sampler of images; see docs/explanation/samplers.md
     c.sample.sampler = "euler"  # or "heun", "dbim", "multistep2", "multistep3"
     # Intervals N of the time grid, and network evaluations per image; heun needs 2N - 1
     # evaluations, and churn adds N.
@@ -199,8 +201,8 @@ def _eval(c: ConfigDict) -> None:
     c.eval.num_pictures = 8  # images shown in each figure
     c.eval.edited_images = 64  # test images that the suite "editing" edits
     c.eval.information_points = 64  # times at which the information bound evaluates the loss
-    # What is measured: names of suites (docs/evaluation.md), separated by commas; "all" suites that
-    # apply; or "default": reconstruction, information, and the probe where it applies.
+    # What is measured: names of suites (docs/reference/scores.md), separated by commas; "all"
+    # suites that apply; or "default": reconstruction, information, and the probe where it applies.
     c.eval.suite = "default"
     # Suffix that keeps results next to those of the same suite and data, as for two samplers.
     c.eval.label = ""
@@ -219,7 +221,7 @@ def _eval(c: ConfigDict) -> None:
     c.eval.num_probe_images = 0  # training images whose codes are probed; 0: all
     # Normalise codes to mean 0 and standard deviation 1 before the probe, as DiffAE does.
     c.eval.normalise_codes = False
-    c.eval.probe_epochs = 15
+    c.eval.probe_epochs = 15  # epochs of the training of the probe
     c.eval.probe_batch_size = 128  # codes per step of the probe
     c.eval.probe_learning_rate = 1e-3  # learning rate of Adam
     # Images that the suite "generation" samples with the latent prior.

@@ -2,7 +2,7 @@
 
 python -m dbae_jax.main --config=configs/celeba.py --workdir=runs/celeba
 
-docs/data.md describes how to prepare the data.
+docs/reference/data_sets.md describes how to prepare the data.
 
 The paper's probes on latent codes after about 1M steps reach an average precision (AP) of .650 with
 the deterministic encoder, and .655 with --config.model.stochastic=True.

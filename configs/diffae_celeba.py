@@ -4,8 +4,8 @@ x_T is Gaussian noise, independent of z.
 
 python -m dbae_jax.main --config=configs/diffae_celeba.py --workdir=runs/diffae_celeba
 
-docs/data.md describes how to prepare the data. The published DiffAE, which has different networks,
-reaches an average precision (AP) of .603 in the paper's probes.
+docs/reference/data_sets.md describes how to prepare the data. The published DiffAE, which has
+different networks, reaches an average precision (AP) of .603 in the paper's probes.
 """
 
 from dbae_jax.configs import celeba

@@ -6,7 +6,7 @@ python -m dbae_jax.main --config=configs/diffae_digits.py --workdir=runs/diffae_
 python -m dbae_jax.comparison --config=configs/digits.py --workdir=runs/comparison
 
 The second command trains this model and the model of configs/digits.py and compares them; see
-docs/comparison.md.
+docs/results/comparison.md.
 """
 
 from dbae_jax.configs import digits

@@ -6,7 +6,7 @@ python -m dbae_jax.main --config=configs/diffae_shapes.py --workdir=runs/diffae_
 python -m dbae_jax.comparison --config=configs/shapes.py --workdir=runs/comparison_shapes
 
 The second command trains this model and the model of configs/shapes.py and compares them; see
-docs/comparison.md.
+docs/results/comparison.md.
 """
 
 from dbae_jax.configs import shapes

@@ -8,7 +8,7 @@ python -m dbae_jax.main --config=configs/emoji32.py --workdir=runs/emoji32 --mod
     --config.eval.suite=all
 python -m dbae_jax.main --config=configs/emoji32.py --workdir=runs/emoji32 --mode=report
 
-Labels are categories, attributes are skin tones and subcategories; see docs/data.md.
+Labels are categories, attributes are skin tones and subcategories; see docs/reference/data_sets.md.
 """
 
 from dbae_jax.configs import small

@@ -2,7 +2,7 @@
 
 python -m dbae_jax.main --config=configs/ffhq.py --workdir=runs/ffhq
 
-docs/data.md describes how to prepare the data.
+docs/reference/data_sets.md describes how to prepare the data.
 
 The paper's probes on latent codes after about 1M steps reach an average precision (AP) of .656 with
 the deterministic encoder, and .664 with --config.model.stochastic=True. The reconstructions of

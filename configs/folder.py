@@ -3,7 +3,8 @@
 python -m dbae_jax.data.prepare --dataset=folder --name=flowers --source=FOLDER
 python -m dbae_jax.main --config=configs/folder.py --config.data.name=flowers --workdir=runs/flowers
 
-docs/data.md describes how the folder is split. Gray images need --config.data.channels=1.
+docs/reference/data_sets.md describes how the folder is split. Gray images need
+--config.data.channels=1.
 """
 
 from dbae_jax.configs import base

@@ -1,7 +1,7 @@
 """LFW at 64x64, for attribute probes on the latent codes of a model of configs/celeba.py.
 
-docs/data.md describes how to prepare the data. Its 9,525 training images are few for training a
-model.
+docs/reference/data_sets.md describes how to prepare the data. Its 9,525 training images are few for
+training a model.
 """
 
 from dbae_jax.configs import base

@@ -26,7 +26,8 @@ cd "$(dirname "$0")/.."
 export JAX_PLATFORMS=cuda # fail instead of training on the CPU
 export XLA_PYTHON_CLIENT_MEM_FRACTION=${XLA_PYTHON_CLIENT_MEM_FRACTION:-0.92}
 export JAX_COMPILATION_CACHE_DIR=${JAX_COMPILATION_CACHE_DIR:-$HOME/.cache/dbae_jax}
-# For several GPUs; docs/scaling.md has the reasons. Flags in XLA_FLAGS come later and win.
+# For several GPUs; docs/how-to/resume_and_clusters.md has the reasons. Flags in XLA_FLAGS come
+# later and win.
 export XLA_FLAGS="--xla_gpu_enable_latency_hiding_scheduler=true \
 --xla_gpu_all_reduce_combine_threshold_bytes=134217728 ${XLA_FLAGS:-}"
 exec launch/until_done.sh "${PYTHON:-python3}" -m dbae_jax.main \

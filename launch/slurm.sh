@@ -35,7 +35,8 @@ fi
 JAX_LOCAL_DEVICE_IDS=$(seq -s, 0 $(($2 - 1)))
 export JAX_LOCAL_DEVICE_IDS JAX_PLATFORMS=cuda
 export JAX_COMPILATION_CACHE_DIR=${JAX_COMPILATION_CACHE_DIR:-$HOME/.cache/dbae_jax}
-# For several GPUs; docs/scaling.md has the reasons. Flags in XLA_FLAGS come later and win.
+# For several GPUs; docs/how-to/resume_and_clusters.md has the reasons. Flags in XLA_FLAGS come
+# later and win.
 export XLA_FLAGS="--xla_gpu_enable_latency_hiding_scheduler=true \
 --xla_gpu_all_reduce_combine_threshold_bytes=134217728 ${XLA_FLAGS:-}"
 # srun would kill the processes at once if it got the TERM; scancel sends it to the processes.

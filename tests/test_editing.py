@@ -244,7 +244,7 @@ def test_data_without_attributes(tmp_path):
     context = stubs.context({split: stubs.Data(images) for split in ("train", "test")})
     with pytest.raises(DataError, match="have no labels and no attributes: the"):
         attribute_directions.check(context, "Male")
-    assert "docs/data.md" in suite.obstacle(context)
+    assert "docs/reference/data_sets.md" in suite.obstacle(context)
     lmdb = stubs.context(
         {split: stubs.Data(images) for split in ("train", "test")}, **{"data.lmdb": "ffhq256.lmdb"}
     )

@@ -1,7 +1,7 @@
 """The paper's configs at their full size: a training step of each as jax traces it.
 
 Their networks' numbers are in test_golden.py, a step that runs in test_train_step.py; compiling one
-of these takes minutes, which test_plan.py does for a small one and docs/scaling.md reports.
+of these takes minutes, which test_plan.py does for a small one and docs/performance/ reports.
 """
 
 import jax

@@ -1,1 +1,1 @@
-"""Settings of the paper's tables, one file per table and training set; see docs/evaluation.md."""
+"""Settings of the paper's tables, one file per table; see docs/how-to/authors_release.md."""

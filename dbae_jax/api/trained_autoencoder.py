@@ -184,7 +184,7 @@ class TrainedAutoencoder:
           rng: a seed, a key, or keys [B], for churn, eta, boot and a Gaussian x_T. The noise of
             an image depends on its own key, or on its place; not on the other images.
           sampler: "euler", "dbim", "multistep2" or "multistep3" (`steps` network evaluations),
-            or "heun" (2 steps - 1). Default: dbim, or heun with churn; see docs/samplers.md.
+            or "heun" (2 steps - 1). Default: dbim, or heun with churn (docs/results/samplers.md).
           steps: intervals of the time grid. Default: 5, for euler and heun 50.
           grid: "karras", "uniform", "power", "lambda" (uniform in log-SNR), or times falling to
             0. Default: karras for euler and heun, lambda for the others.

@@ -2,8 +2,9 @@
 
 python -m dbae_jax.data.prepare --dataset=celeba --source=FOLDER --data_dir=data
 
-The same command resumes an interrupted preparation after the last finished shard. docs/data.md
-describes where to download each data set and which files its folder must hold.
+The same command resumes an interrupted preparation after the last finished shard.
+docs/reference/data_sets.md describes where to download each data set and which files its folder
+must hold.
 """
 
 import logging
@@ -156,7 +157,8 @@ def main(argv: list[str]) -> None:
     for name, value in (("dataset", DATASET.value), ("source", SOURCE.value)):
         if not value:
             raise ConfigError(
-                f"--{name} is missing; docs/data.md shows the command of each data set."
+                f"--{name} is missing; docs/reference/data_sets.md shows the command of each data "
+                "set."
             )
     absl_logging.set_verbosity(absl_logging.ERROR)  # TFDS warns about every config it did not make
     try:

@@ -312,7 +312,7 @@ def find(name: str, data_dir: pathlib.Path, image_size: int) -> pathlib.Path:
         )
     raise DataError(
         f"config.data.name={name!r} is not prepared in config.data.data_dir={str(data_dir)!r}; run "
-        f"{command} (docs/data.md describes --source)."
+        f"{command} (docs/reference/data_sets.md describes --source)."
     )
 
 

@@ -26,8 +26,8 @@ def obstacle(context: Context) -> str | None:
         return f"{data.lmdb} is an LMDB file, which holds neither labels nor attributes"
     return (
         f"the images of {data.name} have no labels and no attributes: the data set has none, or "
-        "its attribute files were missing when it was prepared; docs/data.md lists the data sets "
-        "that have them"
+        "its attribute files were missing when it was prepared; docs/reference/data_sets.md lists "
+        "the data sets that have them"
     )
 
 

@@ -43,7 +43,7 @@ def plan_of(model: DBAE, steps: int) -> dict[str, Any]:
     """Returns the sampler arguments of `DBAE.decode` that suit a model and a number of steps.
 
     DiffAE uses DDIM on the lambda grid. DBAE uses dbim on the lambda grid for up to 5 steps, and
-    Euler on the uniform grid for more steps (docs/samplers.md).
+    Euler on the uniform grid for more steps (docs/results/samplers.md).
     """
     if model.gaussian_endpoint or steps <= 5:
         return {"sampler": "dbim", "grid": "lambda", "steps": steps}

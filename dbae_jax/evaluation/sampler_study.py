@@ -1,6 +1,6 @@
 """Compares samplers and time grids on trained models: error, SSIM and time against NFE.
 
-python -m dbae_jax.evaluation.sampler_study --workdirs=runs/digits,runs/digits-1 --output=docs
+python -m dbae_jax.evaluation.sampler_study --workdirs=runs/digits,runs/digits-1 --output=study
 
 writes samplers.json, samplers_table.md and images/samplers.png into the output folder.
 """
@@ -32,7 +32,9 @@ from dbae_jax.workdirs import workdir
 
 WORKDIRS = flags.DEFINE_list("workdirs", None, "Workdirs of one config with different seeds.")
 NUM_IMAGES = flags.DEFINE_integer("num_images", 0, "Held-out images to decode; 0: all.")
-OUTPUT = flags.DEFINE_string("output", "docs", "Folder for the table, the figure and the results.")
+OUTPUT = flags.DEFINE_string(
+    "output", "docs/results", "Folder for the table, the figure and the results."
+)
 
 EVALUATIONS = (3, 5, 10)
 SAMPLERS = ("euler", "heun", "dbim", "multistep2", "multistep3")

@@ -87,7 +87,7 @@ def uniform_lambda(schedule: Schedule, steps: int, *, start: float, rho: float =
 
 
 # The second time of the lambda grid of a decoded x_T, as a fraction of T. Measured on trained
-# digits models: docs/samplers.md.
+# digits models: docs/results/samplers.md.
 START_FRACTION = 0.9
 
 GRIDS: dict[str, Callable[..., np.ndarray]] = {

@@ -57,7 +57,7 @@ class Plan:
     ) -> Self:
         """Returns `plan` if it is given, otherwise a plan with recommended values.
 
-        Each argument that is None gets the value that docs/samplers.md recommends.
+        Each argument that is None gets the value that docs/results/samplers.md recommends.
 
         Args:
           plan: plan that is returned unchanged, or None.

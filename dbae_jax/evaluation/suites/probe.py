@@ -153,8 +153,8 @@ def obstacle(context: Context) -> str | None:
     data = context.config.data
     where = f"in {data.lmdb} (LMDB files hold none)" if data.lmdb else f"of {data.name}"
     return (
-        f"the images {where} have neither labels nor attributes; docs/data.md lists the data sets "
-        "that have them"
+        f"the images {where} have neither labels nor attributes; docs/reference/data_sets.md lists "
+        "the data sets that have them"
     )
 
 
