@@ -15,7 +15,7 @@ from absl import flags
 from dbae_jax.configs import base
 
 from dbae_jax import main
-from dbae_jax.configuration import command_line
+from dbae_jax.configuration import arguments
 from dbae_jax.configuration.config import Config
 from tests.helpers.paths import ROOT
 
@@ -55,7 +55,7 @@ def test_commands_have_the_flags_that_a_page_shows(page):
     importlib.import_module("dbae_jax.evaluation.sampler_study")
     for command in _commands(TEXTS[page].read_text()):
         given = re.findall(r"(?<=\s)--[\w.]+(?:=\S*)?", command)
-        assert command_line.explain_overrides(given, base.get_config()) is None, command
+        assert arguments.explain_overrides(given, base.get_config()) is None, command
         for flag in given:
             name = flag.removeprefix("--").partition("=")[0]
             assert name.startswith("config.") or name in flags.FLAGS or name == "help", command
@@ -124,7 +124,7 @@ def test_every_config_key_is_explained(site):
 
 def test_every_mode_and_flag_is_listed(site):
     page = _page(site, "reference/commands")
-    listed = [f"--mode={name}" for name in main.MODES]
+    listed = [f"dbae {name}" for name in main.MODES]
     listed += [f"<code>--{flag}</code>" for mode in main.MODES.values() for flag in mode.flags]
     listed += [f"dbae_jax.{name}" for name in COMMANDS]
     assert not [text for text in listed if text not in page]

@@ -37,14 +37,17 @@ def as_markdown() -> str:
 
 
 def _modes() -> Iterator[str]:
-    """Yields the lines about `dbae`: the flags of all modes, then each mode."""
-    own = {flag for mode in main.MODES.values() for flag in mode.flags}
-    every = [flag.name for flag in flags.FLAGS.get_key_flags_for_module(main.__name__)]
-    yield from ("## dbae", "", "Flags of all modes:", "")
-    yield from _flags(name for name in sorted(every) if name not in own)
+    """Yields the lines about `dbae`: each command with its examples and flags."""
+    yield from (
+        "## dbae",
+        "",
+        "`dbae COMMAND` is the same as `python -m dbae_jax.main --mode=COMMAND`.",
+        "",
+    )
     for name, mode in main.MODES.items():
-        yield from (f"### --mode={name}", "", mode.about, "")
-        yield from _flags(mode.flags)
+        yield from (f"### dbae {name}", "", mode.about, "")
+        yield from ("```", *(f"dbae {name} {example}" for example in mode.examples), "```", "")
+        yield from _flags((*mode.flags, *mode.shared))
 
 
 def _module(name: str) -> Iterator[str]:

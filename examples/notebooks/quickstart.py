@@ -84,7 +84,7 @@ codes = model.encode(train.images)
 classes, targets = editing.one_vs_rest(train.labels)
 found = editing.directions(codes, targets, [str(name) for name in classes])
 scales = (0.0, 0.5, 1.0, 1.5, 2.0)
-edited = model.edit(images[:3], found.step("9"), scales=scales)  # [3, 5, 16, 16, 1]
+edited = model.edit(images[:3], found.step("9"), scale=scales)  # [3, 5, 16, 16, 1]
 show(list(edited), [f"image {i}, towards 9" for i in range(3)])
 
 # %% [markdown]
