@@ -53,7 +53,8 @@ def _module(name: str) -> Iterator[str]:
     yield from (f"## dbae_jax.{name}", "")
     for paragraph in (inspect.getdoc(module) or "").split("\n\n"):
         is_code = paragraph.startswith("python -m")
-        yield from ("```", paragraph, "```", "") if is_code else (paragraph, "")
+        linked = re.sub(r"docs/([\w/]+\.md)", r"[docs/\1](../\1)", paragraph)
+        yield from ("```", paragraph, "```", "") if is_code else (linked, "")
     # --config, --workdir and others are defined in command_line and explained above.
     names = (flag.name for flag in flags.FLAGS.flags_by_module_dict()[module.__name__])
     yield from _flags(names)

@@ -83,5 +83,6 @@ def _rules(section: type, path: str = "") -> Iterator[tuple[str, str]]:
 
 
 def _sentence(text: str) -> str:
-    """Returns a comment as text: with a capital letter and a full stop."""
+    """Returns a comment as text: with links, a capital letter and a full stop."""
+    text = re.sub(r"docs/([\w/]+\.md)", r"[docs/\1](../\1)", text)
     return text[0].upper() + text[1:] + ("" if text.endswith((".", "?")) else ".")
