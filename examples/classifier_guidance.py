@@ -2,7 +2,7 @@
 
 A linear classifier p(y | u) is trained on u, the standardised codes of the digits. Codes drawn
 from the latent prior then climb log p(y | u) - |u - u_0|^2 / (2 width^2), with jax.grad, and are
-decoded. The samples are encoded again: how often does the classifier see the class in what was drawn?
+decoded. The samples are encoded again, and the classifier says how often they show the class.
 
     python examples/classifier_guidance.py --workdir=runs/digits --label=7 --out=guided.png
 """
