@@ -35,6 +35,7 @@ Commands; each explains its flags with --help:
 """
 
 import importlib
+import pathlib
 from typing import TYPE_CHECKING, Any
 
 from dbae_jax.runtime.cuda_plugin import skip_version_check_without_gpu
@@ -52,6 +53,11 @@ _FUNCTIONS = {"DBAE": "dbae_jax.api.dbae", "to_uint8": "dbae_jax.data.images"}
 _MODULES = ("editing", "errors")
 
 skip_version_check_without_gpu()
+
+# In a checkout that is not installed, `dbae_jax.configs` is the folder configs/ beside the package.
+_ROOT = pathlib.Path(__file__).parents[1]
+if (_ROOT / "configs").is_dir() and (_ROOT / "setup.py").is_file():
+    __path__.append(str(_ROOT))
 
 
 def __getattr__(name: str) -> Any:
