@@ -1,10 +1,11 @@
 """DBAE on your own folder of images at 64x64: the networks and settings of configs/base.py.
 
 python -m dbae_jax.data.prepare --dataset=folder --name=flowers --source=FOLDER
-python -m dbae_jax.main --config=configs/folder.py --config.data.name=flowers --workdir=runs/flowers
+dbae train --config=folder --config.data.name=flowers --workdir=runs/flowers
 
-docs/reference/data_sets.md describes how the folder is split. Gray images need
---config.data.channels=1.
+This is the paper's model, for a large data set. configs/folder32.py, folder64.py and folder128.py
+are smaller. docs/reference/data_sets.md describes how the folder is split, and what the configs of folders cost.
+Gray images need --config.data.channels=1.
 """
 
 from dbae_jax.configs import base

@@ -39,6 +39,8 @@ from dbae_jax.training.state import state_from_variables
 from dbae_jax.workdirs import checkpoint, workdir
 from dbae_jax.workdirs.train_state import TrainState
 
+flags.declare_key_flag("config")  # --help shows it
+flags.declare_key_flag("workdir")
 CHECKPOINT = flags.DEFINE_string("checkpoint", None, "State dict: a .pt or .safetensors file.")
 PRIOR = flags.DEFINE_string("prior", None, "State dict of a latent prior for the model in WORKDIR.")
 REVERSE = flags.DEFINE_bool("reverse", False, "Write the workdir's EMA weights to --checkpoint.")

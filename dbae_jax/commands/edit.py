@@ -75,6 +75,7 @@ def edit(
         np.concatenate([shown, edited], axis=1),
         {"z": moved, "step": step, "images": to_uint8(edited), "before": images},
         edit_files.about(config, model, "edit") | context.settings() | settings,
+        columns=f"the image, then its edits with scales {', '.join(f'{s:g}' for s in numbers)}",
     )
 
 

@@ -72,8 +72,10 @@ def write(
     rows: np.ndarray,
     arrays: dict[str, np.ndarray],
     settings: dict[str, Any],
+    *,
+    columns: str,
 ) -> pathlib.Path:
-    """Writes the three files.
+    """Writes the three files, and logs where they are.
 
     Args:
       folder: folder for the files.
@@ -81,6 +83,7 @@ def write(
       rows: rows of images [N, columns, H, W, C] in [-1, 1], for the PNG.
       arrays: content of the .npz.
       settings: content of the .json.
+      columns: what the columns of the PNG are, from left to right, for the log.
 
     Returns:
       The PNG file.
@@ -92,4 +95,5 @@ def write(
     files.write_npz(named["npz"], arrays)
     files.write_json(named["json"], settings)
     log.info("The images are in %s, with the codes (.npz) and settings (.json).", named["png"])
+    log.info("From left to right, each row has %s.", columns)
     return named["png"]

@@ -73,6 +73,7 @@ def interpolate(
         np.concatenate([shown[0], decoded, shown[1]], axis=1),
         {"z": z, "images": to_uint8(decoded), "first": first_images, "second": second_images},
         edit_files.about(config, model, "interpolate") | settings,
+        columns=f"the first image, {points} decoded images and the second image",
     )
 
 

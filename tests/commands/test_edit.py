@@ -55,6 +55,7 @@ def test_edits_to_files_and_directions_kept(run_copy, caplog, tmp_path):
         assert "Finding the directions of 7" in caplog.text
         caplog.clear()
         fixed = edit.edit(config, run_copy, **ask, fix_endpoint=True)
+        assert "each row has the image, then its edits with scales " in caplog.text
         assert "Finding" not in caplog.text and "Encoding" not in caplog.text
         other = tiny.config(**{"eval.normalise_codes": True})
         edit.edit(other, run_copy, **ask)

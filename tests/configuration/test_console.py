@@ -20,6 +20,7 @@ from dbae_jax.errors import CheckpointError, ConfigError
 from dbae_jax.runtime import files
 from dbae_jax.workdirs import workdir
 from tests.helpers import commands, tiny
+from tests.helpers.paths import ROOT
 
 HEAVY = ("tensorflow_datasets", "sklearn", "scipy", "matplotlib", "orbax", "flax", "grain", "optax")
 QUICK = {
@@ -61,6 +62,15 @@ def test_the_package_imports_its_names_at_their_first_use():
     assert dbae_jax.editing is editing and set(dbae_jax.__all__) <= set(dir(dbae_jax))
     with pytest.raises(AttributeError, match="no attribute 'DBEA'"):
         _ = dbae_jax.DBEA
+
+
+def test_a_checkout_has_its_own_configs():
+    program = "import dbae_jax.configs; print(dbae_jax.configs.__file__)"
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)}
+    )
+    assert done.stdout.strip() == str(ROOT / "configs" / "__init__.py"), done.stderr
 
 
 def test_flags_agree_with_the_functions_that_they_are_for():
