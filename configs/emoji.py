@@ -10,7 +10,8 @@ dbae report --workdir=runs/emoji
 The networks and the batch are those of configs/folder64.py. By plan, a step takes 11.0 ms at best
 on an H100. With twice that time per step, the training takes 9 minutes. It has not been run yet.
 
-Labels are categories, attributes are skin tones and subcategories; see docs/data.md.
+Labels are categories, attributes are skin tones and subcategories; see
+docs/reference/data_sets.md.
 """
 
 from dbae_jax.configs import emoji32, folder64

@@ -3,8 +3,9 @@
 python -m dbae_jax.data.prepare --dataset=ffhq --source=images1024x1024
 dbae train --config=ffhq256 --workdir=runs/ffhq256
 
-The networks have the widths of the 256-pixel models of DiffAE and DDBM. docs/data.md describes the
-data, and docs/scaling.md predicts memory and speed on several devices.
+The networks have the widths of the 256-pixel models of DiffAE and DDBM.
+docs/reference/data_sets.md describes the data, and docs/performance/ predicts memory and speed on
+several devices.
 """
 
 from dbae_jax.configs import ffhq

@@ -4,8 +4,8 @@ python -m dbae_jax.data.prepare --dataset=folder --name=flowers --source=FOLDER
 dbae train --config=folder --config.data.name=flowers --workdir=runs/flowers
 
 This is the paper's model, for a large data set. configs/folder32.py, folder64.py and folder128.py
-are smaller. docs/reference/data_sets.md describes how the folder is split, and what the configs of folders cost.
-Gray images need --config.data.channels=1.
+are smaller. docs/reference/data_sets.md describes how the folder is split, and what the configs
+of folders cost. Gray images need --config.data.channels=1.
 """
 
 from dbae_jax.configs import base

@@ -4,8 +4,8 @@ python -m dbae_jax.data.prepare --dataset=folder --name=flowers --source=FOLDER
 dbae train --config=folder128 --config.data.name=flowers --workdir=runs/flowers
 
 For the paper's networks at this size, give the networks of configs/ffhq.py to a folder:
---config=ffhq --config.data.name=flowers. docs/data.md describes how the folder is split, and what
-the configs of folders cost. Gray images need --config.data.channels=1.
+--config=ffhq --config.data.name=flowers. docs/reference/data_sets.md describes how the folder is
+split, and what the configs of folders cost. Gray images need --config.data.channels=1.
 """
 
 from dbae_jax.configs import folder64

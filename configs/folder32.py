@@ -3,8 +3,9 @@
 python -m dbae_jax.data.prepare --dataset=folder --name=flowers --source=FOLDER
 dbae train --config=folder32 --config.data.name=flowers --workdir=runs/flowers
 
-The networks and the training are those of configs/emoji32.py. docs/data.md describes how the folder
-is split, and what the configs of folders cost. Gray images need --config.data.channels=1.
+The networks and the training are those of configs/emoji32.py. docs/reference/data_sets.md
+describes how the folder is split, and what the configs of folders cost. Gray images need
+--config.data.channels=1.
 """
 
 from dbae_jax.configs import emoji32

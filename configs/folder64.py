@@ -3,8 +3,8 @@
 python -m dbae_jax.data.prepare --dataset=folder --name=flowers --source=FOLDER
 dbae train --config=folder64 --config.data.name=flowers --workdir=runs/flowers
 
-configs/folder.py is the paper's model of this size. docs/data.md describes how the folder is split,
-and what the configs of folders cost. Gray images need --config.data.channels=1.
+configs/folder.py is the paper's model of this size. docs/reference/data_sets.md describes how the
+folder is split, and what the configs of folders cost. Gray images need --config.data.channels=1.
 """
 
 from dbae_jax.configs import base
