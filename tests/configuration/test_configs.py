@@ -9,7 +9,7 @@ from dbae_jax.configs import celebahq, celebahq256, emoji, emoji32, ffhq256, fol
 from dbae_jax.configuration import build, config_files
 from dbae_jax.configuration.config import from_config_dict
 
-# Config -> millions of parameters, as docs/data.md and docs/scaling.md state them.
+# Config -> millions of parameters, as docs/reference/data_sets.md and docs/performance/ state them.
 SIZES = {"folder32": 2.3, "folder64": 22.5, "folder128": 33.7, "folder": 120.6, "ffhq256": 201.1}
 
 
