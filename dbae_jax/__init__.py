@@ -64,11 +64,6 @@ if (_ROOT / "configs").is_dir() and (_ROOT / "setup.py").is_file():
 
 skip_version_check_without_gpu()
 
-# In a checkout that is not installed, `dbae_jax.configs` is the folder configs/ beside the package.
-_ROOT = pathlib.Path(__file__).parents[1]
-if (_ROOT / "configs").is_dir() and (_ROOT / "setup.py").is_file():
-    __path__.append(str(_ROOT))
-
 
 def __getattr__(name: str) -> Any:
     if name in _FUNCTIONS:
