@@ -12,11 +12,11 @@ import pytest
 
 import dbae_jax
 from dbae_jax import editing, main
-from dbae_jax.api import sample_files
 from dbae_jax.commands import describe
 from dbae_jax.configuration import arguments, config_files, suggestions
 from dbae_jax.configuration.config import from_config_dict, to_dict
 from dbae_jax.errors import CheckpointError, ConfigError
+from dbae_jax.evaluation import sample_files
 from dbae_jax.runtime import files
 from dbae_jax.workdirs import workdir
 from tests.helpers import commands, tiny
