@@ -22,13 +22,13 @@ import jax
 import numpy as np
 from absl import flags
 
-from dbae_jax.api import released_weights
+from dbae_jax.api import directions, released_weights
 from dbae_jax.api.dbae import DBAE
 from dbae_jax.api.released_weights import Released
 from dbae_jax.commands import trained_model
 from dbae_jax.configs import base
 from dbae_jax.configuration import build, command_line
-from dbae_jax.configuration.config import Config, from_config_dict
+from dbae_jax.configuration.config import Config, from_dict, to_dict
 from dbae_jax.errors import CheckpointError, ConfigError, DataError
 from dbae_jax.models import torch_state_dict
 from dbae_jax.prior import prior
@@ -49,6 +49,11 @@ UNPACK = flags.DEFINE_string(
     "unpack", None, "File of released weights, or the name of weights in the package."
 )
 
+OF_ONE_MACHINE = {
+    "data": ("data_dir", "lmdb"),
+    "train": ("init_from", "init_parts", "frozen", "trackers"),
+    "eval": ("weights_dir",),
+}
 COUNTERS = "torch_counters"  # in a checkpoint's meta: batches that PyTorch's batch norms have seen
 STATISTICS = {"mean": "conds_mean", "std": "conds_std"}  # of the latent codes -> DiffAE's keys
 
@@ -144,17 +149,19 @@ def pack(directory: pathlib.Path, path: pathlib.Path) -> None:
         steps["prior"], variables = model.prior.step, model.prior.variables
         config = dataclasses.replace(config, prior=model.prior.config)
     try:
-        directions = model.directions
+        found = model.directions
     except DataError:  # none have been found yet
-        directions = {}
-    released_weights.write(path, Released(config, model.variables, variables, steps, directions))
+        found = {}
+    released_weights.write(path, Released(config, model.variables, variables, steps, found))
     log.info("Wrote the EMA weights of %s to %s.", model, path)
 
 
 def _portable(config: Config) -> Config:
-    """Returns the config without the folder of one machine."""
-    default = from_config_dict(base.get_config()).data.data_dir
-    return dataclasses.replace(config, data=dataclasses.replace(config.data, data_dir=default))
+    """Returns the config without folders of one machine and accounts of one person."""
+    values, defaults = to_dict(config), base.get_config().to_dict()
+    for section, keys in OF_ONE_MACHINE.items():
+        values[section] |= {key: defaults[section][key] for key in keys}
+    return from_dict(values)
 
 
 def unpack(name: str, directory: pathlib.Path) -> None:
@@ -174,11 +181,13 @@ def unpack(name: str, directory: pathlib.Path) -> None:
     if path is None:
         known = ", ".join(released_weights.names())
         raise CheckpointError(f"--unpack={name} is neither a .safetensors file nor one of {known}.")
-    config, variables, of_prior, steps, _ = released_weights.read(path)
+    config, variables, of_prior, steps, found = released_weights.read(path)
     origin = {"released": path.name, "steps": steps}
     variables = jax.tree.map(jax.numpy.asarray, variables)
     state = state_from_variables(variables, make_optimizer(config))
     _write(state, workdir.meta(config, **origin), config, directory)
+    if found:
+        directions.save(directory, config.data.name, fingerprint.of(variables), found)
     if of_prior is not None:
         of_prior = jax.tree.map(jax.numpy.asarray, of_prior)
         state = state_from_variables(of_prior, make_prior_optimizer(config))

@@ -23,7 +23,7 @@ workdir=$(absolute "$2")
 shift 2
 
 cd "$(dirname "$0")/.."
-export JAX_PLATFORMS=cuda # fail instead of training on the CPU
+export JAX_PLATFORMS=cuda,cpu # fail without a GPU; the CPU draws the initial weights
 export XLA_PYTHON_CLIENT_MEM_FRACTION=${XLA_PYTHON_CLIENT_MEM_FRACTION:-0.92}
 export JAX_COMPILATION_CACHE_DIR=${JAX_COMPILATION_CACHE_DIR:-$HOME/.cache/dbae_jax}
 # For several GPUs; docs/how-to/resume_and_clusters.md has the reasons. Flags in XLA_FLAGS come

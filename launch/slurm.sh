@@ -33,7 +33,7 @@ fi
 
 # Without this list, jax under SLURM uses one GPU per process, by the local rank of the process.
 JAX_LOCAL_DEVICE_IDS=$(seq -s, 0 $(($2 - 1)))
-export JAX_LOCAL_DEVICE_IDS JAX_PLATFORMS=cuda
+export JAX_LOCAL_DEVICE_IDS JAX_PLATFORMS=cuda,cpu
 export JAX_COMPILATION_CACHE_DIR=${JAX_COMPILATION_CACHE_DIR:-$HOME/.cache/dbae_jax}
 # For several GPUs; docs/how-to/resume_and_clusters.md has the reasons. Flags in XLA_FLAGS come
 # later and win.

@@ -7,6 +7,7 @@ import safetensors.numpy
 
 import dbae_jax
 from dbae_jax import convert
+from dbae_jax.api import directions, released_weights
 from dbae_jax.configuration import build, config
 from dbae_jax.errors import CheckpointError
 from dbae_jax.models import torch_state_dict
@@ -231,12 +232,15 @@ def test_a_model_and_its_prior_in_one_file_and_back(prior_file, tmp_path):
     convert.write_state_dict(tmp_path / "latent.safetensors", values)
     convert.prior_to_workdir(tmp_path / "latent.safetensors", c, directory)
     path, again = tmp_path / "packed.safetensors", tmp_path / "again"
+    whose = dbae_jax.DBAE.load(directory).fingerprint
+    directions.save(directory, c.data.name, whose, {"round": np.arange(8, dtype=np.float32)})
     convert.pack(directory, path)
     convert.unpack(str(path), again)
     packed, unpacked = dbae_jax.DBAE.load(path), dbae_jax.DBAE.load(again)
     np.testing.assert_array_equal(packed.encode(tiny.images(3)), unpacked.encode(tiny.images(3)))
     np.testing.assert_array_equal(packed.sample(2, 0), unpacked.sample(2, 0))
     assert checkpoint.read_meta(again, 0)["released"] == "packed.safetensors"
+    np.testing.assert_allclose(unpacked.directions["round"], np.arange(8), atol=1e-2)
     with pytest.raises(CheckpointError, match="--unpack=nothing is neither a"):
         convert.unpack("nothing", tmp_path / "other")
     with pytest.raises(CheckpointError, match="is not empty"):
@@ -244,7 +248,9 @@ def test_a_model_and_its_prior_in_one_file_and_back(prior_file, tmp_path):
 
 
 def test_a_packed_config_names_no_folder_of_this_machine(tmp_path):
-    tiny.write_workdir(tiny.config(**{"data.data_dir": "/home/somebody/data"}), tmp_path / "run")
+    changes = {"data.data_dir": "/home/somebody/data", "train.trackers": ("wandb",)}
+    tiny.write_workdir(tiny.config(**changes), tmp_path / "run")
     convert.pack(tmp_path / "run", tmp_path / "packed.safetensors")
     assert b"somebody" not in (tmp_path / "packed.safetensors").read_bytes()
-    assert "prior" not in dbae_jax.api.released_weights.read(tmp_path / "packed.safetensors").steps
+    packed = released_weights.read(tmp_path / "packed.safetensors")
+    assert "prior" not in packed.steps and packed.config.train.trackers == ()

@@ -84,7 +84,7 @@ class DBAE(TrainedAutoencoder):
 
         Args:
           directory: the workdir of a training run or of a conversion, the file, or the name of
-            weights that come with the package: "digits" or "emoji32".
+            weights that come with the package, such as "digits".
           weights: "ema", the EMA weights, or "raw", the weights of the last training step.
           step: step of the checkpoint. Default: the newest checkpoint that can be read.
           batch_size: most images per batch. Default: config.eval.batch_size of the run.

@@ -37,3 +37,18 @@ def load(directory: pathlib.Path, data_name: str, fingerprint: str) -> dict[str,
     if identity["fingerprint"] != fingerprint:
         raise DataError(f"The directions in {path} were found with other weights: {mend}")
     return dict(zip(content["names"].tolist(), content["steps"], strict=True))
+
+
+def save(
+    directory: pathlib.Path, data_name: str, fingerprint: str, found: dict[str, np.ndarray]
+) -> None:
+    """Writes directions to a workdir, for `load`; `dbae edit` and `dbae report` find them anew.
+
+    Args:
+      directory: workdir of the model.
+      data_name: name of the data set, `config.data.name`.
+      fingerprint: hash of the model's weights.
+      found: name of an attribute -> change [D] of z at scale 1.
+    """
+    content = {"names": np.array(list(found)), "steps": np.stack(list(found.values()))}
+    kept.write(file_of(directory / CACHE, data_name), {"fingerprint": fingerprint}, content)

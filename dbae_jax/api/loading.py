@@ -59,7 +59,7 @@ def _of_workdir(
 
 def _of_file(path: pathlib.Path, mesh: jax.sharding.Mesh | None) -> dict[str, Any]:
     released = released_weights.read(path)
-    devices = sharding.make_mesh(jax.devices()[:1]) if mesh is None else mesh
+    devices = sharding.make_mesh(jax.local_devices()[:1]) if mesh is None else mesh
     everywhere = sharding.replicated(devices)
 
     def load_prior(fingerprint: str) -> Prior:

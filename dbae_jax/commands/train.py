@@ -11,11 +11,11 @@ import numpy as np
 
 from dbae_jax.api import loading
 from dbae_jax.api.dbae import DBAE
-from dbae_jax.configuration.config import Config
-from dbae_jax.configuration.sections import TrainConfig
+from dbae_jax.configuration.config import Config, to_dict
 from dbae_jax.data import images, pipeline, registry
 from dbae_jax.data.pipeline import Batches
 from dbae_jax.data.sources import Source, gather
+from dbae_jax.errors import ConfigError
 from dbae_jax.evaluation.suites import reconstruction
 from dbae_jax.runtime import fingerprint, rngs, sharding
 from dbae_jax.training import determinism, fine_tuning
@@ -115,18 +115,31 @@ def set_up(
             remedy=REMEDY,
         ),
     )
-    if not section.init_from:
-        return run, {}
     if checkpoint.steps(directory):
-        meta = checkpoint.read_meta(directory, int(run.state.step))
-        return run, {ORIGIN: meta.get(ORIGIN)}
-    return _fine_tuned(run, section)
+        return run, _origin(directory, int(run.state.step), section.init_from)
+    return _fine_tuned(run, config) if section.init_from else (run, {})
 
 
-def _fine_tuned(run: Run, section: TrainConfig) -> tuple[Run, dict[str, Any]]:
+def _origin(directory: pathlib.Path, step: int, init_from: str) -> dict[str, Any]:
+    """Returns where the weights of a run that resumes came from, as its checkpoint says."""
+    meta = checkpoint.read_meta(directory, step)
+    if init_from and ORIGIN not in meta:
+        raise ConfigError(
+            f"config.train.init_from={init_from} cannot be used here: the run in {directory} did "
+            "not start from another model. Leave it out, or name a new workdir."
+        )
+    return {ORIGIN: meta[ORIGIN]} if ORIGIN in meta else {}
+
+
+def _fine_tuned(run: Run, config: Config) -> tuple[Run, dict[str, Any]]:
     """Returns a new run with the weights of the model `train.init_from`, and their origin."""
-    name, parts = section.init_from, section.init_parts
+    name, parts = config.train.init_from, config.train.init_parts
     read = loading.arguments(name, "ema", step=None, mesh=run.mesh)
+    for difference in workdir.differing(to_dict(read["config"]), config, ("bridge.",)):
+        log.warning(
+            "The model %s was trained with another bridge: config.%s. Its U-Net fits its own best.",
+            *(name, difference),
+        )
     state = fine_tuning.initialised(run.state, read["variables"], parts, name)
     log.info("The weights of %s are those of %s (%s).", ", ".join(parts), name, read["source"])
     whose = {"name": name, "step": read["step"], "parts": list(parts)}

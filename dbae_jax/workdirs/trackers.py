@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import importlib
 import importlib.util
+import logging
 import pathlib
 from collections.abc import Callable, Iterator, Mapping
 from types import ModuleType
@@ -12,6 +13,8 @@ from typing import Any, Protocol
 from dbae_jax.configuration.config import Config, to_dict
 from dbae_jax.errors import ConfigError
 from dbae_jax.runtime import processes
+
+log = logging.getLogger(__name__)
 
 PACKAGES = {"tensorboard": "tensorboardX", "wandb": "wandb", "trackio": "trackio"}
 PROJECT = "dbae_jax"
@@ -52,12 +55,21 @@ def opened(config: Config, folder: pathlib.Path, start_step: int) -> Iterator[li
       start_step: step that the run starts or resumes from.
     """
     names = config.train.trackers if processes.is_writer() else ()
-    trackers = [_MAKERS[name](_package(name), config, folder, start_step) for name in names]
-    try:
+    with contextlib.ExitStack() as stack:
+        trackers = []
+        for name in names:
+            tracker = _MAKERS[name](_package(name), config, folder, start_step)
+            stack.callback(_close, name, tracker)
+            trackers.append(tracker)
         yield trackers
-    finally:
-        for tracker in trackers:
-            tracker.close()
+
+
+def _close(name: str, tracker: Tracker) -> None:
+    """Closes a tracker; a failure does not hide how the training ended."""
+    try:
+        tracker.close()
+    except Exception as error:
+        log.warning("The tracker %s could not be closed (%s).", name, error)
 
 
 def _package(name: str) -> ModuleType:
@@ -82,14 +94,16 @@ class _TensorBoard:
 class _Online:
     """Weights & Biases, or Trackio, which has the same functions.
 
-    A run that resumes goes on under its name. The name is that of the folder and a hash of its
-    path, so that runs of the same name in other places stay apart.
+    A run that resumes goes on under its name. The name has the folder, the folder above it and a
+    hash of the path, so that runs of the same name in other places stay apart.
     """
 
     def __init__(self, package: Any, config: Config, folder: pathlib.Path, start_step: int):
         del start_step
         path = folder.resolve()
-        name = f"{path.name}-{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+        name = (
+            f"{path.parent.name}-{path.name}-{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+        )
         identity = {"id": name} if package.__name__ == "wandb" else {}
         package.init(project=PROJECT, name=name, config=to_dict(config), resume="allow", **identity)
         self._package = package

@@ -80,6 +80,18 @@ def test_models_that_do_not_fit_are_refused_before_anything_is_written(teacher, 
     assert not (tmp_path / "run").exists()
     with pytest.raises(CheckpointError, match="nowhere"):
         _fine_tuned(tmp_path / "run", "nowhere", 1)
+    with pytest.raises(ConfigError, match="did not start from another model"):
+        _fine_tuned(teacher, "elsewhere", 2, seed=0)
+
+
+def test_another_bridge_is_told(teacher, tmp_path, caplog):
+    _fine_tuned(tmp_path / "run", teacher, 1, **{"bridge.beta_d": 15.0})
+    assert "another bridge: config.bridge.beta_d (" in caplog.text
+    command.train(
+        tiny.config(seed=5, **{"train.num_steps": 2, "bridge.beta_d": 15.0}), tmp_path / "run"
+    )
+    meta = checkpoint.read_meta(tmp_path / "run", 2)
+    assert meta[command.ORIGIN]["name"] == str(teacher)  # without train.init_from too
 
 
 @pytest.mark.parametrize(

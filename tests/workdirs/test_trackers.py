@@ -42,7 +42,7 @@ def test_online_trackers_get_config_and_scalars_under_a_name_that_a_resumption_f
     kinds = [call[0] for call in fake.calls]
     assert kinds == ["init", "log", "finish"] * 2
     first, second = (call[2] for call in fake.calls if call[0] == "init")
-    assert first == second and first["resume"] == "allow" and first["name"].startswith("run-")
+    assert first == second and first["resume"] == "allow" and "-run-" in first["name"]
     assert first["config"]["train"]["trackers"] == [name]
     assert ("id" in first) == (name == "wandb")  # Trackio finds a run by its name
     assert fake.calls[1][1:] == (({"loss": 0.5},), {"step": 5})
