@@ -2,16 +2,13 @@
 
 import io
 import itertools
-import json
-import shutil
-import tempfile
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from dbae_jax.commands import report
-from tests.helpers import tiny
+from tests.helpers import browser, tiny
 from tests.helpers.report_workdirs import AMOUNTS, pixels, write_model, write_prior, write_results
 
 
@@ -28,34 +25,10 @@ def directory(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def browser():
-    """A browser that has its network log on."""
-    selenium = pytest.importorskip("selenium.webdriver", reason="the extra `test` has selenium")
-    programs = [shutil.which(name) for name in ("chromium", "chromedriver")]
-    if None in programs:
-        pytest.skip("needs chromium and chromedriver (Debian: apt-get install chromium-driver)")
-    options = selenium.ChromeOptions()
-    options.binary_location = programs[0]
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    with tempfile.TemporaryDirectory() as profile:
-        for flag in (
-            *("headless=new", "no-sandbox", "disable-gpu", "disable-dev-shm-usage", "no-first-run"),
-            *("disable-background-networking", "disable-component-update", "disable-sync"),
-            *(f"user-data-dir={profile}", "window-size=1200,900"),
-        ):
-            options.add_argument(f"--{flag}")
-        service = selenium.ChromeService(executable_path=programs[1])
-        driver = selenium.Chrome(options=options, service=service)
+def page(directory):
+    with browser.browser() as driver:
+        browser.open_page(driver, (directory / report.FILE).as_uri())
         yield driver
-        driver.quit()
-
-
-@pytest.fixture(scope="module")
-def page(browser, directory):
-    browser.get("about:blank")
-    browser.get_log("performance")  # discards the requests of the first page
-    browser.get((directory / report.FILE).as_uri())
-    return browser
 
 
 def _one(page, selector):
@@ -70,12 +43,7 @@ def _shown(page, element):
 
 def test_the_page_loads_from_disk_without_errors_and_without_a_network(page):
     assert page.get_log("browser") == []
-    events = [json.loads(row["message"])["message"] for row in page.get_log("performance")]
-    asked = [
-        event["params"]["request"]["url"]
-        for event in events
-        if event["method"] == "Network.requestWillBeSent"
-    ]
+    asked = browser.requested(page)
     assert asked and {url.partition(":")[0] for url in asked} <= {"file", "data"}
     loaded = page.execute_script("return performance.getEntriesByType('resource').map(e => e.name)")
     assert all(name.startswith("data:") for name in loaded)
@@ -173,8 +141,7 @@ def test_every_image_has_a_description_and_the_page_fits_a_phone(page):
     assert page.execute_script(unnamed) == 0
     controls = "return [...document.querySelectorAll('input')].every(i => i.labels.length === 1)"
     assert page.execute_script(controls)
-    size = {"width": 360, "height": 740, "deviceScaleFactor": 1, "mobile": True}
-    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    browser.resize(page, 360, 740)
     try:
         assert page.execute_script("return document.documentElement.scrollWidth") <= 360
     finally:
