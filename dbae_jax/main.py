@@ -275,7 +275,7 @@ def _of_weights(weights: str | None) -> bool:
     Raises:
       ConfigError: unless the user named either weights or a workdir.
     """
-    named = [flag for flag in MODEL_FLAGS if flags.FLAGS[flag].value is not None]
+    named = [flag for flag in reversed(MODEL_FLAGS) if flags.FLAGS[flag].value is not None]
     if weights is not None and named:
         raise ConfigError(f"--weights holds the whole model; leave out --{named[0]}.")
     if weights is None and "workdir" not in named:

@@ -32,8 +32,8 @@ ACCURACY = (
     f"{actions.RECOMMENDED_NFE}. The first result with each number takes longer, because a program "
     "is compiled for it."
 )
-NOTHING_YET = "Drop in a picture, or take one from the test set."
-NOTHING_TO_MIX = "Drop in two pictures, or take them from the test set."
+NOTHING_YET = "There is no picture yet. Drop one into the field."
+NOTHING_TO_MIX = "A mix needs two pictures. Drop them into the fields."
 
 
 def theme() -> gr.themes.Base:
