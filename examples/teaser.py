@@ -2,9 +2,8 @@
 
 python examples/teaser.py --diffae=runs/emoji32_diffae --out=docs/images/teaser.png
 
-The images are those of examples/images, which no model was trained on. DiffAE is a model of the same
-size that was trained as long, by `python -m dbae_jax.comparison` or with
---config.bridge.endpoint=gaussian.
+The images are those of examples/images, which no model was trained on. DiffAE is a model of the
+same size that was trained as long, with --config.bridge.endpoint=free.
 """
 
 import argparse
@@ -59,6 +58,7 @@ def draw(rows: dict[str, np.ndarray], path: pathlib.Path) -> None:
 
 
 def main() -> None:
+    """Draws the picture that the arguments ask for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--weights", default="emoji32")
     parser.add_argument("--diffae", type=pathlib.Path, required=True)
