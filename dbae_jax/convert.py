@@ -179,8 +179,7 @@ def unpack(name: str, directory: pathlib.Path) -> None:
     _check_empty(directory)
     path = released_weights.find(name)
     if path is None:
-        known = ", ".join(released_weights.names())
-        raise CheckpointError(f"--unpack={name} is neither a .safetensors file nor one of {known}.")
+        raise CheckpointError(f"--unpack={name} is a folder, not a file of released weights.")
     config, variables, of_prior, steps, found = released_weights.read(path)
     origin = {"released": path.name, "steps": steps}
     variables = jax.tree.map(jax.numpy.asarray, variables)

@@ -30,7 +30,8 @@ class Mode(NamedTuple):
     Attributes:
       about: a sentence or two for --help.
       examples: flags of commands for --help.
-      flags: flag that belongs to this mode -> parameter of its function.
+      flags: flag that belongs to this mode -> parameter of its function; "" for those in
+        `SHORT_FORMS`.
       saves: whether a SIGTERM or Ctrl-C saves a checkpoint.
       shared: further flags, which several modes have.
     """
@@ -54,7 +55,9 @@ MODES = {
             "--config=digits --workdir=runs/wide --config.model.latent_dim=64 --config.seed=1",
             "--workdir=runs/digits  # resumes the run in this workdir",
             "--config=ffhq --dry_run  # parameters, FLOPs and all keys",
+            "--config=digits --workdir=runs/more --init_from=runs/digits  # fine-tunes",
         ),
+        {"init_from": ""},
         saves=True,
     ),
     "train_prior": Mode(
@@ -117,12 +120,19 @@ MODES = {
 }
 # The flags are defined here, and what they name is imported when its mode runs: a wrong flag is
 # then reported within a second.
+SHORT_FORMS = {"init_from": "train.init_from"}  # flag -> key of the config
 METHODS = ("linear", "spherical")  # of dbae_jax.editing
 FORMATS = ("png", "npz")  # of dbae_jax.evaluation.sample_files
 
 MODE = flags.DEFINE_string("mode", "train", "The command, where it is not the first argument.")
 DRY_RUN = flags.DEFINE_bool(
     "dry_run", False, "Print parameters, FLOPs, memory and the whole config, and stop."
+)
+flags.DEFINE_string(
+    "init_from",
+    None,
+    "Model to start from: a workdir, a file of released weights, or the name of weights in the "
+    "package. Short for --config.train.init_from.",
 )
 flags.DEFINE_integer("num", 64, "Number of images to sample.", lower_bound=1)
 flags.DEFINE_integer(
@@ -199,7 +209,7 @@ def run() -> None:
         sys.argv = with_mode(sys.argv)
     except ConfigError as error:
         command_line.stop(error)
-    command_line.run(main, help_text, config_of_workdir=True)
+    command_line.run(main, help_text, config_of_workdir=True, keys=SHORT_FORMS)
 
 
 def with_mode(argv: list[str]) -> list[str]:
@@ -301,7 +311,7 @@ def _flags_of(name: str) -> dict[str, Any]:
                 f"--{flag} is a flag of {', '.join(modes)}, not of {name}; leave the flag out"
                 + ("." if flag != "seed" else ", or set the seed of a training by --config.seed.")
             )
-    values = {parameter: flags.FLAGS[flag].value for flag, parameter in own.items()}
+    values = {parameter: flags.FLAGS[flag].value for flag, parameter in own.items() if parameter}
     if out := values.get("out"):
         values["out"] = pathlib.Path(out)
     if "json_path" in values:

@@ -74,7 +74,7 @@ def site(tmp_path_factory):
         pytest.importorskip(package, reason="the extra `docs` is not installed")
     folder = tmp_path_factory.mktemp("site")
     build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
-    environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
+    environment = os.environ | {"NO_MKDOCS_2_WARNING": "1", "GITHUB_REPOSITORY": "owner/name"}
     done = subprocess.run(
         build, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300
     )
@@ -114,6 +114,13 @@ def test_equations_are_set(site):
     assert not [page for page in pages if 'class="arithmatex"' in page]
     assert sum(page.count("<math") for page in pages) > 50
     assert "(DBAE 13)" in _page(site, "tutorials/paper_to_code")
+
+
+def test_notebooks_open_in_colab_where_the_address_is_known(site):
+    for page, notebook in (("trained_model", "quickstart"), ("own_images", "own_images")):
+        address = f"/github/owner/name/blob/main/examples/notebooks/{notebook}.ipynb"
+        assert address in _page(site, f"tutorials/{page}")
+        assert (ROOT / "examples" / "notebooks" / f"{notebook}.ipynb").exists()
 
 
 def test_every_config_key_is_explained(site):

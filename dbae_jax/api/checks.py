@@ -22,7 +22,7 @@ NO_DIRECTIONS = (
 )
 NO_PRIOR = (
     "This model has no latent prior to sample from: train one in its workdir with "
-    "--mode=train_prior, and load the model from there."
+    "`dbae train_prior`, and load the model from there."
 )
 
 Rng = int | jax.Array | None  # a seed, a key of jax.random.key, keys [B], or None for seed 0

@@ -28,7 +28,7 @@ def load(directory: pathlib.Path, data_name: str, fingerprint: str) -> dict[str,
     """
     path = file_of(directory / CACHE, data_name)
     mend = (
-        "--mode=report and --mode=edit find directions and keep them there; dbae_jax.editing."
+        "`dbae report` and `dbae edit` find directions and keep them there; dbae_jax.editing."
         "directions finds them from latent codes and labels."
     )
     if not path.exists():

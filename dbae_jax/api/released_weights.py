@@ -14,6 +14,7 @@ import numpy as np
 
 from dbae_jax.configuration import build
 from dbae_jax.configuration.config import Config, from_dict, to_dict, upgrade
+from dbae_jax.configuration.suggestions import did_you_mean
 from dbae_jax.errors import CheckpointError
 from dbae_jax.prior import prior
 from dbae_jax.runtime import tensor_files
@@ -45,11 +46,22 @@ def names() -> list[str]:
 
 
 def find(name: str | pathlib.Path) -> pathlib.Path | None:
-    """Returns the file of released weights that a name or a path means, or None for a workdir."""
+    """Returns the file of released weights that a name or a path means, or None for a workdir.
+
+    Raises:
+      CheckpointError: if there is neither a workdir nor a file nor a name in the package.
+    """
     path = pathlib.Path(name)
     if path.suffix == SUFFIX:
         return path
-    return folder() / f"{name}{SUFFIX}" if str(name) in names() and not path.exists() else None
+    if path.exists():
+        return None
+    if str(name) not in names():
+        raise CheckpointError(
+            f"There is no workdir {name}, and no weights of this name are in the package; "
+            f"{did_you_mean(str(name), names())}the names are {', '.join(names())}."
+        )
+    return folder() / f"{name}{SUFFIX}"
 
 
 def write(path: pathlib.Path, released: Released) -> None:

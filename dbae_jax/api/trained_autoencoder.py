@@ -11,6 +11,7 @@ from dbae_jax.api.images import Images, as_batch
 from dbae_jax.api.programs import Programs
 from dbae_jax.configuration import build
 from dbae_jax.configuration.config import Config
+from dbae_jax.data.images import to_float
 from dbae_jax.errors import DataError
 from dbae_jax.models.autoencoder import Networks
 from dbae_jax.runtime import fingerprint, platforms
@@ -80,6 +81,13 @@ class TrainedAutoencoder:
     def gaussian_endpoint(self) -> bool:
         """Whether x_T is Gaussian noise (DiffAE); otherwise it is decoded from z (DBAE)."""
         return self.config.bridge.endpoint == "free"
+
+    def preprocess(self, images: Images) -> np.ndarray:
+        """Returns images as the encoder gets them: [B, H, W, C], float32 in [-1, 1].
+
+        PIL images and files are cropped and resized like the data set of the model.
+        """
+        return to_float(as_batch(images, self.config.data))
 
     def encode(self, images: Images, rng: Rng = None) -> np.ndarray:
         """Encodes images to latent codes z: [B, D], float32.

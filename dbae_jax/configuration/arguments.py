@@ -25,6 +25,12 @@ def value_of(arguments: list[str], flag: str) -> str | None:
     return found
 
 
+def with_key_of_flag(arguments: list[str], flag: str, key: str) -> list[str]:
+    """Returns the arguments with --config.KEY=VALUE at their end if --FLAG=VALUE is among them."""
+    value = value_of(arguments, flag)
+    return arguments if value is None else [*arguments, f"--config.{key}={value}"]
+
+
 def with_config_of_workdir(arguments: list[str]) -> list[str]:
     """Returns the arguments with --config=WORKDIR/config.json if no --config is among them.
 

@@ -7,7 +7,8 @@ import os
 import pathlib
 import sys
 import traceback
-from collections.abc import Callable, Iterable
+import types
+from collections.abc import Callable, Iterable, Mapping
 from importlib import metadata
 from typing import Any, NoReturn
 
@@ -50,6 +51,7 @@ def run(
     help_of: Callable[[list[str]], str] | None = None,
     *,
     config_of_workdir: bool = False,
+    keys: Mapping[str, str] = types.MappingProxyType({}),
 ) -> None:
     """Parses the flags and runs a command.
 
@@ -61,6 +63,7 @@ def run(
       help_of: returns the text of --help for the arguments. Default: the docstring of the module
         of `main`, and the flags of that module.
       config_of_workdir: whether the config.json of the workdir is read if --config is missing.
+      keys: flags that are a short form of a key of the config, with this key.
     """
     if {"--help", "-help", "-h", "--helpshort"} & set(sys.argv[1:]):
         show(help_of(sys.argv) if help_of else _help(main))
@@ -87,7 +90,8 @@ def run(
             traceback.print_exc()
             processes.leave(1)
 
-    app.run(guarded, flags_parser=functools.partial(_parse, config_of_workdir=config_of_workdir))
+    parser = functools.partial(_parse, config_of_workdir=config_of_workdir, keys=keys)
+    app.run(guarded, flags_parser=parser)
 
 
 def show(text: str) -> None:
@@ -183,11 +187,13 @@ def read_workdir() -> pathlib.Path:
     return pathlib.Path(WORKDIR.value)
 
 
-def _parse(argv: list[str], *, config_of_workdir: bool) -> list[str]:
+def _parse(argv: list[str], *, config_of_workdir: bool, keys: Mapping[str, str]) -> list[str]:
     """Parses the flags; reports a wrong flag or a wrong --config.KEY in one sentence."""
     try:
         if config_of_workdir:
             argv = arguments.with_config_of_workdir(argv)
+        for flag, key in keys.items():
+            argv = arguments.with_key_of_flag(argv, flag, key)
         argv, named = arguments.resolve_configs(argv)
     except ConfigError as error:
         stop(error)

@@ -40,7 +40,7 @@ def settings(folder: pathlib.Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise DataError(
             f"{folder} holds no sampled images: {SETTINGS} there cannot be read; sample some with "
-            "--mode=sample."
+            "`dbae sample`."
         ) from error
     if not isinstance(found, dict) or found.get("format") not in FORMATS:
         raise DataError(f"{path} does not state which of {', '.join(FORMATS)} the images are.")
@@ -68,7 +68,7 @@ def batches(
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise DataError(
                 f"{folder} does not hold valid images {start} to {start + count - 1} ({error}); "
-                f"sample {num} images with --mode=sample, which adds the missing ones."
+                f"sample {num} images with `dbae sample`, which adds the missing ones."
             ) from error
         if batch.dtype != np.uint8 or (shape is not None and batch.shape[1:] != shape):
             raise DataError(

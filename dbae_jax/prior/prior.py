@@ -172,7 +172,7 @@ def load(
     if not checkpoint.steps(folder):
         raise CheckpointError(
             f"The model in {directory} has no latent prior to sample from; train one with "
-            "--mode=train_prior."
+            "`dbae train_prior`."
         )
     placed = None if mesh is None else sharding.replicated(mesh)
     autoencoder = weights | {"fingerprint": model_fingerprint}
@@ -211,7 +211,7 @@ def check_same_codes(
             f"The latent prior in {folder} was trained on the codes of {_describe(trained_on)}, "
             f"not of {_describe(autoencoder)}. Load the weights that the latent prior was "
             "trained for, or move the folder away and train a new latent prior with "
-            "--mode=train_prior."
+            "`dbae train_prior`."
         )
 
 

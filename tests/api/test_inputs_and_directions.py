@@ -27,6 +27,14 @@ def _large(pixels):
     return Image.fromarray(pixels[..., 0].repeat(4, axis=0).repeat(4, axis=1))
 
 
+def test_preprocessed_images_are_what_the_encoder_gets(model, tmp_path):
+    images = tiny.images(2)
+    Image.fromarray(images[0, ..., 0]).save(tmp_path / "0.png")
+    found = model.preprocess([tmp_path / "0.png", images[1]])
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, images / np.float32(127.5) - 1)
+
+
 def test_single_images_pil_images_paths_and_lists_are_images(model, tmp_path):
     images = tiny.images(2)
     z = model.encode(images)

@@ -88,6 +88,11 @@ def test_wrong_files_are_refused(released, path, tmp_path):
         released_weights.write(tmp_path / "new.safetensors", released._replace(variables=too_large))
 
 
+def test_a_misspelled_name_is_answered_with_the_names_of_the_package():
+    with pytest.raises(CheckpointError, match=r"no workdir digts, .* did you mean 'digits'\?"):
+        DBAE.load("digts")
+
+
 @pytest.mark.parametrize("name", released_weights.names())
 def test_weights_that_come_with_the_package_have_a_card_and_are_small(name):
     path = released_weights.find(name)

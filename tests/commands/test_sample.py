@@ -87,10 +87,10 @@ def test_wrong_requests_are_refused(model):
 def test_a_model_without_prior_is_refused(tmp_path):
     config = tiny.config(**{"train.num_steps": 1})
     bare = dbae_jax.DBAE(config, tiny.variables(config))
-    with pytest.raises(CheckpointError, match=r"no latent prior .* --mode=train_prior"):
+    with pytest.raises(CheckpointError, match=r"no latent prior .* `dbae train_prior`"):
         bare.sample(1, 0)
     train.train(config, tmp_path / "run")
-    with pytest.raises(CheckpointError, match=r"no latent prior .* --mode=train_prior"):
+    with pytest.raises(CheckpointError, match=r"no latent prior .* `dbae train_prior`"):
         dbae_jax.DBAE.load(tmp_path / "run").sample(1, 0)
     done = commands.run(
         *("main", "--config=configs/digits.py", "--mode=sample"),

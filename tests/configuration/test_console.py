@@ -77,7 +77,9 @@ def test_flags_agree_with_the_functions_that_they_are_for():
     assert main.FORMATS == sample_files.FORMATS and tuple(editing.METHODS) == main.METHODS
     for name, mode in main.MODES.items():
         module = importlib.import_module(f"dbae_jax.commands.{name}")
-        assert set(mode.flags.values()) <= set(inspect.signature(getattr(module, name)).parameters)
+        assert set(filter(None, mode.flags.values())) <= set(
+            inspect.signature(getattr(module, name)).parameters
+        )
 
 
 def test_a_command_is_its_mode():
@@ -123,6 +125,14 @@ def test_a_reader_that_stops_reading_is_not_an_error():
 def test_suggestions():
     assert suggestions.did_you_mean("evalute", main.MODES) == "did you mean 'evaluate'? "
     assert suggestions.did_you_mean("xyz", main.MODES) == ""
+
+
+@pytest.mark.parametrize("flag", ["--init_from=runs/a", "--init_from runs/a"])
+def test_a_short_form_sets_the_key_of_the_config(flag):
+    given = ["dbae", *flag.split(), "--config=digits"]
+    found = arguments.with_key_of_flag(given, "init_from", main.SHORT_FORMS["init_from"])
+    assert found == [*given, "--config.train.init_from=runs/a"]
+    assert arguments.with_key_of_flag(["dbae"], "init_from", "train.init_from") == ["dbae"]
 
 
 @pytest.mark.parametrize("flag", ["--workdir={}", "--workdir {}"])

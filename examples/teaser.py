@@ -1,0 +1,73 @@
+"""Draws the picture at the top of the README.
+
+python examples/teaser.py --diffae=runs/emoji32_diffae --out=docs/images/teaser.png
+
+The images are those of examples/images, which no model was trained on. DiffAE is a model of the
+same size that was trained as long, with --config.bridge.endpoint=free.
+"""
+
+import argparse
+import pathlib
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+import dbae_jax
+
+COLUMNS = 12
+EDITED = "princess"
+
+
+def strips(model: dbae_jax.DBAE, diffae: dbae_jax.DBAE, attribute: str) -> dict[str, np.ndarray]:
+    """Returns the rows of the picture, each [COLUMNS, H, W, C] in [0, 1], by title.
+
+    Args:
+      model: the DBAE.
+      diffae: a DiffAE of the same images.
+      attribute: attribute that the last but one row edits.
+    """
+    paths = sorted((pathlib.Path(__file__).parent / "images").glob("*.png"))[:COLUMNS]
+    z = model.encode(paths)
+    x_T = model.endpoint(z)
+    low, high = np.percentile(x_T, [1, 99])
+    edited = next(path for path in paths if path.stem == EDITED)
+    steps = np.linspace(-1, 1, COLUMNS)
+    rows = {
+        "image": model.preprocess(paths),
+        "DBAE: x_T = decoder(z)": 2 * (x_T - low) / (high - low) - 1,
+        "DBAE: from x_T, NFE 5": model.decode(z),
+        "DiffAE: from z and\nrandom x_T": diffae.decode(diffae.encode(paths), rng=0),
+        "DiffAE: from z and\nanother random x_T": diffae.decode(diffae.encode(paths), rng=1),
+        f"DBAE: edit of\n{attribute}": model.edit(edited, attribute=attribute, scale=steps)[0],
+        "DBAE: samples": model.sample(COLUMNS, rng=0),
+    }
+    return {title: np.clip(row / 2 + 0.5, 0, 1) for title, row in rows.items()}
+
+
+def draw(rows: dict[str, np.ndarray], path: pathlib.Path) -> None:
+    """Writes the rows with their titles as a PNG file."""
+    figure, axes = plt.subplots(len(rows), 1, figsize=(12, 0.82 * len(rows)))
+    for axis, (title, row) in zip(axes, rows.items(), strict=True):
+        axis.imshow(np.concatenate(list(row), axis=1), interpolation="nearest")
+        axis.set_ylabel(title, rotation=0, ha="right", va="center", fontsize=10)
+        axis.set_xticks([])
+        axis.set_yticks([])
+        axis.spines[:].set_visible(False)
+    figure.tight_layout(pad=0.3, h_pad=0.2)
+    figure.savefig(path, dpi=100)
+
+
+def main() -> None:
+    """Draws the picture that the arguments ask for."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--weights", default="emoji32")
+    parser.add_argument("--diffae", type=pathlib.Path, required=True)
+    parser.add_argument("--attribute", default="dark_skin")
+    parser.add_argument("--out", type=pathlib.Path, required=True)
+    given = parser.parse_args()
+    model, diffae = (dbae_jax.DBAE.load(name) for name in (given.weights, given.diffae))
+    draw(strips(model, diffae, given.attribute), given.out)
+
+
+if __name__ == "__main__":
+    main()
