@@ -26,6 +26,14 @@ MISSING = importlib.util.find_spec("gradio") is None
 needs_gradio = pytest.mark.skipif(MISSING, reason="the extra `app` is not installed")
 
 
+# Visible elements that reach beyond the right edge of the screen.
+CUT_OFF = """
+  return [...document.querySelectorAll('.gradio-container *')].filter(
+    e => e.checkVisibility({visibilityProperty: true, opacityProperty: true})
+      && e.clientWidth > 1 && e.getBoundingClientRect().right > innerWidth + 1
+  ).map(e => e.tagName + ' ' + e.className)"""
+
+
 @pytest.fixture(scope="module")
 def running(tmp_path_factory):
     log = tmp_path_factory.mktemp("app") / "log"
@@ -163,6 +171,7 @@ def test_the_page_fits_its_screen_in_light_and_dark(page, width, dark):
     for tab in ("Reconstruct", "Mix", "Sample"):
         _open_tab(page, tab)
         assert page.execute_script("return document.documentElement.scrollWidth") <= width
+        assert page.execute_script(CUT_OFF) == []
     style = "return getComputedStyle(document.body).backgroundColor"
     shade = [int(level) for level in re.findall(r"\d+", page.execute_script(style))[:3]]
     assert max(shade) < 60 if dark else min(shade) > 200
