@@ -6,6 +6,7 @@ dbae evaluate --workdir=runs/digits
 `dbae NAME` runs dbae_jax/commands/NAME.py. It is the same as `python -m dbae_jax.main --mode=NAME`.
 """
 
+import functools
 import importlib
 import pathlib
 import sys
@@ -17,7 +18,7 @@ from absl import flags
 from dbae_jax.configuration import arguments, command_line
 from dbae_jax.configuration.suggestions import did_you_mean
 from dbae_jax.errors import ConfigError
-from dbae_jax.runtime import processes
+from dbae_jax.runtime import failures
 
 COMMON_FLAGS = ("config", "workdir", "dry_run")
 PROCESS_FLAGS = ("coordinator", "num_processes", "process_id")
@@ -176,8 +177,17 @@ def main(argv: list[str]) -> None:
         given["config_path"] = command_line.config_path()
         given["overrides"] = command_line.overrides()
     command_line.start_processes(save_on_sigterm=MODES[name].saves)
-    with processes.explaining():
+    with failures.explaining(functools.partial(_kept, name, workdir)):
         _function(name)(config, workdir, **given)
+
+
+def _kept(name: str, workdir: pathlib.Path) -> str:
+    """Returns a sentence about what a training that fails has saved, or ""."""
+    from dbae_jax.workdirs import workdir as workdir_lib  # imports JAX's libraries, see `_function`
+
+    if not MODES[name].saves:
+        return ""
+    return workdir_lib.last_checkpoint(workdir / "prior" if name == "train_prior" else workdir)
 
 
 def run() -> None:

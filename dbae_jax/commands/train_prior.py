@@ -32,7 +32,7 @@ from dbae_jax.prior.step import create_state, make_step
 from dbae_jax.runtime import files, sharding
 from dbae_jax.training import determinism, hooks, jitted_step, loop
 from dbae_jax.training.optimizer import make_prior_optimizer
-from dbae_jax.workdirs import checkpoint, records, trackers, workdir
+from dbae_jax.workdirs import checkpoint, lock, records, trackers, workdir
 from dbae_jax.workdirs.train_state import TrainState
 
 CODES_FILE = "codes.npz"  # latent codes of both splits, in the folder of the prior
@@ -63,6 +63,12 @@ def train_prior(config: Config, directory: pathlib.Path) -> TrainState:
     sharding.check_batch_size(config.prior.batch_size, mesh, "prior.batch_size")
     files.check_folder(directory, "--workdir")
     trackers.check(config)
+    workdir.check_exists(directory)
+    with lock.held(directory / prior.FOLDER):
+        return _train(config, directory, mesh)
+
+
+def _train(config: Config, directory: pathlib.Path, mesh: jax.sharding.Mesh) -> TrainState:
     folder = directory / prior.FOLDER
     model, _ = trained_model.open_model(config, directory)
     autoencoder = {"step": model.step, "weights": "ema", "fingerprint": model.fingerprint}

@@ -9,6 +9,7 @@ are removed at the next start.
 
 import logging
 import pathlib
+import shutil
 from collections.abc import Callable
 from typing import Any, Self, TypeVar
 
@@ -18,7 +19,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
 from dbae_jax.errors import CheckpointError
-from dbae_jax.runtime import processes, sharding
+from dbae_jax.runtime import failures, processes, sharding
 from dbae_jax.workdirs.train_state import TrainState
 
 FOLDER = "checkpoints"
@@ -29,6 +30,7 @@ ARRAYS = ("params", "ema", "optimizer")  # items that are trees of arrays
 # hundreds of small arrays took seconds of every save.
 MIN_SLICE_BYTES = 2**20
 
+TEMPORARY = ".orbax-checkpoint-tmp"  # part of the name of an incomplete checkpoint
 UNREADABLE = "torn"  # folder in a workdir to which unreadable checkpoints are moved
 
 Read = TypeVar("Read")  # result of reading a checkpoint
@@ -93,9 +95,13 @@ class Writer:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if not processes.is_loss(error):  # otherwise this would wait for the lost process
+        if processes.is_loss(error):  # waiting would wait for the lost process
+            return
+        try:
             self._manager.wait_until_finished()
+        finally:
             self._manager.close()
+            _remove_incomplete(pathlib.Path(self._manager.directory))
 
 
 def steps(workdir: pathlib.Path) -> list[int]:
@@ -203,6 +209,13 @@ def _check_agreed(workdir: pathlib.Path, step: int) -> None:
         )
 
 
+def _remove_incomplete(folder: pathlib.Path) -> None:
+    """Removes a checkpoint that could not be written; it may fill the disk."""
+    if processes.is_writer():
+        for path in folder.glob(f"*{TEMPORARY}*"):
+            shutil.rmtree(path, ignore_errors=True)
+
+
 def _move_aside(workdir: pathlib.Path, unreadable: list[int]) -> None:
     """Moves unreadable checkpoints to a folder of their own; their names stay unique there."""
     processes.wait_for_all("all processes have read the checkpoints")
@@ -252,6 +265,8 @@ def _restore(workdir: pathlib.Path, step: int, items: dict) -> dict:
         except Exception as error:  # orbax and tensorstore raise many types for damaged files
             if processes.is_loss(error):
                 raise
+            if cause := failures.explanation(error):  # the checkpoint itself may be fine
+                raise cause from error
             reason = " ".join(str(error).split())[:160]
             raise UnreadableCheckpointError(
                 f"The checkpoint {folder} is unreadable ({type(error).__name__}: {reason})."
