@@ -6,7 +6,6 @@ dbae evaluate --workdir=runs/digits
 `dbae NAME` runs dbae_jax/commands/NAME.py. It is the same as `python -m dbae_jax.main --mode=NAME`.
 """
 
-import functools
 import importlib
 import pathlib
 import sys
@@ -177,17 +176,8 @@ def main(argv: list[str]) -> None:
         given["config_path"] = command_line.config_path()
         given["overrides"] = command_line.overrides()
     command_line.start_processes(save_on_sigterm=MODES[name].saves)
-    with failures.explaining(functools.partial(_kept, name, workdir)):
+    with failures.explaining():
         _function(name)(config, workdir, **given)
-
-
-def _kept(name: str, workdir: pathlib.Path) -> str:
-    """Returns a sentence about what a training that fails has saved, or ""."""
-    from dbae_jax.workdirs import workdir as workdir_lib  # imports JAX's libraries, see `_function`
-
-    if not MODES[name].saves:
-        return ""
-    return workdir_lib.last_checkpoint(workdir / "prior" if name == "train_prior" else workdir)
 
 
 def run() -> None:

@@ -17,7 +17,7 @@ from dbae_jax.data.pipeline import Batches
 from dbae_jax.data.sources import Source, gather
 from dbae_jax.errors import ConfigError, DataError
 from dbae_jax.evaluation.suites import reconstruction
-from dbae_jax.runtime import fingerprint, rngs, sharding
+from dbae_jax.runtime import failures, fingerprint, rngs, sharding
 from dbae_jax.training import determinism, fine_tuning
 from dbae_jax.training.hooks import Hook, Hooks, TrainingLog
 from dbae_jax.training.jitted_step import Training, make_training
@@ -60,7 +60,8 @@ def train(config: Config, directory: pathlib.Path, training: Training | None = N
     """
     workdir.check_usable(directory)
     trackers.check(config)
-    with lock.held(directory):
+    kept = functools.partial(workdir.last_checkpoint, directory)
+    with lock.held(directory), failures.explaining(kept):
         return _train(config, directory, training)
 
 

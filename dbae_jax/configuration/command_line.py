@@ -113,7 +113,8 @@ def stop(error: DBAEError) -> NoReturn:
     print(f"error: {error}", file=sys.stderr)
     if isinstance(error, StorageError):  # orbax's threads would repeat it for every array
         logging.disable()
-        sys.unraisablehook = threading.excepthook = lambda _: None
+        sys.unraisablehook = lambda unraisable: None
+        threading.excepthook = lambda arguments: None
     processes.leave(error.exit_code)
 
 

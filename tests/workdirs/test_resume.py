@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 
-from dbae_jax.commands import train, train_prior
+from dbae_jax.commands import evaluate, train, train_prior
 from dbae_jax.data import registry
 from dbae_jax.data.sources import ArraySource
 from dbae_jax.errors import CheckpointError, DataError, WorkdirInUseError
@@ -112,3 +112,21 @@ def test_a_run_that_resumes_keeps_its_data_in_new_checkpoints(run):
     _train(run, 4)
     assert checkpoint.read_meta(run, 4)["data"] == checkpoint.read_meta(run, 2)["data"]
     assert np.all(np.diff(checkpoint.steps(run)) > 0)
+
+
+def test_evaluation_says_what_it_measures_and_warns_of_other_training_images(
+    run, replace_images, caplog
+):
+    caplog.set_level("INFO")
+    config = tiny.config(**{"eval.suite": "probe", "eval.num_train_images": 100})
+    evaluate.evaluate(config, run)
+    assert "digits, test: 360 images of 16x16x1, hash" in caplog.text
+    assert "was trained on" not in caplog.text
+    caplog.clear()
+    evaluate.evaluate(config, run)
+    assert "has been measured with the same settings" in caplog.text
+    caplog.clear()
+    replace_images(lambda images: 255 - images)
+    evaluate.evaluate(config, run)
+    assert "The model was trained on 1437 images of 16x16x1, hash" in caplog.text
+    assert "has been measured" not in caplog.text
