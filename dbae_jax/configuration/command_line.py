@@ -110,11 +110,11 @@ def show(text: str) -> None:
 
 def stop(error: DBAEError) -> NoReturn:
     """Prints an error and exits with its code."""
-    print(f"error: {error}", file=sys.stderr)
     if isinstance(error, StorageError):  # orbax's threads would repeat it for every array
         logging.disable()
         sys.unraisablehook = lambda unraisable: None
         threading.excepthook = lambda arguments: None
+    print(f"error: {error}", file=sys.stderr)
     processes.leave(error.exit_code)
 
 
@@ -214,10 +214,21 @@ def _parse(argv: list[str], *, config_of_workdir: bool, keys: Mapping[str, str])
         stop(ConfigError(reason or " ".join(str(error).split())))
 
 
-def _without_traceback(record: logging.LogRecord) -> bool:
-    """Shows the message of a library, but not the traceback of an error that it has handled."""
-    record.exc_info = None
-    return True
+def _is_news(record: logging.LogRecord) -> bool:
+    """Returns whether to show a message of a library.
+
+    orbax logs an error of each array that it cannot save, with its traceback, and then raises it.
+    """
+    return "/orbax/" not in record.pathname or record.levelno < logging.ERROR
+
+
+def _show_uncaught(kind: type, error: BaseException, trace: Any) -> None:
+    """Shows an error that nothing caught, unless it is an echo of a save that has failed.
+
+    tensorstore reports every array of such a save to an event loop that orbax has closed.
+    """
+    if str(error) != "Event loop is closed":
+        sys.__excepthook__(kind, error, trace)
 
 
 def _log_to_stderr() -> bug_reports.LastLines:
@@ -227,8 +238,9 @@ def _log_to_stderr() -> bug_reports.LastLines:
       The handler that keeps the last lines.
     """
     absl_logging.set_verbosity(absl_logging.WARNING)
-    absl_logging.get_absl_handler().addFilter(_without_traceback)
+    absl_logging.get_absl_handler().addFilter(_is_news)
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # it repeats errors of orbax's threads
+    sys.excepthook = _show_uncaught
     handler = progress.Handler()
     last = bug_reports.LastLines()
     ours = logging.getLogger("dbae_jax")

@@ -10,6 +10,7 @@ are removed at the next start.
 import logging
 import pathlib
 import shutil
+import time
 from collections.abc import Callable
 from typing import Any, Self, TypeVar
 
@@ -31,6 +32,7 @@ ARRAYS = ("params", "ema", "optimizer")  # items that are trees of arrays
 MIN_SLICE_BYTES = 2**20
 
 TEMPORARY = ".orbax-checkpoint-tmp"  # part of the name of an incomplete checkpoint
+ATTEMPTS = 50  # to remove it
 UNREADABLE = "torn"  # folder in a workdir to which unreadable checkpoints are moved
 
 Read = TypeVar("Read")  # result of reading a checkpoint
@@ -69,8 +71,10 @@ class Writer:
         """Returns whether to save after this step and stop, because of a SIGTERM.
 
         Every process of the run must call this after every step; all get the same answer. Without
-        `processes.start` the answer is always False.
+        `processes.start` the answer is always False. An error of a save in the background is
+        raised here, and not only at the next save.
         """
+        self._manager.check_for_errors()
         return self._manager.reached_preemption(step)
 
     def save(self, state: TrainState, step: int, meta: dict[str, Any]) -> None:
@@ -210,10 +214,19 @@ def _check_agreed(workdir: pathlib.Path, step: int) -> None:
 
 
 def _remove_incomplete(folder: pathlib.Path) -> None:
-    """Removes a checkpoint that could not be written; it may fill the disk."""
-    if processes.is_writer():
-        for path in folder.glob(f"*{TEMPORARY}*"):
+    """Removes a checkpoint that could not be written; it may fill the disk.
+
+    Threads of orbax and tensorstore that are still writing make its folder again for a moment.
+    """
+    if not processes.is_writer():
+        return
+    for _ in range(ATTEMPTS):
+        incomplete = list(folder.glob(f"*{TEMPORARY}*"))
+        if not incomplete:
+            return
+        for path in incomplete:
             shutil.rmtree(path, ignore_errors=True)
+        time.sleep(0.1)
 
 
 def _move_aside(workdir: pathlib.Path, unreadable: list[int]) -> None:

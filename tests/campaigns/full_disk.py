@@ -123,7 +123,8 @@ def trial(
 ) -> dict:
     """Returns what a command did on a disk with some free bytes, and what it did with room."""
     restore(disk, snapshot)
-    resize(disk, -(-(used(disk) + bytes_free) // PAGE) * PAGE)
+    # A size of 0 would be no limit.
+    resize(disk, max(-(-(used(disk) + bytes_free) // PAGE), 1) * PAGE)
     code, said = run(disk, config, command)
     last = said.strip().splitlines()[-1] if said.strip() else ""
     found = {
