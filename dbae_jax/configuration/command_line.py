@@ -222,13 +222,13 @@ def _is_news(record: logging.LogRecord) -> bool:
     return "/orbax/" not in record.pathname or record.levelno < logging.ERROR
 
 
-def _show_uncaught(kind: type, error: BaseException, trace: Any) -> None:
-    """Shows an error that nothing caught, unless it is an echo of a save that has failed.
+def _show_unraisable(found: Any) -> None:
+    """Shows an error that could not be raised, unless it is an echo of a save that has failed.
 
     tensorstore reports every array of such a save to an event loop that orbax has closed.
     """
-    if str(error) != "Event loop is closed":
-        sys.__excepthook__(kind, error, trace)
+    if str(found.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(found)
 
 
 def _log_to_stderr() -> bug_reports.LastLines:
@@ -240,7 +240,7 @@ def _log_to_stderr() -> bug_reports.LastLines:
     absl_logging.set_verbosity(absl_logging.WARNING)
     absl_logging.get_absl_handler().addFilter(_is_news)
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # it repeats errors of orbax's threads
-    sys.excepthook = _show_uncaught
+    sys.unraisablehook = _show_unraisable
     handler = progress.Handler()
     last = bug_reports.LastLines()
     ours = logging.getLogger("dbae_jax")
