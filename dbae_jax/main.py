@@ -17,7 +17,7 @@ from absl import flags
 from dbae_jax.configuration import arguments, command_line
 from dbae_jax.configuration.suggestions import did_you_mean
 from dbae_jax.errors import ConfigError
-from dbae_jax.runtime import processes
+from dbae_jax.runtime import failures
 
 MODEL_FLAGS = ("config", "workdir")
 COMMON_FLAGS = (*MODEL_FLAGS, "dry_run")
@@ -199,7 +199,7 @@ def main(argv: list[str]) -> None:
         given["overrides"] = command_line.overrides()
     if set(PROCESS_FLAGS) <= set(MODES[name].shared):
         command_line.start_processes(save_on_sigterm=MODES[name].saves)
-    with processes.explaining():
+    with failures.explaining():
         _function(name)(config, workdir, **given)
 
 

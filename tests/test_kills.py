@@ -74,7 +74,7 @@ def _reached(moment, directory, process, rng):
 
 def _state(directory, step):
     config = _config(step)
-    run, _ = train.set_up(config, directory, make_training(config, sharding.make_mesh()))
+    run, _ = train.set_up(config, directory, make_training(config, sharding.make_mesh()), {})
     assert isinstance(run.state, TrainState) and int(run.state.step) == step
     return jax.device_get(run.state)
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from dbae_jax.api.dbae import DBAE
 from dbae_jax.configuration.config import Config
-from dbae_jax.data import codes, sources
+from dbae_jax.data import codes, identity, sources
 from dbae_jax.data.codes import Codes
 from dbae_jax.data.sources import Source
 from dbae_jax.errors import DataError
@@ -70,6 +70,11 @@ class Context:
         """The entries of `codes.KNOWN` that the examples of every split hold."""
         held = [set(source[0]) for source in self.splits.values()]
         return frozenset(set.intersection(*held) & set(codes.KNOWN))
+
+    @functools.cached_property
+    def identities(self) -> dict[str, dict[str, Any]]:
+        """The identities of the splits, see `dbae_jax.data.identity`."""
+        return {name: identity.of(source) for name, source in self.splits.items()}
 
     @functools.cached_property
     def perceptual_net(self) -> PerceptualNet:
@@ -159,6 +164,7 @@ class Context:
             "train_split": data.train_split,
             "test_split": data.test_split,
             "sources": {name: repr(self.splits[name]) for name in ("train", "test")},
+            "sha256": {name: self.identities[name]["sha256"] for name in ("train", "test")},
         }
 
     def chunks(self, split: str) -> Iterator[np.ndarray]:
@@ -195,11 +201,12 @@ class Context:
 
     def _read_or_encode(self, split: str, *, flip: bool) -> Codes:
         data = self.config.data
-        identity = {
+        of_codes = {
             **{key: self.settings()[key] for key in OF_CODES},
             "data": [data.name, data.lmdb, data.crop, data.image_size],
             "split": [getattr(data, f"{split}_split", self.config.eval.validation_split)],
             "source": repr(self.splits[split]),
+            "sha256": self.identities[split]["sha256"],
             "images": self.limit(split),
             "flip": flip,
         }
@@ -218,7 +225,7 @@ class Context:
         if self.cache is None:
             return encode()[split]
         path = self.cache / f"{data.name}_{split}{'_flipped' * flip}.npz"
-        return codes.load_or_make(path, identity, encode)[split]
+        return codes.load_or_make(path, of_codes, encode)[split]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,6 +20,8 @@ from dbae_jax.workdirs.train_state import TrainState
 METRICS = "metrics.jsonl"
 CONFIG = config_files.SAVED_NAME
 
+LOGS = (".log", ".out", ".err")  # suffixes, such as those of nohup and SLURM
+
 # Beginnings of the keys that must stay the same when a run is resumed or its model is read.
 FIXED_SECTIONS = ("seed", "data.", "model.", "bridge.", "optim.optimizer", "train.batch_size")
 # The exceptions: keys of these sections that may change.
@@ -54,10 +56,24 @@ def check_usable(workdir: pathlib.Path) -> None:
     # As beginnings of names: a killed run may leave config.json.tmp alone.
     ours = (CONFIG, checkpoint.FOLDER, METRICS)
     there = [path.name for path in workdir.iterdir()] if workdir.is_dir() else []
-    if there and not any(name.startswith(ours) for name in there):
+    foreign = sorted(name for name in there if not _is_harmless(name))
+    if foreign and not any(name.startswith(ours) for name in there):
         raise CheckpointError(
-            f"--workdir={workdir} holds files but no run of dbae_jax; name an empty folder."
+            f"--workdir={workdir} holds no run of dbae_jax but other files, such as {foreign[0]}; "
+            "name an empty folder, or a new one such as "
+            f"{workdir / 'run'}. Logs and hidden files may be there."
         )
+
+
+def _is_harmless(name: str) -> bool:
+    """Returns whether a file may be in a new workdir: a hidden file or a log."""
+    return name.startswith(".") or name == "logs" or pathlib.Path(name).suffix in LOGS
+
+
+def last_checkpoint(workdir: pathlib.Path) -> str:
+    """Returns a sentence that names the newest checkpoint, or ""."""
+    saved = checkpoint.steps(workdir)
+    return f"The checkpoint of step {saved[-1]} in {workdir} is kept." if saved else ""
 
 
 def check_exists(workdir: pathlib.Path) -> None:
@@ -137,6 +153,13 @@ def changes(workdir: pathlib.Path, config: Config) -> list[str]:
             f"{path} holds no config ({type(error).__name__}); move it away. The checkpoints hold "
             "the config too."
         ) from error
+
+
+def keep_config(workdir: pathlib.Path, step: int) -> None:
+    """Keeps the config of the steps up to `step` in a file beside config.json."""
+    kept = workdir / f"config_until_step_{step}.json"
+    if not kept.exists():
+        files.write_text(kept, (workdir / CONFIG).read_text(encoding="utf-8"))
 
 
 def write_config(workdir: pathlib.Path, config: Config) -> None:

@@ -223,8 +223,15 @@ def test_a_workdir_whose_run_was_killed_at_its_first_file_is_one(tmp_path):
     (tmp_path / "config.json.tmp").write_text("{")
     assert workdir.check_usable(tmp_path) is None
     (tmp_path / "config.json.tmp").rename(tmp_path / "other.json.tmp")
-    with pytest.raises(CheckpointError, match="holds files but no run"):
+    with pytest.raises(CheckpointError, match=r"other files, such as other.json.tmp; .*/run"):
         workdir.check_usable(tmp_path)
+
+
+def test_a_new_workdir_may_hold_logs_and_hidden_files(tmp_path):
+    for name in ("slurm-12.out", "train.log", "nohup.err", ".lock", ".DS_Store"):
+        (tmp_path / name).touch()
+    (tmp_path / "logs").mkdir()
+    assert workdir.check_usable(tmp_path) is None
 
 
 def test_a_file_for_figures_that_cannot_be_is_refused_before_anything_is_measured(tmp_path):

@@ -18,7 +18,7 @@ from dbae_jax.errors import (
     LostProcessError,
 )
 from dbae_jax.evaluation import sample_files
-from dbae_jax.runtime import processes
+from dbae_jax.runtime import failures, processes
 from dbae_jax.workdirs import checkpoint, records, workdir
 from tests.helpers import commands
 
@@ -283,7 +283,7 @@ FULL = "RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes"
 )
 def test_errors_of_the_runtime_are_told_apart(message, count, kind, monkeypatch):
     monkeypatch.setattr(processes, "several", lambda: count > 1)
-    with pytest.raises(ValueError) as caught, processes.explaining():
+    with pytest.raises(ValueError) as caught, failures.explaining():
         try:
             raise ValueError(message)
         except ValueError as error:
