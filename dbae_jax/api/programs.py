@@ -121,6 +121,7 @@ class Programs:
         table: Table,
         *,
         keep_path: bool = False,
+        clip_path: bool = True,
         progress: ProgressFn | None = None,
     ) -> Sample:
         """Runs a sampler.
@@ -132,6 +133,7 @@ class Programs:
           key: one key, or keys [B].
           table: coefficients of the sampler at every step.
           keep_path: whether the result holds the states along the trajectory.
+          clip_path: whether these states are clipped to [-1, 1].
           progress: called after every batch with the numbers of finished and of all images.
         """
 
@@ -143,7 +145,8 @@ class Programs:
         x_0, states = self._run(decode, x_T, z, np.arange(len(z)), progress=progress)
         path = None
         if keep_path:
-            path = np.asarray(integrate.path_states(x_T, np.moveaxis(states, 1, 0), table))
+            states = np.moveaxis(states, 1, 0)
+            path = np.asarray(integrate.path_states(x_T, states, table, clip=clip_path))
         return Sample(x_0, path, table.path_times, table.nfe)
 
     def invert(
