@@ -50,6 +50,7 @@ class Amounts:
       samples: sampled images.
       dimensions: dimensions of z that are traversed.
       values: values of each of these dimensions, an odd number.
+      coded: test images whose codes are drawn.
       swept: test images whose error is measured against the network evaluations.
     """
 
@@ -65,6 +66,7 @@ class Amounts:
     samples: int = 60
     dimensions: int = 6
     values: int = 9
+    coded: int = 1000
     swept: int = 64
 
     @classmethod
@@ -73,9 +75,9 @@ class Amounts:
         if size < 128:
             return cls()
         if size < 256:
-            few = {"dimensions": 4, "values": 7, "swept": 16}
+            few = {"dimensions": 4, "values": 7, "coded": 256, "swept": 16}
             return cls(among=32, pairs=4, edited=3, scales=7, samples=24, **few)
-        few = {"dimensions": 3, "values": 5, "swept": 8}
+        few = {"dimensions": 3, "values": 5, "coded": 64, "swept": 8}
         return cls(16, 2, 2, 7, 2, 7, 6, trajectories=2, every=10, samples=8, **few)
 
 
@@ -181,10 +183,9 @@ def _edits(context: Context, amounts: Amounts) -> tuple[list[Films] | Missing, s
 
 
 def _latent_space(context: Context, amounts: Amounts) -> LatentSpace:
-    images = context.images("test", 1)
     return latent_space.latent_space(
         context,
-        images,
+        coded=amounts.coded,
         dimensions=amounts.dimensions,
         points=amounts.values,
         how={"sampler": context.config.prior.sampler, "steps": context.config.prior.sample_steps},

@@ -4,7 +4,16 @@ from typing import Any
 
 from dbae_jax.report import glossary
 from dbae_jax.report.about import Entries
-from dbae_jax.report.tables import ARROWS, NONE, FoldedTable, Row, Table, format_number, spread
+from dbae_jax.report.tables import (
+    ARROWS,
+    FLOOR,
+    NONE,
+    FoldedTable,
+    Row,
+    Table,
+    format_number,
+    spread,
+)
 
 FACTOR = 2.0  # a difference exceeds the spread beyond this multiple of it
 # Settings that every run has for itself; a difference in others makes scores hard to compare.
@@ -58,11 +67,11 @@ def _table(first: dict[str, Any], second: dict[str, Any], names: tuple[str, str]
         minor: [
             _row(suite, name, first["scores"][name], second["scores"][name])
             for name in shared
-            if glossary.is_minor(name) == minor
+            if (glossary.is_minor(name) or name.endswith(FLOOR)) == minor
         ]
         for minor in (False, True)
     }
-    header = ["score", *names, "difference", "second run"]
+    header = ["score", *names, "difference", f"{names[1]} is"]
     return Table(
         title=f"{suite.capitalize()} on {first['data']}{label}",
         caption="",

@@ -86,21 +86,21 @@ def plane(z: np.ndarray) -> Plane:
 
 
 def latent_space(
-    context: Context, images: np.ndarray, *, dimensions: int, points: int, how: dict[str, Any]
+    context: Context, *, coded: int, dimensions: int, points: int, how: dict[str, Any]
 ) -> LatentSpace:
     """Draws the latent space of a model.
 
     Args:
       context: model and data.
-      images: test images, uint8 [N, S, S, C]; the first one is traversed.
+      coded: number of test images that are encoded; the first one is traversed.
       dimensions: number of traversals.
       points: number of images of a traversal.
       how: arguments of `DBAE.sample_codes`.
     """
-    model, codes = context.model, context.codes("test")
-    z = np.asarray(codes.mean, np.float64)
+    model = context.model
+    images, labels = context.some("test", min(coded, context.limit("test")))
+    z = np.asarray(model.encode(images), np.float64)
     found, sampled = plane(z), _sampled(model, min(len(z), MOST_POINTS), how)
-    labels = codes.known.get("label")
     order = np.argsort(-z.std(axis=0), kind="stable")
     chosen = order[:MOST_DIMENSIONS]
     return LatentSpace(
@@ -145,9 +145,10 @@ def _projection_note(found: Plane, z: np.ndarray, labels: np.ndarray | None) -> 
     note = (
         f"The first {min(len(z), MOST_POINTS):,} test images on the first two principal components "
         f"(PCA) of the codes of {len(z):,} test images. The two hold "
-        f"{100 * found.shares.sum():.0f}% of the variance: groups that overlap here may be apart "
-        f"in the other {z.shape[1] - 2} dimensions."
+        f"{100 * found.shares.sum():.0f}% of the variance."
     )
+    if z.shape[1] > 2:
+        note += f" Groups that overlap here may be apart in the other {z.shape[1] - 2} dimensions."
     if labels is None:
         note += " The data set has no class labels, so that all points have one colour."
     elif len(np.unique(labels)) > MOST_CLASSES:

@@ -13,7 +13,8 @@ from dbae_jax.evaluation.context import Context
 from dbae_jax.report.pictures import Strip, in_batches, strips
 
 SEED = 0
-MOST_TRAINING_IMAGES = 20_000  # that samples are compared with
+MOST_TRAINING_IMAGES = 20_000  # that samples are compared with,
+MOST_BYTES = 400e6  # and most bytes of them
 MOST_TEST_IMAGES = 256  # whose distances are the yardstick
 
 
@@ -60,7 +61,8 @@ def samples(context: Context, count: int, **how: Any) -> Samples:
       CheckpointError: if the model has no latent prior.
     """
     images = draw(context.model, count, **how)
-    training = context.images("train", min(context.limit("train"), MOST_TRAINING_IMAGES))
+    most = min(MOST_TRAINING_IMAGES, int(MOST_BYTES / images[0].size))
+    training = context.images("train", min(context.limit("train"), most))
     found = nearest(images, training)
     test = context.images("test", min(context.limit("test"), MOST_TEST_IMAGES))
     yardstick = nearest(np.asarray(to_float(test)), training).distance
