@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from dbae_jax.api import functions
@@ -137,6 +138,8 @@ class Programs:
           progress: called after every batch with the numbers of finished and of all images.
         """
 
+        key = self._whole_batches(key)
+
         def decode(x_T: jax.Array, z: jax.Array, indices: jax.Array) -> Any:
             return self._jitted.decode(
                 self._networks, variables, x_T, z, key, indices, table, keep_path=keep_path
@@ -172,3 +175,10 @@ class Programs:
     def _run(self, fn: Callable, *arrays: Any, progress: ProgressFn | None = None) -> Any:
         size = batching.padded_size(len(arrays[0]), self.batch_size, self._mesh)
         return batching.run(fn, *arrays, size=size, mesh=self._mesh, progress=progress)
+
+    def _whole_batches(self, key: jax.Array) -> jax.Array:
+        """Repeats the last of several keys up to whole batches, so that few sizes are compiled."""
+        if not key.ndim:
+            return key
+        size = batching.padded_size(len(key), self.batch_size, self._mesh)
+        return jnp.concatenate([key, jnp.repeat(key[-1:], -len(key) % size, axis=0)])

@@ -55,6 +55,7 @@ for (const chooser of document.querySelectorAll(".chooser")) {
   select.addEventListener("change", choose);
   chooser.hidden = false;
   addEventListener("DOMContentLoaded", choose);
+  addEventListener("pageshow", choose); // a reload keeps the choice
 }
 
 // A chart tells the values at the pointer.
