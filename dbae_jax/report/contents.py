@@ -52,6 +52,7 @@ class Amounts:
       values: values of each of these dimensions, an odd number.
       coded: test images whose codes are drawn.
       swept: test images whose error is measured against the network evaluations.
+      steps: numbers of steps of the sampler for this measurement.
     """
 
     among: int = 128
@@ -68,6 +69,7 @@ class Amounts:
     values: int = 9
     coded: int = 1000
     swept: int = 64
+    steps: tuple[int, ...] = (2, 5, 10, 20)
 
     @classmethod
     def of_size(cls, size: int) -> Self:
@@ -75,7 +77,7 @@ class Amounts:
         if size < 128:
             return cls()
         if size < 256:
-            few = {"dimensions": 4, "values": 7, "coded": 256, "swept": 16}
+            few: dict[str, Any] = {"dimensions": 4, "values": 7, "coded": 256, "swept": 16}
             return cls(among=32, pairs=4, edited=3, scales=7, samples=24, **few)
         few = {"dimensions": 3, "values": 5, "coded": 64, "swept": 8}
         return cls(16, 2, 2, 7, 2, 7, 6, trajectories=2, every=10, samples=8, **few)
@@ -124,7 +126,7 @@ def make_page(
         samples_note=samples_note,
         charts=charts,
         missing_charts=missing_charts,
-        cost=cost.curve(context, amounts.swept),
+        cost=cost.curve(context, amounts.swept, amounts.steps),
         tables=about.measurements(context, measured),
         missing_scores=about.missing_scores(context, measured, command),
         provenance=origin.provenance(config, directory, model, command, rows),

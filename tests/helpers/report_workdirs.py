@@ -33,7 +33,8 @@ AMOUNTS = contents.Amounts(
     dimensions=2,
     values=3,
     coded=40,
-    swept=4,
+    swept=8,
+    steps=(2,),
 )
 # In the format of results.json; every number occurs once on the page.
 RESULTS = {

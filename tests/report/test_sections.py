@@ -132,16 +132,16 @@ def test_the_error_is_measured_once_for_each_number_of_evaluations(tmp_path):
     splits = {"train": data, "test": data}
     model = _Sampler(tiny.config())
     context = stubs.context(splits, model=model, cache=tmp_path)
-    made = cost.curve(context, 8)
+    made = cost.curve(context, 8, (2, 5))
     calls = model.calls
     assert calls > 0 and "over 8 test images" in made.caption
     steps = [int(hint.text.split(":")[0].split()[-1]) for hint in made.chart.hover]
-    assert steps == sorted({*cost.STEPS, context.config.sample.steps})
+    assert steps == sorted({2, 5, context.config.sample.steps})
     y = [float(pair.split(",")[1]) for pair in made.chart.lines[0].points.split()]
     assert y == sorted(y)  # downwards: the error falls
-    assert cost.curve(stubs.context(splits, model=model, cache=tmp_path), 8) == made
+    assert cost.curve(stubs.context(splits, model=model, cache=tmp_path), 8, (2, 5)) == made
     assert model.calls == calls
-    cost.curve(stubs.context(splits, model=model, cache=tmp_path), 6)
+    cost.curve(stubs.context(splits, model=model, cache=tmp_path), 6, (2, 5))
     assert model.calls > calls  # for other images it is measured again
 
 

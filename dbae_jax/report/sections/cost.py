@@ -1,6 +1,7 @@
 """Error of reconstruction against the number of network evaluations of this model's sampler."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,8 @@ from dbae_jax.report.sections.reconstructions import decode
 from dbae_jax.runtime import kept
 from dbae_jax.sampling.plan import Plan
 
-STEPS = (2, 5, 10, 20)
 
-
-def curve(context: Context, count: int) -> CaptionedChart | None:
+def curve(context: Context, count: int, steps: Sequence[int]) -> CaptionedChart | None:
     """Returns the chart of the error against the network evaluations (NFE) per image.
 
     The errors are measured once for a model and kept in the cache of the workdir.
@@ -24,22 +23,23 @@ def curve(context: Context, count: int) -> CaptionedChart | None:
     Args:
       context: model and data.
       count: number of test images.
+      steps: numbers of steps of the sampler; that of the config comes on top.
 
     Returns:
       None if an error is 0 or undefined at all numbers of steps but one.
     """
     images = context.images("test", min(count, context.limit("test")))
     model, sample = context.model, context.config.sample
-    steps = sorted({*STEPS, sample.steps})
+    numbers = sorted({*steps, sample.steps})
 
     def measure() -> dict[str, Any]:
-        return _measure(model, images, sample, steps)
+        return _measure(model, images, sample, numbers)
 
     if context.cache is None:
         found = measure()
     else:
         path = context.cache / f"{context.config.data.name}_nfe.json"
-        found = kept.read_or_make(path, _identity(context, len(images), steps), measure)
+        found = kept.read_or_make(path, _identity(context, len(images), numbers), measure)
     return draw(found, sample, len(images))
 
 
