@@ -95,8 +95,10 @@ MODES = {
         _own("attribute", "image", "scales", "fix_endpoint", "out"),
     ),
     "report": Mode(
-        "Writes report.html, a page about the model and its results.",
-        ("--workdir=runs/digits",),
+        "Writes report.html, a page about the model and its results; with --compare, "
+        "comparison.html, a page about two runs.",
+        ("--workdir=runs/digits", "--workdir=runs/digits --compare=runs/wide"),
+        {"compare": "compare"},
     ),
     "app": Mode(
         "Opens a page for the browser: try a trained model with your own pictures.",
@@ -161,6 +163,7 @@ flags.DEFINE_bool(
     False,
     "Hold the x_T of the unedited image fixed, instead of recomputing x_T from the edited code.",
 )
+flags.DEFINE_string("compare", None, "A different workdir to compare the run with.")
 flags.DEFINE_string(
     "topology", "v5e:4x4", "Devices to plan for, such as v5e:4x4, h100:8, or gpu:8."
 )
@@ -183,7 +186,7 @@ def main(argv: list[str]) -> None:
     _check_command(name)
     given = _flags_of(name)
     if name == "app" and _of_weights(given["weights"]):
-        with processes.explaining():
+        with failures.explaining():
             _function(name)(None, None, **given)
         return
     config = command_line.read_config()
@@ -312,8 +315,9 @@ def _flags_of(name: str) -> dict[str, Any]:
                 + ("." if flag != "seed" else ", or set the seed of a training by --config.seed.")
             )
     values = {parameter: flags.FLAGS[flag].value for flag, parameter in own.items() if parameter}
-    if out := values.get("out"):
-        values["out"] = pathlib.Path(out)
+    for parameter in ("out", "compare"):
+        if path := values.get(parameter):
+            values[parameter] = pathlib.Path(path)
     if "json_path" in values:
         values["json_path"] = command_line.json_path()
     return values
