@@ -33,7 +33,7 @@ from dbae_jax import editing
 from dbae_jax.data import registry
 from dbae_jax.data.sources import gather
 
-STEPS = 600  # of 32 images
+STEPS = 400  # of 32 images
 work = pathlib.Path(tempfile.mkdtemp())
 photos = work / "photos"
 
