@@ -8,6 +8,7 @@ import pathlib
 import sys
 import traceback
 import types
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from importlib import metadata
 from typing import Any, NoReturn
@@ -208,6 +209,8 @@ def _parse(argv: list[str], *, config_of_workdir: bool, keys: Mapping[str, str])
 def _log_to_stderr() -> None:
     """Shows the log lines of this package, and warnings of the libraries, on stderr."""
     absl_logging.set_verbosity(absl_logging.WARNING)
+    # PIL warns of metadata that it cannot read; what concerns the pixels is an error.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     handler = progress.Handler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
     ours = logging.getLogger("dbae_jax")

@@ -67,9 +67,22 @@ class Context:
 
     @functools.cached_property
     def known(self) -> frozenset[str]:
-        """The entries of `codes.KNOWN` that the examples of every split hold."""
+        """The entries of `codes.KNOWN` that the examples of every split hold.
+
+        Labels of one class only are none.
+        """
         held = [set(source[0]) for source in self.splits.values()]
-        return frozenset(set.intersection(*held) & set(codes.KNOWN))
+        known = set.intersection(*held) & set(codes.KNOWN)
+        if "label" in known and self.only_class is not None:
+            log.info("All images are of one class, %s, which is no label.", self.only_class)
+            known.discard("label")
+        return frozenset(known)
+
+    @property
+    def only_class(self) -> str | None:
+        """The name of the class of all images; None if there are several, or no named ones."""
+        names = tuple(getattr(self.splits["train"], "class_names", ()))
+        return names[0] if len(names) == 1 else None
 
     @functools.cached_property
     def perceptual_net(self) -> PerceptualNet:

@@ -41,8 +41,8 @@ class Celebahq(ImageBuilder, skip_registration=True):
             archives=("CelebAMask-HQ.zip",),
             lmdb_name=lambda index: f"{index}.jpg",
         )
-        text = annotations.read_text(ATTRIBUTES, source, options, store)
-        table = annotations.celeba_attributes(text, ATTRIBUTES)
+        _, data = annotations.read_file([ATTRIBUTES], source, options, store)
+        table = annotations.celeba_attributes(data, ATTRIBUTES)
         # The zip also holds segmentation masks.
         faces = [name for name in store.names if IMAGES in pathlib.PurePosixPath(name).parts]
         images = stems(faces or store.names)

@@ -1,23 +1,16 @@
 """Stores: image files that are read by name from a folder, a zip, a tar or an LMDB file."""
 
-import io
-import lzma
 import os
 import pathlib
-import tarfile
-import zipfile
-import zlib
-from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol
+import stat
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import NoReturn, Protocol
 
-from dbae_jax.data import lmdb_files
+from dbae_jax.configuration import paths
+from dbae_jax.data import archives as archive_files
+from dbae_jax.data import file_names, lmdb_files
 from dbae_jax.errors import DataError
-
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
-TABLE_SUFFIXES = (".csv", ".json")  # files that a tar holds beside its images
-TAR_SUFFIXES = (".tgz", ".tar.gz", ".tar")
-
-_ARCHIVE_ERRORS = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError)
 
 
 class Store(Protocol):
@@ -25,10 +18,14 @@ class Store(Protocol):
 
     Attributes:
       names: relative paths with "/" of the images; for an LMDB, names that stand for its keys.
+      aside: number of files that are left aside, by suffix.
     """
 
     @property
     def names(self) -> Sequence[str]: ...
+
+    @property
+    def aside(self) -> Counter[str]: ...
 
     def read(self, name: str) -> bytes:
         """Returns the bytes of an image file."""
@@ -44,14 +41,19 @@ class FolderStore:
         """Lists the images.
 
         Raises:
-          DataError: if the name of an image is not UTF-8.
+          DataError: if the name of an image is not UTF-8, or a folder cannot be read.
         """
         self.root = root
-        self.names = _sorted_names(_image_paths(root), root)
+        names = _file_paths(root)
+        self.names = file_names.in_order(filter(file_names.is_image, names), root)
+        self.aside = file_names.left_aside(names)
 
     def read(self, name: str) -> bytes:
         """Returns the bytes of an image file."""
-        return (self.root / name).read_bytes()
+        path = self.root / name
+        if not stat.S_ISREG(path.stat().st_mode):  # reading a pipe would wait for ever
+            raise DataError(f"{path} is not a regular file; remove it.")
+        return path.read_bytes()
 
     def size(self, name: str) -> int | None:
         """Returns the size of an image file in bytes; None for a link to a missing file."""
@@ -59,93 +61,6 @@ class FolderStore:
             return (self.root / name).stat().st_size
         except OSError:  # Reading the file will report the error.
             return None
-
-
-class ZipStore:
-    """Images in a zip file, which is not unpacked."""
-
-    def __init__(self, path: pathlib.Path):
-        """Opens a zip file and lists its images.
-
-        Raises:
-          DataError: if the file is not a zip file or is cut off.
-        """
-        try:
-            self._file = zipfile.ZipFile(path)
-        except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError, OSError) as error:
-            raise DataError(
-                f"{path} cannot be read as a zip file: {_one_line(error)}; download it again."
-            ) from error
-        self.path = path
-        listed = dict.fromkeys(self._file.namelist())  # A zip may repeat a name; the last counts.
-        self.names = _sorted_names(filter(_is_image, listed), path)
-
-    def read(self, name: str) -> bytes:
-        """Returns the bytes of a file in the zip.
-
-        Raises:
-          DataError: if the file is encrypted, damaged, or compressed by an unsupported method.
-        """
-        try:
-            return self._file.read(name)
-        except (RuntimeError, OSError, *_ARCHIVE_ERRORS) as error:
-            raise DataError(
-                f"{name} in {self.path} cannot be read: {_one_line(error)}; download the zip file "
-                "again, or unpack it and name its folder with --source."
-            ) from error
-
-    def size(self, name: str) -> int | None:
-        """Returns the size of a file in bytes when it is unpacked."""
-        return self._file.getinfo(name).file_size
-
-    def find(self, name: str) -> bytes | None:
-        """Returns the first file of this name in any folder of the zip; None if there is none."""
-        found = [n for n in self._file.namelist() if pathlib.PurePosixPath(n).name == name]
-        return self.read(found[0]) if found else None
-
-    def extra(self, path: str) -> bytes | None:
-        """Returns the file at this path in the zip; None if there is none."""
-        return self.read(path) if path in self._file.namelist() else None
-
-
-class TarStore:
-    """Images of a small tar file, held in memory because compressed tars have no random access."""
-
-    def __init__(self, path: pathlib.Path):
-        """Reads the images and tables of a tar file.
-
-        Raises:
-          DataError: if the file is not a tar file or is cut off.
-        """
-        self._data = {}
-        try:
-            with tarfile.open(path) as file:
-                for member in file:
-                    name = member.name.removeprefix("./")
-                    if member.isfile() and (_is_image(name) or name.endswith(TABLE_SUFFIXES)):
-                        with file.extractfile(member) or io.BytesIO() as content:
-                            self._data[name] = content.read()
-        except (tarfile.TarError, OSError, *_ARCHIVE_ERRORS) as error:
-            raise DataError(
-                f"{path} cannot be read as a tar file: {_one_line(error)}; download it again."
-            ) from error
-        self.names = _sorted_names(filter(_is_image, self._data), path)
-
-    def read(self, name: str) -> bytes:
-        """Returns the bytes of an image file."""
-        return self._data[name]
-
-    def size(self, name: str) -> int | None:
-        """Returns the size of an image file in bytes."""
-        return len(self._data[name])
-
-    def extra(self, path: str) -> bytes | None:
-        """Returns the table at this path in the tar; None if there is none."""
-        return self._data.get(path)
-
-    def find(self, name: str) -> bytes | None:
-        """Returns the first table of this name in any folder of the tar; None if there is none."""
-        return next((d for n, d in self._data.items() if n.rpartition("/")[2] == name), None)
 
 
 class LmdbStore:
@@ -161,6 +76,7 @@ class LmdbStore:
         self._images = images
         self.names = [name(index) for index in range(len(images))]
         self._index = {name: index for index, name in enumerate(self.names)}
+        self.aside = Counter[str]()
 
     def read(self, name: str) -> bytes:
         """Returns the bytes of an image file."""
@@ -178,6 +94,7 @@ class HashStore:
         """Lists the keys."""
         self._images = images
         self.names = images.keys()
+        self.aside = Counter[str]()
 
     def read(self, name: str) -> bytes:
         """Returns the bytes of an image file."""
@@ -209,19 +126,38 @@ def open_store(
       DataError: if the path does not exist, cannot be read, or holds no images.
     """
     if not source.exists():
-        raise DataError(f"--source={source} does not exist; name the folder or file of the images.")
+        raise DataError(
+            f"--source={source} does not exist; {paths.nearest(source)}name the folder or file of "
+            "the images."
+        )
     store: Store
     if lmdb_files.is_lmdb(source):
         store = _open_lmdb(source, lmdb_name)
     else:
         path = source if source.is_file() else _images_inside(source, folders, archives)
-        store = FolderStore(path) if path.is_dir() else _open_archive(path)
+        store = FolderStore(path) if path.is_dir() else archive_files.open_archive(path)
     if not store.names:
-        raise DataError(
-            f"--source={source} holds no images: no file name ends in one of "
-            f"{', '.join(IMAGE_SUFFIXES)}; name the folder or file of the images."
-        )
+        _refuse_empty(source, store)
     return store
+
+
+def _refuse_empty(source: pathlib.Path, store: Store) -> NoReturn:
+    """Raises a DataError that says what a source without images holds instead."""
+    held = file_names.counted(store.aside) or "no files"
+    hint = ""
+    if source.is_dir():
+        inside = [p for p in sorted(source.rglob("*")) if _is_source(p)]
+        hint = f"did you mean --source={inside[0]}? " if inside else ""
+    raise DataError(
+        f"--source={source} holds no images but {held}; {hint}name the folder or file of the "
+        f"images, whose names end in one of {', '.join(file_names.IMAGE_SUFFIXES)}."
+    )
+
+
+def _is_source(path: pathlib.Path) -> bool:
+    """Returns whether a path in a folder could be a source by itself."""
+    is_archive = path.name.lower().endswith((".zip", *archive_files.TAR_SUFFIXES))
+    return (is_archive and path.is_file()) or lmdb_files.is_lmdb(path)
 
 
 def _open_lmdb(source: pathlib.Path, name: Callable[[int], str] | None) -> Store:
@@ -236,16 +172,6 @@ def _open_lmdb(source: pathlib.Path, name: Callable[[int], str] | None) -> Store
     return LmdbStore(images, name)
 
 
-def _open_archive(path: pathlib.Path) -> Store:
-    if path.suffix == ".zip":
-        return ZipStore(path)
-    if path.name.endswith(TAR_SUFFIXES):
-        return TarStore(path)
-    raise DataError(
-        f"--source={path} has an unknown type; it must be a folder, a .zip, a .tgz or an LMDB."
-    )
-
-
 def _images_inside(
     source: pathlib.Path, folders: Sequence[str], archives: Sequence[str]
 ) -> pathlib.Path:
@@ -257,10 +183,21 @@ def _images_inside(
     return source
 
 
-def _image_paths(root: pathlib.Path) -> list[str]:
-    """Returns the images below a folder; a folder that links also lead to is listed once."""
+def _file_paths(root: pathlib.Path) -> list[str]:
+    """Returns the files below a folder; a folder that links also lead to is listed once.
+
+    Raises:
+      DataError: if a folder cannot be read.
+    """
+
+    def refuse(error: OSError) -> NoReturn:
+        raise DataError(
+            f"the folder {error.filename} cannot be read: {error.strerror}; check its permissions, "
+            "or move it out of --source."
+        ) from error
+
     names, visited = [], set()
-    for folder, subfolders, files in os.walk(root, followlinks=True):
+    for folder, subfolders, files in os.walk(root, onerror=refuse, followlinks=True):
         status = os.stat(folder)
         if (status.st_dev, status.st_ino) in visited:
             subfolders.clear()
@@ -268,33 +205,9 @@ def _image_paths(root: pathlib.Path) -> list[str]:
         visited.add((status.st_dev, status.st_ino))
         # Links come last, so that a folder is listed under its own name.
         subfolders[:] = sorted(
-            (name for name in subfolders if not name.startswith(".")),
+            (name for name in subfolders if not file_names.is_hidden(name)),
             key=lambda name: (os.path.islink(os.path.join(folder, name)), name),
         )
         here = pathlib.Path(folder).relative_to(root)
-        names += [(here / name).as_posix() for name in files if _is_image(name)]
+        names += [(here / name).as_posix() for name in files]
     return names
-
-
-def _sorted_names(names: Iterable[str], where: pathlib.Path) -> list[str]:
-    """Returns the names in order; raises DataError for a name that is not UTF-8."""
-    found = sorted(names)
-    for name in found:
-        try:
-            name.encode()
-        except UnicodeEncodeError as error:
-            shown = name.encode("utf-8", "backslashreplace").decode()
-            raise DataError(
-                f"{where} holds an image whose name is not UTF-8, {shown}; rename it."
-            ) from error
-    return found
-
-
-def _is_image(name: str) -> bool:
-    path = pathlib.PurePosixPath(name)
-    hidden = path.name.startswith(".") or "__MACOSX" in path.parts
-    return path.suffix.lower() in IMAGE_SUFFIXES and not hidden
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()).rstrip(".")
