@@ -27,7 +27,7 @@ from dbae_jax.api.dbae import DBAE
 from dbae_jax.api.released_weights import Released
 from dbae_jax.commands import trained_model
 from dbae_jax.configs import base
-from dbae_jax.configuration import build, command_line
+from dbae_jax.configuration import build, command_line, paths
 from dbae_jax.configuration.config import Config, from_dict, to_dict
 from dbae_jax.errors import CheckpointError, ConfigError, DataError
 from dbae_jax.models import torch_state_dict
@@ -194,7 +194,7 @@ def unpack(name: str, directory: pathlib.Path) -> None:
     """
     _check_empty(directory)
     path = released_weights.find(name)
-    if path is None:
+    if path.is_dir():
         raise CheckpointError(f"--unpack={name} is a folder, not a file of released weights.")
     config, variables, of_prior, steps, found = released_weights.read(path)
     origin = {"released": path.name, "steps": steps}
@@ -241,7 +241,9 @@ def main(argv: list[str]) -> None:
             "Name one file, with --checkpoint, --prior, --pack or --unpack; --reverse goes "
             "with --checkpoint alone."
         )
-    path, directory = pathlib.Path(files[0]), command_line.read_workdir()
+    directory = command_line.read_workdir()
+    flag = next(flag for flag in (CHECKPOINT, PRIOR, PACK, UNPACK) if flag.value)
+    path = paths.read(files[0], f"--{flag.name}")
     if PACK.value:
         pack(directory, path)
     elif UNPACK.value:

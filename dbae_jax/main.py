@@ -7,14 +7,13 @@ dbae evaluate --workdir=runs/digits
 """
 
 import importlib
-import pathlib
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from absl import flags
 
-from dbae_jax.configuration import arguments, command_line
+from dbae_jax.configuration import arguments, command_line, paths
 from dbae_jax.configuration.suggestions import did_you_mean
 from dbae_jax.errors import ConfigError
 from dbae_jax.runtime import processes
@@ -272,7 +271,7 @@ def _flags_of(name: str) -> dict[str, Any]:
             )
     values = {parameter: flags.FLAGS[flag].value for flag, parameter in own.items() if parameter}
     if out := values.get("out"):
-        values["out"] = pathlib.Path(out)
+        values["out"] = paths.read(out, "--out")
     if "json_path" in values:
         values["json_path"] = command_line.json_path()
     return values

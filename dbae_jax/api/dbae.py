@@ -14,6 +14,7 @@ from dbae_jax.api.apply import Apply
 from dbae_jax.api.checks import Rng, make_key
 from dbae_jax.api.images import Images
 from dbae_jax.api.trained_autoencoder import TrainedAutoencoder
+from dbae_jax.configuration import paths
 from dbae_jax.configuration.config import Config
 from dbae_jax.errors import CheckpointError, DataError
 from dbae_jax.models.autoencoder import Networks
@@ -318,7 +319,7 @@ class DBAE(TrainedAutoencoder):
         """
         plan = Plan.recommended(plan, sampler=sampler, steps=steps)
         exports.export(
-            *(self, function, pathlib.Path(path)),
+            *(self, function, paths.read(path, "path")),
             batch_size=batch_size,
             platforms=platforms,
             plan=plan,

@@ -7,10 +7,11 @@ import jax
 import numpy as np
 from PIL import Image
 
+from dbae_jax.configuration import paths
 from dbae_jax.configuration.sections import DataConfig
 from dbae_jax.data import transforms
 from dbae_jax.data.images import to_float
-from dbae_jax.errors import DataError
+from dbae_jax.errors import ConfigError, DataError
 
 OneImage = np.ndarray | jax.Array | Image.Image | str | pathlib.Path
 Images = OneImage | Sequence[OneImage]
@@ -52,15 +53,22 @@ def read_file(path: str | pathlib.Path, data: DataConfig) -> np.ndarray:
     Raises:
       DataError: if there is no such file, or it does not hold a suitable image.
     """
-    file = pathlib.Path(path).expanduser()
-    if file.is_dir():
-        raise DataError(f"{path} is a folder; name an image file in it.")
     try:
+        file = paths.read(path, "the image")
+        if file.is_dir():
+            raise DataError("it is a folder; name an image file in it.")
+        if file.exists() and not file.is_file():
+            raise DataError("it is not a regular file; name an image file.")
         return _fit(transforms.decode(file.read_bytes()), data)
     except FileNotFoundError as error:
-        raise DataError(f"There is no image file {path}.") from error
+        hint = paths.nearest(file)
+        raise DataError(f"There is no image file {path}; {hint}name an image file.") from error
     except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}.") from error
+        raise DataError(
+            f"{path} cannot be read: {error.strerror}; check its permissions."
+        ) from error
+    except ConfigError as error:
+        raise DataError(str(error)) from error
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
 

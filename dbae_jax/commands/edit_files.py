@@ -27,11 +27,6 @@ OF_IMAGES = ("crop", "image_size", "lmdb", "train_split", "test_split")
 log = logging.getLogger(__name__)
 
 
-def split_names(text: str) -> list[str]:
-    """Returns the names in a comma-separated list."""
-    return [name.strip() for name in text.split(",") if name.strip()]
-
-
 def about(config: Config, model: DBAE, mode: str) -> dict[str, Any]:
     """Returns the settings of an image that are no arguments: model, data and sampler."""
     return {

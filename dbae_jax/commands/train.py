@@ -62,6 +62,7 @@ def train(config: Config, directory: pathlib.Path, training: Training | None = N
     trackers.check(config)
     source = registry.make_source(config.data, "train")
     held_out = registry.make_source(config.data, "test")
+    registry.describe(config.data, {"training": source, "test": held_out})
     training = training or make_training(config, sharding.make_mesh())
     run, origin = set_up(config, directory, training)
     start = int(run.state.step)

@@ -18,7 +18,7 @@ from absl import logging as absl_logging
 from ml_collections import config_flags
 
 import dbae_jax
-from dbae_jax.configuration import arguments, config_files
+from dbae_jax.configuration import arguments, config_files, paths
 from dbae_jax.configuration import config as config_lib
 from dbae_jax.configuration.config import Config
 from dbae_jax.errors import ConfigError, DBAEError
@@ -170,7 +170,7 @@ def json_path() -> pathlib.Path | None:
     """
     if not JSON.value:
         return None
-    path = pathlib.Path(JSON.value)
+    path = paths.read(JSON.value, "--json")
     problem = "it is a folder" if path.is_dir() else files.obstacle(path)
     if problem:
         raise ConfigError(f"--json={path} cannot be written: {problem}.")
@@ -181,11 +181,11 @@ def read_workdir() -> pathlib.Path:
     """Returns the path of --workdir.
 
     Raises:
-      ConfigError: if the flag is missing.
+      ConfigError: if the flag is missing, or names no path of this machine.
     """
     if not WORKDIR.value:
         raise ConfigError("--workdir is missing; name the folder of the run.")
-    return pathlib.Path(WORKDIR.value)
+    return paths.read(WORKDIR.value, "--workdir")
 
 
 def _parse(argv: list[str], *, config_of_workdir: bool, keys: Mapping[str, str]) -> list[str]:

@@ -33,22 +33,22 @@ def read(text: str | os.PathLike[str], name: str) -> pathlib.Path:
     """
     written = os.fspath(text)
     if not written.strip() or "\0" in written:
-        raise ConfigError(f"{name}={written!r} is not a path; name a file or folder.")
+        raise ConfigError(f"{_label(name, repr(written))} is not a path; name a file or folder.")
     _refuse_url(written, name)
     expanded = os.path.expanduser(written)
     if expanded.startswith("~") and not os.path.lexists(expanded):
         user = expanded.partition("/")[0]
         raise ConfigError(
-            f"{name}={written} names the home folder {user}, and there is no such user; write "
-            f"./{user} for a folder of this name."
+            f"{_label(name, written)} names the home folder {user}, and there is no such user; "
+            f"write ./{user} for a folder of this name."
         )
     if not os.path.lexists(expanded):
         expanded = os.path.expandvars(expanded)
         unset = _VARIABLE.search(expanded)
         if unset and not os.path.lexists(expanded):
             raise ConfigError(
-                f"{name}={written} names the variable {unset[0]}, which is not set; set it, or "
-                "write the path out."
+                f"{_label(name, written)} names the variable {unset[0]}, which is not set; set it, "
+                "or write the path out."
             )
         _refuse_url(expanded, name)
     return _as_stored(pathlib.Path(expanded))
@@ -77,6 +77,8 @@ def suffix(path: str | os.PathLike[str]) -> str:
 
 def nearest(path: pathlib.Path) -> str:
     """Returns part of a sentence about a missing path: what is there instead; may be empty."""
+    if path.exists():
+        return ""
     missing, above = path, path.parent
     while not above.is_dir() and above != above.parent:
         missing, above = above, above.parent
@@ -92,16 +94,21 @@ def nearest(path: pathlib.Path) -> str:
     return "" if missing == path else f"{above} has no folder {missing.name!r}; "
 
 
+def _label(name: str, path: str) -> str:
+    """Returns "--workdir=PATH" for a flag or a key, and "the image PATH" for words."""
+    return f"{name} {path}" if " " in name else f"{name}={path}"
+
+
 def _refuse_url(text: str, name: str) -> None:
     url = _URL.match(text)
     if url is None or os.path.lexists(text):
         return
     if url[1].lower() in BUCKETS:
         raise ConfigError(
-            f"{name}={text} is a bucket, and buckets are not read or written; name a folder of "
-            "this machine, where the bucket may be mounted."
+            f"{_label(name, text)} is a bucket, and buckets are not read or written; name a folder "
+            "of this machine, where the bucket may be mounted."
         )
-    raise ConfigError(f"{name}={text} is a URL; name a file or folder of this machine.")
+    raise ConfigError(f"{_label(name, text)} is a URL; name a file or folder of this machine.")
 
 
 def _exists(name: str) -> bool:

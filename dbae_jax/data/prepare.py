@@ -16,7 +16,7 @@ from typing import Any
 from absl import flags
 from absl import logging as absl_logging
 
-from dbae_jax.configuration import command_line
+from dbae_jax.configuration import command_line, paths
 from dbae_jax.data.builders import preparation_file
 from dbae_jax.data.builders.base import ImageBuilder, Storage
 from dbae_jax.data.builders.celeba import Celeba
@@ -204,10 +204,10 @@ def _builder() -> ImageBuilder:
             f"--attributes={ATTRIBUTES.value} is for --dataset=folder, not for {DATASET.value}; "
             "omit it, or name the folder of published attribute files with --annotations."
         )
-    source = pathlib.Path(str(SOURCE.value)).expanduser()
+    source = paths.read(str(SOURCE.value), "--source")
     options = Options(
-        annotations=pathlib.Path(ANNOTATIONS.value).expanduser() if ANNOTATIONS.value else None,
-        table=pathlib.Path(ATTRIBUTES.value).expanduser() if ATTRIBUTES.value else None,
+        annotations=_optional(ANNOTATIONS),
+        table=_optional(ATTRIBUTES),
         check=not SKIP_CHECKSUMS.value,
         allow_partial=ALLOW_PARTIAL.value,
     )
@@ -223,11 +223,16 @@ def _builder() -> ImageBuilder:
         )
     return kind(
         listing=kind.list_images(source, options),
-        data_dir=pathlib.Path(DATA_DIR.value).expanduser(),
+        data_dir=paths.read(DATA_DIR.value, "--data_dir"),
         storage=storage,
         allow_broken=ALLOW_BROKEN.value,
         num_threads=THREADS.value,
     )
+
+
+def _optional(flag: flags.FlagHolder) -> pathlib.Path | None:
+    """Returns the path of a flag, or None if it is not given."""
+    return paths.read(flag.value, f"--{flag.name}") if flag.value else None
 
 
 def _named(kind: type[ImageBuilder], name: str) -> type[ImageBuilder]:

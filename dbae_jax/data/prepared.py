@@ -13,8 +13,15 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
+from dbae_jax.configuration import paths
+from dbae_jax.configuration.suggestions import did_you_mean
 from dbae_jax.data import lmdb_files, transforms
-from dbae_jax.data.builders.preparation_file import PREPARATION, read_preparation
+from dbae_jax.data.builders.preparation_file import (
+    PREPARATION,
+    enlarged,
+    of_images,
+    read_preparation,
+)
 from dbae_jax.errors import ConfigError, DataError
 
 Range = tuple[str, int, int]  # (stored split, first index, index after the last)
@@ -167,6 +174,17 @@ class PreparedSource(ImageSource):
             example["attributes"] = self._vector(stored["attributes"])
         return example
 
+    def about(self) -> list[str]:
+        """Returns sentences about the images of all splits, where `data.prepare` recorded them."""
+        if not (self._folder / PREPARATION).is_file():
+            return []
+        report, size = read_preparation(self._folder), self.view.size
+        small = enlarged(report, size)
+        lines = of_images(report)
+        if small:
+            lines.append(f"{small:,} images are smaller than {size} pixels and are enlarged.")
+        return lines
+
     def _vector(self, attributes: Any) -> np.ndarray:
         if isinstance(attributes, dict):  # TFDS stores the attributes of CelebA by name.
             return np.array([attributes[name] for name in self.attribute_names], np.int8)
@@ -235,9 +253,10 @@ def open_source(
     view = View(crop, image_size, channels)
     source: ImageSource
     if lmdb:
-        source = _open_lmdb(name, pathlib.Path(lmdb).expanduser(), split, view)
+        source = _open_lmdb(name, paths.read(lmdb, "config.data.lmdb"), split, view)
     else:
-        source = _open_prepared(name, pathlib.Path(data_dir).expanduser(), split, view)
+        folder = paths.read(data_dir, "config.data.data_dir")
+        source = _open_prepared(name, folder, split, view)
     source[0]  # An error that concerns all images is reported now.
     return source
 
@@ -245,8 +264,8 @@ def open_source(
 def _open_lmdb(name: str, path: pathlib.Path, split: str, view: View) -> LmdbSource:
     if not path.exists():
         raise DataError(
-            f"config.data.lmdb={path} does not exist; name an LMDB file, or '' to read a prepared "
-            "data set."
+            f"config.data.lmdb={path} does not exist; {paths.nearest(path)}name an LMDB file, or "
+            "'' to read a prepared data set."
         )
     images = lmdb_files.open_images(path)
     if isinstance(images, lmdb_files.NumberedImages):
@@ -258,6 +277,25 @@ def _open_lmdb(name: str, path: pathlib.Path, split: str, view: View) -> LmdbSou
     splits |= {part: ("all", start, stop) for part, (start, stop) in named.items()}
     _check_channels(name, transforms.channels_of(transforms.decode(first)), view.channels)
     return LmdbSource(path, f"{name}.lmdb", resolve(split, splits, name), view)
+
+
+def has_split(split: str, name: str, data_dir: str, image_size: int) -> bool:
+    """Returns whether a prepared data set has a split of this name.
+
+    Raises:
+      DataError: if the data set is missing or incomplete.
+    """
+    folder = find(name, paths.read(data_dir, "config.data.data_dir"), image_size)
+    return split in _splits(folder, tfds.builder_from_directory(str(folder)))
+
+
+def _splits(folder: pathlib.Path, builder: Any) -> dict[str, Range]:
+    """Returns the splits of a prepared data set, and its named parts of splits."""
+    splits = {part: (part, 0, info.num_examples) for part, info in builder.info.splits.items()}
+    if (folder / PREPARATION).is_file():
+        named = read_preparation(folder)["named_splits"]
+        splits |= {part: tuple(where) for part, where in named.items()}
+    return splits
 
 
 def _open_prepared(name: str, data_dir: pathlib.Path, split: str, view: View) -> PreparedSource:
@@ -276,12 +314,9 @@ def _open_prepared(name: str, data_dir: pathlib.Path, split: str, view: View) ->
             f"{folder} is incomplete: {missing[0].name} is missing; delete the folder and prepare "
             "the data set again."
         )
-    splits = {part: (part, 0, info.num_examples) for part, info in infos.items()}
-    if (folder / PREPARATION).is_file():
-        report = read_preparation(folder)
-        splits |= {part: tuple(where) for part, where in report["named_splits"].items()}
     _check_channels(name, builder.info.features["image"].shape[-1], view.channels)
-    return PreparedSource(folder, builder.info.full_name, resolve(split, splits, name), view)
+    ranges = resolve(split, _splits(folder, builder), name)
+    return PreparedSource(folder, builder.info.full_name, ranges, view)
 
 
 def find(name: str, data_dir: pathlib.Path, image_size: int) -> pathlib.Path:
@@ -311,9 +346,22 @@ def find(name: str, data_dir: pathlib.Path, image_size: int) -> pathlib.Path:
             f"{found[0]} is incomplete: its preparation was interrupted; finish it with {command}"
         )
     raise DataError(
-        f"config.data.name={name!r} is not prepared in config.data.data_dir={str(data_dir)!r}; run "
-        f"{command} (docs/reference/data_sets.md describes --source)."
+        f"config.data.name={name!r} is not prepared in config.data.data_dir={str(data_dir)!r}; "
+        f"{_meant(name, data_dir)}run {command} (docs/reference/data_sets.md describes --source)."
     )
+
+
+def _meant(name: str, data_dir: pathlib.Path) -> str:
+    """Returns part of a sentence about a folder nearby, or data set of a like name, if any."""
+    above = [folder for folder in (data_dir.parent, data_dir.parent.parent) if folder != data_dir]
+    below = sorted(p for p in data_dir.glob("*") if p.is_dir()) if data_dir.is_dir() else []
+    near = [folder for folder in (*above, *below) if _versions(folder / name)]
+    if near:
+        return f"did you mean config.data.data_dir={str(near[0])!r}? "
+    prepared = [folder.name for folder in below if _versions(folder)]
+    if prepared:
+        return f"{did_you_mean(name, prepared)}prepared are {', '.join(prepared)}; "
+    return "" if data_dir.is_dir() else f"this folder does not exist; {paths.nearest(data_dir)}"
 
 
 def resolve(split: str, splits: Mapping[str, Range], name: str) -> list[Range]:

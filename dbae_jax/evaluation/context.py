@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from dbae_jax.api.dbae import DBAE
+from dbae_jax.configuration import paths
 from dbae_jax.configuration.config import Config
 from dbae_jax.data import codes, sources
 from dbae_jax.data.codes import Codes
@@ -56,7 +57,7 @@ class Context:
         """
         self.model, self.config, self.splits = model, config, splits
         self.cache = cache
-        self._weights_dir = pathlib.Path(config.eval.weights_dir).expanduser()
+        self._weights_dir = paths.read(config.eval.weights_dir, "config.eval.weights_dir")
         self._download = config.eval.download_weights
         self._codes: dict[tuple[str, bool], Codes] = {}
         for name, source in splits.items():

@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 
 from dbae_jax.data import transforms
-from dbae_jax.data.builders import tables
 from dbae_jax.data.builders.celeba import Celeba
 from dbae_jax.data.builders.folder import Folder
 from dbae_jax.data.builders.listing import Options
+from dbae_jax.data.files import tables
 from dbae_jax.errors import DataError
 from tests.helpers import datasets, odd_images
 

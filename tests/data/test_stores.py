@@ -8,9 +8,9 @@ import zipfile
 import numpy as np
 import pytest
 
-from dbae_jax.data.builders import stores
 from dbae_jax.data.builders.folder import Folder
 from dbae_jax.data.builders.listing import Options
+from dbae_jax.data.files import stores
 from dbae_jax.errors import DataError
 from tests.helpers import datasets
 

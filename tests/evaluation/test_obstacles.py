@@ -117,7 +117,7 @@ def test_one_class_is_no_label():
     assert "neither labels nor attributes" in dataset_classifier.obstacle(context)
     # Classes that the images in use do not have are found once the labels have been read.
     unnamed = [stubs.Data(images, label=0 * LABELS) for _ in range(3)]
-    with pytest.raises(TooFewError, match="training images of celebahq .* are all of one class"):
+    with pytest.raises(TooFewError, match=r"training images of celebahq .* are all of one class"):
         probe.measure(_context(*unnamed))
 
 

@@ -9,11 +9,11 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from dbae_jax.configuration import paths
-from dbae_jax.data.archives import TarStore, ZipStore
-from dbae_jax.data.builders import tables
 from dbae_jax.data.builders.listing import Options
-from dbae_jax.data.builders.stores import Store
-from dbae_jax.data.builders.tables import Attributes, index_of_rows
+from dbae_jax.data.files import tables
+from dbae_jax.data.files.archives import TarStore, ZipStore
+from dbae_jax.data.files.stores import Store
+from dbae_jax.data.files.tables import Attributes, index_of_rows
 from dbae_jax.errors import DataError
 
 _PUBLISHED = "use the published file."

@@ -13,7 +13,7 @@ from dbae_jax.data.builders.listing import (
     require_present,
     stems,
 )
-from dbae_jax.data.builders.stores import open_store
+from dbae_jax.data.files.stores import open_store
 
 # As published, and as Kaggle hands them out.
 ATTRIBUTES = ("list_attr_celeba.txt", "list_attr_celeba.csv")

@@ -13,7 +13,7 @@ from dbae_jax.data.builders.listing import (
     require_present,
     stems,
 )
-from dbae_jax.data.builders.stores import open_store
+from dbae_jax.data.files.stores import open_store
 from dbae_jax.errors import DataError
 
 ATTRIBUTES = "CelebAMask-HQ-attribute-anno.txt"

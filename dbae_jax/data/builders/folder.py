@@ -7,13 +7,13 @@ import pathlib
 import numpy as np
 
 from dbae_jax.configuration.suggestions import did_you_mean
-from dbae_jax.data.archives import TarStore, ZipStore
-from dbae_jax.data.builders import tables
 from dbae_jax.data.builders.base import ImageBuilder
 from dbae_jax.data.builders.listing import Listing, Options, Split
-from dbae_jax.data.builders.stores import Store, open_store
-from dbae_jax.data.builders.tables import Attributes
-from dbae_jax.data.file_names import composed
+from dbae_jax.data.files import tables
+from dbae_jax.data.files.archives import TarStore, ZipStore
+from dbae_jax.data.files.file_names import composed
+from dbae_jax.data.files.stores import Store, open_store
+from dbae_jax.data.files.tables import Attributes
 from dbae_jax.errors import DataError
 
 TABLE = "attributes.csv"

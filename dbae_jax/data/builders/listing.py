@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from dbae_jax.data.builders.stores import Store
+from dbae_jax.data.files.stores import Store
 from dbae_jax.errors import DataError
 
 HASHED_IMAGES = 8  # images whose bytes enter `Listing.contents_hash` if their sizes are unknown

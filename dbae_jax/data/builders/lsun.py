@@ -7,7 +7,7 @@ from typing import ClassVar
 from dbae_jax.data import lmdb_files
 from dbae_jax.data.builders.base import ImageBuilder, Storage
 from dbae_jax.data.builders.listing import Listing, Options, Split
-from dbae_jax.data.builders.stores import Store, open_store
+from dbae_jax.data.files.stores import Store, open_store
 from dbae_jax.errors import DataError
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from dbae_jax.data import file_names
 from dbae_jax.data.builders.listing import Listing
+from dbae_jax.data.files import file_names
 from dbae_jax.data.transforms import FINDINGS
 from dbae_jax.errors import DataError
 

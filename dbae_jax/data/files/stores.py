@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn, Protocol
 
 from dbae_jax.configuration import paths
-from dbae_jax.data import archives as archive_files
-from dbae_jax.data import file_names, lmdb_files
+from dbae_jax.data import lmdb_files
+from dbae_jax.data.files import archives as archive_files
+from dbae_jax.data.files import file_names
 from dbae_jax.errors import DataError
 
 

@@ -13,7 +13,7 @@ import zipfile
 from collections import Counter
 from collections.abc import Iterable
 
-from dbae_jax.data import file_names
+from dbae_jax.data.files import file_names
 from dbae_jax.errors import DataError
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".txt", ".json")  # files that a tar holds beside its images
