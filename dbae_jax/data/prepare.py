@@ -29,7 +29,7 @@ from dbae_jax.data.builders.listing import Listing, Options
 from dbae_jax.data.builders.lsun import Bedroom, Horse
 from dbae_jax.data.builders.preparation_file import PREPARATION, read_preparation
 from dbae_jax.data.builders.shards import ShardRecord, explain, is_intact
-from dbae_jax.data.prepared import TFDS_NAMES
+from dbae_jax.data.files.prepared_folders import TFDS_NAMES
 from dbae_jax.data.sources import IN_MEMORY
 from dbae_jax.errors import ConfigError, DataError
 from dbae_jax.runtime.progress import track
