@@ -1,9 +1,11 @@
 """What `DBAE` takes as images: arrays, PIL images, paths of files, or lists of these."""
 
 import pathlib
+import warnings
 from collections.abc import Sequence
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
@@ -12,6 +14,11 @@ from dbae_jax.configuration.sections import DataConfig
 from dbae_jax.data import transforms
 from dbae_jax.data.images import to_float
 from dbae_jax.errors import ConfigError, DataError
+
+_LOOKS_HALF = (
+    "float images are all in [0, 1], and the model expects [-1, 1]: if they are pixels / 255, pass "
+    "2 * images - 1, or uint8."
+)
 
 OneImage = np.ndarray | jax.Array | Image.Image | str | pathlib.Path
 Images = OneImage | Sequence[OneImage]
@@ -94,7 +101,13 @@ def _fit(image: Image.Image, data: DataConfig) -> np.ndarray:
             f"the image is {kinds[channels]}, and the model's images have {data.channels}; "
             "convert the file."
         )
-    return transforms.fit(image, crop=data.crop, size=data.image_size, channels=data.channels)
+    return transforms.fit(
+        image,
+        crop=data.crop,
+        size=data.image_size,
+        channels=data.channels,
+        background=data.background,
+    )
 
 
 def _check(images: np.ndarray, data: DataConfig) -> np.ndarray:
@@ -109,8 +122,11 @@ def _check(images: np.ndarray, data: DataConfig) -> np.ndarray:
         raise DataError(f"images must hold at least one image, got shape {list(images.shape)}.")
     if images.dtype == np.uint8:
         return images
-    if not np.issubdtype(images.dtype, np.floating):
-        raise DataError(f"images must be uint8 or float in [-1, 1], got {images.dtype}.")
+    if not np.issubdtype(images.dtype, np.floating) and images.dtype != jnp.bfloat16:
+        raise DataError(
+            f"images must be uint8 or float in [-1, 1], got {images.dtype}; convert values from 0 "
+            "to 255 with images.astype('uint8')."
+        )
     if not np.isfinite(images).all():
         raise DataError("images hold values that are not finite (NaN or infinity).")
     low, high = float(images.min()), float(images.max())
@@ -119,4 +135,6 @@ def _check(images: np.ndarray, data: DataConfig) -> np.ndarray:
             f"float images must lie in [-1, 1], got [{low:g}, {high:g}]; "
             "pass uint8, or scale 0..255 by x / 127.5 - 1."
         )
+    if low >= 0 and high > 0.5:
+        warnings.warn(_LOOKS_HALF, stacklevel=2)  # Python shows equal warnings once
     return images.astype(np.float32)

@@ -22,7 +22,7 @@ from dbae_jax.runtime import files
 FOLDER = "edits"  # default folder in the workdir
 DIGITS = 8  # length of the hash in file names
 # Keys of config.data that determine the images.
-OF_IMAGES = ("crop", "image_size", "lmdb", "train_split", "test_split")
+OF_IMAGES = ("crop", "background", "image_size", "lmdb", "train_split", "test_split")
 
 log = logging.getLogger(__name__)
 

@@ -50,11 +50,13 @@ class View:
       crop: crop rule, a key of `transforms.CROPS`.
       size: side of the square images in pixels.
       channels: 1 (gray) or 3 (colour).
+      background: colour under transparent parts of images.
     """
 
     crop: str
     size: int
     channels: int
+    background: str = "white"
 
 
 class ImageSource:
@@ -90,7 +92,11 @@ class ImageSource:
         view = self.view
         try:
             image = transforms.load(
-                example["image"], crop=view.crop, size=view.size, channels=view.channels
+                example["image"],
+                crop=view.crop,
+                size=view.size,
+                channels=view.channels,
+                background=view.background,
             )
         except DataError as error:
             raise DataError(f"{self.title}, {example['id']}: {error}") from error
@@ -99,7 +105,9 @@ class ImageSource:
     def __repr__(self) -> str:
         parts = "+".join(f"{split}[{start}:{stop}]" for split, start, stop in self.ranges)
         view = self.view
-        return f"{self.title}({parts}, {view.crop}, {view.size}x{view.size}x{view.channels})"
+        shape = f"{view.size}x{view.size}x{view.channels}"
+        on = "" if view.background == "white" else f", on {view.background}"
+        return f"{self.title}({parts}, {view.crop}, {shape}{on})"
 
     def overlaps(self, other: Any) -> bool:
         """Returns whether another source shares images with this one.
@@ -220,6 +228,7 @@ def open_source(
     crop: str,
     image_size: int,
     channels: int,
+    background: str = "white",
 ) -> ImageSource:
     """Opens a split of a prepared data set, or of an LMDB file.
 
@@ -231,6 +240,7 @@ def open_source(
       crop: crop rule, a key of `transforms.CROPS`.
       image_size: side of the square images in pixels.
       channels: number of channels that the images have: 3 (colour) or 1 (gray).
+      background: colour under transparent parts of images.
 
     Returns:
       A source of examples {"image": uint8 [image_size, image_size, channels], "id": str, ...}.
@@ -244,7 +254,7 @@ def open_source(
             f"config.data.crop={crop!r} is not allowed: it must be one of "
             f"{', '.join(transforms.CROPS)}."
         )
-    view = View(crop, image_size, channels)
+    view = View(crop, image_size, channels, background)
     source: ImageSource
     if lmdb:
         source = _open_lmdb(name, paths.read(lmdb, "config.data.lmdb"), split, view)

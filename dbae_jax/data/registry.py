@@ -93,4 +93,5 @@ def _open(config: DataConfig, split: str) -> Source:
         crop=config.crop,
         image_size=config.image_size,
         channels=config.channels,
+        background=config.background,
     )

@@ -131,5 +131,8 @@ def enlarged(report: Mapping[str, Any], image_size: int) -> int:
       report: content of preparation.json.
       image_size: side in pixels, a power of two.
     """
+    stored = report["storage"]["size"]
+    if 0 < stored < image_size:
+        return sum(report.get("images", {}).values())
     sides = {k: n for k, n in report.get("seen", {}).items() if k.startswith(_SIDE)}
     return sum(n for side, n in sides.items() if int(side.removeprefix(_SIDE)) < image_size)
