@@ -77,7 +77,7 @@ def explain_overrides(arguments: list[str], config: ConfigDict) -> str | None:
       config: config that the arguments override.
     """
     for argument in arguments:
-        match = re.match(r"--?config\.([^=]+)(?:=(.*))?$", argument)
+        match = re.match(r"--?config\.([^=]*)(?:=(.*))?$", argument, re.DOTALL)
         problem = _explain_override(match[1], match[2], config) if match else None
         if problem:
             return problem

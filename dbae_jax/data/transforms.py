@@ -52,11 +52,27 @@ def decode(data: bytes) -> Image.Image:
       DataError: if the bytes are not an image, are cut off, are too large, or hold more than 8 bits
         per channel.
     """
-    return examine(data).image
+    return _upright(_opened(data))
 
 
 def examine(data: bytes) -> Examined:
     """Decodes an image file as `decode` does, and says what is in it."""
+    image = _opened(data)
+    upright = _upright(image)
+    found = {
+        "transparent": is_transparent(image),
+        "several": _has_several(data),
+        "rotated": upright is not image,
+        "gray": image.mode in _GRAY_MODES,
+        "palette": image.mode in ("P", "PA"),
+        "converted": image.mode in ("CMYK", "YCbCr"),
+        "cropped": image.width != image.height,
+    }
+    return Examined(upright, tuple(name for name, holds in found.items() if holds))
+
+
+def _opened(data: bytes) -> Image.Image:
+    """Returns the image of a file, not yet rotated."""
     if not data:
         raise DataError("the image cannot be decoded: the file is empty; copy it again.")
     try:
@@ -71,17 +87,16 @@ def examine(data: bytes) -> Examined:
             f"the image cannot be decoded: {_reason(error)}; copy the file again, or convert it."
         ) from error
     check_mode(image)
-    upright = _upright(image)
-    found = {
-        "transparent": is_transparent(image),
-        "several": getattr(image, "n_frames", 1) > 1 and image.format != "MPO",
-        "rotated": upright is not image,
-        "gray": image.mode in _GRAY_MODES,
-        "palette": image.mode in ("P", "PA"),
-        "converted": image.mode in ("CMYK", "YCbCr"),
-        "cropped": image.width != image.height,
-    }
-    return Examined(upright, tuple(name for name, holds in found.items() if holds))
+    return image
+
+
+def _has_several(data: bytes) -> bool:
+    """Returns whether a file holds an animation or several pages; previews do not count."""
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return image.format != "MPO" and getattr(image, "n_frames", 1) > 1
+    except Exception:  # the first picture has been read; what follows it is damaged
+        return True
 
 
 # What `examine` finds -> a description of such images.
@@ -97,10 +112,24 @@ FINDINGS = {
 
 
 def is_transparent(image: Image.Image) -> bool:
-    """Returns whether a part of an image is transparent."""
+    """Returns whether a part of an image is transparent.
+
+    Raises:
+      DataError: if the image cannot be converted, because its palette is damaged.
+    """
     if not image.has_transparency_data:
         return False
-    return bool((np.asarray(image.convert("RGBA"))[..., 3] < 255).any())
+    return bool((np.asarray(_converted(image, "RGBA"))[..., 3] < 255).any())
+
+
+def _converted(image: Image.Image, mode: str) -> Image.Image:
+    try:
+        return image.convert(mode)
+    except Exception as error:  # PIL raises errors of any type for damaged palettes
+        raise DataError(
+            f"the colours of the image cannot be read: {_reason(error)}; copy the file again, or "
+            "convert it."
+        ) from error
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -152,16 +181,10 @@ def convert(image: Image.Image, channels: int, background: str = "white") -> Ima
         raise ConfigError(
             f"config.data.channels={channels} is not allowed: for image files it must be 1 or 3."
         )
-    try:
-        if image.has_transparency_data:
-            image = image.convert("RGBA")
-            image = Image.alpha_composite(Image.new("RGBA", image.size, background), image)
-        return image.convert(modes[channels])
-    except Exception as error:  # PIL raises errors of any type for damaged palettes
-        raise DataError(
-            f"the colours of the image cannot be read: {_reason(error)}; copy the file again, or "
-            "convert it."
-        ) from error
+    if image.has_transparency_data:
+        image = _converted(image, "RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, background), image)
+    return _converted(image, modes[channels])
 
 
 def load(
@@ -232,7 +255,7 @@ def _stored_mode(image: Image.Image) -> Image.Image:
     """Returns an image as gray or RGB; transparent parts stay transparent."""
     if not is_transparent(image):
         return convert(image, channels_of(image))
-    return image.convert("LA" if channels_of(image) == 1 else "RGBA")
+    return _converted(image, "LA" if channels_of(image) == 1 else "RGBA")
 
 
 def _center(image: Image.Image, size: int) -> Image.Image:

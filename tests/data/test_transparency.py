@@ -22,8 +22,8 @@ def test_transparent_parts_have_the_background(tmp_path, mode, background, size)
     builder = datasets.build(Folder, tmp_path / "in", tmp_path / "data", storage=storage)
     read = datasets.read("folder", tmp_path / "data", background=background)
     pixels = read[0]["image"]
-    assert (pixels[:, :4] == COLORS[background]).all()
-    assert (pixels[:, 12:] == (0, 0, 255)).all()
+    assert (pixels[:, :2] == COLORS[background]).all()
+    assert (pixels[:, 14:] == (0, 0, 255)).all()
     assert pixels[..., 0].max() <= max(COLORS[background])  # no red anywhere, nor at the edge
     assert read.about() == [
         "Of the images, 4 are transparent (shown on config.data.background)"

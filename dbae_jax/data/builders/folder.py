@@ -69,6 +69,8 @@ class Folder(ImageBuilder, skip_registration=True):
                 np.array(labels) if classes else None,
             )
         attributes = table.names if table else ()
+        if table and not options.table:
+            store.aside[".csv"] -= 1  # the table is read, not left aside
         return Listing(store, splits, attributes, tuple(classes), notes=(*notes, *about))
 
 

@@ -74,7 +74,7 @@ def about_listing(listing: Listing, broken: Sequence[tuple[str, str]] = ()) -> d
         "images": {split: stored(split, len(p.names)) for split, p in listing.splits.items()},
         "classes": counts,
         "suffixes": dict(file_names.suffixes(names)),
-        "left_aside": dict(listing.store.aside),
+        "left_aside": {kind: n for kind, n in listing.store.aside.items() if n},
         "broken": [{"name": name, "reason": reason} for name, reason in broken],
         "left_out": list(listing.left_out),
         "notes": list(listing.notes),
