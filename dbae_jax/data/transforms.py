@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from dbae_jax.errors import ConfigError, DataError
 
@@ -29,6 +29,8 @@ _TRANSPOSED = {
 }
 
 _EIGHT_BIT_MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
+_OTHER_MODES = {"I": "16 or 32 bits per pixel", "F": "pixels that are fractions"}
+_OTHER_MODES |= {"LAB": "CIELAB colours", "HSV": "colours as hue, saturation and value"}
 _GRAY_MODES = ("1", "L", "LA", "La")
 
 
@@ -79,8 +81,12 @@ def _opened(data: bytes) -> Image.Image:
         image = Image.open(io.BytesIO(data))
         image.load()
     except Image.DecompressionBombError as error:
+        size = str(error).partition(",")[0].replace("Image size", "its size").lower()
+        raise DataError(f"the image is too large to be decoded: {size}; reduce it.") from error
+    except UnidentifiedImageError as error:
         raise DataError(
-            f"the image is too large to be decoded safely: {_reason(error)}; reduce the image."
+            "the image cannot be decoded: it is of no kind that is read, whatever its name says; "
+            f"it begins with {data[:16]!r}; convert it to PNG or JPEG, or remove it."
         ) from error
     except Exception as error:  # PIL's readers raise errors of any type for damaged files
         raise DataError(
@@ -152,8 +158,10 @@ def _reason(error: Exception) -> str:
 def check_mode(image: Image.Image) -> None:
     """Checks that an image has 8 bits per channel, and raises DataError otherwise."""
     if image.mode not in _EIGHT_BIT_MODES:
+        kind = _OTHER_MODES.get(image.mode.partition(";")[0], "another kind of pixels")
         raise DataError(
-            f"the image has mode {image.mode}; it must have 8 bits per channel; convert the file."
+            f"the image has mode {image.mode}, {kind}; it must have 8 bits per channel; convert "
+            "the file, so that its brightness is scaled as you want it."
         )
 
 

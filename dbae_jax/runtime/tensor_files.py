@@ -5,6 +5,7 @@ The content of a file decides how it is read, not its name. Pickled code in a fi
 
 import logging
 import pathlib
+import re
 import zipfile
 from collections.abc import Mapping
 from typing import Any
@@ -15,6 +16,7 @@ import safetensors.numpy
 from dbae_jax.errors import CheckpointError
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
+_TORCH = (b"PK", b"\x80")  # what files of PyTorch begin with: a zip, or a pickle
 # Names of state dicts inside a file of PyTorch, the preferred ones first.
 NESTED = ("ema_state_dict", "ema_model", "ema", "state_dict", "model_state_dict", "model")
 
@@ -61,7 +63,7 @@ def _holds_safetensors(path: pathlib.Path) -> bool:
         raise CheckpointError(
             f"{path} cannot be read: {error.strerror}; check its permissions."
         ) from error
-    if start.startswith((b"PK", b"\x80")):  # a zip or a pickle, as PyTorch writes
+    if start.startswith(_TORCH):
         return False
     return start[8:] == b"{" or path.suffix.lower() == ".safetensors"
 
@@ -104,14 +106,23 @@ def check_suffix(path: pathlib.Path) -> None:
 
 def _read_pt(path: pathlib.Path) -> dict[str, np.ndarray]:
     torch = _torch()
+    with path.open("rb") as file:
+        start = file.read(16)
+    if not start.startswith(_TORCH):
+        raise CheckpointError(
+            f"{path} is not a complete file of weights: it begins with {start!r}, as neither files "
+            "of PyTorch nor .safetensors do; copy it again."
+        )
     try:
         _check_not_compressed(path)
         read = torch.load(path, map_location="cpu", weights_only=True)
     except CheckpointError:
         raise
     except Exception as error:  # torch raises many types for damaged and for unsafe files
+        code = re.search(r"GLOBAL (\S+)", str(error))
+        reason = f"it names {code[1]}, which is no tensor" if code else _one_line(error)
         raise CheckpointError(
-            f"{path} is not a complete file that holds tensors only ({_one_line(error)}); nothing "
+            f"{path} is not a complete file that holds tensors only ({reason}); nothing "
             "in it was run. Save the state dict alone, with torch.save(model.state_dict(), ...), "
             "or copy the file again."
         ) from error

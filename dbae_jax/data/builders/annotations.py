@@ -145,9 +145,9 @@ def celeba_attributes(data: bytes, name: str) -> Attributes:
                 f"{name}: the row of {row[0]} must hold {len(names)} values, 1 or -1, and holds "
                 f"{' '.join(row[1:])[:200]!r}; {_PUBLISHED}"
             )
-    values = np.array([row[1:] for row in rows]).astype(np.int8) > 0
+    values = np.array([[cell.strip() == "1" for cell in row[1:]] for row in rows], np.int8)
     keys = [_stem(row[0]) for row in rows]
-    return Attributes(names, index_of_rows(keys, name), values.astype(np.int8))
+    return Attributes(names, index_of_rows(keys, name), values)
 
 
 def _counted_rows(text: str, name: str) -> tuple[tuple[str, ...], list[list[str]]]:

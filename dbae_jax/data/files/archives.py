@@ -21,7 +21,7 @@ TAR_SUFFIXES = (".tar", ".tgz", ".tbz", ".tbz2", ".txz", ".tar.gz", ".tar.bz2", 
 MOST_FILE_BYTES = 2**30  # of one file in an archive
 MOST_TAR_BYTES = 2**33  # of all files of a tar, which are held in memory
 
-_UTF8 = 0x800  # flag of a zip member whose name is UTF-8
+_ENCRYPTED, _UTF8 = 0x1, 0x800  # flags of a member of a zip: its content, its name
 
 
 class ZipStore:
@@ -55,6 +55,11 @@ class ZipStore:
         """
         member = self._members[name]
         _check_size(name, member.file_size, self.path)
+        if member.flag_bits & _ENCRYPTED:
+            raise DataError(
+                f"{name} in {self.path} cannot be read: it is encrypted; unpack the zip file with "
+                "its password, and name its folder with --source."
+            )
         try:
             return self._file.read(member)
         except Exception as error:  # such as zlib's for damaged data, RuntimeError for encrypted
@@ -161,10 +166,11 @@ def open_archive(path: pathlib.Path) -> ZipStore | TarStore:
         is_tar = False
     if is_tar:
         return TarStore(path)
-    what = "an image; name its folder" if file_names.is_image(name) else "of an unknown type"
+    if file_names.is_image(name):
+        raise DataError(f"--source={path} is one image; name the folder of all images.")
     raise DataError(
-        f"--source={path} is {what}; it must be a folder, a .zip, a .tar (also .tgz, .tar.gz, "
-        ".tar.bz2 and .tar.xz) or an LMDB; unpack other archives and name their folder."
+        f"--source={path} is of an unknown type; it must be a folder, a .zip, a .tar (also .tgz, "
+        ".tar.gz, .tar.bz2 and .tar.xz) or an LMDB; unpack other archives and name their folder."
     )
 
 

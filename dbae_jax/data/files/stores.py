@@ -144,13 +144,13 @@ def open_store(
 
 def _refuse_empty(source: pathlib.Path, store: Store) -> NoReturn:
     """Raises a DataError that says what a source without images holds instead."""
-    held = file_names.counted(store.aside) or "no files"
+    held = f"no images but {file_names.counted(store.aside)}" if store.aside else "no files"
     hint = ""
     if source.is_dir():
         inside = [p for p in sorted(source.rglob("*")) if _is_source(p)]
         hint = f"did you mean --source={inside[0]}? " if inside else ""
     raise DataError(
-        f"--source={source} holds no images but {held}; {hint}name the folder or file of the "
+        f"--source={source} holds {held}; {hint}name the folder or file of the "
         f"images, whose names end in one of {', '.join(file_names.IMAGE_SUFFIXES)}."
     )
 
