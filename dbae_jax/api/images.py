@@ -1,5 +1,6 @@
 """What `DBAE` takes as images: arrays, PIL images, paths of files, or lists of these."""
 
+import logging
 import pathlib
 import warnings
 from collections.abc import Sequence
@@ -14,6 +15,8 @@ from dbae_jax.configuration.sections import DataConfig
 from dbae_jax.data import transforms
 from dbae_jax.data.images import to_float
 from dbae_jax.errors import ConfigError, DataError
+
+log = logging.getLogger(__name__)
 
 _LOOKS_HALF = (
     "float images are all in [0, 1], and the model expects [-1, 1]: if they are pixels / 255, pass "
@@ -66,7 +69,10 @@ def read_file(path: str | pathlib.Path, data: DataConfig) -> np.ndarray:
             raise DataError("it is a folder; name an image file in it.")
         if file.exists() and not file.is_file():
             raise DataError("it is not a regular file; name an image file.")
-        return _fit(transforms.decode(file.read_bytes()), data)
+        image = transforms.decode(file.read_bytes())
+        fitted = _fit(image, data)
+        _tell(path, image, data)
+        return fitted
     except FileNotFoundError as error:
         hint = paths.nearest(file)
         raise DataError(f"There is no image file {path}; {hint}name an image file.") from error
@@ -80,13 +86,25 @@ def read_file(path: str | pathlib.Path, data: DataConfig) -> np.ndarray:
         raise DataError(f"{path}: {error}") from error
 
 
+def _tell(path: str | pathlib.Path, image: Image.Image, data: DataConfig) -> None:
+    """Logs what is done to an image file that is not as the model takes it."""
+    size, done = data.image_size, []
+    if transforms.is_transparent(image):
+        done.append(f"put on {data.background}")
+    if image.width != image.height:
+        done.append(f"cropped by the rule {data.crop!r}")
+    if min(image.size) != size:
+        done.append(f"{'enlarged' if min(image.size) < size else 'reduced'} to {size}x{size}")
+    if done:
+        log.info("%s (%dx%d) was %s.", path, image.width, image.height, ", ".join(done))
+
+
 def _one(image: OneImage, data: DataConfig) -> np.ndarray:
     """Returns one image of a list: [H, W, C]."""
     if isinstance(image, (str, pathlib.Path)):
         return read_file(image, data)
     if isinstance(image, Image.Image):
-        transforms.check_mode(image)
-        return _fit(image, data)
+        return _fit(transforms.loaded(image), data)
     array = np.asarray(image)
     if array.ndim != 3:
         raise DataError(f"an image of a list must be [H, W, C], got shape {list(array.shape)}.")

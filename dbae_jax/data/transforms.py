@@ -57,6 +57,20 @@ def decode(data: bytes) -> Image.Image:
     return _upright(_opened(data))
 
 
+def loaded(image: Image.Image) -> Image.Image:
+    """Returns a PIL image as `decode` returns that of a file: loaded, checked and upright.
+
+    Raises:
+      DataError: as `decode`.
+    """
+    try:
+        image.load()
+    except Exception as error:  # of a damaged file that PIL has only opened so far
+        raise DataError(f"the image cannot be decoded: {_reason(error)}; open another.") from error
+    check_mode(image)
+    return _upright(image)
+
+
 def examine(data: bytes) -> Examined:
     """Decodes an image file as `decode` does, and says what is in it."""
     image = _opened(data)

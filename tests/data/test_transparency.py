@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from dbae_jax.api import images
 from dbae_jax.data import transforms
 from dbae_jax.data.builders.base import Storage
 from dbae_jax.data.builders.folder import Folder
+from dbae_jax.errors import DataError
 from tests.helpers import datasets, odd_images, tiny
 
 COLORS = {"white": (255, 255, 255), "#102030": (16, 32, 48)}
@@ -55,3 +57,23 @@ def test_of_several_pictures_the_first_is_read(tmp_path, kind):
     assert "several" in found.findings
     pixels = np.asarray(transforms.convert(found.image, 3))
     assert abs(int(pixels.mean()) - 20) <= 1
+
+
+def test_what_is_done_to_an_image_is_told(tmp_path, caplog):
+    data = tiny.config(**{"data.channels": 3, "data.background": "black"}).data
+    path = datasets.write(tmp_path / "a.png", odd_images.hidden_under_transparency(size=12))
+    other = datasets.write(tmp_path / "b.jpg", odd_images.with_odd_exif(odd_images.MAKE))
+    with caplog.at_level("INFO", "dbae_jax"):
+        images.as_batch([path, other], data)
+    assert f"{path} (12x12) was put on black, enlarged to 16x16." in caplog.text
+    assert f"{other} (24x32) was cropped by the rule 'center', reduced to 16x16." in caplog.text
+
+
+def test_pil_images_are_read_as_files(tmp_path):
+    data = tiny.config(**{"data.channels": 3}).data
+    path = datasets.write(tmp_path / "b.jpg", odd_images.with_odd_exif(odd_images.MAKE))
+    with Image.open(path) as opened:
+        np.testing.assert_array_equal(images.as_batch(opened, data), images.as_batch(path, data))
+    path.write_bytes(path.read_bytes()[:-60])
+    with Image.open(path) as opened, pytest.raises(DataError, match="the image cannot be decoded"):
+        images.as_batch(opened, data)
