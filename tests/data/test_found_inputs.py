@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from dbae_jax.data import transforms
+from dbae_jax.data.builders import annotations
 from dbae_jax.data.builders.celeba import Celeba
 from dbae_jax.data.builders.folder import Folder
 from dbae_jax.data.builders.listing import Options
@@ -86,6 +87,11 @@ def test_celeba_as_kaggle_hands_it_out(tmp_path):
     for split, part in want.splits.items():
         assert found.splits[split].ids == part.ids
         np.testing.assert_array_equal(found.splits[split].attributes, part.attributes)
+
+
+def test_invisible_characters_in_tables_of_celeba():
+    found = annotations.celeba_attributes(b"image_id,a,b\n1.jpg,\x1d1, -1\n", "list.csv")
+    np.testing.assert_array_equal(found.values, [[1, 0]])
 
 
 ROWS = [["file", "size", "red"], ["a.png", "1", "0"], ["b.png", "2.5", "1"]]
