@@ -197,7 +197,7 @@ environment = lmdb.open(path, subdir=os.path.isdir(path), readonly=True, lock=Fa
 first, last = sys.maxsize, 0
 with environment.begin(buffers=True) as transaction:
     for key, value in transaction.cursor():
-        at = np.frombuffer(value, np.uint8).ctypes.data if len(value) else 0
+        at = np.frombuffer(value, np.uint8).__array_interface__["data"][0] if len(value) else 0
         first, last = min(first, at or first), max(last, at + len(value))
         bytes(key)
 sys.exit(3 if last - first > os.path.getsize(file) else 0)
