@@ -158,6 +158,12 @@ def test_names_in_both_unicode_forms_are_one_class_and_have_one_row(tmp_path):
     assert sum(part.attributes.sum() for part in listing.splits.values()) == 2
 
 
+def test_names_with_line_breaks_are_named_in_one_line(tmp_path):
+    _write(tmp_path / "in", ["a\nb.png"])
+    with pytest.raises(DataError, match=r"has control characters, 'a\\nb.png'; rename it"):
+        stores.open_store(tmp_path / "in")
+
+
 @pytest.mark.parametrize("name", ["x.TAR", "x.tgz", "x.tar.bz2", "x.Tar.Xz", "x.tbz2", "no_suffix"])
 def test_compressions_of_tars(tmp_path, name):
     kind = {"z": "gz", "2": "bz2", "x": "gz"}.get(name[-1], "")
@@ -191,6 +197,16 @@ def test_archives_whose_paths_lead_out_are_refused(tmp_path, name):
         file.writestr(info, IMAGE)
     with pytest.raises(DataError, match="a path that leads out of the archive; nothing was read"):
         archives.open_archive(tmp_path / "x.zip")
+
+
+def test_members_without_a_name_and_folders_are_no_files(tmp_path):
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as file:
+        for name in ("", "in\\", "in/", "in/a.png"):
+            info = zipfile.ZipInfo("x")
+            info.filename = info.orig_filename = name
+            file.writestr(info, IMAGE)
+    store = archives.open_archive(tmp_path / "x.zip")
+    assert store.names == ["in/a.png"] and not sum(store.aside.values())
 
 
 def test_files_in_archives_are_bounded(tmp_path, monkeypatch):

@@ -40,7 +40,7 @@ class ZipStore:
             raise _unreadable(path, "zip", error) from error
         self.path = path
         # A zip may repeat a name; the last counts.
-        members = [m for m in self._file.infolist() if not m.is_dir()]
+        members = [m for m in self._file.infolist() if not _is_folder(m.orig_filename)]
         self._members = {_inside(_zip_name(m), path): m for m in members}
         listed = [name for name, member in self._members.items() if not _is_link(member)]
         self.names, self.aside = _sorted_out(listed, path)
@@ -193,6 +193,11 @@ def _zip_name(member: zipfile.ZipInfo) -> str:
         return member.orig_filename.encode("cp437").decode()
     except UnicodeError:
         return member.orig_filename
+
+
+def _is_folder(name: str) -> bool:
+    """Returns whether a member of a zip is a folder, or has no name at all."""
+    return not name or name.endswith(("/", "\\"))
 
 
 def _is_link(member: zipfile.ZipInfo) -> bool:

@@ -1,6 +1,7 @@
 """Which files are images by their names, and which are left aside."""
 
 import pathlib
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable
@@ -11,6 +12,8 @@ IMAGE_SUFFIXES = (
     *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".dib", ".tif", ".tiff"),
     *(".gif", ".avif", ".jp2", ".pgm", ".ppm", ".pbm", ".pnm"),
 )
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")
 
 # Files and folders that operating systems and editors put beside images.
 _SYSTEM = {"__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin"}
@@ -51,7 +54,11 @@ def composed(name: str) -> str:
 
 
 def in_order(names: Iterable[str], where: pathlib.Path) -> list[str]:
-    """Returns the names in order; raises DataError for a name that is not UTF-8."""
+    """Returns the names in order.
+
+    Raises:
+      DataError: for a name that is not UTF-8, or holds a line break or another control character.
+    """
     found = sorted(names)
     for name in found:
         try:
@@ -61,6 +68,10 @@ def in_order(names: Iterable[str], where: pathlib.Path) -> list[str]:
             raise DataError(
                 f"{where} holds an image whose name is not UTF-8, {shown}; rename it."
             ) from error
+        if _CONTROL.search(name):
+            raise DataError(
+                f"{where} holds an image whose name has control characters, {name!r}; rename it."
+            )
     return found
 
 
