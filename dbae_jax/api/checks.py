@@ -59,10 +59,8 @@ def check_count(value: int, name: str, least: int = 1) -> int:
     """Returns a number of images or steps, or raises DataError if it is no such integer."""
     is_integer = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
     if not is_integer or value < least:
-        raise DataError(
-            f"{name}={value!r} ({type(value).__name__}) is not allowed: give an integer, {least} "
-            "or more."
-        )
+        kind = "" if is_integer else f" ({type(value).__name__})"
+        raise DataError(f"{name}={value!r}{kind} is not allowed: give an integer, {least} or more.")
     return int(value)
 
 
