@@ -7,14 +7,13 @@ dbae evaluate --workdir=runs/digits
 """
 
 import importlib
-import pathlib
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from absl import flags
 
-from dbae_jax.configuration import arguments, command_line
+from dbae_jax.configuration import arguments, command_line, paths
 from dbae_jax.configuration.suggestions import did_you_mean
 from dbae_jax.errors import ConfigError
 from dbae_jax.runtime import failures
@@ -317,7 +316,7 @@ def _flags_of(name: str) -> dict[str, Any]:
     values = {parameter: flags.FLAGS[flag].value for flag, parameter in own.items() if parameter}
     for parameter in ("out", "compare"):
         if path := values.get(parameter):
-            values[parameter] = pathlib.Path(path)
+            values[parameter] = paths.read(path, f"--{parameter}")
     if "json_path" in values:
         values["json_path"] = command_line.json_path()
     return values

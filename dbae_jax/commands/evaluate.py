@@ -29,7 +29,10 @@ from dbae_jax.runtime import files, processes
 from dbae_jax.workdirs import checkpoint, lock, workdir
 
 # Keys that identify the data of a run.
-OF_DATA = ("data.name", "data.crop", "data.train_split", "data.test_split")
+OF_DATA = (
+    *("data.name", "data.crop", "data.background"),
+    *("data.train_split", "data.test_split"),
+)
 
 log = logging.getLogger(__name__)
 

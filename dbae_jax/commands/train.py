@@ -68,6 +68,7 @@ def train(config: Config, directory: pathlib.Path, training: Training | None = N
 def _train(config: Config, directory: pathlib.Path, training: Training | None) -> TrainState:
     source = registry.make_source(config.data, "train")
     held_out = registry.make_source(config.data, "test")
+    registry.describe(config.data, {"training": source, "test": held_out})
     training = training or make_training(config, sharding.make_mesh())
     data = identity.of(source)
     run, origin = set_up(config, directory, training, data)

@@ -2,14 +2,13 @@
 
 import ast
 import itertools
-import pathlib
 import re
 from collections.abc import Callable
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from dbae_jax.configuration import config_files
+from dbae_jax.configuration import config_files, paths
 from dbae_jax.configuration.suggestions import did_you_mean
 
 
@@ -35,11 +34,14 @@ def with_config_of_workdir(arguments: list[str]) -> list[str]:
     """Returns the arguments with --config=WORKDIR/config.json if no --config is among them.
 
     They stay as they are if the workdir holds no config.json.
+
+    Raises:
+      ConfigError: if --workdir names no path of this machine.
     """
     workdir = value_of(arguments, "workdir")
     if value_of(arguments, "config") is not None or not workdir:
         return arguments
-    path = pathlib.Path(workdir) / config_files.SAVED_NAME
+    path = paths.read(workdir, "--workdir") / config_files.SAVED_NAME
     return [arguments[0], f"--config={path}", *arguments[1:]] if path.is_file() else arguments
 
 
@@ -75,7 +77,7 @@ def explain_overrides(arguments: list[str], config: ConfigDict) -> str | None:
       config: config that the arguments override.
     """
     for argument in arguments:
-        match = re.match(r"--?config\.([^=]+)(?:=(.*))?$", argument)
+        match = re.match(r"--?config\.([^=]*)(?:=(.*))?$", argument, re.DOTALL)
         problem = _explain_override(match[1], match[2], config) if match else None
         if problem:
             return problem

@@ -9,6 +9,7 @@ import sys
 import threading
 import traceback
 import types
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from importlib import metadata
 from typing import Any, NoReturn
@@ -18,7 +19,7 @@ from absl import logging as absl_logging
 from ml_collections import config_flags
 
 import dbae_jax
-from dbae_jax.configuration import arguments, bug_reports, config_files
+from dbae_jax.configuration import arguments, bug_reports, config_files, paths
 from dbae_jax.configuration import config as config_lib
 from dbae_jax.configuration.config import Config
 from dbae_jax.errors import ConfigError, DBAEError, StorageError
@@ -178,7 +179,7 @@ def json_path() -> pathlib.Path | None:
     """
     if not JSON.value:
         return None
-    path = pathlib.Path(JSON.value)
+    path = paths.read(JSON.value, "--json")
     problem = "it is a folder" if path.is_dir() else files.obstacle(path)
     if problem:
         raise ConfigError(f"--json={path} cannot be written: {problem}.")
@@ -189,11 +190,11 @@ def read_workdir() -> pathlib.Path:
     """Returns the path of --workdir.
 
     Raises:
-      ConfigError: if the flag is missing.
+      ConfigError: if the flag is missing, or names no path of this machine.
     """
     if not WORKDIR.value:
         raise ConfigError("--workdir is missing; name the folder of the run.")
-    return pathlib.Path(WORKDIR.value)
+    return paths.read(WORKDIR.value, "--workdir")
 
 
 def _parse(argv: list[str], *, config_of_workdir: bool, keys: Mapping[str, str]) -> list[str]:
@@ -241,6 +242,8 @@ def _log_to_stderr() -> bug_reports.LastLines:
     absl_logging.get_absl_handler().addFilter(_is_news)
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # it repeats errors of orbax's threads
     sys.unraisablehook = _show_unraisable
+    # PIL warns of metadata that it cannot read; what concerns the pixels is an error.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     handler = progress.Handler()
     last = bug_reports.LastLines()
     ours = logging.getLogger("dbae_jax")

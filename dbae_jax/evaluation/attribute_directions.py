@@ -71,7 +71,7 @@ def targets(context: Context) -> tuple[tuple[str, ...], np.ndarray]:
         width = known["attributes"].shape[1]
         names = context.attribute_names or tuple(f"attribute {i}" for i in range(width))
         columns = list(known["attributes"].T)
-    if "label" in known:
+    if "label" in known and context.only_class is None:
         class_names = getattr(context.splits["train"], "class_names", ())
         classes, one_hot = editing.one_vs_rest(known["label"])
         for number, column in zip(classes, one_hot.T, strict=True):

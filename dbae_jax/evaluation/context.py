@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from dbae_jax.api.dbae import DBAE
+from dbae_jax.configuration import paths
 from dbae_jax.configuration.config import Config
 from dbae_jax.data import codes, identity, sources
 from dbae_jax.data.codes import Codes
@@ -56,7 +57,7 @@ class Context:
         """
         self.model, self.config, self.splits = model, config, splits
         self.cache = cache
-        self._weights_dir = pathlib.Path(config.eval.weights_dir).expanduser()
+        self._weights_dir = paths.read(config.eval.weights_dir, "config.eval.weights_dir")
         self._download = config.eval.download_weights
         self._codes: dict[tuple[str, bool], Codes] = {}
         for name, source in splits.items():
@@ -67,9 +68,22 @@ class Context:
 
     @functools.cached_property
     def known(self) -> frozenset[str]:
-        """The entries of `codes.KNOWN` that the examples of every split hold."""
+        """The entries of `codes.KNOWN` that the examples of every split hold.
+
+        Labels of one class only are none.
+        """
         held = [set(source[0]) for source in self.splits.values()]
-        return frozenset(set.intersection(*held) & set(codes.KNOWN))
+        known = set.intersection(*held) & set(codes.KNOWN)
+        if "label" in known and self.only_class is not None:
+            log.info("All images are of one class, %s, which is no label.", self.only_class)
+            known.discard("label")
+        return frozenset(known)
+
+    @property
+    def only_class(self) -> str | None:
+        """The name of the class of all images; None if there are several, or no named ones."""
+        names = tuple(getattr(self.splits["train"], "class_names", ()))
+        return names[0] if len(names) == 1 else None
 
     @functools.cached_property
     def identities(self) -> dict[str, dict[str, Any]]:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from dbae_jax.configuration import build, config_files
+from dbae_jax.configuration import build, config_files, paths
 from dbae_jax.configuration.config import Config, from_dict, to_dict, upgrade
 from dbae_jax.errors import CheckpointError, ConfigError
 from dbae_jax.models.autoencoder import Networks
@@ -83,11 +83,23 @@ def check_exists(workdir: pathlib.Path) -> None:
       CheckpointError: if the workdir is missing or has no checkpoints.
     """
     if not workdir.is_dir():
-        raise CheckpointError(f"The workdir {workdir} does not exist; train a model there first.")
+        raise CheckpointError(
+            f"The workdir {workdir} does not exist; {paths.nearest(workdir)}train a model there "
+            "first."
+        )
     if not checkpoint.steps(workdir):
         raise CheckpointError(
-            f"The workdir {workdir} holds no checkpoint; train a model there first."
+            f"The workdir {workdir} holds no checkpoint; {_meant(workdir)}train a model there "
+            "first."
         )
+
+
+def _meant(workdir: pathlib.Path) -> str:
+    """Returns part of a sentence that names a workdir just above or below a folder, if any."""
+    above = [workdir.resolve().parent, workdir.resolve().parent.parent]
+    below = sorted(path for path in workdir.iterdir() if path.is_dir())
+    near = next((path for path in (*above, *below) if checkpoint.steps(path)), None)
+    return "" if near is None else f"did you mean {str(near)!r}? "
 
 
 def check_same_model(

@@ -186,7 +186,10 @@ WRONG = {
     "eta": (lambda m: m.decode(Z, sampler="dbim", eta=2.0, rng=0), "eta=2.0"),
     "eta of heun": (lambda m: m.decode(Z, sampler="heun", eta=0.5, rng=0), "eta=0.5 is not"),
     "churn of dbim": (lambda m: m.decode(Z, sampler="dbim", churn=0.5, rng=0), "churn=0.5 is not"),
-    "rng of another kind": (lambda m: m.decode(Z, churn=0.5, rng=np.ones(3)), "a seed, a key"),
+    "rng of another kind": (
+        lambda m: m.decode(Z, churn=0.5, rng=np.ones(3)),
+        "a seed .an integer, 0 or more., a key",
+    ),
     "boot of heun": (
         lambda m: m.decode(Z, sampler="heun", boot=True, rng=0),
         "boot=True is not allowed",

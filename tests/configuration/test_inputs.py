@@ -286,3 +286,14 @@ def test_configs_saved_before_a_key_was_added_are_read():
     assert upgraded["model"]["encoder"] == whole["model"]["encoder"] | {"pool": "mean"}
     assert "endpoint" not in older["bridge"]
     assert upgrade(whole) == whole
+
+
+def test_overrides_with_odd_characters_are_explained():
+    loaded = config_files.load(config_files.resolve("digits"))
+    for text, words in (
+        ("seed=1\nx", "config.seed must be int, got '1\\nx'."),
+        ("=1", "config. is not a key;"),
+        ("data\n.name=a", "config.data\n is not a key;"),
+        ("model.latent_dim", "config.model.latent_dim must be int, got None."),
+    ):
+        assert words in arguments.explain_overrides([f"--config.{text}"], loaded)
