@@ -34,7 +34,7 @@ FOLDERS = {
         *("bridge", "models", "runtime", "editing", "sampling", "configuration", "data"),
         *("workdirs", "prior"),
     ),
-    "app": ("editing", "metrics", "configuration", "data", "api"),
+    "app": ("runtime", "editing", "metrics", "configuration", "data", "api"),
     "performance": ("runtime", "configuration", "training", "api"),
     "evaluation": (
         *("bridge", "runtime", "editing", "sampling", "metrics", "configuration", "data"),

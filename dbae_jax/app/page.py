@@ -16,6 +16,7 @@ from dbae_jax.app import actions, figures, pictures, results
 from dbae_jax.app.actions import Abilities, Encoded
 from dbae_jax.data.sources import Source
 from dbae_jax.errors import DBAEError
+from dbae_jax.runtime import failures
 
 STYLE = pathlib.Path(__file__).with_name("style.css")
 SYSTEM_FONTS, SYSTEM_MONO = ("system-ui", "sans-serif"), ("ui-monospace", "monospace")
@@ -223,6 +224,11 @@ def _explained(function: Callable[..., str]) -> Callable[..., str]:
             return function(*inputs)
         except DBAEError as error:
             return figures.problem(str(error))
+        except Exception as error:
+            found = failures.explanation(error)
+            if found is None:
+                raise
+            return figures.problem(str(found))
 
     return explained
 

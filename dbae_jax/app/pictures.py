@@ -31,9 +31,15 @@ def read(path: str | pathlib.Path, data: DataConfig) -> np.ndarray:
     _check_pixels(content)
     image = transforms.decode(content)
     if image.size == (data.image_size, data.image_size):
-        pixels = np.asarray(transforms.convert(image, data.channels))
+        pixels = np.asarray(transforms.convert(image, data.channels, data.background))
         return pixels.reshape(data.image_size, data.image_size, data.channels)
-    return transforms.fit(image, crop=data.crop, size=data.image_size, channels=data.channels)
+    return transforms.fit(
+        image,
+        crop=data.crop,
+        size=data.image_size,
+        channels=data.channels,
+        background=data.background,
+    )
 
 
 def _content(file: pathlib.Path) -> bytes:
@@ -53,10 +59,10 @@ def _content(file: pathlib.Path) -> bytes:
 def _check_pixels(content: bytes) -> None:
     """Raises DataError for too many pixels, which the beginning of a file states."""
     try:
-        width, height = Image.open(io.BytesIO(content)).size
+        width, height = Image.open(io.BytesIO(content), formats=transforms.formats()).size
     except Image.DecompressionBombError as error:
         raise DataError(_TOO_MANY.format("too many")) from error
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
+    except Exception as error:  # PIL's readers raise errors of any type for damaged files
         raise DataError(
             "The file is not an image that can be read; save the picture as PNG or JPEG."
         ) from error

@@ -1,5 +1,6 @@
 """Serves the page of the app to browsers. It loads nothing from elsewhere."""
 
+import json
 import logging
 import os
 import socket
@@ -8,6 +9,7 @@ import tempfile
 import fastapi
 import gradio as gr
 import uvicorn
+from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dbae_jax.api.dbae import DBAE
@@ -20,6 +22,8 @@ POLICY = (
     "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; "
     "worker-src 'self' blob:; form-action 'self'"
 )
+MOST_BYTES_OF_A_CALL = 2**20  # of JSON; files are uploaded before
+REFUSED = "The app reads files that were uploaded to it, and nothing from other servers.\n"
 SECONDS_TO_CLOSE = 1  # for open connections after Ctrl-C
 
 log = logging.getLogger(__name__)
@@ -67,7 +71,10 @@ class _Server(uvicorn.Server):
 
 
 class _OwnPageOnly:
-    """Forbids browsers to load anything from other servers."""
+    """Forbids browsers to load anything from other servers, and this server to do so for them.
+
+    gradio would download a file whose "path" is an address, whatever its size.
+    """
 
     def __init__(self, app: ASGIApp):
         self._app = app
@@ -79,4 +86,47 @@ class _OwnPageOnly:
                 message = {**message, "headers": [*message["headers"], header]}
             await send(message)
 
+        is_call = scope["type"] == "http" and scope["method"] == "POST"
+        if is_call and not scope["path"].rstrip("/").endswith("/upload"):
+            body = await _body(receive)
+            if body is None or _names_address(body):
+                await PlainTextResponse(REFUSED, 400)(scope, receive, send_with_policy)
+                return
+            receive = _replayed(body, receive)
         await self._app(scope, receive, send_with_policy)
+
+
+async def _body(receive: Receive) -> bytes | None:
+    """Returns the body of a request, or None if it is too large for a call of the page."""
+    body, more = b"", True
+    while more and len(body) <= MOST_BYTES_OF_A_CALL:
+        message = await receive()
+        body, more = body + message.get("body", b""), message.get("more_body", False)
+    return None if len(body) > MOST_BYTES_OF_A_CALL else body
+
+
+def _replayed(body: bytes, receive: Receive) -> Receive:
+    """Returns a function that gives the body, and then what follows it."""
+    parts = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def replay() -> Message:
+        return parts.pop() if parts else await receive()
+
+    return replay
+
+
+def _names_address(body: bytes) -> bool:
+    """Returns whether a JSON text has a "path" that is an address such as http://..."""
+    try:
+        waiting = [json.loads(body or b"null")]
+    except ValueError:
+        return False
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            if "://" in str(value.get("path", "")):
+                return True
+            waiting += value.values()
+        elif isinstance(value, list):
+            waiting += value
+    return False

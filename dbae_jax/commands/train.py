@@ -163,6 +163,11 @@ def _origin(directory: pathlib.Path, meta: dict[str, Any], init_from: str) -> di
             f"config.train.init_from={init_from} cannot be used here: the run in {directory} did "
             "not start from another model. Leave it out, or name a new workdir."
         )
+    if init_from and meta[ORIGIN]["name"] != init_from:
+        log.warning(
+            "The run in %s started from %s. config.train.init_from=%s has no effect on it.",
+            *(directory, meta[ORIGIN]["name"], init_from),
+        )
     return {ORIGIN: meta[ORIGIN]} if ORIGIN in meta else {}
 
 

@@ -32,7 +32,9 @@ def resolve(value: str) -> str:
     Raises:
       ConfigError: if there is no such file and no such config.
     """
-    whole = paths.read(value, "--config")
+    name, colon, argument = value.partition(":")
+    # The argument of a Python file may look like anything, such as a URL.
+    whole = paths.read(name if paths.suffix(name) == ".py" else value, "--config")
     if whole.name.lower() == SAVED_NAME:
         if not whole.is_file():
             hint = paths.nearest(whole)
@@ -40,7 +42,6 @@ def resolve(value: str) -> str:
         return f"{SAVED_LOADER}:{whole}"
     if (whole / SAVED_NAME).is_file():
         raise ConfigError(f"--config={value} is a workdir; write --config={whole / SAVED_NAME}.")
-    name, colon, argument = value.partition(":")
     path = paths.read(name, "--config")
     if not path.is_file():
         installed = folder() / f"{name}.py"

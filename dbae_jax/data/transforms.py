@@ -3,6 +3,7 @@
 Examples are resized with PIL's BILINEAR, which antialiases. Stored copies are resized with LANCZOS.
 """
 
+import functools
 import io
 from collections.abc import Callable
 from typing import NamedTuple
@@ -10,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from dbae_jax.data.files.file_names import IMAGE_SUFFIXES
 from dbae_jax.errors import ConfigError, DataError
 
 ALIGNED_CELEBA = (178, 218)  # width and height that the crop "d2c" expects
@@ -87,12 +89,24 @@ def examine(data: bytes) -> Examined:
     return Examined(upright, tuple(name for name, holds in found.items() if holds))
 
 
+@functools.cache
+def formats() -> tuple[str, ...]:
+    """Returns PIL's names of the formats that are read, those of `file_names.IMAGE_SUFFIXES`.
+
+    PIL tells formats by their content. Others are not tried: for PostScript it would run another
+    program.
+    """
+    Image.init()
+    known = Image.registered_extensions()
+    return tuple(sorted({known[suffix] for suffix in IMAGE_SUFFIXES if suffix in known}))
+
+
 def _opened(data: bytes) -> Image.Image:
     """Returns the image of a file, not yet rotated."""
     if not data:
         raise DataError("the image cannot be decoded: the file is empty; copy it again.")
     try:
-        image = Image.open(io.BytesIO(data))
+        image = Image.open(io.BytesIO(data), formats=formats())
         image.load()
     except Image.DecompressionBombError as error:
         size = str(error).partition(",")[0].replace("Image size", "its size").lower()
@@ -113,7 +127,7 @@ def _opened(data: bytes) -> Image.Image:
 def _has_several(data: bytes) -> bool:
     """Returns whether a file holds an animation or several pages; previews do not count."""
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(data), formats=formats()) as image:
             return image.format != "MPO" and getattr(image, "n_frames", 1) > 1
     except Exception:  # the first picture has been read; what follows it is damaged
         return True

@@ -121,6 +121,7 @@ def _identity(context: Context, probe: str) -> dict[str, Any]:
         **{key: settings[key] for key in OF_CODES},
         "data": [data.name, data.lmdb, data.crop, data.image_size, data.train_split],
         "source": repr(context.splits["train"]),
+        "sha256": context.identities["train"]["sha256"],
         "images": context.limit("train"),
         "probe": probe,
         "normalise_codes": context.config.eval.normalise_codes,

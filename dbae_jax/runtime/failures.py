@@ -68,9 +68,17 @@ def explanation(error: BaseException) -> DBAEError | None:
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yields an error and what caused it.
+
+    An error that was raised while another one was handled counts as its consequence only if
+    libraries raise this type: a KeyError is a bug of ours.
+    """
     while error is not None:
         yield error
-        error = error.__cause__ or error.__context__
+        handled = None if error.__suppress_context__ else error.__context__
+        if not isinstance(error, (OSError, RuntimeError, ValueError)):
+            handled = None
+        error = error.__cause__ or handled
 
 
 def _reason(error: BaseException) -> str:

@@ -127,7 +127,12 @@ def check_same_model(
         )
 
 
-def differing(saved: dict[str, Any], config: Config, keys: tuple[str, ...]) -> list[str]:
+def differing(
+    saved: dict[str, Any],
+    config: Config,
+    keys: tuple[str, ...],
+    free_keys: tuple[str, ...] = FREE_KEYS,
+) -> list[str]:
     """Returns the differences of two configs, each as text.
 
     Each difference reads "key (value in the workdir, value in this command)".
@@ -135,10 +140,11 @@ def differing(saved: dict[str, Any], config: Config, keys: tuple[str, ...]) -> l
     Args:
       saved: config of a run.
       config: current config.
-      keys: beginnings of the keys to compare; FREE_KEYS are not compared.
+      keys: beginnings of the keys to compare.
+      free_keys: keys that are not compared.
     """
     there, now = _flatten(upgrade(saved)), _flatten(to_dict(config))
-    fixed = [key for key in now | there if key.startswith(keys) and key not in FREE_KEYS]
+    fixed = [key for key in now | there if key.startswith(keys) and key not in free_keys]
     absent = "absent"
     return [
         f"{key} ({there.get(key, absent)!r} in the workdir, "
@@ -159,7 +165,7 @@ def changes(workdir: pathlib.Path, config: Config) -> list[str]:
         return []
     try:
         saved = json.loads(path.read_text(encoding="utf-8"))
-        return differing(saved, config, ("",))
+        return differing(saved, config, ("",), free_keys=())
     except (ValueError, AttributeError, TypeError) as error:
         raise CheckpointError(
             f"{path} holds no config ({type(error).__name__}); move it away. The checkpoints hold "

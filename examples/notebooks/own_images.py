@@ -138,4 +138,5 @@ show(list(edited), [f"image {i}, towards square" for i in range(3)])
 
 # %% [markdown]
 # The commands `dbae train_prior`, `dbae evaluate` and `dbae report` of this workdir train a latent
-# prior, measure the model, and write a page with all results. `dbae app` opens it in a browser.
+# prior, measure the model, and write a page with all results. `dbae app` shows the model in a
+# browser.

@@ -144,6 +144,15 @@ def test_pictures_are_cropped_and_resized_like_the_data_set(tmp_path):
     assert pictures.read(one, colour).shape == (16, 16, 3)
 
 
+@pytest.mark.parametrize("side", [16, 40])
+def test_transparent_pictures_have_the_background_of_the_model(tmp_path, side):
+    path = tmp_path / "clear.png"
+    Image.new("RGBA", (side, side), (255, 0, 0, 0)).save(path)
+    for background, value in (("white", 255), ("black", 0)):
+        data = tiny.config(**{"data.channels": 3, "data.background": background}).data
+        assert (pictures.read(path, data) == value).all()
+
+
 def test_pictures_of_the_models_size_are_not_cropped_again(tmp_path):
     zoom = tiny.config(**{"data.crop": "zoom"}).data
     path = save(image(3)[..., 0], tmp_path / "one.png")

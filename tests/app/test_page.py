@@ -4,6 +4,7 @@ import base64
 import contextlib
 import importlib.util
 import io
+import json
 import os
 import pathlib
 import re
@@ -206,6 +207,21 @@ def test_a_large_upload_is_refused_by_the_server(running):
 
 
 @needs_gradio
+def test_the_server_downloads_nothing_for_a_visitor(running):
+    picture = {"path": "http://203.0.113.1/x.png", "meta": {"_type": "gradio.FileData"}}
+    call = {"data": [[{"value": picture}]], "fn_index": 0, "session_hash": "s", "event_data": None}
+    for name in ("queue/join", "run/predict"):
+        request = urllib.request.Request(
+            f"{running[1]}/gradio_api/{name}",
+            json.dumps(call).encode(),
+            {"Content-Type": "application/json"},
+        )
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(request)
+        assert refused.value.code == 400
+        assert b"nothing from other servers" in refused.value.read()
+
+
 def test_no_function_is_offered_to_programs(running):
     with urllib.request.urlopen(f"{running[1]}/gradio_api/info") as answer:
         assert answer.read() == b'{"named_endpoints":{},"unnamed_endpoints":{}}'

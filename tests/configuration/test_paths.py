@@ -169,6 +169,13 @@ def test_configs_of_ones_own(home, monkeypatch):
             config_files.resolve(name)
 
 
+def test_the_argument_of_a_config_may_look_like_a_url(home):
+    (home / "mine.py").write_text("def get_config(argument):\n    return argument\n")
+    for argument in ("/abs/file", "gs://bucket/run"):
+        found = config_files.resolve(f"{home}/mine.py:{argument}")
+        assert found == f"{home}/mine.py:{argument}"
+
+
 def test_commands_expand_their_paths(home):
     flags = ("--workdir=~/runs/none", "--out=$RUNS/x", "--config=digits")
     done = commands.run("main", "--mode=sample", *flags, HOME=str(home), RUNS=str(home / "runs"))

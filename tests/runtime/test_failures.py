@@ -45,10 +45,15 @@ def test_a_cause_is_found_behind_other_errors():
 
 
 def test_errors_of_ours_stay_as_they_are():
-    with pytest.raises(KeyError), failures.explaining():
+    with pytest.raises(ValueError, match="a bug"), failures.explaining():
         try:
             raise FileNotFoundError(errno.ENOENT, "handled", "/runs/a.json")
-        except FileNotFoundError as error:
-            raise KeyError("a bug") from error
+        except FileNotFoundError:
+            raise ValueError("a bug") from None
     with pytest.raises(ValueError, match="a bug"), failures.explaining():
         raise ValueError("a bug")
+    with pytest.raises(KeyError), failures.explaining():
+        try:
+            raise PermissionError(errno.EACCES, "handled", "/runs/a.json")
+        except PermissionError:
+            {}["missing"]

@@ -99,7 +99,8 @@ def test_garbage_in_the_records_does_not_stop_a_run(run, caplog):
 
 def test_the_earlier_config_is_kept_beside_a_changed_one(run, caplog):
     caplog.set_level("INFO")
-    _train(run, 4, **{"train.log_every_steps": 2})
+    _train(run, 4, **{"train.log_every_steps": 2, "data.num_threads": 3})
+    assert "data.num_threads (2 in the workdir, 3 in this command)" in caplog.text
     assert "train.log_every_steps (1 in the workdir, 2 in this command)" in caplog.text
     kept, now = (
         json.loads((run / name).read_text())["train"]["log_every_steps"]

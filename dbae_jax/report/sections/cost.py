@@ -89,6 +89,7 @@ def _identity(context: Context, images: int, steps: list[int]) -> dict[str, Any]
         **{key: settings[key] for key in OF_CODES},
         "data": [data.name, data.lmdb, data.crop, data.image_size, data.test_split],
         "source": repr(context.splits["test"]),
+        "sha256": context.identities["test"]["sha256"],
         "sampler": dataclasses.asdict(context.config.sample),
         "images": images,
         "steps": steps,
