@@ -242,6 +242,7 @@ def test_the_page_edits_the_attributes_with_the_best_separated_codes(tmp_path):
         settings = staticmethod(lambda: dict.fromkeys(OF_CODES))
         limit = staticmethod(lambda split: 400)
         splits = {"train": None}  # noqa: RUF012
+        identities = {"train": {"sha256": "0a1b"}}  # noqa: RUF012
 
     chosen = edited_attributes.choose(Context, 2)
     assert chosen.directions.names == ("clear", "visible") and chosen.known == 4
