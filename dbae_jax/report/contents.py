@@ -14,13 +14,13 @@ from dbae_jax.report import (
     cards,
     curves,
     edited_attributes,
-    films,
+    image_grids,
     tables,
     wording,
 )
 from dbae_jax.report.curves import CaptionedChart
 from dbae_jax.report.edited_attributes import FARTHEST
-from dbae_jax.report.films import Films
+from dbae_jax.report.image_grids import ImageGrid
 from dbae_jax.report.page import Page
 from dbae_jax.report.sections import cost, latent_space, origin, samples
 from dbae_jax.report.sections.confusion import confusion
@@ -151,16 +151,16 @@ def _reconstructions(context: Context, amounts: Amounts) -> Reconstructions:
     )
 
 
-def _interpolation(context: Context, amounts: Amounts) -> Films | Missing:
+def _interpolation(context: Context, amounts: Amounts) -> ImageGrid | Missing:
     images, labels = context.some("test", amounts.among)
-    pairs = films.different(labels, len(images), amounts.pairs)
+    pairs = image_grids.different(labels, len(images), amounts.pairs)
     if not pairs:
         return Missing("There are no two test images of different classes to interpolate between.")
     sample = context.config.sample
-    return films.interpolation(context.model, images, pairs, sample, points=amounts.points)
+    return image_grids.interpolation(context.model, images, pairs, sample, points=amounts.points)
 
 
-def _edits(context: Context, amounts: Amounts) -> tuple[list[Films] | Missing, str]:
+def _edits(context: Context, amounts: Amounts) -> tuple[list[ImageGrid] | Missing, str]:
     reason = attribute_directions.obstacle(context)
     if reason:
         return Missing(f"There is nothing to edit: {reason}."), ""
@@ -173,7 +173,7 @@ def _edits(context: Context, amounts: Amounts) -> tuple[list[Films] | Missing, s
     which = "all attributes or classes are here"
     if count < known:
         which = f"the {count} of {known} attributes or classes with the best separated codes"
-    return films.edits(model, images, chosen.directions, scales.tolist(), sample), (
+    return image_grids.edits(model, images, chosen.directions, scales.tolist(), sample), (
         "Each row is a test image whose latent code moves against (left) and towards (right) an "
         f"attribute or class; {which}. At scale s, a code moves by s \N{SQUARE ROOT}D times the "
         "unit normal of a logistic probe, as in the paper; "
@@ -194,9 +194,11 @@ def _latent_space(context: Context, amounts: Amounts) -> LatentSpace:
     )
 
 
-def _trajectories(context: Context, amounts: Amounts) -> Films:
+def _trajectories(context: Context, amounts: Amounts) -> ImageGrid:
     images = context.images("test", amounts.trajectories)
-    return films.trajectories(context.model, images, steps=TRAJECTORY_STEPS, every=amounts.every)
+    return image_grids.trajectories(
+        context.model, images, steps=TRAJECTORY_STEPS, every=amounts.every
+    )
 
 
 def _samples(

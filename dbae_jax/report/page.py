@@ -8,7 +8,7 @@ from markupsafe import Markup, escape
 
 from dbae_jax.report.cards import Card
 from dbae_jax.report.curves import CaptionedChart
-from dbae_jax.report.films import Films
+from dbae_jax.report.image_grids import ImageGrid
 from dbae_jax.report.pictures import LARGE, SMALL, is_lossless, shown_size
 from dbae_jax.report.sections.confusion import Confusion
 from dbae_jax.report.sections.latent_space import LatentSpace
@@ -75,13 +75,13 @@ class Page:
     cards: list[Card]
     reconstructions: Reconstructions
     data_note: str
-    interpolation: Films | Missing
-    edits: list[Films] | Missing
+    interpolation: ImageGrid | Missing
+    edits: list[ImageGrid] | Missing
     edits_note: str
     commands: dict[str, str]
     latent_space: LatentSpace
     confusion: Confusion | Missing
-    trajectory: Films
+    trajectory: ImageGrid
     samples: Samples | Missing
     samples_note: str
     charts: list[CaptionedChart]

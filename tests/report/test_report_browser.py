@@ -201,10 +201,10 @@ def test_the_selector_shows_one_grid_of_edits(page):
     grid = _one(page, "#edit-1")
     assert options[1].text in grid.text
     assert len(grid.find_elements("css selector", ".positions span")) == AMOUNTS.scales
-    films = grid.find_elements("css selector", "img.film")
-    assert len(films) == AMOUNTS.edited
+    rows = grid.find_elements("css selector", "img.image-row")
+    assert len(rows) == AMOUNTS.edited
     # The whole strip is visible: all scales are there before anything is touched.
-    assert films[0].rect["width"] == pytest.approx(AMOUNTS.scales * films[0].rect["height"])
+    assert rows[0].rect["width"] == pytest.approx(AMOUNTS.scales * rows[0].rect["height"])
     options[0].click()
     assert shown() == ["edit-0"]
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from dbae_jax.api.dbae import DBAE
-from dbae_jax.evaluation.context import OF_CODES, Context
+from dbae_jax.evaluation.context import Context
 from dbae_jax.report.charts import Chart, Series, chart
 from dbae_jax.report.curves import CaptionedChart
 from dbae_jax.report.sections.reconstructions import decode
@@ -84,12 +84,7 @@ def _measure(model: DBAE, images: np.ndarray, sample: Plan, steps: list[int]) ->
 
 
 def _identity(context: Context, images: int, steps: list[int]) -> dict[str, Any]:
-    settings, data = context.settings(), context.config.data
-    return {
-        **{key: settings[key] for key in OF_CODES},
-        "data": [data.name, data.lmdb, data.crop, data.image_size, data.test_split],
-        "source": repr(context.splits["test"]),
-        "sha256": context.identities["test"]["sha256"],
+    return context.identity_of("test") | {
         "sampler": dataclasses.asdict(context.config.sample),
         "images": images,
         "steps": steps,

@@ -11,7 +11,7 @@ from dbae_jax.errors import CheckpointError
 from dbae_jax.evaluation.context import Context
 from dbae_jax.evaluation.suites.reconstruction import noise_seed
 from dbae_jax.report.charts import Chart
-from dbae_jax.report.films import Films, Panel
+from dbae_jax.report.image_grids import ImageGrid, Panel
 from dbae_jax.report.pictures import strip
 from dbae_jax.report.plots import outline, scatter
 from dbae_jax.sampling.plan import Plan
@@ -55,7 +55,7 @@ class LatentSpace:
     dimensions_note: str
     prior: Chart | None
     prior_note: str
-    traversals: Films
+    traversals: ImageGrid
 
 
 class Plane(NamedTuple):
@@ -205,7 +205,7 @@ def traversals(
     chosen: np.ndarray,
     points: int,
     sample: Plan,
-) -> Films:
+) -> ImageGrid:
     """Decodes the code of an image with one dimension replaced, for several dimensions.
 
     Args:
@@ -229,4 +229,4 @@ def traversals(
         for i, row in zip(chosen, rows, strict=True)
     )
     positions = tuple(f"{100 * q:.0f}%" for q in np.linspace(*QUANTILES, points))
-    return Films("traversals", "quantile of the dimension", positions, points // 2, groups)
+    return ImageGrid("traversals", "quantile of the dimension", positions, points // 2, groups)

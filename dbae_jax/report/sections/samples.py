@@ -131,8 +131,8 @@ def memory_note(samples: np.ndarray, test: np.ndarray, compared: int, all_images
         f"Below each sample is the nearest of {which} and its distance: the root mean squared "
         f"difference of pixels in [0, 1]. The median distance is {np.median(samples):.3f} for "
         f"samples and {np.median(test):.3f} for held-out test images. {closer} of {len(samples)} "
-        "samples are nearer to a training image than 99% of test images are; copies of training "
-        "images would be."
+        "samples are nearer to a training image than 99% of test images are. A copy of a training "
+        "image would be nearer."
     )
 
 

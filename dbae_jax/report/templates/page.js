@@ -1,6 +1,6 @@
 "use strict";
 
-// Each slider shows one position of the films above it; a button moves the slider.
+// Each slider shows one position of the images above it; a button moves the slider.
 for (const container of document.querySelectorAll(".slider")) {
   const slider = container.querySelector("input[type=range]");
   const output = container.querySelector("output");
@@ -8,7 +8,7 @@ for (const container of document.querySelectorAll(".slider")) {
   const strips = container.querySelectorAll("img.strip");
   const positions = JSON.parse(slider.dataset.positions);
   let timer = null;
-  for (const strip of strips) strip.src = document.getElementById(strip.dataset.film).src;
+  for (const strip of strips) strip.src = document.getElementById(strip.dataset.row).src;
   container.hidden = false;
 
   const show = () => {

@@ -31,7 +31,7 @@ class Panel(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Films:
+class ImageGrid:
     """Strips over the same positions. Each is a row of a grid; a slider shows one position.
 
     Attributes:
@@ -56,7 +56,7 @@ def interpolation(
     sample: Plan,
     *,
     points: int,
-) -> Films:
+) -> ImageGrid:
     """Decodes codes on the line between the codes of two images, for each pair.
 
     Args:
@@ -88,7 +88,7 @@ def interpolation(
         for i, row in enumerate(decoded)
     )
     positions = tuple(f"{100 * w:.0f}%" for w in np.linspace(0, 1, points))
-    return Films("interpolation", "From left to right", positions, points // 2, groups)
+    return ImageGrid("interpolation", "From left to right", positions, points // 2, groups)
 
 
 def edits(
@@ -97,7 +97,7 @@ def edits(
     directions: Directions,
     scales: Sequence[float],
     sample: Plan,
-) -> list[Films]:
+) -> list[ImageGrid]:
     """Moves codes along directions and decodes them; returns a grid per direction.
 
     x_T is recomputed from each code. A Gaussian x_T is sampled once per image.
@@ -113,7 +113,7 @@ def edits(
     start = int(np.argmin(np.abs(scales)))
     seed = noise_seed(sample, free=model.gaussian_endpoint)
     named = list(zip(directions.names, directions.steps, strict=True))
-    grids: list[Films] = []
+    grids: list[ImageGrid] = []
     for name, step in track(
         named, "Editing test images", total=len(named), unit="attributes or classes"
     ):
@@ -123,11 +123,11 @@ def edits(
             for j, row in enumerate(decoded)
         )
         label = f"{'class ' * name.isdigit()}{name.replace('_', ' ')}"
-        grids.append(Films(f"edit-{len(grids)}", label, positions, start, groups))
+        grids.append(ImageGrid(f"edit-{len(grids)}", label, positions, start, groups))
     return grids
 
 
-def trajectories(model: DBAE, images: np.ndarray, *, steps: int, every: int) -> Films:
+def trajectories(model: DBAE, images: np.ndarray, *, steps: int, every: int) -> ImageGrid:
     """Integrates the bridge from x_T to x_0 with its ODE and with its SDE, and shows the states.
 
     Times are evenly spaced. The SDE is the Markov bridge (dbim with eta = 1). The states of each
@@ -162,7 +162,7 @@ def trajectories(model: DBAE, images: np.ndarray, *, steps: int, every: int) -> 
         for i in range(len(images))
     )
     positions = tuple(f"t = {time:.3g}" for time in runs["ODE"].times[::every])
-    return Films("trajectory", "Diffusion time", positions, 0, groups)
+    return ImageGrid("trajectory", "Diffusion time", positions, 0, groups)
 
 
 def _scaled(path: np.ndarray) -> np.ndarray:
