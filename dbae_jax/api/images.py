@@ -119,6 +119,16 @@ def _fit(image: Image.Image, data: DataConfig) -> np.ndarray:
             f"the image is {kinds[channels]}, and the model's images have {data.channels}; "
             "convert the file."
         )
+    return fitted(image, data)
+
+
+def fitted(image: Image.Image, data: DataConfig) -> np.ndarray:
+    """Returns an image as gray or RGB, cropped and resized like the data set: uint8 [S, S, C].
+
+    Args:
+      image: image of any size and mode.
+      data: section of the model's config, with the size, channels, crop and background.
+    """
     return transforms.fit(
         image,
         crop=data.crop,

@@ -6,6 +6,7 @@ import pathlib
 import numpy as np
 from PIL import Image
 
+from dbae_jax.api.images import fitted
 from dbae_jax.configuration.sections import DataConfig
 from dbae_jax.data import transforms
 from dbae_jax.errors import DataError
@@ -33,13 +34,7 @@ def read(path: str | pathlib.Path, data: DataConfig) -> np.ndarray:
     if image.size == (data.image_size, data.image_size):
         pixels = np.asarray(transforms.convert(image, data.channels, data.background))
         return pixels.reshape(data.image_size, data.image_size, data.channels)
-    return transforms.fit(
-        image,
-        crop=data.crop,
-        size=data.image_size,
-        channels=data.channels,
-        background=data.background,
-    )
+    return fitted(image, data)
 
 
 def _content(file: pathlib.Path) -> bytes:

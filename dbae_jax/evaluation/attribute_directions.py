@@ -10,7 +10,7 @@ from dbae_jax import editing
 from dbae_jax.api.directions import file_of
 from dbae_jax.editing import Directions
 from dbae_jax.errors import DataError
-from dbae_jax.evaluation.context import OF_CODES, Context
+from dbae_jax.evaluation.context import Context
 from dbae_jax.runtime import kept
 from dbae_jax.runtime.progress import track
 
@@ -116,12 +116,7 @@ def find(context: Context, wanted: Sequence[str], *, probe: str = "logistic") ->
 
 
 def _identity(context: Context, probe: str) -> dict[str, Any]:
-    settings, data = context.settings(), context.config.data
-    return {
-        **{key: settings[key] for key in OF_CODES},
-        "data": [data.name, data.lmdb, data.crop, data.image_size, data.train_split],
-        "source": repr(context.splits["train"]),
-        "sha256": context.identities["train"]["sha256"],
+    return context.identity_of("train") | {
         "images": context.limit("train"),
         "probe": probe,
         "normalise_codes": context.config.eval.normalise_codes,

@@ -213,17 +213,20 @@ class Context:
             self._codes[split, flip] = self._read_or_encode(split, flip=flip)
         return self._codes[split, flip]
 
-    def _read_or_encode(self, split: str, *, flip: bool) -> Codes:
+    def identity_of(self, split: str) -> dict[str, Any]:
+        """Returns everything that latent codes of a split depend on: the model and the images."""
         data = self.config.data
-        of_codes = {
+        return {
             **{key: self.settings()[key] for key in OF_CODES},
             "data": [data.name, data.lmdb, data.crop, data.image_size],
             "split": [getattr(data, f"{split}_split", self.config.eval.validation_split)],
             "source": repr(self.splits[split]),
             "sha256": self.identities[split]["sha256"],
-            "images": self.limit(split),
-            "flip": flip,
         }
+
+    def _read_or_encode(self, split: str, *, flip: bool) -> Codes:
+        data = self.config.data
+        of_codes = self.identity_of(split) | {"images": self.limit(split), "flip": flip}
 
         def encode() -> dict[str, Codes]:
             encoded = codes.encode(

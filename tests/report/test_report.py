@@ -23,8 +23,8 @@ from dbae_jax.report import (
     charts,
     contents,
     edited_attributes,
-    films,
     glossary,
+    image_grids,
     page,
     pictures,
     tables,
@@ -242,7 +242,7 @@ def test_the_page_edits_the_attributes_with_the_best_separated_codes(tmp_path):
         settings = staticmethod(lambda: dict.fromkeys(OF_CODES))
         limit = staticmethod(lambda split: 400)
         splits = {"train": None}  # noqa: RUF012
-        identities = {"train": {"sha256": "0a1b"}}  # noqa: RUF012
+        identity_of = staticmethod(lambda split: {"split": split})
 
     chosen = edited_attributes.choose(Context, 2)
     assert chosen.directions.names == ("clear", "visible") and chosen.known == 4
@@ -300,12 +300,14 @@ def test_pages_of_large_photographs_stay_below_15_mb(size):
     steps, scales = np.zeros((len(names), 4)), range(amounts.scales)
     images, pairs = model.images(amounts.among), [(0, 1)] * amounts.pairs
     every = {"steps": contents.TRAJECTORY_STEPS, "every": amounts.every}
-    shown_films = [
-        films.interpolation(model, images, pairs, sample, points=amounts.points),
-        *films.edits(model, images[: amounts.edited], Directions(names, steps), scales, sample),
-        films.trajectories(model, images[: amounts.trajectories], **every),
+    shown = [
+        image_grids.interpolation(model, images, pairs, sample, points=amounts.points),
+        *image_grids.edits(
+            model, images[: amounts.edited], Directions(names, steps), scales, sample
+        ),
+        image_grids.trajectories(model, images[: amounts.trajectories], **every),
     ]
-    strips = [panel.strip for one in shown_films for group in one.groups for panel in group]
+    strips = [panel.strip for one in shown for group in one.groups for panel in group]
     made = reconstructions.reconstructions(model, images, sample, first=8, worst=amounts.worst)
     strips += [strip for one in made.first + made.worst for strip in one[:4]]
     strips += 2 * pictures.strips(samples.draw(model, amounts.samples))  # and the nearest images
