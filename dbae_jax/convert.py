@@ -6,7 +6,7 @@ python -m dbae_jax.convert --reverse --checkpoint=ema.safetensors --workdir=DIR
 python -m dbae_jax.convert --pack=model.safetensors --workdir=DIR
 python -m dbae_jax.convert --unpack=digits --workdir=DIR
 
-The second command adds DiffAE's latent prior to the model in DIR, for --mode=sample. Files are
+The second command adds DiffAE's latent prior to the model in DIR, for `dbae sample`. Files are
 .safetensors, or .pt with the `torch` extra; pickled code is never run.
 
 The fourth command writes the EMA weights of the model and of its latent prior to one small file,

@@ -1,4 +1,4 @@
-"""--mode=app: a page in the browser to try a model with."""
+"""Shows a page in the browser to try a model with."""
 
 import contextlib
 import logging

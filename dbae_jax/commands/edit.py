@@ -1,4 +1,4 @@
-"""--mode=edit: edits an attribute of the images that the command line names, into files."""
+"""Edits an attribute of the images that the command line names, into files."""
 
 import math
 import pathlib

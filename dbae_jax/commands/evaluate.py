@@ -1,4 +1,4 @@
-"""--mode=evaluate: runs suites of measurements on a trained model and writes results.json.
+"""Runs suites of measurements on a trained model and writes results.json.
 
 A suite that was measured with the current settings is not measured again. results.json is written
 after each suite. The model may be measured on data that it was not trained on, if the images have

@@ -1,4 +1,4 @@
-"""--mode=interpolate: interpolates between images that the command line names, into files."""
+"""Interpolates between images that the command line names, into files."""
 
 import functools
 import pathlib

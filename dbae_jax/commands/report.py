@@ -1,4 +1,4 @@
-"""--mode=report: writes a single HTML file on the model of a workdir, or on those of two."""
+"""Writes a single HTML file about the model of a workdir, or about those of two."""
 
 import logging
 import pathlib

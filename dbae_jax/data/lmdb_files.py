@@ -186,9 +186,9 @@ class HashedImages:
         return value
 
 
-# Walks an LMDB file, and checks that every value lies in it. The library follows damaged pages to
-# wherever they lead, which may kill the process: so another process goes first.
-_WALK = """
+# Reads all keys of an LMDB file, and checks that every value lies in it. The library follows
+# damaged pages to wherever they lead, which may kill the process: another process goes first.
+_READ_ALL = """
 import os, sys
 import lmdb, numpy as np
 path = sys.argv[1]
@@ -206,7 +206,9 @@ sys.exit(3 if last - first > os.path.getsize(file) else 0)
 
 def _check_undamaged(path: str) -> None:
     """Raises DataError for a file whose reading would kill this process."""
-    ended = subprocess.run([sys.executable, "-c", _WALK, path], capture_output=True, check=False)
+    ended = subprocess.run(
+        [sys.executable, "-c", _READ_ALL, path], capture_output=True, check=False
+    )
     if ended.returncode == 0:
         return
     said = ended.stderr.decode(errors="replace").strip().splitlines()
