@@ -180,6 +180,6 @@ def test_damaged_pages_do_not_end_the_process(tmp_path, monkeypatch):
         lmdb_files.open_images(path)
     (path / "data.mdb").write_bytes(whole)
     # A page that leads out of the file kills the process that follows it.
-    monkeypatch.setattr(lmdb_files, "_WALK", "import os; os.kill(os.getpid(), 7)")
+    monkeypatch.setattr(lmdb_files, "_READ_ALL", "import os; os.kill(os.getpid(), 7)")
     with pytest.raises(DataError, match=r"\(its pages lead out of the file\); copy it again"):
         lmdb_files.open_images(path)
