@@ -316,7 +316,7 @@ def _flags_of(name: str) -> dict[str, Any]:
     values = {parameter: flags.FLAGS[flag].value for flag, parameter in own.items() if parameter}
     for parameter in ("out", "compare"):
         if path := values.get(parameter):
-            values[parameter] = paths.read(path, f"--{parameter}")
+            values[parameter] = paths.read(path, f"--{parameter}", buckets=True)
     if "json_path" in values:
         values["json_path"] = command_line.json_path()
     return values

@@ -4,11 +4,11 @@
 # creates a preempted slice again, and training resumes from the last checkpoint.
 # If you stop this script, training may continue on the slice; delete the slice to end it.
 # uv installs Python 3.11 or newer on the workers, because images of TPU VMs may have an older one.
-# WORKDIR and data_dir must be the same folders on all workers: a Filestore or gcsfuse mount.
+# WORKDIR and data_dir must be the same for all workers: in a bucket, or in a Filestore or gcsfuse mount.
 #
 #   launch/tpu_pod.sh NAME ZONE TYPE CONFIG WORKDIR [FLAG ...]
-#   launch/tpu_pod.sh dbae us-east1-c v5litepod-16 configs/ffhq.py /mnt/runs/ffhq \
-#     --config.data.data_dir=/mnt/data
+#   launch/tpu_pod.sh dbae us-east1-c v5litepod-16 configs/ffhq.py gs://BUCKET/runs/ffhq \
+#     --config.data.data_dir=gs://BUCKET/data
 #
 # CREATE_FLAGS are flags of "gcloud ... create", such as --spot; RUNTIME is the software version.
 # The script gives up after RETRIES=100 restarts, PAUSE=30 seconds apart, or if it fails 5 times in a
@@ -48,7 +48,7 @@ train() {
     mkdir -p dbae_jax && tar -xzf dbae_jax.tar.gz -C dbae_jax && cd dbae_jax &&
     python3 -m pip install --quiet uv &&
     python3 -m uv venv --quiet --allow-existing --python '>=3.11' \$HOME/.dbae_jax &&
-    python3 -m uv pip install --quiet --python \$HOME/.dbae_jax/bin/python -e '.[tpu]' &&
+    python3 -m uv pip install --quiet --python \$HOME/.dbae_jax/bin/python -e '.[tpu,cloud]' &&
     JAX_COMPILATION_CACHE_DIR=\$HOME/.cache/dbae_jax \$HOME/.dbae_jax/bin/python -m dbae_jax.main $(
     printf '%q ' --config="$config" --workdir="$workdir" --config.model.dtype=bfloat16 "$@"
   )"

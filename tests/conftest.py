@@ -10,6 +10,8 @@ import shutil
 import sys
 import tempfile
 
+import pytest
+
 # Test programs run a few times: optimising them takes longer than running them.
 FLAGS = [
     "--xla_force_host_platform_device_count=8",
@@ -50,6 +52,21 @@ def pytest_runtest_teardown(item, nextitem):
         jax.clear_caches()
         gc.collect()
         ctypes.CDLL(None).malloc_trim(0)
+
+
+@pytest.fixture(scope="session", params=["gs", "s3"])
+def store(request):
+    """The URL of a bucket in an emulated store, which this process and its children find."""
+    from tests.helpers import emulators  # not before the path is set
+
+    if packages := emulators.missing(request.param):
+        pytest.skip(f"not installed: {packages} (extras cloud and test)")
+    emulator = emulators.Emulator(request.param)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in emulator.environment.items():
+            patch.setenv(name, value)
+        yield f"{request.param}://{emulators.BUCKET}"
+    emulator.stop()
 
 
 def _module(item) -> str:

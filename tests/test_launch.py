@@ -19,7 +19,7 @@ SCRIPTS = {
     "local.sh": ["configs/digits.py", "runs/x"],
     "gpu.sh": ["configs/ffhq.py", "runs/x"],
     "slurm.sh": ["4", "8", "configs/ffhq.py", "runs/x"],
-    "tpu_pod.sh": ["pod", "us-east1-c", "v5litepod-16", "configs/ffhq.py", "/mnt/runs/x"],
+    "tpu_pod.sh": ["pod", "us-east1-c", "v5litepod-16", "configs/ffhq.py", "gs://b/runs/x"],
 }
 JOB = {"DBAE_JAX_JOB": "1", "SLURM_JOB_ID": "77"}
 
@@ -273,7 +273,8 @@ def test_a_pod_is_created_and_trains_on_all_workers(pod):
     create, copy, ssh = calls[1], *calls[3:]
     assert "--accelerator-type=v5litepod-16" in create and "--spot" in create
     assert "--worker=all" in copy and "--worker=all" in ssh
-    assert "--config=configs/ffhq.py --workdir=/mnt/runs/x" in ssh and "--config.seed=1" in ssh
+    assert "--config=configs/ffhq.py --workdir=gs://b/runs/x" in ssh and "--config.seed=1" in ssh
+    assert "'.[tpu,cloud]'" in ssh
 
 
 @pytest.mark.parametrize("lost", [["PREEMPTED", NOWHERE], ["DELETING", NOWHERE], ["TERMINATED"]])

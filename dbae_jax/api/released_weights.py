@@ -18,6 +18,7 @@ from dbae_jax.configuration.suggestions import did_you_mean
 from dbae_jax.errors import CheckpointError, ConfigError
 from dbae_jax.prior import prior
 from dbae_jax.runtime import tensor_files
+from dbae_jax.runtime.buckets import access
 
 FORMAT = "dbae_jax released weights, version 1"
 SUFFIX = ".safetensors"
@@ -52,11 +53,16 @@ def find(name: str | pathlib.Path) -> pathlib.Path:
       CheckpointError: if there is neither a workdir nor a file nor a name in the package.
     """
     try:
-        path = paths.read(name, "the model")
+        path = paths.read(name, "the model", buckets=True)
     except ConfigError as error:
         raise CheckpointError(str(error)) from error
     if path.is_dir():
         return path
+    if access.is_bucket(path):
+        raise CheckpointError(
+            f"There is no workdir {path}; {paths.nearest(path)}a file of released weights must be "
+            "on this machine."
+        )
     if path.is_file() or paths.suffix(path) == SUFFIX:
         return _known_file(path)
     if str(name) not in names():

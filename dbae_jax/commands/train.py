@@ -59,7 +59,8 @@ def train(config: Config, directory: pathlib.Path, training: Training | None = N
       PreemptedError: after a SIGTERM or Ctrl-C, once the state is saved (see `processes.start`).
     """
     workdir.check_usable(directory)
-    trackers.check(config)
+    checkpoint.check_processes(directory)
+    trackers.check(config, directory)
     kept = functools.partial(workdir.last_checkpoint, directory)
     with lock.held(directory), failures.explaining(kept):
         return _train(config, directory, training)
@@ -217,6 +218,7 @@ def _make_hooks(
     config, section = model.config, model.config.train
 
     def save(step: int, state: TrainState) -> None:
+        scalars.flush()
         checkpoints.save(state, step, meta)
 
     training_log = TrainingLog(

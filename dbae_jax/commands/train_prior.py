@@ -63,8 +63,9 @@ def train_prior(config: Config, directory: pathlib.Path) -> TrainState:
     mesh = sharding.make_mesh()
     sharding.check_batch_size(config.prior.batch_size, mesh, "prior.batch_size")
     files.check_folder(directory, "--workdir")
-    trackers.check(config)
+    trackers.check(config, directory)
     workdir.check_exists(directory)
+    checkpoint.check_processes(directory)
     folder = directory / prior.FOLDER
     kept = functools.partial(workdir.last_checkpoint, folder)
     with lock.held(folder), failures.explaining(kept):
@@ -202,6 +203,7 @@ def _make_hooks(
     section = config.prior
 
     def save(step: int, state: TrainState) -> None:
+        scalars.flush()
         checkpoints.save(state, step, meta)
 
     def evaluate(step: int, state: TrainState) -> None:

@@ -36,12 +36,12 @@ def with_config_of_workdir(arguments: list[str]) -> list[str]:
     They stay as they are if the workdir holds no config.json.
 
     Raises:
-      ConfigError: if --workdir names no path of this machine.
+      ConfigError: if --workdir names no path that can be used.
     """
     workdir = value_of(arguments, "workdir")
     if value_of(arguments, "config") is not None or not workdir:
         return arguments
-    path = paths.read(workdir, "--workdir") / config_files.SAVED_NAME
+    path = paths.read(workdir, "--workdir", buckets=True) / config_files.SAVED_NAME
     return [arguments[0], f"--config={path}", *arguments[1:]] if path.is_file() else arguments
 
 

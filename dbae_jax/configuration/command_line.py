@@ -190,11 +190,11 @@ def read_workdir() -> pathlib.Path:
     """Returns the path of --workdir.
 
     Raises:
-      ConfigError: if the flag is missing, or names no path of this machine.
+      ConfigError: if the flag is missing, or names no path that can be used.
     """
     if not WORKDIR.value:
         raise ConfigError("--workdir is missing; name the folder of the run.")
-    return paths.read(WORKDIR.value, "--workdir")
+    return paths.read(WORKDIR.value, "--workdir", buckets=True)
 
 
 def _parse(argv: list[str], *, config_of_workdir: bool, keys: Mapping[str, str]) -> list[str]:
@@ -240,7 +240,8 @@ def _log_to_stderr() -> bug_reports.LastLines:
     """
     absl_logging.set_verbosity(absl_logging.WARNING)
     absl_logging.get_absl_handler().addFilter(_is_news)
-    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # it repeats errors of orbax's threads
+    for name in ("asyncio", "gcsfs"):  # they repeat errors that are raised too, with tracebacks
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     sys.unraisablehook = _show_unraisable
     # PIL warns of metadata that it cannot read; what concerns the pixels is an error.
     warnings.filterwarnings("ignore", module=r"PIL\.")

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from dbae_jax.configuration import paths
 from dbae_jax.configuration.suggestions import did_you_mean
 from dbae_jax.errors import ConfigError
+from dbae_jax.runtime.buckets import access
 
 PACKAGE = "dbae_jax.configs"  # the repository's folder configs/, see setup.py
 SAVED_NAME = "config.json"  # in a workdir
@@ -34,7 +35,7 @@ def resolve(value: str) -> str:
     """
     name, colon, argument = value.partition(":")
     # The argument of a Python file may look like anything, such as a URL.
-    whole = paths.read(name if paths.suffix(name) == ".py" else value, "--config")
+    whole = paths.read(name if paths.suffix(name) == ".py" else value, "--config", buckets=True)
     if whole.name.lower() == SAVED_NAME:
         if not whole.is_file():
             hint = paths.nearest(whole)
@@ -42,6 +43,11 @@ def resolve(value: str) -> str:
         return f"{SAVED_LOADER}:{whole}"
     if (whole / SAVED_NAME).is_file():
         raise ConfigError(f"--config={value} is a workdir; write --config={whole / SAVED_NAME}.")
+    if access.is_bucket(whole):
+        raise ConfigError(
+            f"--config={value} is in a bucket, where only the {SAVED_NAME} of a workdir is read; "
+            "copy the file to this machine."
+        )
     path = paths.read(name, "--config")
     if not path.is_file():
         installed = folder() / f"{name}.py"

@@ -13,13 +13,13 @@ import unicodedata
 
 from dbae_jax.configuration.suggestions import did_you_mean
 from dbae_jax.errors import ConfigError
+from dbae_jax.runtime.buckets import access
 
-BUCKETS = ("gs", "s3")
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")
 _VARIABLE = re.compile(r"\$(\w+|\{\w+\})")
 
 
-def read(text: str | os.PathLike[str], name: str) -> pathlib.Path:
+def read(text: str | os.PathLike[str], name: str, *, buckets: bool = False) -> pathlib.Path:
     """Returns a path with `~` and $VARIABLES expanded.
 
     A path with a "$" that exists as it is written is taken as it is.
@@ -27,14 +27,23 @@ def read(text: str | os.PathLike[str], name: str) -> pathlib.Path:
     Args:
       text: the path as the user wrote it. The file or folder may be missing.
       name: what names it, for errors: a flag such as "--workdir", or a key of the config.
+      buckets: whether the path may be in a bucket (gs:// or s3://), which is then looked up.
 
     Raises:
-      ConfigError: if the path is empty, is a URL, or names a user or a variable that do not exist.
+      ConfigError: if the path is empty, is a URL, names a user or a variable that do not exist, or
+        is in a bucket that is not allowed or cannot be read.
     """
     written = os.fspath(text)
     if not written.strip() or "\0" in written:
         raise ConfigError(f"{_label(name, repr(written))} is not a path; name a file or folder.")
-    _refuse_url(written, name)
+    expanded = _expanded(written, name)
+    if (url := _URL.match(expanded)) and not os.path.lexists(expanded):
+        return _in_bucket(written, expanded, url[1].lower(), name, allowed=buckets)
+    return _as_stored(pathlib.Path(expanded))
+
+
+def _expanded(written: str, name: str) -> str:
+    """Returns a path with `~` and $VARIABLES expanded."""
     expanded = os.path.expanduser(written)
     if expanded.startswith("~") and not os.path.lexists(expanded):
         user = expanded.partition("/")[0]
@@ -50,8 +59,7 @@ def read(text: str | os.PathLike[str], name: str) -> pathlib.Path:
                 f"{_label(name, written)} names the variable {unset[0]}, which is not set; set it, "
                 "or write the path out."
             )
-        _refuse_url(expanded, name)
-    return _as_stored(pathlib.Path(expanded))
+    return expanded
 
 
 def split(text: str) -> list[str]:
@@ -99,16 +107,22 @@ def _label(name: str, path: str) -> str:
     return f"{name} {path}" if " " in name else f"{name}={path}"
 
 
-def _refuse_url(text: str, name: str) -> None:
-    url = _URL.match(text)
-    if url is None or os.path.lexists(text):
-        return
-    if url[1].lower() in BUCKETS:
+def _in_bucket(written: str, url: str, scheme: str, name: str, *, allowed: bool) -> pathlib.Path:
+    """Returns the path in a bucket that a URL names, or raises ConfigError."""
+    label = _label(name, written)
+    if scheme not in access.PACKAGES:
+        raise ConfigError(f"{label} is a URL; name a file or folder of this machine.")
+    if not allowed:
         raise ConfigError(
-            f"{_label(name, text)} is a bucket, and buckets are not read or written; name a folder "
-            "of this machine, where the bucket may be mounted."
+            f"{label} is in a bucket, and buckets are not read or written here; name a file or "
+            "folder of this machine."
         )
-    raise ConfigError(f"{_label(name, text)} is a URL; name a file or folder of this machine.")
+    if not url.partition(":")[2].strip("/"):
+        raise ConfigError(f"{label} names no bucket; write {scheme}://BUCKET/FOLDER.")
+    path = access.path_of(url)
+    if problem := access.obstacle(path):
+        raise ConfigError(f"{label} is in a bucket, {problem}")
+    return path
 
 
 def _exists(name: str) -> bool:

@@ -1,11 +1,11 @@
 """A config file that returns the config of a run: --config=WORKDIR/config.json."""
 
 import json
-import pathlib
 
 from ml_collections import ConfigDict
 
 from dbae_jax.configs import base
+from dbae_jax.configuration import paths
 
 
 def get_config(path: str) -> ConfigDict:
@@ -15,5 +15,6 @@ def get_config(path: str) -> ConfigDict:
       path: the file.
     """
     c = base.get_config()
-    c.update(json.loads(pathlib.Path(path).read_text(encoding="utf-8")))
+    file = paths.read(path, "--config", buckets=True)
+    c.update(json.loads(file.read_text(encoding="utf-8")))
     return c

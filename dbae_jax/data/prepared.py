@@ -21,6 +21,7 @@ from dbae_jax.data.builders.preparation_file import (
     of_images,
     read_preparation,
 )
+from dbae_jax.data.files import bucket_copies
 from dbae_jax.data.files.prepared_folders import find
 from dbae_jax.errors import ConfigError, DataError
 
@@ -259,7 +260,7 @@ def open_source(
     if lmdb:
         source = _open_lmdb(name, paths.read(lmdb, "config.data.lmdb"), split, view)
     else:
-        folder = paths.read(data_dir, "config.data.data_dir")
+        folder = paths.read(data_dir, "config.data.data_dir", buckets=True)
         source = _open_prepared(name, folder, split, view)
     source[0]  # An error that concerns all images is reported now.
     return source
@@ -289,7 +290,8 @@ def has_split(split: str, name: str, data_dir: str, image_size: int) -> bool:
     Raises:
       DataError: if the data set is missing or incomplete.
     """
-    folder = find(name, paths.read(data_dir, "config.data.data_dir"), image_size)
+    where = paths.read(data_dir, "config.data.data_dir", buckets=True)
+    folder = bucket_copies.local(find(name, where, image_size))
     return split in _splits(folder, tfds.builder_from_directory(str(folder)))
 
 
@@ -303,7 +305,7 @@ def _splits(folder: pathlib.Path, builder: Any) -> dict[str, Range]:
 
 
 def _open_prepared(name: str, data_dir: pathlib.Path, split: str, view: View) -> PreparedSource:
-    folder = find(name, data_dir, view.size)
+    folder = bucket_copies.local(find(name, data_dir, view.size))
     builder = tfds.builder_from_directory(str(folder))
     infos = builder.info.splits
     missing = [path for info in infos.values() for path in info.filepaths if not path.exists()]

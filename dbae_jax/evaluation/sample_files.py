@@ -147,7 +147,7 @@ def _last_index(path: pathlib.Path) -> int:
 def _read_images(folder: pathlib.Path, start: int, count: int) -> np.ndarray:
     found = []
     for index in range(start, start + count):
-        with Image.open(_image_file(folder, index)) as file:
+        with _image_file(folder, index).open("rb") as opened, Image.open(opened) as file:
             found.append(np.asarray(file))
     batch = np.stack(found)
     return batch[..., None] if batch.ndim == 3 else batch
@@ -158,7 +158,7 @@ def _read_shard(folder: pathlib.Path, start: int, count: int) -> np.ndarray:
     if not shards:
         raise ValueError(f"there is no file {start:06d}-*.npz")
     path = max(shards, key=_last_index)
-    with np.load(path, allow_pickle=False) as file:
+    with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
         batch, index = file["images"], file["index"]
     if len(batch) < count or not np.array_equal(index[:count], np.arange(start, start + count)):
         raise ValueError(f"{path.name} holds different images")

@@ -173,9 +173,10 @@ def main(argv: list[str]) -> None:
     if not WORKDIRS.value:
         raise ConfigError("--workdirs is missing; name one or more workdirs, separated by commas.")
     rows = study(
-        [paths.read(directory, "--workdirs") for directory in WORKDIRS.value], NUM_IMAGES.value
+        [paths.read(directory, "--workdirs", buckets=True) for directory in WORKDIRS.value],
+        NUM_IMAGES.value,
     )
-    output = paths.read(OUTPUT.value, "--output")
+    output = paths.read(OUTPUT.value, "--output", buckets=True)
     (output / "images").mkdir(parents=True, exist_ok=True)
     pictures.samplers(output / "images" / "samplers.png", rows)
     record = {

@@ -15,6 +15,7 @@ from dbae_jax.errors import (
     StorageError,
 )
 from dbae_jax.runtime import processes
+from dbae_jax.runtime.buckets import access
 
 OUT_OF_MEMORY = re.compile("RESOURCE_EXHAUSTED: ")
 PATH = re.compile(r"(?<![\w.])(/[^\s\"':,;\]]+)")  # an absolute path in a message of a library
@@ -64,7 +65,7 @@ def explanation(error: BaseException) -> DBAEError | None:
     full memory.
     """
     chain = list(_causes(error))
-    return _of_storage(chain) or _of_memory(chain) or _of_processes(error)
+    return _of_storage(chain) or _of_bucket(chain) or _of_memory(chain) or _of_processes(error)
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -94,6 +95,17 @@ def _of_storage(chain: list[BaseException]) -> StorageError | None:
         if code is not None:  # as tensorstore and array_record report it
             match = PATH.search(str(error))
             return _storage_error(code, match[1] if match else "A file")
+    return None
+
+
+def _of_bucket(chain: list[BaseException]) -> StorageError | None:
+    for error in chain:
+        if access.is_failure(error):
+            return StorageError(
+                f"A bucket cannot be read or written ({type(error).__name__}: "
+                f"{' '.join(str(error).split())[:200]}). Check the network and the credentials, "
+                "and start again."
+            )
     return None
 
 

@@ -4,20 +4,28 @@ import contextlib
 import json
 import os
 import pathlib
+import tempfile
+import time
 from collections.abc import Iterator, Mapping
-from typing import Any, BinaryIO
+from typing import IO, Any, Self
 
 import numpy as np
 
 from dbae_jax.errors import ConfigError
 from dbae_jax.runtime import processes
+from dbae_jax.runtime.buckets import access
+
+PUT_SECONDS = 60  # at least, between two copies of a growing file in a bucket
 
 
 def obstacle(path: pathlib.Path) -> str | None:
     """Returns why a file cannot be written, or None if it can.
 
-    Missing folders are no obstacle, since they are made.
+    Missing folders are no obstacle, since they are made. Whether a bucket can be written shows when
+    its lock is taken.
     """
+    if access.is_bucket(path):
+        return None
     folder = path.parent
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
@@ -44,7 +52,7 @@ def check_folder(folder: pathlib.Path, name: str) -> None:
 def write_bytes(path: pathlib.Path, content: bytes) -> None:
     """Writes a file under a temporary name and renames it; its folder is made if missing.
 
-    Only process 0 of a run does this.
+    Only process 0 of a run does this. In a bucket, the file is put under its name at once.
     """
     if not processes.is_writer():
         return
@@ -53,8 +61,14 @@ def write_bytes(path: pathlib.Path, content: bytes) -> None:
 
 
 @contextlib.contextmanager
-def _replacing(path: pathlib.Path) -> Iterator[BinaryIO]:
+def _replacing(path: pathlib.Path) -> Iterator[IO[bytes]]:
     """Opens a temporary file that becomes the file `path` at the end, or goes away at an error."""
+    if access.is_bucket(path):
+        with tempfile.NamedTemporaryFile(prefix="dbae_jax-") as file:
+            yield file
+            file.flush()
+            access.put(pathlib.Path(file.name), path)
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(f"{path.name}.tmp")
     try:
@@ -82,3 +96,40 @@ def write_text(path: pathlib.Path, text: str) -> None:
 def write_json(path: pathlib.Path, values: Any) -> None:
     """Writes values as indented JSON; NaN and infinity raise ValueError, as JSON lacks them."""
     write_text(path, json.dumps(values, indent=2, allow_nan=False) + "\n")
+
+
+class GrowingFile:
+    """A text file to which lines are added; a context manager. Only process 0 of a run writes it.
+
+    On a disk each line is written at once. A bucket cannot add to an object: the whole file is put
+    again after `PUT_SECONDS`, by `flush`, and at the end.
+    """
+
+    def __init__(self, path: pathlib.Path, text: str):
+        """Writes the file with the lines that it begins with, and opens it."""
+        write_text(path, text)
+        self._path, self._text, self._put = path, text, time.monotonic()
+        writes_on_disk = processes.is_writer() and not access.is_bucket(path)
+        self._file = (path if writes_on_disk else pathlib.Path(os.devnull)).open("a")
+
+    def add(self, line: str) -> None:
+        """Adds a line."""
+        self._file.write(line + "\n")
+        self._file.flush()
+        if access.is_bucket(self._path):
+            self._text += line + "\n"
+            if time.monotonic() - self._put > PUT_SECONDS:
+                self.flush()
+
+    def flush(self) -> None:
+        """Writes what a bucket does not have yet."""
+        if access.is_bucket(self._path):
+            write_text(self._path, self._text)
+            self._put = time.monotonic()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+        self.flush()

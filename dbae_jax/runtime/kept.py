@@ -71,6 +71,6 @@ def load(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
     if path.suffix != ".npz":
         content = json.loads(path.read_text(encoding="utf-8"))
         return content.pop("identity"), content
-    with np.load(path) as file:
+    with path.open("rb") as opened, np.load(opened) as file:
         content = dict(file)
     return json.loads(str(content.pop("identity"))), content

@@ -3,15 +3,16 @@
 The checkpoint of a step is a folder with four items: "params" (raw weights and running statistics),
 "ema" (EMA weights and statistics), "optimizer" (its state) and "meta" (JSON: step, config,
 versions). A model can thus be rebuilt and read without the optimizer. Orbax writes a checkpoint
-under a temporary name and renames it when it is complete. Incomplete checkpoints of a killed run
-are removed at the next start.
+under a temporary name and renames it when it is complete; in a bucket, a marker is written last.
+Incomplete checkpoints of a killed run are removed at the next start.
 """
 
+import contextlib
 import logging
 import pathlib
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Self, TypeVar
 
 import jax
@@ -21,6 +22,8 @@ from orbax.checkpoint import checkpoint_managers as policies
 
 from dbae_jax.errors import CheckpointError
 from dbae_jax.runtime import failures, processes, sharding
+from dbae_jax.runtime.buckets import access
+from dbae_jax.workdirs import bucket_checkpoints
 from dbae_jax.workdirs.train_state import TrainState
 
 FOLDER = "checkpoints"
@@ -58,11 +61,19 @@ class Writer:
         keep = [policies.LatestN(keep_last)]
         if keep_every_steps:
             keep.append(policies.EveryNSteps(keep_every_steps))
+        self._folder, self._uploads, uploaded = (workdir / FOLDER).absolute(), None, None
+        if _through_a_disk(workdir):
+            self._uploads = bucket_checkpoints.Uploads(
+                self._folder, keep_last=keep_last, keep_every_steps=keep_every_steps
+            )
+            keep, uploaded = [policies.LatestN(1)], self._uploads.put
+        self._saved = max(steps(workdir), default=None)
         self._manager = ocp.CheckpointManager(
-            (workdir / FOLDER).absolute(),
+            self._uploads.local if self._uploads else self._folder,
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=policies.AnyPreservationPolicy(keep),
                 cleanup_tmp_directories=True,
+                async_options=ocp.AsyncOptions(post_finalization_callback=uploaded),
             ),
             handler_registry=_registry(),
         )
@@ -82,7 +93,7 @@ class Writer:
 
         Returns when the arrays are copied, so that the state can be donated.
         """
-        if step == self._manager.latest_step():
+        if step == self._saved:
             return
         self._manager.save(
             step,
@@ -94,6 +105,7 @@ class Writer:
             ),
             force=True,
         )
+        self._saved = step
 
     def __enter__(self) -> Self:
         return self
@@ -105,12 +117,16 @@ class Writer:
             self._manager.wait_until_finished()
         finally:
             self._manager.close()
-            _remove_incomplete(pathlib.Path(self._manager.directory))
+            if self._uploads:
+                self._uploads.close()
+            _remove_incomplete(self._folder)
 
 
 def steps(workdir: pathlib.Path) -> list[int]:
     """Returns the steps of the complete checkpoints, oldest first; empty if there are none."""
     folder = workdir / FOLDER
+    if access.is_bucket(folder):
+        return sorted(bucket_checkpoints.steps(folder))
     if not folder.is_dir():
         return []
     return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit())
@@ -220,6 +236,9 @@ def _remove_incomplete(folder: pathlib.Path) -> None:
     """
     if not processes.is_writer():
         return
+    if access.is_bucket(folder):
+        bucket_checkpoints.remove_incomplete(folder)
+        return
     for _ in range(ATTEMPTS):
         incomplete = list(folder.glob(f"*{TEMPORARY}*"))
         if not incomplete:
@@ -235,9 +254,13 @@ def _move_aside(workdir: pathlib.Path, unreadable: list[int]) -> None:
     folder = workdir / UNREADABLE
     for step in unreadable if processes.is_writer() else ():
         folder.mkdir(exist_ok=True)
-        target = folder / f"{step}-{len(list(folder.iterdir()))}"
+        there = list(folder.iterdir()) if folder.is_dir() else []
+        target = folder / f"{step}-{len(there)}"
         log.warning("Moving the unreadable checkpoint of step %d to %s.", step, target)
-        _folder(workdir, step).rename(target)
+        if access.is_bucket(folder):
+            bucket_checkpoints.move(_folder(workdir, step), target)
+        else:
+            _folder(workdir, step).rename(target)
     processes.wait_for_all("unreadable checkpoints are moved")
 
 
@@ -258,6 +281,35 @@ def _array_handler() -> ocp.PyTreeCheckpointHandler:
     return ocp.PyTreeCheckpointHandler(type_handler_registry=registry)
 
 
+def _through_a_disk(workdir: pathlib.Path) -> bool:
+    """Returns whether checkpoints pass through the disk of this machine: orbax knows no s3://."""
+    return access.scheme_of(workdir) == "s3"
+
+
+def check_processes(workdir: pathlib.Path) -> None:
+    """Checks that a run of this many processes can write its checkpoints into a workdir.
+
+    Raises:
+      CheckpointError: if it cannot.
+    """
+    if _through_a_disk(workdir) and processes.several():
+        raise CheckpointError(
+            f"--workdir={workdir} is for trainings with one process: each checkpoint passes "
+            "through the disk of one machine. Name a folder in gs://, or on a disk that all "
+            "processes share."
+        )
+
+
+@contextlib.contextmanager
+def _readable(folder: pathlib.Path, items: Iterable[str]) -> Iterator[pathlib.Path]:
+    """Yields where orbax can read these items of a checkpoint."""
+    if not _through_a_disk(folder):
+        yield folder.absolute()
+        return
+    with access.local_copy(folder, items) as local:
+        yield local
+
+
 def _folder(workdir: pathlib.Path, step: int) -> pathlib.Path:
     return workdir / FOLDER / str(step)
 
@@ -265,16 +317,15 @@ def _folder(workdir: pathlib.Path, step: int) -> pathlib.Path:
 def _restore(workdir: pathlib.Path, step: int, items: dict) -> dict:
     """Returns items of a checkpoint by name, given orbax's arguments for reading each."""
     folder = _folder(workdir, step)
-    if not folder.is_dir():
+    if step not in steps(workdir):
         raise CheckpointError(
             f"{workdir} has no checkpoint of step {step}; it has {steps(workdir) or 'none'}."
         )
     handler = ocp.CompositeCheckpointHandler()
     with ocp.Checkpointer(handler) as checkpointer:
         try:
-            return dict(
-                checkpointer.restore(folder.absolute(), args=ocp.args.Composite(**items)).items()
-            )
+            with _readable(folder, items) as local:
+                return dict(checkpointer.restore(local, args=ocp.args.Composite(**items)).items())
         except Exception as error:  # orbax and tensorstore raise many types for damaged files
             if processes.is_loss(error):
                 raise

@@ -11,10 +11,11 @@ import socket
 import sys
 from collections.abc import Iterator
 from datetime import datetime
-from typing import TextIO
+from typing import Any
 
 from dbae_jax.errors import WorkdirInUseError
 from dbae_jax.runtime import processes
+from dbae_jax.runtime.buckets import access, lease
 
 FILE = ".lock"
 
@@ -29,7 +30,8 @@ def held(directory: pathlib.Path) -> Iterator[None]:
     """Holds the lock of a folder, which is made if missing.
 
     The kernel, or the server of a shared file system, keeps the lock: it ends with the process that
-    holds it, however that process ends. Process 0 of a run holds it for all.
+    holds it, however that process ends. In a bucket it ends then, or a minute later; see `lease`.
+    Process 0 of a run holds it for all.
 
     Args:
       directory: folder of the run.
@@ -49,6 +51,8 @@ def held(directory: pathlib.Path) -> Iterator[None]:
 
 def _acquire(directory: pathlib.Path, stack: contextlib.ExitStack) -> str:
     """Takes the lock and lets the stack release it, or returns who holds it."""
+    if access.is_bucket(directory):
+        return _in_words(lease.acquire(directory, _about(), stack))
     path = directory / FILE
     while True:
         made = [folder for folder in (directory, *directory.parents) if not folder.exists()]
@@ -57,7 +61,8 @@ def _acquire(directory: pathlib.Path, stack: contextlib.ExitStack) -> str:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            return _read(file)
+            file.seek(0)
+            return _in_words(file.read() or "{}")
         except OSError as error:
             if error.errno not in UNSUPPORTED:
                 raise
@@ -70,17 +75,23 @@ def _acquire(directory: pathlib.Path, stack: contextlib.ExitStack) -> str:
             break  # otherwise the last holder has removed the file in the meantime
     stack.callback(_release, path, made)
     file.truncate(0)
-    about = {"host": socket.gethostname(), "process": os.getpid(), "command": sys.argv}
-    file.write(json.dumps(about | {"since": f"{datetime.now():%Y-%m-%d %H:%M:%S}"}))
+    file.write(json.dumps(_about()))
     file.flush()
     return ""
 
 
-def _read(file: TextIO) -> str:
-    """Returns who holds the lock, in words."""
-    file.seek(0)
+def _about() -> dict[str, Any]:
+    """Returns who this process is, for others that want the lock."""
+    about = {"host": socket.gethostname(), "process": os.getpid(), "command": sys.argv}
+    return about | {"since": f"{datetime.now():%Y-%m-%d %H:%M:%S}"}
+
+
+def _in_words(text: str) -> str:
+    """Returns who holds the lock, for the text in the lock; "" for nobody."""
+    if not text:
+        return ""
     try:
-        about = json.load(file)
+        about = json.loads(text)
         return (
             f"process {about['process']} on host {about['host']} holds its lock since "
             f"{about['since']} ({' '.join(about['command'])})"

@@ -3,13 +3,12 @@
 import contextlib
 import json
 import logging
-import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any, Self
 
 from dbae_jax.configuration.config import Config
-from dbae_jax.runtime import files, processes
+from dbae_jax.runtime import files
 from dbae_jax.workdirs import trackers
 from dbae_jax.workdirs.workdir import METRICS
 
@@ -25,7 +24,7 @@ def read(workdir: pathlib.Path) -> list[dict[str, Any]]:
     path = workdir / METRICS
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    lines = path.read_bytes().decode(errors="replace").splitlines()
     rows = [row for row in map(_row, lines) if row is not None]
     if len(rows) < len(lines):
         log.warning(
@@ -59,20 +58,20 @@ class Writer:
             since the resumed run writes them again.
         """
         kept = [row for row in read(workdir) if row["step"] <= start_step]
-        path = workdir / METRICS
-        files.write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
-        writes = processes.is_writer()
-        self._file = (path if writes else pathlib.Path(os.devnull)).open("a")
+        text = "".join(json.dumps(row) + "\n" for row in kept)
         self._stack = contextlib.ExitStack()
-        self._stack.enter_context(self._file)
+        self._file = self._stack.enter_context(files.GrowingFile(workdir / METRICS, text))
         self._trackers = self._stack.enter_context(trackers.opened(config, workdir, start_step))
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
         """Appends one row."""
-        self._file.write(json.dumps({"step": step, **scalars}) + "\n")
-        self._file.flush()
+        self._file.add(json.dumps({"step": step, **scalars}))
         for tracker in self._trackers:
             tracker.write(step, scalars)
+
+    def flush(self) -> None:
+        """Writes all rows; a checkpoint must not come before the rows up to its step."""
+        self._file.flush()
 
     def __enter__(self) -> Self:
         return self

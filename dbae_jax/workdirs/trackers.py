@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from dbae_jax.configuration.config import Config, to_dict
 from dbae_jax.errors import ConfigError
 from dbae_jax.runtime import processes
+from dbae_jax.runtime.buckets import access
 
 log = logging.getLogger(__name__)
 
@@ -30,12 +31,21 @@ class Tracker(Protocol):
         """Sends what is left."""
 
 
-def check(config: Config) -> None:
-    """Checks that the packages of the config's trackers are installed.
+def check(config: Config, folder: pathlib.Path) -> None:
+    """Checks that the packages of the config's trackers are installed and can write.
+
+    Args:
+      config: checked config.
+      folder: folder of the run.
 
     Raises:
-      ConfigError: if one is missing.
+      ConfigError: if a package is missing, or cannot write into the folder.
     """
+    if "tensorboard" in config.train.trackers and access.is_bucket(folder):
+        raise ConfigError(
+            f"config.train.trackers names 'tensorboard', whose files grow, and {folder} is in a "
+            "bucket, where no file can; name a folder of this machine, or another tracker."
+        )
     for name in config.train.trackers:
         package = PACKAGES[name]
         if importlib.util.find_spec(package) is None:

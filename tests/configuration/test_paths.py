@@ -1,6 +1,8 @@
 """Paths: one place reads them all; near misses are answered with what was meant."""
 
+import copy
 import pathlib
+import pickle
 import unicodedata
 
 import pytest
@@ -9,6 +11,7 @@ import dbae_jax
 from dbae_jax.api import images, released_weights
 from dbae_jax.configuration import config_files, paths
 from dbae_jax.errors import CheckpointError, ConfigError, DataError
+from dbae_jax.runtime.buckets import access
 from dbae_jax.workdirs import checkpoint
 from tests.helpers import commands, datasets, tiny
 
@@ -17,6 +20,7 @@ from tests.helpers import commands, datasets, tiny
 def home(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("BUCKET", "gs://bucket")
     monkeypatch.delenv("NOT_SET", raising=False)
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -37,9 +41,10 @@ def test_home_and_variables_are_expanded(home):
         ("", "--x='' is not a path"),
         ("  ", "is not a path"),
         ("a\0b", "is not a path"),
-        ("gs://bucket/run", "--x=gs://bucket/run is a bucket"),
-        ("S3://bucket/run", "is a bucket"),
-        ("gs:/bucket/run", "is a bucket"),  # pathlib takes a slash away
+        ("gs://bucket/run", "--x=gs://bucket/run is in a bucket, and buckets are not read"),
+        ("S3://bucket/run", "is in a bucket"),
+        ("gs:/bucket/run", "is in a bucket"),  # pathlib takes a slash away
+        ("$BUCKET/run", "is in a bucket"),
         ("https://host/a.png", "is a URL"),
         ("file:///a.png", "is a URL"),
         ("$NOT_SET/a", r"--x=\$NOT_SET/a names the variable \$NOT_SET, which is not set"),
@@ -50,6 +55,49 @@ def test_home_and_variables_are_expanded(home):
 def test_what_is_no_path_of_this_machine_is_refused(text, words):
     with pytest.raises(ConfigError, match=words):
         paths.read(text, "--x")
+
+
+@pytest.fixture
+def without_cloud(monkeypatch):
+    """As where the extra `cloud` is not installed."""
+    found = access.importlib.util.find_spec
+    monkeypatch.setattr(
+        access.importlib.util,
+        "find_spec",
+        lambda name: None if name in access.PACKAGES.values() else found(name),
+    )
+
+
+def test_buckets_need_an_extra(home, without_cloud):
+    for text, package in (
+        ("gs://bucket/run", "gcsfs"),
+        ("S3:/bucket/run", "s3fs"),
+        ("$BUCKET/run", "gcsfs"),
+    ):
+        words = rf"is in a bucket, which needs the package {package}: pip install .dbae_jax\[cloud"
+        with pytest.raises(ConfigError, match=words):
+            paths.read(text, "--x", buckets=True)
+    for text in ("gs://", "s3:/"):
+        with pytest.raises(ConfigError, match=r"names no bucket; write .*://BUCKET/FOLDER"):
+            paths.read(text, "--x", buckets=True)
+    with pytest.raises(ConfigError, match="is a URL"):
+        paths.read("https://host/run", "--x", buckets=True)
+
+
+def test_paths_in_buckets(home, monkeypatch):
+    monkeypatch.setattr(access, "obstacle", lambda path: None)
+    for text in ("gs://b/a/run", "gs:/b/a/run/", "GS://b/a/run", pathlib.Path("gs://b/a/run")):
+        path = paths.read(text, "--x", buckets=True)
+        assert str(path) == "gs://b/a/run" == str(path.absolute()) == str(path.resolve())
+        assert access.is_bucket(path) and access.scheme_of(path) == "gs"
+        assert str(path / "x") == "gs://b/a/run/x" == str(path.with_name("run") / "x")
+        assert str(path.parent.parent) == "gs://b" == str(path.parent.parent.parent)
+        assert copy.deepcopy(path) == pickle.loads(pickle.dumps(path)) == path
+    monkeypatch.setenv("BUCKET", "s3://b")
+    assert access.scheme_of(paths.read("$BUCKET/a", "--x", buckets=True)) == "s3"
+    (home / "gs:" / "b").mkdir(parents=True)  # a folder that is there is no bucket
+    assert paths.read("gs:/b", "--x", buckets=True) == pathlib.Path("gs:/b")
+    assert access.scheme_of(pathlib.Path("gs:/b")) == ""
 
 
 def test_names_in_either_unicode_form_are_found(home):
@@ -92,7 +140,7 @@ def test_suffixes_in_any_case():
     assert paths.suffix("a/B.PnG") == ".png" == paths.suffix(pathlib.Path("b.png"))
 
 
-def test_models_are_found_and_near_misses_named(home):
+def test_models_are_found_and_near_misses_named(home, without_cloud):
     (home / "runs" / "a" / checkpoint.FOLDER / "3").mkdir(parents=True)
     for name in ("~/runs/a", "$RUNS/a", pathlib.Path("runs/a").resolve()):
         assert released_weights.find(name) == home / "runs" / "a"
@@ -100,8 +148,8 @@ def test_models_are_found_and_near_misses_named(home):
         ("~/runs", r"holds no checkpoint; did you mean '.*runs/a'\?"),
         ("~/runs/a/checkpoints", r"holds no checkpoint; did you mean '.*runs/a'\?"),
         ("runs/b", "There is no workdir runs/b"),
-        ("gs://bucket/run", "the model gs://bucket/run is a bucket"),
-        (pathlib.Path("gs://bucket/run"), "is a bucket"),
+        ("gs://bucket/run", "the model gs://bucket/run is in a bucket, which needs the package"),
+        (pathlib.Path("gs://bucket/run"), "is in a bucket"),
         ("a.safetensors", "does not exist; "),
         ("runs/a/config.json", "name its workdir"),
     ):
@@ -110,7 +158,7 @@ def test_models_are_found_and_near_misses_named(home):
             dbae_jax.DBAE.load(name)
 
 
-def test_folders_of_prepared_data_near_by_are_named(home):
+def test_folders_of_prepared_data_near_by_are_named(home, without_cloud):
     (home / "data" / "flowers" / "original" / "1.0.0").mkdir(parents=True)
     for folder, name, words in (
         ("~/data/flowers", "flowers", r"did you mean config.data.data_dir='.*data'\?"),
@@ -120,7 +168,7 @@ def test_folders_of_prepared_data_near_by_are_named(home):
     ):
         with pytest.raises(DataError, match=words):
             datasets.read(name, folder)
-    with pytest.raises(ConfigError, match=r"config.data.data_dir=s3://b is a bucket"):
+    with pytest.raises(ConfigError, match=r"data.data_dir=s3://b is in a bucket, which needs"):
         datasets.read("flowers", "s3://b")
     with pytest.raises(DataError, match=r"config.data.lmdb=.*x.lmdb does not exist"):
         datasets.read("flowers", ".", lmdb="~/x.lmdb")
@@ -134,14 +182,14 @@ def test_image_files(home):
     for name, words in (
         ("~/ü b,c.PNG", r"There is no image file ~/ü b,c.PNG; did you mean '.*Ü b,c.PNG'"),
         ("~", "~: it is a folder"),
-        ("gs://b/c.png", "is a bucket"),
+        ("gs://b/c.png", "is in a bucket"),
         ("$NOT_SET.png", "names the variable"),
     ):
         with pytest.raises(DataError, match=words):
             images.read_file(name, data)
 
 
-def test_configs_of_ones_own(home, monkeypatch):
+def test_configs_of_ones_own(home, without_cloud):
     """Beside a package called configs, in another folder, with a file beside it."""
     (home / "configs").mkdir()
     (home / "configs" / "__init__.py").write_text("digits = None\n")
@@ -163,7 +211,7 @@ def test_configs_of_ones_own(home, monkeypatch):
         ("~/runs/a", r"is a workdir; write --config=.*runs/a/config.json"),
         ("~/runs/b/config.json", "does not exist; "),
         ("mine", "is neither a file nor"),
-        ("gs://b/config.py", "is a bucket"),
+        ("gs://b/config.py", "is in a bucket, which needs the package gcsfs"),
     ):
         with pytest.raises(ConfigError, match=words):
             config_files.resolve(name)
@@ -181,6 +229,6 @@ def test_commands_expand_their_paths(home):
     done = commands.run("main", "--mode=sample", *flags, HOME=str(home), RUNS=str(home / "runs"))
     assert done.returncode == 2
     assert f"The workdir {home}/runs/none does not exist" in done.stderr
-    done = commands.run("main", "--mode=train", "--workdir=gs://b/run", "--config=digits")
-    assert done.returncode == 2 and "error: --workdir=gs://b/run is a bucket" in done.stderr
+    done = commands.run("main", "--mode=train", "--workdir=gs://", "--config=digits")
+    assert done.returncode == 2 and "error: --workdir=gs:// names no bucket" in done.stderr
     assert not (home / "~").exists() and not (home / "gs:").exists()

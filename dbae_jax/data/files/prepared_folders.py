@@ -7,6 +7,7 @@ from dbae_jax.configuration import paths
 from dbae_jax.configuration.suggestions import did_you_mean
 from dbae_jax.data.builders.preparation_file import PREPARATION, read_preparation
 from dbae_jax.errors import DataError
+from dbae_jax.runtime.buckets import access
 
 # TFDS's own names of our data sets. The images are the same, but TFDS shuffles their order.
 TFDS_NAMES = {"celeba": "celeb_a"}
@@ -34,8 +35,11 @@ def find(name: str, data_dir: pathlib.Path, image_size: int) -> pathlib.Path:
     if complete:
         return min(complete, key=lambda folder: _preference(folder, image_size))
     dataset = name if name in KNOWN else f"folder --name={name}"
+    disk, then = data_dir, ""
+    if access.is_bucket(data_dir):
+        disk, then = pathlib.Path("data"), f", and copy data/{name} to {data_dir}/{name}"
     command = (
-        f"python -m dbae_jax.data.prepare --dataset={dataset} --source=... --data_dir={data_dir}"
+        f"python -m dbae_jax.data.prepare --dataset={dataset} --source=... --data_dir={disk}{then}"
     )
     if found:
         raise DataError(

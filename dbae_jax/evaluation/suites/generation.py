@@ -8,7 +8,6 @@ compares them with the training split, as is usual for FID.
 import hashlib
 import json
 import logging
-import pathlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -113,7 +112,7 @@ def sampled_images(context: Context, seed: int) -> Iterator[np.ndarray]:
     # The name of the folder holds a hash of everything that its images depend on.
     identity = json.dumps([how, sample_files.model_identity(context.model)], sort_keys=True)
     name = f"generated_{hashlib.sha256(identity.encode()).hexdigest()[:8]}_{seed}"
-    folder = pathlib.Path(context.cache) / name
+    folder = context.cache / name
     sample_files.sample(context.model, folder, num=num, how=how, seed=seed)
     processes.wait_for_all(f"sampled {name}")
     size, channels = context.config.data.image_size, context.config.data.channels
