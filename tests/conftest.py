@@ -60,7 +60,7 @@ def store(request):
     from tests.helpers import emulators  # not before the path is set
 
     if packages := emulators.missing(request.param):
-        pytest.skip(f"not installed: {packages} (extras cloud and test)")
+        pytest.skip(f"not installed: {packages} (extras cloud and emulators)")
     emulator = emulators.Emulator(request.param)
     with pytest.MonkeyPatch.context() as patch:
         for name, value in emulator.environment.items():

@@ -13,12 +13,14 @@ runs, and each has its remedy.
 import contextlib
 import pathlib
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 from jax.experimental.compilation_cache import compilation_cache
 
 from dbae_jax.configuration.config import Config
 from dbae_jax.runtime import platforms
+from dbae_jax.runtime.buckets import access
 
 FOLDER = "compiled_programs"
 
@@ -44,10 +46,12 @@ def programs_kept(config: Config, directory: pathlib.Path) -> Iterator[None]:
     if not config.train.deterministic:
         yield
         return
-    settings = {
+    settings: dict[str, Any] = {
         "jax_compilation_cache_dir": str(directory / FOLDER),
         "jax_persistent_cache_min_compile_time_secs": 0.0,
     }
+    if access.is_bucket(directory):  # XLA writes its record on disks only
+        settings["jax_persistent_cache_enable_xla_caches"] = "none"
     before = {name: getattr(jax.config, name) for name in settings}
     try:
         _set(settings)

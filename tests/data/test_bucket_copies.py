@@ -73,9 +73,11 @@ def test_images_from_a_bucket_are_those_of_the_disk(url, prepared, cache, monkey
 
 def test_a_damaged_shard_is_refused_and_copied_again_when_it_is_mended(url, cache):
     folder = _folder(url, "b")
-    shard = next(path for path in folder.iterdir() if "array_record" in path.name)
+    shards = [path for path in folder.iterdir() if "array_record" in path.name]
+    shard = max(shards, key=lambda path: path.stat().length)
     whole = shard.read_bytes()
-    shard.write_bytes(whole[:-9] + bytes(9))
+    assert whole[2000:2007] != bytes(7)  # these are of an image, and not between images
+    shard.write_bytes(whole[:2000] + b"damaged" + whole[2007:])
     with pytest.raises(DataError, match=r"does not hold the images that preparation\.json there"):
         bucket_copies.local(folder)
     assert not [path for path in cache.rglob("*array_record*")]

@@ -36,6 +36,23 @@ def test_errors_of_the_computer_become_a_sentence(error, kind, words):
     assert str(caught.value).endswith("The checkpoint of step 7 is kept.")
 
 
+@pytest.mark.parametrize(
+    ("error", "found"),
+    [
+        (type("ClientError", (Exception,), {"__module__": "botocore.exceptions"})("x"), True),
+        (OSError("Forbidden: https://storage.googleapis.com/..."), True),
+        (ValueError("UNAVAILABLE: Error reading gs://bucket/run/a: CURL error"), True),
+        (ValueError("ABORTED: All 2 retry attempts failed: CURL error Could not connect"), True),
+        (ValueError('NOT_FOUND: Error opening "zarr" driver: gs://bucket/run/a'), False),
+        (ValueError("UNAVAILABLE: another process"), False),
+    ],
+)
+def test_a_bucket_that_fails_is_told_apart_from_damaged_objects(error, found):
+    explained = failures.explanation(error)
+    assert isinstance(explained, StorageError) == found
+    assert not found or str(explained).startswith("A bucket cannot be read or written (")
+
+
 def test_a_cause_is_found_behind_other_errors():
     with pytest.raises(StorageError, match="is full"), failures.explaining():
         try:

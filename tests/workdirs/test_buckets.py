@@ -15,6 +15,7 @@ from dbae_jax.errors import CheckpointError, ConfigError, StorageError, WorkdirI
 from dbae_jax.evaluation import sample_files
 from dbae_jax.runtime import processes
 from dbae_jax.runtime.buckets import access
+from dbae_jax.training import determinism
 from dbae_jax.workdirs import bucket_checkpoints, checkpoint, lock, records, workdir
 from tests.helpers import commands, tiny
 
@@ -171,6 +172,14 @@ def test_what_a_workdir_in_a_bucket_must_be(store, monkeypatch):
             checkpoint.check_processes(other)
     else:
         checkpoint.check_processes(other)
+
+
+def test_compiled_programs_are_kept_in_a_bucket(store):
+    directory = _path(store, "programs")
+    with determinism.programs_kept(tiny.config(**{"train.deterministic": True}), directory):
+        assert jax.config.jax_persistent_cache_enable_xla_caches == "none"
+        jax.jit(lambda x: 3 * x + 1)(2.0)
+    assert list((directory / determinism.FOLDER).iterdir())
 
 
 def test_a_bucket_that_is_not_there_is_refused(store):

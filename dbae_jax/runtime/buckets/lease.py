@@ -74,7 +74,7 @@ class _Lease:
         """Removes the claim and the sign."""
         self._stop.set()
         if self._thread.is_alive():
-            self._thread.join()
+            self._thread.join(BEAT)
         self.claim.unlink(missing_ok=True)
         self._sign.unlink(missing_ok=True)
 
