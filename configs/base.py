@@ -26,7 +26,7 @@ def get_config() -> ConfigDict:
 def _data(c: ConfigDict) -> None:
     c.data = ConfigDict()
     c.data.name = "celeba"  # data set; docs/reference/data_sets.md lists them
-    c.data.data_dir = "data"  # folder that dbae_jax.data.prepare wrote into
+    c.data.data_dir = "data"  # folder that dbae_jax.data.prepare wrote, or its copy in a bucket
     c.data.lmdb = ""  # LMDB of DiffAE to read instead of prepared data; "": none
     # Training images: a TFDS split expression, such as "train[10000:]" or "train+validation".
     c.data.train_split = "train"

@@ -58,6 +58,7 @@ WITHOUT_CONTEXT = ("evaluation.protocols.", "evaluation.classifier.")
 
 # Heavy libraries have one place each.
 OWNERS = {
+    "etils": {"runtime.buckets.access"},
     "orbax": {"workdirs.checkpoint"},
     "grain": {"data.pipeline"},
     "tensorflow_datasets": {"data.builders.base", "data.prepared"},

@@ -19,7 +19,7 @@ from dbae_jax.training import determinism
 from dbae_jax.workdirs import bucket_checkpoints, checkpoint, lock, records, workdir
 from tests.helpers import commands, tiny
 
-PATIENCE_SECONDS = 300
+PATIENCE_SECONDS = 600
 STEPS = 12  # of the whole run; the first process saves every second step and is killed before
 CONFIG = """
 from tests.helpers import tiny

@@ -29,7 +29,7 @@ CREDENTIALS = {
 INSTALL = "pip install 'dbae_jax[cloud]'"
 
 # Packages whose errors mean that a bucket could not be reached, or refused to be read or written.
-_CLIENTS = "aiobotocore aiohttp botocore fsspec gcsfs google requests s3fs".split()
+_CLIENTS = ["aiobotocore", "aiohttp", "botocore", "fsspec", "gcsfs", "google", "requests", "s3fs"]
 # What tensorstore says then. Other words of it mean that the objects are damaged.
 _STATUS = re.compile(
     r"(UNAVAILABLE|PERMISSION_DENIED|UNAUTHENTICATED|DEADLINE_EXCEEDED): .*gs://"
