@@ -85,7 +85,7 @@ def test_a_data_set_without_test_images(tmp_path, caplog):
         splits = {split: registry.make_source(data, split) for split in ("train", "test")}
         registry.describe(data, splits)
     assert "folder has no split 'test': training images take its place" in caplog.text
-    assert "folder, 8 train images, 8 test images of 16x16x3" in caplog.text
+    assert "folder at 16x16x3, 8 train images, no other test images" in caplog.text
     assert "2 classes" in caplog.text
     assert splits["test"].overlaps(splits["train"])
 
