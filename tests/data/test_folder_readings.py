@@ -158,6 +158,20 @@ def test_names_in_both_unicode_forms_are_one_class_and_have_one_row(tmp_path):
     assert sum(part.attributes.sum() for part in listing.splits.values()) == 2
 
 
+def test_two_images_of_one_name_in_two_forms_are_refused(tmp_path):
+    names = [unicodedata.normalize(form, "grün.png") for form in ("NFC", "NFD")]
+    with pytest.raises(DataError, match=r"two images of the name gr"):
+        Folder.list_images(_write(tmp_path / "in", names), Options())
+
+
+def test_a_table_in_a_zip_is_found_in_upper_case(tmp_path):
+    path = tmp_path / "in.zip"
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("images/a.png", IMAGE)
+        file.writestr("images/Attributes.CSV", "file,k\na.png,1\n")
+    assert Folder.list_images(path, Options()).attribute_names == ("k",)
+
+
 def test_names_with_line_breaks_are_named_in_one_line(tmp_path):
     _write(tmp_path / "in", ["a\nb.png"])
     with pytest.raises(DataError, match=r"has control characters, 'a\\nb.png'; rename it"):
