@@ -20,6 +20,7 @@ def get_config() -> ConfigDict:
     c = small.get_config()
     c.data.name = "emoji"
     c.data.image_size = 32
+    c.data.flip = True
 
     c.model.latent_dim = 64
     c.model.encoder.channel_mult = (1, 2, 2, 2)
@@ -31,6 +32,7 @@ def get_config() -> ConfigDict:
     c.optim.warmup_steps = 100
 
     c.train.batch_size = 32
+    c.train.share_at_T = 0.5
     c.train.num_steps = 5_000
     c.train.diagnose_every_steps = 1_000
     c.train.picture_every_steps = 1_000
