@@ -28,8 +28,9 @@ def get_config() -> ConfigDict:
 
     # RAdam's own warm-up takes hundreds of steps.
     c.optim.optimizer = "adam"
-    c.optim.learning_rate = 2e-3
+    c.optim.learning_rate = 1e-3
     c.optim.warmup_steps = 100
+    c.optim.grad_clip_norm = 1.0
 
     c.train.batch_size = 32
     c.train.share_at_T = 0.5
