@@ -24,7 +24,7 @@ from dbae_jax.data.sources import gather
 from dbae_jax.errors import ConfigError
 from dbae_jax.evaluation import pictures
 from dbae_jax.metrics.similarity import pixel_mse, ssim
-from dbae_jax.runtime import files
+from dbae_jax.runtime import files, processes
 from dbae_jax.runtime.progress import track
 from dbae_jax.sampling import grids
 from dbae_jax.sampling.plan import Plan
@@ -172,11 +172,10 @@ def main(argv: list[str]) -> None:
     del argv
     if not WORKDIRS.value:
         raise ConfigError("--workdirs is missing; name one or more workdirs, separated by commas.")
-    rows = study(
-        [paths.read(directory, "--workdirs", buckets=True) for directory in WORKDIRS.value],
-        NUM_IMAGES.value,
-    )
+    directories = [paths.read(name, "--workdirs", buckets=True) for name in WORKDIRS.value]
     output = paths.read(OUTPUT.value, "--output", buckets=True)
+    processes.check_devices()
+    rows = study(directories, NUM_IMAGES.value)
     (output / "images").mkdir(parents=True, exist_ok=True)
     pictures.samplers(output / "images" / "samplers.png", rows)
     record = {
