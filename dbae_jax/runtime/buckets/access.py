@@ -174,4 +174,7 @@ def remove_tree(folder: pathlib.Path) -> None:
 
 def move_tree(folder: pathlib.Path, target: pathlib.Path) -> None:
     """Moves a folder of a bucket to another name, object by object."""
-    filesystem(folder).mv(str(folder), str(target), recursive=True)
+    store, root = filesystem(folder), str(folder).partition("://")[2]
+    names = store.find(root)
+    store.copy(names, [f"{target}/{name.removeprefix(f'{root}/')}" for name in names])
+    remove_tree(folder)
