@@ -65,11 +65,11 @@ def test_only_the_process_that_writes_files_has_trackers(tmp_path, monkeypatch):
         assert opened == []
 
 
-def test_a_missing_package_is_named(monkeypatch):
+def test_a_missing_package_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"'wandb', which needs .* pip install wandb"):
-        trackers.check(_config("wandb"))
-    trackers.check(_config())
+        trackers.check(_config("wandb"), tmp_path)
+    trackers.check(_config(), tmp_path)
 
 
 def test_other_trackers_are_refused():
