@@ -58,12 +58,10 @@ def test_the_lock_of_a_process_of_this_machine_that_has_ended_is_taken_at_once(
     assert not (tmp_path / ".lock-other").exists() and not (tmp_path / ".alive-other").exists()
 
 
-def test_a_process_that_has_not_been_waited_for_has_ended(tmp_path, stack):
-    ended = subprocess.Popen([sys.executable, "-c", ""], stdout=subprocess.PIPE)
-    ended.stdout.read()  # until it closes
-    while (state := lease._started(ended.pid)) is not None:
-        pass
-    assert state is None
+def test_a_process_that_has_not_been_waited_for_has_ended():
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)  # it stays a zombie
+    assert lease._started(ended.pid) is None
     ended.wait()
 
 
@@ -112,6 +110,20 @@ def test_a_holder_whose_lock_was_taken_over_ends(tmp_path, stack, monkeypatch):
     assert lost.wait(60)
 
 
+def test_a_rival_that_claims_the_lock_at_the_same_moment_is_seen(tmp_path, stack, monkeypatch):
+    """It comes after the first look at the folder and before this process has put its claim."""
+    own = lease._process()
+
+    def process():
+        _leave(tmp_path, **own)
+        return own
+
+    monkeypatch.setattr(lease, "_process", process)
+    monkeypatch.setattr(lease.time, "sleep", lambda seconds: None)
+    assert json.loads(_take(tmp_path, stack))["process"] == os.getpid()
+    assert {path.name for path in tmp_path.iterdir()} == {".lock-other", ".alive-other"}
+
+
 def test_of_many_that_start_at_once_at_most_one_holds(tmp_path, monkeypatch):
     monkeypatch.setattr(lease, "ATTEMPTS", 1)
     stacks = [contextlib.ExitStack() for _ in range(8)]
@@ -132,6 +144,11 @@ def test_of_many_that_start_at_once_at_most_one_holds(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_damaged_claim_is_watched_as_one_of_elsewhere(tmp_path, stack):
+def test_a_damaged_claim_is_watched_as_one_of_elsewhere(tmp_path, stack, monkeypatch):
     (tmp_path / ".lock-other").write_text("")
+    sign = tmp_path / ".alive-other"
+    sign.write_text("1")
+    with monkeypatch.context() as patch:
+        patch.setattr(lease.time, "sleep", lambda seconds: sign.write_text("2"))
+        assert _take(tmp_path, stack) == "{}"
     assert _take(tmp_path, stack) == ""
