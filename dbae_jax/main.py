@@ -140,7 +140,10 @@ flags.DEFINE_integer(
 )
 flags.DEFINE_enum("format", "png", FORMATS, "Format of the sampled images.")
 flags.DEFINE_string(
-    "out", None, "Folder for the images. Default: WORKDIR/samples or WORKDIR/edits."
+    "out",
+    None,
+    "Folder for the images. Default: samples (of sample) or edits (of edit and interpolate) in "
+    "the workdir.",
 )
 flags.DEFINE_string(
     "first", None, "First images: files, or images of the data set such as test:17, with commas."
