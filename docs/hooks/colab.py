@@ -1,7 +1,7 @@
 """Links notebooks to Colab where the address of the repository is known.
 
-A line `<!-- colab NAME -->` becomes a link that opens examples/notebooks/NAME.ipynb in Colab. GitHub
-sets the address, GITHUB_REPOSITORY, in its workflows. Elsewhere the line is left out.
+A line `<!-- colab NAME -->` becomes a link that opens examples/notebooks/NAME.ipynb in Colab.
+GitHub sets the address, GITHUB_REPOSITORY, in its workflows. Elsewhere the line is left out.
 """
 
 import os
