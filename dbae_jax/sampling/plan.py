@@ -25,7 +25,8 @@ class Plan:
 
     Attributes:
       sampler: one of `SAMPLERS`.
-      steps: number of intervals of the time grid, 2 or more.
+      steps: number of intervals of the time grid; 2 or more for euler and heun. A single step of
+        the others is the denoiser at T, the mean of the images that fit the latent code.
       grid: one of `grids.GRIDS`, or an array of times that fall to 0.
       rho: exponent of the karras and power grids.
       churn: euler and heun: fraction in [0, 1) of every interval that is integrated with the
@@ -103,7 +104,12 @@ class Plan:
                 f"one of {', '.join(SAMPLERS)}; dbim with eta 0 is DDIM for a Gaussian x_T",
             ),
             ("grid", not named or self.grid in grids.GRIDS, f"one of {', '.join(grids.GRIDS)}"),
-            ("steps", not named or self.steps >= 2, "at least 2"),
+            ("steps", not named or self.steps >= 1, "at least 1"),
+            (
+                "steps",
+                not named or self.steps >= 2 or self.sampler not in DRIFTS,
+                "at least 2 for euler and heun",
+            ),
             ("rho", self.rho > 0, "positive"),
             ("churn", 0 <= self.churn < 1, "in [0, 1)"),
             ("eta", 0 <= self.eta <= 1, "in [0, 1]"),
@@ -132,6 +138,8 @@ class Plan:
         if not isinstance(self.grid, str):
             return np.asarray(self.grid)
         start = bridge.schedule.t_max - (0 if from_end else grids.DISTANCE_TO_END)
+        if self.steps == 1:
+            return np.array([start, 0.0])
         make = grids.GRIDS[self.grid]
         return make(bridge.schedule, self.steps, start=start, rho=self.rho)
 

@@ -214,8 +214,9 @@ def _intervals(
     """
     times, T = np.asarray(times, np.float64), schedule.t_max
     start_at_T = start_at_T or has_gaussian_endpoint(schedule)
-    if times.ndim != 1 or len(times) < 3:
-        raise ValueError(f"times of shape {list(times.shape)}: a grid needs at least 2 steps.")
+    fewest = 1 if start_at_T else 2  # the drift at T would take the state anywhere
+    if times.ndim != 1 or len(times) < fewest + 1:
+        raise ValueError(f"times of shape {list(times.shape)}: at least {fewest} steps are needed.")
     falling = np.diff(times) < 0  # False for NaN too
     if not falling.all():
         at = int(np.argmin(falling))

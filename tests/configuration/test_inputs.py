@@ -121,7 +121,7 @@ WRONG_CONFIGS = {
     "ema": ({"optim.ema_decay": 1.0}, r"ema_decay=1.0 .* \[0, 1\)"),
     "checkpoints": ({"checkpoint.every_steps": 0}, "checkpoint.every_steps=0"),
     "sampler": ({"sample.sampler": "ddim"}, "one of euler, heun, dbim"),
-    "steps": ({"sample.steps": 1}, "sample.steps=1"),
+    "steps": ({"sample.steps": 0}, "sample.steps=0"),
     "churn": ({"sample.churn": 1.0}, r"churn=1.0 .* \[0, 1\)"),
     "grid": ({"sample.grid": "cosine"}, "one of karras, uniform"),
     "churn of dbim": (

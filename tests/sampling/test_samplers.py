@@ -75,11 +75,11 @@ def test_bad_grids_cannot_be_made(name, change, words):
     [
         ([0.5, 0.6, 0.0], "fall strictly"),
         ([0.5, 0.5, 0.0], "fall strictly"),
-        ([0.5, 0.1], "at least 2 steps"),
+        ([0.0], "steps are needed"),
         ([0.5, 0.2, 0.1], "to 0"),
         ([0.5, np.nan, 0.0], "fall strictly"),
         ([1.2, 0.5, 0.0], "below T = 1"),
-        ([[0.5, 0.1, 0.0]], "at least 2 steps"),
+        ([[0.5, 0.1, 0.0]], "steps are needed"),
     ],
 )
 @pytest.mark.parametrize("sampler", SAMPLERS)
@@ -95,10 +95,26 @@ def test_drifts_are_not_evaluated_at_T():
     assert Plan("dbim", grid=times).table(VP_BRIDGE).nfe == 2
 
 
+@bridges
+@pytest.mark.parametrize("sampler", ["dbim", "multistep2", "multistep3"])
+def test_one_step_is_the_denoiser_at_T(b, sampler):
+    x_T = jax.random.normal(jax.random.key(0), (2, 4, 4, 1))
+
+    def denoise_fn(x_t, at, x_T):
+        return jnp.sin(x_T) + 3 * (x_t - x_T) + at.t - b.schedule.t_max
+
+    for grid in grids.GRIDS:
+        found = sample_by_plan.sample(denoise_fn, x_T, Plan(sampler, 1, grid), bridge=b)
+        assert found.nfe == 1
+        np.testing.assert_allclose(found.x_0, jnp.clip(jnp.sin(x_T), -1, 1), atol=2e-5)
+
+
 @pytest.mark.parametrize(
     ("plan", "words"),
     [
         (Plan("ddim"), "sampler='ddim'"),
+        (Plan("heun", 1), "at least 2 for euler and heun"),
+        (Plan("dbim", 0), "at least 1"),
         (Plan("heun", grid="cosine"), "grid='cosine'"),
         (Plan("heun", churn=1.0), r"churn=1.0 is not allowed: it must be in \[0, 1\)"),
         (Plan("dbim", eta=-0.1), r"eta=-0.1 is not allowed: it must be in \[0, 1\]"),
