@@ -14,8 +14,23 @@ from dbae_jax.bridge.marginals import has_gaussian_endpoint
 from dbae_jax.bridge.preconditioning import Bridge
 from dbae_jax.errors import ConfigError, DataError
 from dbae_jax.sampling import grids
-from dbae_jax.sampling.tables import Table, dbim_table, euler_table, heun_table, multistep_table
+from dbae_jax.sampling.tables import (
+    Table,
+    consistency_table,
+    dbim_table,
+    euler_table,
+    heun_table,
+    multistep_table,
+)
 
+CONSISTENCY = "consistency"  # for models that are trained for it, see `training.consistency`
+# Sampler -> recommended grid and steps; docs/results/samplers.md. Others have those of dbim.
+RECOMMENDED = {
+    "euler": ("karras", 50),
+    "heun": ("karras", 50),
+    "dbim": ("lambda", 5),
+    CONSISTENCY: ("near_end", 2),
+}
 DRIFTS = ("euler", "heun")  # samplers that evaluate the drift of the ODE
 
 
@@ -77,15 +92,18 @@ class Plan:
         if sampler is None:
             sampler = "heun" if churn else "dbim"
         if grid is None:
-            grid = "karras" if sampler in DRIFTS else "lambda"
+            grid = RECOMMENDED.get(sampler, RECOMMENDED["dbim"])[0]
         if steps is None:
-            steps = 50 if sampler in DRIFTS else 5
+            steps = RECOMMENDED.get(sampler, RECOMMENDED["dbim"])[1]
         return cls(sampler, steps, grid, **others)
 
     @property
     def needs_noise(self) -> bool:
         """Whether the sampler adds noise, so that it needs a random key."""
-        return self.churn > 0 or self.eta > 0 or self.boot
+        renoises = self.sampler == CONSISTENCY and (
+            not isinstance(self.grid, str) or self.steps > 1
+        )
+        return self.churn > 0 or self.eta > 0 or self.boot or renoises
 
     def check(self, path: str = "") -> None:
         """Refuses values that are out of range or do not go together.
@@ -114,7 +132,11 @@ class Plan:
             ("churn", 0 <= self.churn < 1, "in [0, 1)"),
             ("eta", 0 <= self.eta <= 1, "in [0, 1]"),
             ("churn", self.sampler in DRIFTS or not self.churn, "0 except for euler and heun"),
-            ("boot", self.sampler not in DRIFTS or not self.boot, "False for euler and heun"),
+            (
+                "boot",
+                self.sampler not in (*DRIFTS, CONSISTENCY) or not self.boot,
+                "False except for dbim and the multistep samplers",
+            ),
             ("eta", self.sampler == "dbim" or not self.eta, "0 except for dbim"),
         ):
             if not condition:
@@ -162,5 +184,6 @@ SAMPLERS: dict[str, Callable[[Bridge, np.ndarray, Plan], Table]] = {
     "heun": lambda b, times, plan: heun_table(b, times, churn=plan.churn),
     "dbim": lambda b, times, plan: dbim_table(b, times, eta=plan.eta, boot=plan.boot),
     "multistep2": lambda b, times, plan: multistep_table(b, times, order=2, boot=plan.boot),
+    "consistency": lambda b, times, plan: consistency_table(b, times),
     "multistep3": lambda b, times, plan: multistep_table(b, times, order=3, boot=plan.boot),
 }

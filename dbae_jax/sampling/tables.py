@@ -1,4 +1,4 @@
-"""Each sampler as a table of coefficients: Euler, Heun, DBIM, multistep, and DDIM inversion.
+"""Each sampler as a table of coefficients: Euler, Heun, DBIM, multistep, consistency, inversion.
 
 A sampler is a sequence of network evaluations. Each evaluation changes the state linearly in the
 state x, in x_T, in the denoised images D (the current one and up to two earlier ones) and in new
@@ -162,6 +162,34 @@ def multistep_table(bridge: Bridge, times: np.ndarray, *, order: int, boot: bool
     for start, end in intervals:
         times_of_D = [start, *times_of_D][: order if end > 0 else 1]
         rows.append(_multistep_row(schedule, times_of_D, end))
+    return _table_from(bridge, rows)
+
+
+def consistency_table(bridge: Bridge, times: np.ndarray) -> Table:
+    """Returns the table of the sampler of consistency models: N evaluations, noise between them.
+
+    Each evaluation takes the denoised image D for x_0, and noises it again: the next state is a
+    sample of the bridge marginal of D, A_t x_T + B_t D + sqrt(C_t) eps. The last one is D.
+
+    Args:
+      bridge: schedule and scalings.
+      times: time grid, as in `dbim_table`.
+
+    Raises:
+      ValueError: for a bad grid, or a Gaussian x_T.
+
+    Source: CDBM (He et al., 2024), for the bridge; consistency models (Song et al., 2023).
+    """
+    schedule = bridge.schedule
+    if has_gaussian_endpoint(schedule):
+        raise ValueError("the consistency sampler needs a decoded x_T; this x_T is Gaussian.")
+    rows = []
+    for index, (start, end) in enumerate(_intervals(schedule, times, start_at_T=True)):
+        A, B, C = marginal_coefficients(schedule, end)
+        row = {"t": np.float64(start), "w_x": -1.0, "w_xT": A - 1, "w_D": B}
+        if end > 0:
+            row |= {"w_noise": np.sqrt(C), "noise_index": index}
+        rows.append(row)
     return _table_from(bridge, rows)
 
 
