@@ -100,10 +100,9 @@ class Plan:
     @property
     def needs_noise(self) -> bool:
         """Whether the sampler adds noise, so that it needs a random key."""
-        renoises = self.sampler == CONSISTENCY and (
-            not isinstance(self.grid, str) or self.steps > 1
-        )
-        return self.churn > 0 or self.eta > 0 or self.boot or renoises
+        steps = self.steps if isinstance(self.grid, str) else len(self.grid) - 1
+        between = self.sampler == CONSISTENCY and steps > 1  # noise between its evaluations
+        return self.churn > 0 or self.eta > 0 or self.boot or between
 
     def check(self, path: str = "") -> None:
         """Refuses values that are out of range or do not go together.
