@@ -1,5 +1,7 @@
 """The sampler of consistency models, with the exact consistency function of a Gaussian world."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -7,7 +9,7 @@ from dbae_jax.bridge.marginals import marginal_coefficients
 from dbae_jax.bridge.preconditioning import Bridge
 from dbae_jax.sampling import grids
 from dbae_jax.sampling.plan import Plan
-from tests.helpers import gaussian_world
+from tests.helpers import gaussian_world, sample_by_plan
 from tests.helpers.gaussian_world import SCHEDULES
 
 schedules = pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
@@ -64,3 +66,19 @@ def test_two_evaluations_have_the_mean_and_covariance_of_the_images(schedule, st
     left_out = B**2 * values.max() / C
     assert left_out < 1e-3
     np.testing.assert_allclose(cov, expected, atol=2 * left_out * values.max() + 1e-9)
+
+
+@schedules
+@pytest.mark.parametrize("sampler", ["dbim", "multistep2", "multistep3", "consistency"])
+def test_one_step_is_the_denoiser_at_T(schedule, sampler):
+    x_T = jax.random.normal(jax.random.key(0), (2, 4, 4, 1))
+
+    def denoise_fn(x_t, at, x_T):
+        return jnp.sin(x_T) + 3 * (x_t - x_T) + at.t - schedule.t_max
+
+    for grid in grids.GRIDS:
+        found = sample_by_plan.sample(
+            denoise_fn, x_T, Plan(sampler, 1, grid), bridge=Bridge(schedule)
+        )
+        assert found.nfe == 1
+        np.testing.assert_allclose(found.x_0, jnp.clip(jnp.sin(x_T), -1, 1), atol=2e-5)
