@@ -16,6 +16,7 @@ def get_config() -> ConfigDict:
     _bridge(c)
     _optim(c)
     _train(c)
+    _consistency(c)
     _checkpoint(c)
     _prior(c)
     _sample(c)
@@ -137,6 +138,9 @@ def _train(c: ConfigDict) -> None:
     c.train.init_from = ""
     c.train.init_parts = ("encoder", "decoder", "unet")  # networks that get these weights
     c.train.frozen = ()  # those of them that are not trained any further, such as ("encoder",)
+    # "consistency": the U-Net of a trained model learns to sample sharp images in one or two
+    # evaluations; `dbae distill` sets this key. The section `consistency` has its settings.
+    c.train.objective = "denoising"
     c.train.num_steps = 1_000_000  # length of the training
     # Besides metrics.jsonl, scalars go to these: "tensorboard", "wandb" (Weights & Biases),
     # "trackio". Each needs its package: tensorboardX, wandb or trackio.
@@ -179,13 +183,24 @@ def _prior(c: ConfigDict) -> None:
     c.prior.sample_steps = 250  # network evaluations of the MLP per latent code
 
 
+def _consistency(c: ConfigDict) -> None:
+    # The U-Net gives the same answer at t and at an earlier time
+    # r = t (1 - n(t) / q^(stage + 1)), n(t) = 1 + k sigmoid(-b t / T).
+    c.consistency = ConfigDict()
+    c.consistency.q = 2.0  # factor by which the gap t - r shrinks from stage to stage
+    c.consistency.k = 8.0  # how much larger the gap is near t = 0
+    c.consistency.b = 20.0  # how fast this falls with t
+    c.consistency.stage_steps = 25_000  # training steps of a stage
+    c.consistency.distance_to_end = 1e-3  # fraction of [0, T], near T, without training times
+
+
 def _sample(c: ConfigDict) -> None:
     c.sample = ConfigDict()  # sampler of images; see docs/explanation/samplers.md
-    c.sample.sampler = "euler"  # or "heun", "dbim", "multistep2", "multistep3"
+    c.sample.sampler = "euler"  # or "heun", "dbim", "multistep2", "multistep3", "consistency"
     # Intervals N of the time grid, and network evaluations per image; heun needs 2N - 1
     # evaluations, and churn adds N.
     c.sample.steps = 100
-    c.sample.grid = "karras"  # or "uniform", "power", "lambda" (uniform in log-SNR)
+    c.sample.grid = "karras"  # or "uniform", "power", "lambda" (uniform in log-SNR), "near_end"
     c.sample.rho = 7.0  # exponent of the karras and power grids
     # euler and heun: fraction in [0, 1) of every interval integrated with the reverse SDE.
     c.sample.churn = 0.0

@@ -17,6 +17,7 @@ from dbae_jax.configs import base
 from dbae_jax.configuration.sections import (
     BridgeConfig,
     CheckpointConfig,
+    ConsistencyConfig,
     DataConfig,
     EvalConfig,
     ModelConfig,
@@ -41,6 +42,7 @@ class Config:
     bridge: BridgeConfig
     optim: OptimConfig
     train: TrainConfig
+    consistency: ConsistencyConfig
     checkpoint: CheckpointConfig
     prior: PriorConfig
     sample: Plan
@@ -84,6 +86,11 @@ class Config:
             not (self.bridge.endpoint == "free" and self.sample.boot),
             f"{path}.sample.boot=True",
             f"False for a Gaussian x_T ({path}.bridge.endpoint='free')",
+        )
+        require(
+            self.bridge.endpoint == "decoded" or self.train.objective == "denoising",
+            f"{path}.train.objective={self.train.objective!r}",
+            f"'denoising' for a Gaussian x_T ({path}.bridge.endpoint='free')",
         )
         require(
             not (self.train.deterministic and self.model.attention == "cudnn"),

@@ -217,6 +217,7 @@ class TrainConfig(Section):
     init_from: str
     init_parts: tuple[Annotated[str, NETWORKS], ...]
     frozen: tuple[Annotated[str, NETWORKS], ...]
+    objective: Annotated[str, one_of("denoising", "consistency")]
     num_steps: Count
     trackers: tuple[Annotated[str, one_of("tensorboard", "wandb", "trackio")], ...]
     log_every_steps: Count
@@ -240,6 +241,23 @@ class TrainConfig(Section):
             f"{path}.frozen={self.frozen}",
             "at most two of the three networks, so that something is trained",
         )
+        require(
+            self.objective == "denoising" or set(self.frozen) == {"encoder", "decoder"},
+            f"{path}.frozen={self.frozen}",
+            f"('encoder', 'decoder') for {path}.objective='consistency', which trains the U-Net "
+            "of a model that is trained already",
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class ConsistencyConfig(Section):
+    """The earlier time r of every t in consistency training; see `training.consistency`."""
+
+    q: Annotated[float, Rule(lambda value: value > 1, "above 1")]
+    k: Annotated[float, at_least(0, "0 or more")]
+    b: Annotated[float, POSITIVE]
+    stage_steps: Count
+    distance_to_end: Annotated[float, FRACTION]
 
 
 @dataclasses.dataclass(frozen=True)

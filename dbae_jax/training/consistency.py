@@ -11,7 +11,6 @@ Encoder and endpoint decoder must be frozen, so that latent codes stay those of 
 Sources: CDBM (He et al., 2024) for bridges; ECT (Geng et al., 2024) for the shrinking gap.
 """
 
-import dataclasses
 import math
 
 import jax
@@ -20,55 +19,39 @@ import jax.numpy as jnp
 from dbae_jax.bridge.marginals import marginal_sample
 from dbae_jax.bridge.preconditioning import Bridge, make_denoiser
 from dbae_jax.bridge.schedules import Schedule
-from dbae_jax.training import losses
+from dbae_jax.configuration.sections import ConsistencyConfig
 from dbae_jax.training.losses import Draws, Endpoint, LossTerms, Networks
 
 HUBER = 5.4e-4  # constant of the distance, per square root of the number of pixel values
 
 
-@dataclasses.dataclass(frozen=True)
-class Gaps:
-    """The earlier time r of every t, which approaches t from stage to stage.
+def earlier_times(
+    gaps: ConsistencyConfig, schedule: Schedule, t: jax.Array, step: jax.Array
+) -> jax.Array:
+    """Returns the earlier time r: [B] of every t: [B], which approaches t from stage to stage.
 
     r = t (1 - n(t) / q^(stage + 1)), n(t) = 1 + k sigmoid(-b t / T), and 0 where that is below
     t_min.
 
-    Attributes:
-      q: factor, above 1, by which the gap shrinks from stage to stage.
-      k: how much larger the gap is near t = 0.
-      b: how fast this falls with t.
-      stage_steps: training steps of a stage.
-      distance_to_end: fraction of [0, T] near T that is not trained on.
+    Args:
+      gaps: q, k, b and the steps of a stage.
+      schedule: noise schedule, with t_min and T.
+      t: times in (0, T).
+      step: training step, from 0.
     """
-
-    q: float = 2.0
-    k: float = 8.0
-    b: float = 20.0
-    stage_steps: int = 1_000
-    distance_to_end: float = 1e-3
-
-    def earlier(self, schedule: Schedule, t: jax.Array, step: jax.Array) -> jax.Array:
-        """Returns r: [B] for times t: [B] at a training step."""
-        stage = step // self.stage_steps
-        n = 1 + self.k * jax.nn.sigmoid(-self.b * t / schedule.t_max)
-        r = t * (1 - n / self.q ** (stage + 1.0))
-        return jnp.where(r > schedule.t_min, r, 0.0)
+    stage = step // gaps.stage_steps
+    n = 1 + gaps.k * jax.nn.sigmoid(-gaps.b * t / schedule.t_max)
+    r = t * (1 - n / gaps.q ** (stage + 1.0))
+    return jnp.where(r > schedule.t_min, r, 0.0)
 
 
-def draw(
-    key: jax.Array,
-    image_shape: tuple[int, ...],
-    latent_dim: int,
-    bridge: Bridge,
-    *,
-    gaps: Gaps,
-    step: jax.Array,
+def with_earlier_times(
+    draws: Draws, bridge: Bridge, gaps: ConsistencyConfig, step: jax.Array
 ) -> Draws:
-    """Returns `losses.draw`, with times t below T and the earlier times r."""
-    draws = losses.draw(key, image_shape, latent_dim, bridge)
-    t_min, last = bridge.schedule.t_min, bridge.schedule.t_max * (1 - gaps.distance_to_end)
-    t = t_min + (draws.t - t_min) * (last - t_min) / (bridge.schedule.t_max - t_min)
-    return draws._replace(t=t, r=gaps.earlier(bridge.schedule, t, step))
+    """Returns draws with times t that stay below T, and with the earlier times r."""
+    t_min, T = bridge.schedule.t_min, bridge.schedule.t_max
+    t = t_min + (draws.t - t_min) * (T * (1 - gaps.distance_to_end) - t_min) / (T - t_min)
+    return draws._replace(t=t, r=earlier_times(gaps, bridge.schedule, t, step))
 
 
 def consistency_loss(

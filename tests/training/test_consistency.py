@@ -10,8 +10,8 @@ import pytest
 from dbae_jax.bridge.marginals import marginal_coefficients
 from dbae_jax.bridge.preconditioning import Bridge
 from dbae_jax.bridge.schedules import VE, VP
+from dbae_jax.configuration.sections import ConsistencyConfig
 from dbae_jax.training import consistency, losses
-from dbae_jax.training.consistency import Gaps
 from tests.helpers import gaussian_world
 from tests.helpers.gaussian_world import SCHEDULES
 
@@ -20,26 +20,29 @@ T = 0.5  # fraction of the end at which most tests look
 PLAIN = Bridge(VP(), moments=None)  # the denoiser is the network's output
 
 
-def _earlier(gaps, t, stage, schedule=VP()):  # noqa: B008
+def _gaps(b=20.0):
+    return ConsistencyConfig(q=2.0, k=8.0, b=b, stage_steps=1_000, distance_to_end=1e-3)
+
+
+def _earlier(gaps, t, stage, schedule=PLAIN.schedule):
     step = jnp.int32(stage * gaps.stage_steps)
-    return float(gaps.earlier(schedule, jnp.float32([t]), step)[0])
+    return float(consistency.earlier_times(gaps, schedule, jnp.float32([t]), step)[0])
 
 
 def test_gaps_shrink_as_published():
     for stage, r in enumerate((0.25, 0.375, 0.4375)):
-        assert _earlier(Gaps(b=20.0), 0.5, stage) == pytest.approx(r, abs=1e-3)
-    assert _earlier(Gaps(b=1.0), 0.999, 0) == 0
+        assert _earlier(_gaps(20.0), 0.5, stage) == pytest.approx(r, abs=1e-3)
+    assert _earlier(_gaps(1.0), 0.999, 0) == 0
     for stage, r in enumerate((0.21, 0.61, 0.80, 0.90), start=1):
-        assert _earlier(Gaps(b=1.0), 0.999, stage) == pytest.approx(r, abs=0.01)
-    scaled = _earlier(Gaps(b=20.0), 40.0, 0, VE())  # T = 80
-    assert scaled == pytest.approx(80 * _earlier(Gaps(b=20.0), 0.5, 0))
+        assert _earlier(_gaps(1.0), 0.999, stage) == pytest.approx(r, abs=0.01)
+    scaled = _earlier(_gaps(20.0), 40.0, 0, VE())  # T = 80
+    assert scaled == pytest.approx(80 * _earlier(_gaps(20.0), 0.5, 0))
 
 
 def test_times_are_below_the_end_and_r_is_below_t():
-    gaps = Gaps()
-    draws = consistency.draw(
-        jax.random.key(0), (4096, 1, 1, 3), 2, Bridge(VP()), gaps=gaps, step=jnp.int32(5000)
-    )
+    gaps = _gaps()
+    drawn = losses.draw(jax.random.key(0), (4096, 1, 1, 3), 2, PLAIN)
+    draws = consistency.with_earlier_times(drawn, PLAIN, gaps, jnp.int32(5000))
     assert draws.t.min() >= 1e-4 and 0.99 < draws.t.max() <= 1 - gaps.distance_to_end
     assert jnp.all(draws.r < draws.t) and jnp.all((draws.r == 0) | (draws.r > 1e-4))
 
