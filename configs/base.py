@@ -16,7 +16,7 @@ def get_config() -> ConfigDict:
     _bridge(c)
     _optim(c)
     _train(c)
-    _consistency(c)
+    _distill(c)
     _checkpoint(c)
     _prior(c)
     _sample(c)
@@ -139,7 +139,7 @@ def _train(c: ConfigDict) -> None:
     c.train.init_parts = ("encoder", "decoder", "unet")  # networks that get these weights
     c.train.frozen = ()  # those of them that are not trained any further, such as ("encoder",)
     # "consistency": the U-Net of a trained model learns to sample sharp images in one or two
-    # evaluations; `dbae distill` sets this key. The section `consistency` has its settings.
+    # evaluations; `dbae distill` sets this key. The section `distill` has its settings.
     c.train.objective = "denoising"
     c.train.num_steps = 1_000_000  # length of the training
     # Besides metrics.jsonl, scalars go to these: "tensorboard", "wandb" (Weights & Biases),
@@ -183,15 +183,19 @@ def _prior(c: ConfigDict) -> None:
     c.prior.sample_steps = 250  # network evaluations of the MLP per latent code
 
 
-def _consistency(c: ConfigDict) -> None:
+def _distill(c: ConfigDict) -> None:
+    c.distill = ConfigDict()  # what `dbae distill` trains with; the rest is as in training
+    c.distill.num_steps = 200_000  # length of the distillation
+    c.distill.batch_size = 128  # images per step over all devices
+    c.distill.learning_rate = 1e-4
+    c.distill.ema_decay = 0.9999
     # The U-Net gives the same answer at t and at an earlier time
     # r = t (1 - n(t) / q^(stage + 1)), n(t) = 1 + k sigmoid(-b t / T).
-    c.consistency = ConfigDict()
-    c.consistency.q = 2.0  # factor by which the gap t - r shrinks from stage to stage
-    c.consistency.k = 8.0  # how much larger the gap is near t = 0
-    c.consistency.b = 20.0  # how fast this falls with t
-    c.consistency.stage_steps = 25_000  # training steps of a stage
-    c.consistency.distance_to_end = 1e-3  # fraction of [0, T], near T, without training times
+    c.distill.q = 2.0  # factor by which the gap t - r shrinks from stage to stage
+    c.distill.k = 8.0  # how much larger the gap is near t = 0
+    c.distill.b = 20.0  # how fast this falls with t
+    c.distill.stage_steps = 25_000  # training steps of a stage
+    c.distill.distance_to_end = 1e-3  # fraction of [0, T], near T, without training times
 
 
 def _sample(c: ConfigDict) -> None:

@@ -59,6 +59,15 @@ MODES = {
         {"init_from": ""},
         saves=True,
     ),
+    "distill": Mode(
+        "Distils a trained model: its U-Net learns to decode sharp images in 1 or 2 evaluations.",
+        (
+            "--teacher=runs/digits --workdir=runs/digits_sharp",
+            "--teacher=digits --config=digits --workdir=runs/digits_sharp",
+        ),
+        _own("teacher"),
+        saves=True,
+    ),
     "train_prior": Mode(
         "Trains the latent prior of a trained model, which `sample` needs.",
         ("--workdir=runs/digits",),
@@ -122,6 +131,12 @@ flags.DEFINE_string(
     None,
     "Model to start from: a workdir, a file of released weights, or the name of weights in the "
     "package. Short for --config.train.init_from.",
+)
+flags.DEFINE_string(
+    "teacher",
+    None,
+    "Trained model to distil: a workdir, a file of released weights, or the name of weights in the "
+    "package. Without --config, the config of the workdir that it names is read.",
 )
 flags.DEFINE_integer("num", 64, "Number of images to sample.", lower_bound=1)
 flags.DEFINE_integer(

@@ -51,7 +51,7 @@ FOLDERS = {
 # Commands and the package itself: they may import every folder, and nobody imports them.
 COMMANDS = ("__main__", "benchmark", "comparison", "convert", "main")
 # The only files of commands/ that other commands import.
-SHARED_BY_COMMANDS = ("trained_model", "named_pictures", "edit_files")
+SHARED_BY_COMMANDS = ("trained_model", "named_pictures", "edit_files", "train")
 # Files that know the protocols of papers or a network, but not what a suite works on.
 WITHOUT_CONTEXT = ("evaluation.protocols.", "evaluation.classifier.")
 

@@ -28,7 +28,7 @@ from dbae_jax.sampling.plan import Plan
 if TYPE_CHECKING:  # the package runs without jaxtyping; tests/api/test_apply.py checks the shapes
     from jaxtyping import Array, Float, Key, UInt8
 
-_NOISE = "churn, eta and boot draw noise: pass key, one key or one per example."
+_NOISE = "this sampler draws noise: pass key, one key or one per example."
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -44,12 +44,14 @@ class Apply:
       bridge: schedule and preconditioning.
       image_shape: (H, W, C).
       prior: returns the model's latent prior, whose network `sample` uses.
+      sampler: the sampler that the model was trained for.
     """
 
     networks: Networks
     bridge: Bridge
     image_shape: tuple[int, int, int]
     prior: Callable[[], Prior]
+    sampler: str = "dbim"
 
     def encode(
         self,
@@ -135,7 +137,7 @@ class Apply:
         Raises:
           DataError: if a key is missing, or options do not go together.
         """
-        plan = Plan.recommended(plan, sampler=sampler, steps=steps)
+        plan = Plan.recommended(plan, sampler=sampler, steps=steps, default=self.sampler)
         table = checks.table_of(plan, self.bridge)
         if key is None and plan.needs_noise:
             raise DataError(_NOISE)

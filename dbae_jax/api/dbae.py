@@ -15,6 +15,7 @@ from dbae_jax.api.checks import Rng, make_key
 from dbae_jax.api.images import Images
 from dbae_jax.api.trained_autoencoder import TrainedAutoencoder
 from dbae_jax.configuration.config import Config
+from dbae_jax.configuration.distillation import default_sampler
 from dbae_jax.errors import CheckpointError, DataError
 from dbae_jax.models.autoencoder import Networks
 from dbae_jax.prior.prior import Prior
@@ -119,7 +120,9 @@ class DBAE(TrainedAutoencoder):
 
         grad = jax.grad(lambda z: loss(model.apply.decode(model.variables, z)))
         """
-        return Apply(self.networks, self.bridge, self.image_shape, lambda: self.prior)
+        networks, bridge = self.networks, self.bridge
+        sampler = default_sampler(self.config)
+        return Apply(networks, bridge, self.image_shape, lambda: self.prior, sampler)
 
     @functools.cached_property
     def prior(self) -> Prior:
@@ -178,9 +181,7 @@ class DBAE(TrainedAutoencoder):
         Raises:
           DataError: for `infer_endpoint` if x_T is decoded from z, and as for `decode`.
         """
-        plan = Plan.recommended(
-            plan, sampler=sampler, steps=steps, grid=grid, rho=rho, churn=churn, eta=eta, boot=boot
-        )
+        plan = self._plan(plan, sampler, steps, grid, rho, churn, eta, boot)
         paths = edits.latent_paths(self, first, second, points, method, infer_endpoint)
         return edits.decode_rows(self, *paths, rng, plan=plan, progress=progress)
 
@@ -219,9 +220,7 @@ class DBAE(TrainedAutoencoder):
         Raises:
           DataError: if there is no such attribute, and as for `decode`.
         """
-        plan = Plan.recommended(
-            plan, sampler=sampler, steps=steps, grid=grid, rho=rho, churn=churn, eta=eta, boot=boot
-        )
+        plan = self._plan(plan, sampler, steps, grid, rho, churn, eta, boot)
         step = edits.direction_of(lambda: self.directions, direction, attribute)
         paths = edits.moved_codes(self, images, step, scale, fix_endpoint=fix_endpoint)
         edited = edits.decode_rows(self, *paths, rng, plan=plan, progress=progress)
@@ -259,9 +258,7 @@ class DBAE(TrainedAutoencoder):
         Raises:
           CheckpointError: if the model has no latent prior.
         """
-        plan = Plan.recommended(
-            plan, sampler=sampler, steps=steps, grid=grid, rho=rho, churn=churn, eta=eta, boot=boot
-        )
+        plan = self._plan(plan, sampler, steps, grid, rho, churn, eta, boot)
         z = self.sample_codes(num, rng, sampler=prior_sampler, steps=prior_steps, eta=prior_eta)
         return self.decode(z, rng=rng, plan=plan, progress=progress)
 
@@ -316,7 +313,7 @@ class DBAE(TrainedAutoencoder):
         Raises:
           DataError: for another function, a sampler that draws noise, or without flatbuffers.
         """
-        plan = Plan.recommended(plan, sampler=sampler, steps=steps)
+        plan = self._plan(plan, sampler, steps)
         exports.export(
             *(self, function, pathlib.Path(path)),
             batch_size=batch_size,

@@ -11,6 +11,7 @@ from dbae_jax.api.images import Images, as_batch
 from dbae_jax.api.programs import Programs
 from dbae_jax.configuration import build
 from dbae_jax.configuration.config import Config
+from dbae_jax.configuration.distillation import default_sampler
 from dbae_jax.data.images import to_float
 from dbae_jax.errors import DataError
 from dbae_jax.models.autoencoder import Networks
@@ -204,9 +205,7 @@ class TrainedAutoencoder:
           plan: all sampler options at once, such as `config.sample`, instead of the above.
           progress: called after every batch with the numbers of finished and of all images.
         """
-        plan = Plan.recommended(
-            plan, sampler=sampler, steps=steps, grid=grid, rho=rho, churn=churn, eta=eta, boot=boot
-        )
+        plan = self._plan(plan, sampler, steps, grid, rho, churn, eta, boot)
         return np.asarray(self._sample(z, x_T, plan, rng, progress=progress).x_0)
 
     def trajectory(
@@ -230,9 +229,7 @@ class TrainedAutoencoder:
           x_0: [B, H, W, C]; path: [S, B, H, W, C], x_T and the state after every step, clipped to
           [-1, 1]; times: [S]; nfe, the number of network evaluations.
         """
-        plan = Plan.recommended(
-            plan, sampler=sampler, steps=steps, grid=grid, rho=rho, churn=churn, eta=eta, boot=boot
-        )
+        plan = self._plan(plan, sampler, steps, grid, rho, churn, eta, boot)
         return self._sample(z, x_T, plan, rng, keep_path=True)
 
     def reconstruct(
@@ -251,9 +248,7 @@ class TrainedAutoencoder:
         progress: ProgressFn | None = None,
     ) -> np.ndarray:
         """Encodes images and decodes them: [B, H, W, C]; the options are those of `decode`."""
-        plan = Plan.recommended(
-            plan, sampler=sampler, steps=steps, grid=grid, rho=rho, churn=churn, eta=eta, boot=boot
-        )
+        plan = self._plan(plan, sampler, steps, grid, rho, churn, eta, boot)
         return self.decode(self.encode(images), rng=rng, plan=plan, progress=progress)
 
     def nfe(
@@ -269,10 +264,31 @@ class TrainedAutoencoder:
         plan: Plan | None = None,
     ) -> int:
         """Returns the network evaluations per image of `decode` with these options."""
-        plan = Plan.recommended(
-            plan, sampler=sampler, steps=steps, grid=grid, rho=rho, churn=churn, eta=eta, boot=boot
-        )
+        plan = self._plan(plan, sampler, steps, grid, rho, churn, eta, boot)
         return checks.table_of(plan, self.bridge).nfe
+
+    def _plan(
+        self,
+        plan: Plan | None,
+        sampler: str | None,
+        steps: int | None,
+        grid: str | np.ndarray | None = None,
+        rho: float = 7.0,
+        churn: float = 0.0,
+        eta: float = 0.0,
+        boot: bool = False,
+    ) -> Plan:
+        """Returns `Plan.recommended`, with the sampler that the model was trained for."""
+        return Plan.recommended(
+            *(plan, default_sampler(self.config)),
+            sampler=sampler,
+            steps=steps,
+            grid=grid,
+            rho=rho,
+            churn=churn,
+            eta=eta,
+            boot=boot,
+        )
 
     def _sample(
         self,

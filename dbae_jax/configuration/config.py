@@ -17,8 +17,8 @@ from dbae_jax.configs import base
 from dbae_jax.configuration.sections import (
     BridgeConfig,
     CheckpointConfig,
-    ConsistencyConfig,
     DataConfig,
+    DistillConfig,
     EvalConfig,
     ModelConfig,
     OptimConfig,
@@ -42,7 +42,7 @@ class Config:
     bridge: BridgeConfig
     optim: OptimConfig
     train: TrainConfig
-    consistency: ConsistencyConfig
+    distill: DistillConfig
     checkpoint: CheckpointConfig
     prior: PriorConfig
     sample: Plan

@@ -250,9 +250,16 @@ class TrainConfig(Section):
 
 
 @dataclasses.dataclass(frozen=True)
-class ConsistencyConfig(Section):
-    """The earlier time r of every t in consistency training; see `training.consistency`."""
+class DistillConfig(Section):
+    """The distillation of a trained model: its length, and the earlier time r of every t.
 
+    See `training.consistency`.
+    """
+
+    num_steps: Count
+    batch_size: Count
+    learning_rate: Annotated[float, POSITIVE]
+    ema_decay: Annotated[float, BELOW_ONE]
     q: Annotated[float, Rule(lambda value: value > 1, "above 1")]
     k: Annotated[float, at_least(0, "0 or more")]
     b: Annotated[float, POSITIVE]

@@ -62,6 +62,7 @@ class Plan:
     def recommended(
         cls,
         plan: Self | None = None,
+        default: str = "dbim",
         *,
         sampler: str | None = None,
         steps: int | None = None,
@@ -77,6 +78,7 @@ class Plan:
 
         Args:
           plan: plan that is returned unchanged, or None.
+          default: sampler if none is named and there is no churn.
           sampler: one of `SAMPLERS`, or None.
           steps: number of intervals of the time grid, or None.
           grid: one of `grids.GRIDS`, an array of times, or None.
@@ -90,7 +92,7 @@ class Plan:
             _check_left_out({"sampler": sampler, "steps": steps, "grid": grid, **others})
             return plan
         if sampler is None:
-            sampler = "heun" if churn else "dbim"
+            sampler = "heun" if churn else default
         if grid is None:
             grid = RECOMMENDED.get(sampler, RECOMMENDED["dbim"])[0]
         if steps is None:

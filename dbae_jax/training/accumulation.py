@@ -59,8 +59,7 @@ def accumulated_gradient(
 
     def microbatch_loss(params, z, x_T, x_0, draws):
         full = {"params": params, "stats": stats}
-        codes = losses.Endpoint(z, x_T, {})
-        terms = loss_fn(networks, bridge, full, x_0, codes, draws)
+        terms = loss_fn(networks, bridge, full, x_0, losses.Endpoint(z, x_T, {}), draws)
         return terms.weighted.mean() / num_microbatches, terms
 
     def add_microbatch(total, microbatch):
@@ -68,10 +67,10 @@ def accumulated_gradient(
         (grad_params, *grad_codes), terms = gradient(params, *microbatch)
         return jax.tree.map(jnp.add, total, grad_params), (terms, tuple(grad_codes))
 
-    microbatches = split((z, x_T, x_0, draws._replace(dropout_key=None)), num_microbatches)
+    *arrays, parts = split((z, x_T, x_0, draws._replace(dropout_key=None)), num_microbatches)
     assert draws.dropout_key is not None  # only training accumulates
     keys = jax.random.split(draws.dropout_key, num_microbatches)
-    microbatches = (*microbatches[:-1], microbatches[-1]._replace(dropout_key=keys))
+    microbatches = (*arrays, parts._replace(dropout_key=keys))
     zeros = jax.tree.map(jnp.zeros_like, params)
     total, outcome = lax.scan(add_microbatch, zeros, microbatches)
     terms, grad_codes = join(outcome)

@@ -19,14 +19,14 @@ import jax.numpy as jnp
 from dbae_jax.bridge.marginals import marginal_sample
 from dbae_jax.bridge.preconditioning import Bridge, make_denoiser
 from dbae_jax.bridge.schedules import Schedule
-from dbae_jax.configuration.sections import ConsistencyConfig
+from dbae_jax.configuration.sections import DistillConfig
 from dbae_jax.training.losses import Draws, Endpoint, LossTerms, Networks
 
 HUBER = 5.4e-4  # constant of the distance, per square root of the number of pixel values
 
 
 def earlier_times(
-    gaps: ConsistencyConfig, schedule: Schedule, t: jax.Array, step: jax.Array
+    gaps: DistillConfig, schedule: Schedule, t: jax.Array, step: jax.Array
 ) -> jax.Array:
     """Returns the earlier time r: [B] of every t: [B], which approaches t from stage to stage.
 
@@ -45,9 +45,7 @@ def earlier_times(
     return jnp.where(r > schedule.t_min, r, 0.0)
 
 
-def with_earlier_times(
-    draws: Draws, bridge: Bridge, gaps: ConsistencyConfig, step: jax.Array
-) -> Draws:
+def with_earlier_times(draws: Draws, bridge: Bridge, gaps: DistillConfig, step: jax.Array) -> Draws:
     """Returns draws with times t that stay below T, and with the earlier times r."""
     t_min, T = bridge.schedule.t_min, bridge.schedule.t_max
     t = t_min + (draws.t - t_min) * (T * (1 - gaps.distance_to_end) - t_min) / (T - t_min)

@@ -68,7 +68,7 @@ def make_training(config: Config, mesh: jax.sharding.Mesh) -> Training:
         accumulation_steps=parts,
         tc_weight=config.train.tc_weight,
         frozen_parts=config.train.frozen,
-        gaps=config.consistency if config.train.objective == "consistency" else None,
+        gaps=config.distill if config.train.objective == "consistency" else None,
     )
     diagnose = make_diagnose(networks, bridge)
 

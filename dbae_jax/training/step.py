@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from dbae_jax.bridge.preconditioning import Bridge
-from dbae_jax.configuration.sections import ConsistencyConfig
+from dbae_jax.configuration.sections import DistillConfig
 from dbae_jax.data import images
 from dbae_jax.training import consistency, frozen, losses, small_arrays
 from dbae_jax.training.accumulation import accumulated_gradient
@@ -29,7 +29,7 @@ def make_train_step(
     accumulation_steps: int = 1,
     tc_weight: float = 0.0,
     frozen_parts: tuple[str, ...] = (),
-    gaps: ConsistencyConfig | None = None,
+    gaps: DistillConfig | None = None,
 ) -> StepFn:
     """Returns train_step(state, batch, key) -> (state, metrics), to be jitted by the caller.
 

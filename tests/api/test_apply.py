@@ -214,7 +214,7 @@ def test_wrong_keys_get_a_sentence(model, gaussian, z):
     images = jnp.asarray(tiny.images(1))
     with pytest.raises(DataError, match="deterministic: call encode without a key"):
         a.encode(v, images, key)
-    with pytest.raises(DataError, match="draw noise: pass key"):
+    with pytest.raises(DataError, match="draws noise: pass key"):
         a.decode(v, z, plan=NOISY)
     with pytest.raises(DataError, match="one of euler, heun, dbim"):
         a.decode(v, z, sampler="ddim")

@@ -10,7 +10,7 @@ import pytest
 from dbae_jax.bridge.marginals import marginal_coefficients
 from dbae_jax.bridge.preconditioning import Bridge
 from dbae_jax.bridge.schedules import VE, VP
-from dbae_jax.configuration.sections import ConsistencyConfig
+from dbae_jax.configuration.sections import DistillConfig
 from dbae_jax.training import consistency, losses
 from tests.helpers import gaussian_world
 from tests.helpers.gaussian_world import SCHEDULES
@@ -21,7 +21,10 @@ PLAIN = Bridge(VP(), moments=None)  # the denoiser is the network's output
 
 
 def _gaps(b=20.0):
-    return ConsistencyConfig(q=2.0, k=8.0, b=b, stage_steps=1_000, distance_to_end=1e-3)
+    return DistillConfig(
+        num_steps=1, batch_size=1, learning_rate=1.0, ema_decay=0.0,
+        q=2.0, k=8.0, b=b, stage_steps=1_000, distance_to_end=1e-3,
+    )  # fmt: skip
 
 
 def _earlier(gaps, t, stage, schedule=PLAIN.schedule):
