@@ -50,28 +50,8 @@ class Config:
 
     def check(self, path: str) -> None:
         """Checks combinations of keys from several sections; `path` is the name of the config."""
-        size, model = self.data.image_size, f"{path}.model"
-        width = self.model.decoder.base_channels
-        require(
-            128 * width >= size and 128 * width % size == 0,
-            f"{model}.decoder.base_channels={width}",
-            f"such that 128 times this value is a multiple of {path}.data.image_size={size}",
-        )
-        for name in ("encoder", "unet"):
-            network = getattr(self.model, name)
-            levels = len(network.channel_mult)
-            require(
-                size >> (levels - 1) >= 1,
-                f"{model}.{name}.channel_mult={network.channel_mult}",
-                f"at most {size.bit_length()} levels for {path}.data.image_size={size}",
-            )
-            resolutions = [size >> level for level in range(levels)]
-            for at in network.attention_resolutions:
-                require(
-                    at in resolutions,
-                    f"{model}.{name}.attention_resolutions={network.attention_resolutions}",
-                    f"among the sizes of the network's feature maps, {resolutions}",
-                )
+        self._check_networks(path)
+        model = f"{path}.model"
         for key, value, off in (
             ("prior.sample_codes", self.prior.sample_codes, "False"),
             ("train.tc_weight", self.train.tc_weight, "0"),
@@ -98,6 +78,31 @@ class Config:
             f"'auto' or 'xla' for {path}.train.deterministic=True, because XLA cannot run cuDNN's "
             "attention in a deterministic step",
         )
+
+    def _check_networks(self, path: str) -> None:
+        """Checks the networks against the size of the images."""
+        size, model = self.data.image_size, f"{path}.model"
+        width = self.model.decoder.base_channels
+        require(
+            128 * width >= size and 128 * width % size == 0,
+            f"{model}.decoder.base_channels={width}",
+            f"such that 128 times this value is a multiple of {path}.data.image_size={size}",
+        )
+        for name in ("encoder", "unet"):
+            network = getattr(self.model, name)
+            levels = len(network.channel_mult)
+            require(
+                size >> (levels - 1) >= 1,
+                f"{model}.{name}.channel_mult={network.channel_mult}",
+                f"at most {size.bit_length()} levels for {path}.data.image_size={size}",
+            )
+            resolutions = [size >> level for level in range(levels)]
+            for at in network.attention_resolutions:
+                require(
+                    at in resolutions,
+                    f"{model}.{name}.attention_resolutions={network.attention_resolutions}",
+                    f"among the sizes of the network's feature maps, {resolutions}",
+                )
         self._check_heads(f"{model}.unet", resolutions)
 
     def _check_heads(self, path: str, resolutions: list[int]) -> None:
