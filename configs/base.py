@@ -36,6 +36,8 @@ def _data(c: ConfigDict) -> None:
     # faces of CelebA. "zoom": the image is resized to 1.1 times the size, then its center is cut
     # out. "short": the short side is resized to the size, then the center is cut out.
     c.data.crop = "center"
+    # Colour under transparent parts of images: a name such as "white", or "#rrggbb".
+    c.data.background = "white"
     c.data.image_size = 64  # height and width in pixels; a power of two, 16 or more
     c.data.channels = 3  # color channels; 1 for gray images
     c.data.flip = True  # mirror training images at random; wrong for digits and text

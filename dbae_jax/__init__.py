@@ -24,8 +24,8 @@ Public modules:
 
 Commands; each explains its flags with --help:
 
-    dbae: train, evaluate, sample, interpolate, edit, report and plan. `python -m dbae_jax` is the
-      same command.
+    dbae: train, evaluate, sample, interpolate, edit, report, app and plan. `python -m dbae_jax` is
+      the same command.
     python -m dbae_jax.data.prepare: prepares a data set.
     python -m dbae_jax.comparison: trains DBAE and DiffAE and compares them.
     python -m dbae_jax.data.loader_speed: measures how fast a data set is read.

@@ -23,7 +23,7 @@ from typing import Any
 import jax
 from absl import flags
 
-from dbae_jax.configuration import command_line
+from dbae_jax.configuration import command_line, paths
 from dbae_jax.configuration.config import Config, from_dict, to_dict
 from dbae_jax.errors import ConfigError
 from dbae_jax.performance import timing, workloads
@@ -281,7 +281,7 @@ def main(argv: list[str]) -> None:
         raise ConfigError("The benchmark runs in one process: leave out --coordinator.")
     if BATCH_SIZE.value is not None:
         config = with_batch_size(config, BATCH_SIZE.value)
-    profile = pathlib.Path(PROFILE.value) if PROFILE.value else None
+    profile = paths.read(PROFILE.value, "--profile") if PROFILE.value else None
     parts = list(workloads.names(config)) if PARTS.value is None else PARTS.value
 
     def keep(figures: dict[str, Any]) -> None:

@@ -6,7 +6,7 @@ python -m dbae_jax.convert --reverse --checkpoint=ema.safetensors --workdir=DIR
 python -m dbae_jax.convert --pack=model.safetensors --workdir=DIR
 python -m dbae_jax.convert --unpack=digits --workdir=DIR
 
-The second command adds DiffAE's latent prior to the model in DIR, for --mode=sample. Files are
+The second command adds DiffAE's latent prior to the model in DIR, for `dbae sample`. Files are
 .safetensors, or .pt with the `torch` extra; pickled code is never run.
 
 The fourth command writes the EMA weights of the model and of its latent prior to one small file,
@@ -27,10 +27,11 @@ from dbae_jax.api.dbae import DBAE
 from dbae_jax.api.released_weights import Released
 from dbae_jax.commands import trained_model
 from dbae_jax.configs import base
-from dbae_jax.configuration import build, command_line
+from dbae_jax.configuration import build, command_line, paths
 from dbae_jax.configuration.config import Config, from_dict, to_dict
 from dbae_jax.errors import CheckpointError, ConfigError, DataError
 from dbae_jax.models import torch_state_dict
+from dbae_jax.models.state_dict_prefixes import without_prefixes
 from dbae_jax.prior import prior
 from dbae_jax.runtime import fingerprint
 from dbae_jax.runtime.tensor_files import check_suffix, read_state_dict, write_state_dict
@@ -74,9 +75,9 @@ def to_workdir(path: pathlib.Path, config: Config, directory: pathlib.Path) -> N
       CheckpointError: if the file or the folder cannot be used; nothing is written.
     """
     _check_empty(directory)
-    read = read_state_dict(path)
     networks = build.make_networks(config)
     shapes = jax.eval_shape(networks.init, jax.random.key(0))
+    read = _read_model(path, torch_state_dict.entries(networks.module, shapes))
     variables = torch_state_dict.from_state_dict(read, networks.module, shapes)
     variables = jax.tree.map(jax.numpy.asarray, variables)
     state = state_from_variables(variables, make_optimizer(config))
@@ -112,12 +113,27 @@ def prior_to_workdir(path: pathlib.Path, config: Config, directory: pathlib.Path
             "standard deviation of the latent codes that the prior was trained on."
         )
     shapes = jax.eval_shape(build.make_latent_network(config).init, jax.random.key(0))
+    keys = {entry.key for entry in torch_state_dict.prior_entries(shapes)}
+    read, said = without_prefixes(read, keys)
+    _say(path, said)
     params = torch_state_dict.prior_from_state_dict(read, shapes)
     variables = jax.tree.map(jax.numpy.float32, {"params": params, "stats": stats})
     state = state_from_variables(variables, make_prior_optimizer(config))
     of_model = {"step": model.step, "weights": "ema", "fingerprint": model.fingerprint}
     _write(state, workdir.meta(config, **{prior.AUTOENCODER: of_model}), config, folder)
     log.info("Converted %s to the latent prior %s.", path, folder)
+
+
+def _read_model(path: pathlib.Path, entries: list[torch_state_dict.Entry]) -> dict:
+    """Returns the state dict of a file with the names of these entries."""
+    read, said = without_prefixes(read_state_dict(path), {entry.key for entry in entries})
+    _say(path, said)
+    return read
+
+
+def _say(path: pathlib.Path, sentence: str) -> None:
+    if sentence:
+        log.info("%s: %s", path, sentence)
 
 
 def _write(state: TrainState, meta: dict, config: Config, directory: pathlib.Path) -> None:
@@ -178,7 +194,7 @@ def unpack(name: str, directory: pathlib.Path) -> None:
     """
     _check_empty(directory)
     path = released_weights.find(name)
-    if path is None:
+    if path.is_dir():
         raise CheckpointError(f"--unpack={name} is a folder, not a file of released weights.")
     config, variables, of_prior, steps, found = released_weights.read(path)
     origin = {"released": path.name, "steps": steps}
@@ -225,7 +241,9 @@ def main(argv: list[str]) -> None:
             "Name one file, with --checkpoint, --prior, --pack or --unpack; --reverse goes "
             "with --checkpoint alone."
         )
-    path, directory = pathlib.Path(files[0]), command_line.read_workdir()
+    directory = command_line.read_workdir()
+    flag = next(flag for flag in (CHECKPOINT, PRIOR, PACK, UNPACK) if flag.value)
+    path = paths.read(files[0], f"--{flag.name}")
     if PACK.value:
         pack(directory, path)
     elif UNPACK.value:

@@ -15,11 +15,14 @@ __all__ = [
     "ConfigError",
     "DBAEError",
     "DataError",
+    "DeviceError",
     "DeviceMemoryError",
     "LostProcessError",
     "NonFiniteError",
     "PreemptedError",
+    "StorageError",
     "TooFewError",
+    "WorkdirInUseError",
 ]
 
 
@@ -52,8 +55,20 @@ class NonFiniteError(DBAEError):
     """A value of the training is infinite or not a number."""
 
 
+class DeviceError(DBAEError):
+    """The devices that were asked for are missing."""
+
+
 class DeviceMemoryError(DBAEError):
-    """The memory of the devices is full."""
+    """The memory of the devices, or of the computer, is full."""
+
+
+class StorageError(DBAEError):
+    """A file cannot be read or written: the disk is full or read-only, or access is denied."""
+
+
+class WorkdirInUseError(DBAEError):
+    """Another command is writing into the workdir."""
 
 
 class PreemptedError(DBAEError):

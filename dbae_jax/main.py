@@ -7,19 +7,19 @@ dbae evaluate --workdir=runs/digits
 """
 
 import importlib
-import pathlib
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from absl import flags
 
-from dbae_jax.configuration import arguments, command_line
+from dbae_jax.configuration import arguments, command_line, paths
 from dbae_jax.configuration.suggestions import did_you_mean
 from dbae_jax.errors import ConfigError
-from dbae_jax.runtime import processes
+from dbae_jax.runtime import failures
 
-COMMON_FLAGS = ("config", "workdir", "dry_run")
+MODEL_FLAGS = ("config", "workdir")
+COMMON_FLAGS = (*MODEL_FLAGS, "dry_run")
 PROCESS_FLAGS = ("coordinator", "num_processes", "process_id")
 
 
@@ -103,8 +103,20 @@ MODES = {
         _own("attribute", "image", "scales", "fix_endpoint", "out"),
     ),
     "report": Mode(
-        "Writes report.html, a page about the model and its results.",
-        ("--workdir=runs/digits",),
+        "Writes report.html, a page about the model and its results; with --compare, "
+        "comparison.html, a page about two runs.",
+        ("--workdir=runs/digits", "--workdir=runs/digits --compare=runs/wide"),
+        {"compare": "compare"},
+    ),
+    "app": Mode(
+        "Opens a page for the browser: try a trained model with your own pictures.",
+        (
+            "--workdir=runs/digits",
+            "--weights=digits  # weights that come with the package, or a .safetensors file",
+            "--workdir=runs/faces --host=0.0.0.0 --port=8000  # other machines reach the page too",
+        ),
+        _own("weights", "host", "port"),
+        shared=MODEL_FLAGS,
     ),
     "plan": Mode(
         "Predicts memory and time of training on other devices, before you pay for hardware.",
@@ -165,11 +177,19 @@ flags.DEFINE_bool(
     False,
     "Hold the x_T of the unedited image fixed, instead of recomputing x_T from the edited code.",
 )
+flags.DEFINE_string("compare", None, "A different workdir to compare the run with.")
 flags.DEFINE_string(
     "topology", "v5e:4x4", "Devices to plan for, such as v5e:4x4, h100:8, or gpu:8."
 )
 flags.DEFINE_enum(
     "effort", "least", ("least", "full"), "Optimization effort of XLA; full takes ten times longer."
+)
+flags.DEFINE_string(
+    "weights", None, "File or name of released weights, such as digits, instead of --workdir."
+)
+flags.DEFINE_string("host", "127.0.0.1", "Address to listen at; 0.0.0.0 is all of this machine's.")
+flags.DEFINE_integer(
+    "port", 7860, "Port to listen at; 0 is any free one.", lower_bound=0, upper_bound=65535
 )
 
 
@@ -179,6 +199,10 @@ def main(argv: list[str]) -> None:
     name = MODE.value
     _check_command(name)
     given = _flags_of(name)
+    if name == "app" and _of_weights(given["weights"]):
+        with failures.explaining():
+            _function(name)(None, None, **given)
+        return
     config = command_line.read_config()
     if DRY_RUN.value:
         command_line.show(_function("describe")(config))
@@ -190,8 +214,9 @@ def main(argv: list[str]) -> None:
     if name == "report":
         given["config_path"] = command_line.config_path()
         given["overrides"] = command_line.overrides()
-    command_line.start_processes(save_on_sigterm=MODES[name].saves)
-    with processes.explaining():
+    if set(PROCESS_FLAGS) <= set(MODES[name].shared):
+        command_line.start_processes(save_on_sigterm=MODES[name].saves)
+    with failures.explaining():
         _function(name)(config, workdir, **given)
 
 
@@ -271,6 +296,20 @@ def _function(name: str) -> Callable[..., Any]:
     return getattr(importlib.import_module(f"dbae_jax.commands.{name}"), name)
 
 
+def _of_weights(weights: str | None) -> bool:
+    """Returns whether the app is to show released weights, which need no config and no workdir.
+
+    Raises:
+      ConfigError: unless the user named either weights or a workdir.
+    """
+    named = [flag for flag in reversed(MODEL_FLAGS) if flags.FLAGS[flag].value is not None]
+    if weights is not None and named:
+        raise ConfigError(f"--weights holds the whole model; leave out --{named[0]}.")
+    if weights is None and "workdir" not in named:
+        raise ConfigError("Name a model: --workdir=WORKDIR, or --weights=digits.")
+    return weights is not None
+
+
 def _flags_of(name: str) -> dict[str, Any]:
     """Returns the values of the flags of a mode, by parameter of its function.
 
@@ -278,7 +317,11 @@ def _flags_of(name: str) -> dict[str, Any]:
       ConfigError: if the user gave a flag that the mode does not have.
     """
     own = MODES[name].flags
-    for flag in {*PROCESS_FLAGS, *(flag for mode in MODES.values() for flag in mode.flags)}:
+    for flag in {
+        *COMMON_FLAGS,
+        *PROCESS_FLAGS,
+        *(flag for mode in MODES.values() for flag in mode.flags),
+    }:
         modes = [other for other, mode in MODES.items() if flag in (*mode.flags, *mode.shared)]
         if name not in modes and flags.FLAGS[flag].present:
             raise ConfigError(
@@ -286,8 +329,9 @@ def _flags_of(name: str) -> dict[str, Any]:
                 + ("." if flag != "seed" else ", or set the seed of a training by --config.seed.")
             )
     values = {parameter: flags.FLAGS[flag].value for flag, parameter in own.items() if parameter}
-    if out := values.get("out"):
-        values["out"] = pathlib.Path(out)
+    for parameter in ("out", "compare"):
+        if path := values.get(parameter):
+            values[parameter] = paths.read(path, f"--{parameter}")
     if "json_path" in values:
         values["json_path"] = command_line.json_path()
     return values

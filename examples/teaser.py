@@ -3,7 +3,8 @@
 python examples/teaser.py --diffae=runs/emoji32_diffae --out=docs/images/teaser.png
 
 The images are those of examples/images, which no model was trained on. DiffAE is a model of the
-same size that was trained as long, with --config.bridge.endpoint=free.
+same size that was trained as long, with --config.bridge.endpoint=free and
+--config.bridge.beta_d=19.9.
 """
 
 import argparse
@@ -57,14 +58,14 @@ def draw(rows: dict[str, np.ndarray], path: pathlib.Path) -> None:
     figure.savefig(path, dpi=100)
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     """Draws the picture that the arguments ask for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--weights", default="emoji32")
     parser.add_argument("--diffae", type=pathlib.Path, required=True)
     parser.add_argument("--attribute", default="dark_skin")
     parser.add_argument("--out", type=pathlib.Path, required=True)
-    given = parser.parse_args()
+    given = parser.parse_args(argv)
     model, diffae = (dbae_jax.DBAE.load(name) for name in (given.weights, given.diffae))
     draw(strips(model, diffae, given.attribute), given.out)
 

@@ -64,7 +64,7 @@ def test_commands_have_the_flags_that_a_page_shows(page):
 @pytest.mark.parametrize("page", TEXTS)
 def test_python_code_is_valid(page):
     for code in re.findall(r"^ *```python\n(.*?)^ *```", TEXTS[page].read_text(), re.M | re.S):
-        ast.parse(textwrap.dedent(code))
+        assert ast.parse(textwrap.dedent(code)).body, page
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from dbae_jax.commands import train
+from dbae_jax.data import identity, registry
 from dbae_jax.runtime import sharding
 from dbae_jax.training.jitted_step import make_training
 from dbae_jax.workdirs import checkpoint, records, workdir
@@ -74,7 +75,9 @@ def _reached(moment, directory, process, rng):
 
 def _state(directory, step):
     config = _config(step)
-    run, _ = train.set_up(config, directory, make_training(config, sharding.make_mesh()))
+    training = make_training(config, sharding.make_mesh())
+    data = identity.of(registry.make_source(config.data, "train"))
+    run, _ = train.set_up(config, directory, training, data)
     assert isinstance(run.state, TrainState) and int(run.state.step) == step
     return jax.device_get(run.state)
 

@@ -21,7 +21,7 @@ def test_notebooks_run(path: pathlib.Path, tmp_path):
     notebook = jupytext.read(path)
     # Training takes a few steps only.
     for cell in notebook.cells:
-        cell.source = cell.source.replace("STEPS = 600", "STEPS = 4")
+        cell.source = cell.source.replace("STEPS = 400", "STEPS = 4")
     client = nbclient.NotebookClient(
         notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": tmp_path}}
     )

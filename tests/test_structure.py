@@ -34,6 +34,7 @@ FOLDERS = {
         *("bridge", "models", "runtime", "editing", "sampling", "configuration", "data"),
         *("workdirs", "prior"),
     ),
+    "app": ("runtime", "editing", "metrics", "configuration", "data", "api"),
     "performance": ("runtime", "configuration", "training", "api"),
     "evaluation": (
         *("bridge", "runtime", "editing", "sampling", "metrics", "configuration", "data"),
@@ -45,7 +46,7 @@ FOLDERS = {
     ),
     "commands": (
         *("models", "runtime", "editing", "configuration", "data", "workdirs", "training"),
-        *("prior", "api", "performance", "evaluation", "report"),
+        *("prior", "api", "app", "performance", "evaluation", "report"),
     ),
 }
 # Commands and the package itself: they may import every folder, and nobody imports them.
@@ -83,6 +84,7 @@ OWNERS = {
     },
     "matplotlib": {"evaluation.pictures"},
     "jinja2": {"report.page"},
+    "gradio": {"app.page", "app.server"},  # an optional library
 }
 
 MOST_MODULES, MOST_IN_THE_ROOT = 14, 7

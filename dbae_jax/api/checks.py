@@ -1,5 +1,7 @@
 """Checks and converts the arguments of `DBAE`; wrong arguments raise DataError."""
 
+from typing import Any
+
 import jax
 import numpy as np
 
@@ -7,6 +9,7 @@ from dbae_jax.bridge.preconditioning import Bridge
 from dbae_jax.bridge.schedules import Schedule
 from dbae_jax.configuration.sections import DataConfig
 from dbae_jax.errors import ConfigError, DataError
+from dbae_jax.runtime import rngs
 from dbae_jax.sampling.plan import Plan
 from dbae_jax.sampling.tables import Table
 
@@ -35,11 +38,30 @@ def make_key(rng: Rng, count: int) -> jax.Array:
       rng: a seed, a key, keys [count], or None for seed 0.
       count: number of examples.
     """
-    if rng is None or isinstance(rng, (int, np.integer)):
-        return jax.random.key(rng or 0)
-    if not jax.numpy.issubdtype(rng.dtype, jax.dtypes.prng_key) or rng.shape not in ((), (count,)):
-        raise DataError(f"rng must be a seed, a key of jax.random.key, or {count} such keys.")
-    return rng
+    if rng is None:
+        return jax.random.key(0)
+    allowed = f"a seed (an integer, 0 or more), a key of jax.random.key, or {count} such keys"
+    if isinstance(rng, (int, np.integer)) and not isinstance(rng, bool):
+        if rng < 0:
+            raise DataError(f"rng={rng} is not allowed: it must be {allowed}.")
+        return rngs.key_of(int(rng))
+    given: Any = rng
+    dtype = getattr(given, "dtype", None)
+    if dtype is None or not jax.numpy.issubdtype(dtype, jax.dtypes.prng_key):
+        found = f"{rng!r:.60} ({type(rng).__name__})" if dtype is None else f"an array of {dtype}"
+        raise DataError(f"rng must be {allowed}, got {found}.")
+    if given.shape not in ((), (count,)):
+        raise DataError(f"rng must be {allowed}, got keys of shape {list(given.shape)}.")
+    return given
+
+
+def check_count(value: int, name: str, least: int = 1) -> int:
+    """Returns a number of images or steps, or raises DataError if it is no such integer."""
+    is_integer = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    if not is_integer or value < least:
+        kind = "" if is_integer else f" ({type(value).__name__})"
+        raise DataError(f"{name}={value!r}{kind} is not allowed: give an integer, {least} or more.")
+    return int(value)
 
 
 def check_codes(z: np.ndarray, latent_dim: int) -> np.ndarray:

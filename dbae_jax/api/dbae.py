@@ -1,9 +1,10 @@
 """A trained DBAE (or DiffAE) in Python: from a workdir to codes, images, samples and edits."""
 
+import dataclasses
 import functools
 import pathlib
 from collections.abc import Callable, Sequence
-from typing import Self
+from typing import Any, Self
 
 import jax
 import numpy as np
@@ -14,6 +15,7 @@ from dbae_jax.api.apply import Apply
 from dbae_jax.api.checks import Rng, make_key
 from dbae_jax.api.images import Images
 from dbae_jax.api.trained_autoencoder import TrainedAutoencoder
+from dbae_jax.configuration import build, paths
 from dbae_jax.configuration.config import Config
 from dbae_jax.configuration.distillation import default_sampler
 from dbae_jax.errors import CheckpointError, DataError
@@ -96,6 +98,36 @@ class DBAE(TrainedAutoencoder):
         """
         found = loading.arguments(directory, weights, step=step, mesh=mesh)
         return cls(**found, batch_size=batch_size, mesh=mesh)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Returns what a pickle or a copy holds: the model, its prior and directions if it has any.
+
+        It holds no devices: an unpickled model runs on the first device.
+        """
+        prior = _or_none(lambda: self.prior)
+        return {
+            "config": self.config,
+            "variables": jax.device_get(self.variables),
+            "batch_size": self.batch_size,
+            "step": self.step,
+            "source": self._source,
+            "prior": prior and (prior.config, jax.device_get(prior.variables), prior.step),
+            "directions": _or_none(lambda: self.directions),
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        config, variables = state["config"], jax.device_put(state["variables"], jax.devices()[0])
+        super().__init__(config, variables, batch_size=state["batch_size"])
+        self.step, self._source = state["step"], state["source"]
+        self._load_prior = self._load_directions = None
+        if state["prior"] is not None:
+            section, of_prior, step = state["prior"]
+            of_prior = jax.device_put(of_prior, jax.devices()[0])
+            whole = dataclasses.replace(config, prior=section)
+            network = build.make_latent_network(whole)
+            self.prior = Prior(whole, network, of_prior, step=step)
+        if state["directions"] is not None:
+            self.directions = state["directions"]
 
     def __repr__(self) -> str:
         return f"DBAE({summaries.describe(self.config, self.variables)}, {self._source})"
@@ -272,8 +304,7 @@ class DBAE(TrainedAutoencoder):
         eta: float = 0.0,
     ) -> np.ndarray:
         """Samples latent codes from the prior: [num, D]; see `sample` for the options."""
-        if num < 1:
-            raise DataError(f"num={num} is not allowed: give a number of samples, 1 or more.")
+        num = checks.check_count(num, "num")
         return self.prior.sample(
             num,
             make_key(rng, num),
@@ -315,8 +346,16 @@ class DBAE(TrainedAutoencoder):
         """
         plan = self._plan(plan, sampler, steps)
         exports.export(
-            *(self, function, pathlib.Path(path)),
+            *(self, function, paths.read(path, "path")),
             batch_size=batch_size,
             platforms=platforms,
             plan=plan,
         )
+
+
+def _or_none(read: Callable[[], Any]) -> Any:
+    """Returns what a function reads, or None if the model has no such part."""
+    try:
+        return read()
+    except (CheckpointError, DataError):
+        return None

@@ -34,6 +34,7 @@ def draw_x_T(model: Model, num: int, rng: Rng) -> np.ndarray:
         raise DataError(checks.DECODED)
     scale, data = inversion.end_scale(model.bridge.schedule), model.config.data
     shape = (data.image_size, data.image_size, data.channels)
+    num = checks.check_count(num, "num")
     return model.programs.draw_x_T(num, checks.make_key(rng, num), scale, shape)
 
 

@@ -1,16 +1,27 @@
 """What `DBAE` takes as images: arrays, PIL images, paths of files, or lists of these."""
 
+import logging
 import pathlib
+import warnings
 from collections.abc import Sequence
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
+from dbae_jax.configuration import paths
 from dbae_jax.configuration.sections import DataConfig
 from dbae_jax.data import transforms
 from dbae_jax.data.images import to_float
-from dbae_jax.errors import DataError
+from dbae_jax.errors import ConfigError, DataError
+
+log = logging.getLogger(__name__)
+
+_LOOKS_HALF = (
+    "float images are all in [0, 1], and the model expects [-1, 1]: if they are pixels / 255, pass "
+    "2 * images - 1, or uint8."
+)
 
 OneImage = np.ndarray | jax.Array | Image.Image | str | pathlib.Path
 Images = OneImage | Sequence[OneImage]
@@ -52,17 +63,40 @@ def read_file(path: str | pathlib.Path, data: DataConfig) -> np.ndarray:
     Raises:
       DataError: if there is no such file, or it does not hold a suitable image.
     """
-    file = pathlib.Path(path).expanduser()
-    if file.is_dir():
-        raise DataError(f"{path} is a folder; name an image file in it.")
     try:
-        return _fit(transforms.decode(file.read_bytes()), data)
+        file = paths.read(path, "the image")
+        if file.is_dir():
+            raise DataError("it is a folder; name an image file in it.")
+        if file.exists() and not file.is_file():
+            raise DataError("it is not a regular file; name an image file.")
+        image = transforms.decode(file.read_bytes())
+        fitted = _fit(image, data)
+        _tell(path, image, data)
+        return fitted
     except FileNotFoundError as error:
-        raise DataError(f"There is no image file {path}.") from error
+        hint = paths.nearest(file)
+        raise DataError(f"There is no image file {path}; {hint}name an image file.") from error
     except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}.") from error
+        raise DataError(
+            f"{path} cannot be read: {error.strerror}; check its permissions."
+        ) from error
+    except ConfigError as error:
+        raise DataError(str(error)) from error
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
+
+
+def _tell(path: str | pathlib.Path, image: Image.Image, data: DataConfig) -> None:
+    """Logs what is done to an image file that is not as the model takes it."""
+    size, done = data.image_size, []
+    if transforms.is_transparent(image):
+        done.append(f"put on {data.background}")
+    if image.width != image.height:
+        done.append(f"cropped by the rule {data.crop!r}")
+    if min(image.size) != size:
+        done.append(f"{'enlarged' if min(image.size) < size else 'reduced'} to {size}x{size}")
+    if done:
+        log.info("%s (%dx%d) was %s.", path, image.width, image.height, ", ".join(done))
 
 
 def _one(image: OneImage, data: DataConfig) -> np.ndarray:
@@ -70,8 +104,7 @@ def _one(image: OneImage, data: DataConfig) -> np.ndarray:
     if isinstance(image, (str, pathlib.Path)):
         return read_file(image, data)
     if isinstance(image, Image.Image):
-        transforms.check_mode(image)
-        return _fit(image, data)
+        return _fit(transforms.loaded(image), data)
     array = np.asarray(image)
     if array.ndim != 3:
         raise DataError(f"an image of a list must be [H, W, C], got shape {list(array.shape)}.")
@@ -86,7 +119,23 @@ def _fit(image: Image.Image, data: DataConfig) -> np.ndarray:
             f"the image is {kinds[channels]}, and the model's images have {data.channels}; "
             "convert the file."
         )
-    return transforms.fit(image, crop=data.crop, size=data.image_size, channels=data.channels)
+    return fitted(image, data)
+
+
+def fitted(image: Image.Image, data: DataConfig) -> np.ndarray:
+    """Returns an image as gray or RGB, cropped and resized like the data set: uint8 [S, S, C].
+
+    Args:
+      image: image of any size and mode.
+      data: section of the model's config, with the size, channels, crop and background.
+    """
+    return transforms.fit(
+        image,
+        crop=data.crop,
+        size=data.image_size,
+        channels=data.channels,
+        background=data.background,
+    )
 
 
 def _check(images: np.ndarray, data: DataConfig) -> np.ndarray:
@@ -101,8 +150,11 @@ def _check(images: np.ndarray, data: DataConfig) -> np.ndarray:
         raise DataError(f"images must hold at least one image, got shape {list(images.shape)}.")
     if images.dtype == np.uint8:
         return images
-    if not np.issubdtype(images.dtype, np.floating):
-        raise DataError(f"images must be uint8 or float in [-1, 1], got {images.dtype}.")
+    if not np.issubdtype(images.dtype, np.floating) and images.dtype != jnp.bfloat16:
+        raise DataError(
+            f"images must be uint8 or float in [-1, 1], got {images.dtype}; convert values from 0 "
+            "to 255 with images.astype('uint8')."
+        )
     if not np.isfinite(images).all():
         raise DataError("images hold values that are not finite (NaN or infinity).")
     low, high = float(images.min()), float(images.max())
@@ -111,4 +163,6 @@ def _check(images: np.ndarray, data: DataConfig) -> np.ndarray:
             f"float images must lie in [-1, 1], got [{low:g}, {high:g}]; "
             "pass uint8, or scale 0..255 by x / 127.5 - 1."
         )
+    if low >= 0 and high > 0.5:
+        warnings.warn(_LOOKS_HALF, stacklevel=2)  # Python shows equal warnings once
     return images.astype(np.float32)

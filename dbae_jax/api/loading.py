@@ -31,8 +31,8 @@ def arguments(
       CheckpointError: if there are no such weights, or they cannot be read.
     """
     path = released_weights.find(name)
-    if path is None:
-        return _of_workdir(pathlib.Path(name), weights, step, mesh)
+    if path.is_dir():
+        return _of_workdir(path, weights, step, mesh)
     if weights != "ema" or step is not None:
         raise CheckpointError(
             f"{path} holds the EMA weights of one step: leave out `weights` and `step`."

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from dbae_jax.api import functions
@@ -121,6 +122,7 @@ class Programs:
         table: Table,
         *,
         keep_path: bool = False,
+        clip_path: bool = True,
         progress: ProgressFn | None = None,
     ) -> Sample:
         """Runs a sampler.
@@ -132,8 +134,11 @@ class Programs:
           key: one key, or keys [B].
           table: coefficients of the sampler at every step.
           keep_path: whether the result holds the states along the trajectory.
+          clip_path: whether these states are clipped to [-1, 1].
           progress: called after every batch with the numbers of finished and of all images.
         """
+
+        key = self._whole_batches(key)
 
         def decode(x_T: jax.Array, z: jax.Array, indices: jax.Array) -> Any:
             return self._jitted.decode(
@@ -143,7 +148,8 @@ class Programs:
         x_0, states = self._run(decode, x_T, z, np.arange(len(z)), progress=progress)
         path = None
         if keep_path:
-            path = np.asarray(integrate.path_states(x_T, np.moveaxis(states, 1, 0), table))
+            states = np.moveaxis(states, 1, 0)
+            path = np.asarray(integrate.path_states(x_T, states, table, clip=clip_path))
         return Sample(x_0, path, table.path_times, table.nfe)
 
     def invert(
@@ -169,3 +175,10 @@ class Programs:
     def _run(self, fn: Callable, *arrays: Any, progress: ProgressFn | None = None) -> Any:
         size = batching.padded_size(len(arrays[0]), self.batch_size, self._mesh)
         return batching.run(fn, *arrays, size=size, mesh=self._mesh, progress=progress)
+
+    def _whole_batches(self, key: jax.Array) -> jax.Array:
+        """Repeats the last of several keys up to whole batches, so that few sizes are compiled."""
+        if not key.ndim:
+            return key
+        size = batching.padded_size(len(key), self.batch_size, self._mesh)
+        return jnp.concatenate([key, jnp.repeat(key[-1:], -len(key) % size, axis=0)])

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from dbae_jax.configuration import build
+from dbae_jax.configuration import build, config_files, paths
 from dbae_jax.configuration.config import Config, from_dict, to_dict, upgrade
 from dbae_jax.configuration.suggestions import did_you_mean
-from dbae_jax.errors import CheckpointError
+from dbae_jax.errors import CheckpointError, ConfigError
 from dbae_jax.prior import prior
 from dbae_jax.runtime import tensor_files
 
@@ -45,23 +45,43 @@ def names() -> list[str]:
     return sorted(path.stem for path in folder().glob(f"*{SUFFIX}"))
 
 
-def find(name: str | pathlib.Path) -> pathlib.Path | None:
-    """Returns the file of released weights that a name or a path means, or None for a workdir.
+def find(name: str | pathlib.Path) -> pathlib.Path:
+    """Returns the workdir (a folder), or the file of released weights, that a name or path means.
 
     Raises:
       CheckpointError: if there is neither a workdir nor a file nor a name in the package.
     """
-    path = pathlib.Path(name)
-    if path.suffix == SUFFIX:
+    try:
+        path = paths.read(name, "the model")
+    except ConfigError as error:
+        raise CheckpointError(str(error)) from error
+    if path.is_dir():
         return path
-    if path.exists():
-        return None
+    if path.is_file() or paths.suffix(path) == SUFFIX:
+        return _known_file(path)
     if str(name) not in names():
         raise CheckpointError(
             f"There is no workdir {name}, and no weights of this name are in the package; "
-            f"{did_you_mean(str(name), names())}the names are {', '.join(names())}."
+            f"{did_you_mean(str(name), names()) or paths.nearest(path)}the names are "
+            f"{', '.join(names())}."
         )
     return folder() / f"{name}{SUFFIX}"
+
+
+def _known_file(path: pathlib.Path) -> pathlib.Path:
+    """Returns the path of a file if it may hold released weights."""
+    if not path.is_file():
+        raise CheckpointError(
+            f"{path} does not exist; {paths.nearest(path)}name a workdir or a file of weights."
+        )
+    if path.name == config_files.SAVED_NAME:
+        raise CheckpointError(f"{path} is the config of a run; name its workdir, {path.parent}.")
+    if paths.suffix(path) != SUFFIX:
+        raise CheckpointError(
+            f"{path} is neither a workdir nor a {SUFFIX} file of released weights. State dicts of "
+            "PyTorch are converted with `python -m dbae_jax.convert`."
+        )
+    return path
 
 
 def write(path: pathlib.Path, released: Released) -> None:
@@ -72,7 +92,7 @@ def write(path: pathlib.Path, released: Released) -> None:
     """
     if path.exists():
         raise CheckpointError(f"{path} exists already; name a new file.")
-    if path.suffix != SUFFIX:
+    if paths.suffix(path) != SUFFIX:
         raise CheckpointError(f"{path} must end in {SUFFIX}.")
     trees: dict[str, Any] = {"autoencoder": released.variables}
     if released.prior is not None:
@@ -103,13 +123,19 @@ def read(path: pathlib.Path) -> Released:
             f"{path} does not hold released weights of this version ({FORMAT!r}). State dicts of "
             "PyTorch are converted with `python -m dbae_jax.convert`."
         )
-    config = from_dict(upgrade(json.loads(about["config"])))
+    try:
+        config = from_dict(upgrade(json.loads(about["config"])))
+        attributes, steps = json.loads(about["directions"]), json.loads(about["steps"])
+    except Exception as error:  # texts that are missing or no JSON, values that are no config
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(
+            f"{path} has a damaged header ({type(error).__name__}: {reason}); copy it again."
+        ) from error
     key = jax.random.key(0)
     wanted = {"autoencoder": jax.eval_shape(build.make_networks(config).init, key)}
     if any(name.startswith("prior/") for name in values):
         network = build.make_latent_network(config)
         wanted["prior"] = jax.eval_shape(lambda key: prior.first_variables(network, key), key)
-    attributes = json.loads(about["directions"])
     if attributes:
         shape = (len(attributes), config.model.latent_dim)
         wanted["directions"] = jax.ShapeDtypeStruct(shape, np.float32)
@@ -118,7 +144,7 @@ def read(path: pathlib.Path) -> Released:
         config,
         trees["autoencoder"],
         trees.get("prior"),
-        json.loads(about["steps"]),
+        steps,
         dict(zip(attributes, trees.get("directions", ()), strict=True)),
     )
 

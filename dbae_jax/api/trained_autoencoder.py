@@ -222,15 +222,23 @@ class TrainedAutoencoder:
         eta: float = 0.0,
         boot: bool = False,
         plan: Plan | None = None,
+        clip_path: bool = True,
     ) -> Sample:
         """Decodes as `decode` does and keeps the states of the sampler.
 
+        The options that are not listed are those of `decode`.
+
+        Args:
+          z: [B, D].
+          x_T: [B, H, W, C]; see `decode`.
+          clip_path: whether the states are clipped to [-1, 1], as images are.
+
         Returns:
-          x_0: [B, H, W, C]; path: [S, B, H, W, C], x_T and the state after every step, clipped to
-          [-1, 1]; times: [S]; nfe, the number of network evaluations.
+          x_0: [B, H, W, C]; path: [S, B, H, W, C], x_T and the state after every step; times: [S];
+          nfe, the number of network evaluations.
         """
         plan = self._plan(plan, sampler, steps, grid, rho, churn, eta, boot)
-        return self._sample(z, x_T, plan, rng, keep_path=True)
+        return self._sample(z, x_T, plan, rng, keep_path=True, clip_path=clip_path)
 
     def reconstruct(
         self,
@@ -298,6 +306,7 @@ class TrainedAutoencoder:
         rng: Rng,
         *,
         keep_path: bool = False,
+        clip_path: bool = True,
         progress: ProgressFn | None = None,
     ) -> Sample:
         z = checks.check_codes(z, self.latent_dim)
@@ -305,6 +314,5 @@ class TrainedAutoencoder:
         if x_T is None:
             x_T = self.draw_x_T(len(z), rng) if self.gaussian_endpoint else self.endpoint(z)
         x_T = checks.check_states(x_T, "x_T", len(z), self.config.data)
-        return self.programs.decode(
-            self.variables, x_T, z, key, table, keep_path=keep_path, progress=progress
-        )
+        kept = {"keep_path": keep_path, "clip_path": clip_path}
+        return self.programs.decode(self.variables, x_T, z, key, table, progress=progress, **kept)

@@ -1,4 +1,4 @@
-"""--mode=edit: edits an attribute of the images that the command line names, into files."""
+"""Edits an attribute of the images that the command line names, into files."""
 
 import math
 import pathlib
@@ -10,6 +10,7 @@ from dbae_jax import editing
 from dbae_jax.api import edits
 from dbae_jax.commands import edit_files, named_pictures, trained_model
 from dbae_jax.commands.trained_model import OF_MODEL
+from dbae_jax.configuration import paths
 from dbae_jax.configuration.config import Config
 from dbae_jax.data.images import to_float, to_uint8
 from dbae_jax.errors import ConfigError
@@ -48,7 +49,7 @@ def edit(
     """
     if not attribute or not image:
         raise ConfigError("--mode=edit needs --attribute (a name) and --image (files or items).")
-    names, numbers = edit_files.split_names(image), parse_scales(scales)
+    names, numbers = paths.split(image), parse_scales(scales)
     folder = edit_files.check_folder(directory, out)
     opened, _ = trained_model.open_model(config, directory, OF_MODEL)
     context = trained_model.make_context(opened, directory)

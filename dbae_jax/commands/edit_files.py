@@ -22,14 +22,9 @@ from dbae_jax.runtime import files
 FOLDER = "edits"  # default folder in the workdir
 DIGITS = 8  # length of the hash in file names
 # Keys of config.data that determine the images.
-OF_IMAGES = ("crop", "image_size", "lmdb", "train_split", "test_split")
+OF_IMAGES = ("crop", "background", "image_size", "lmdb", "train_split", "test_split")
 
 log = logging.getLogger(__name__)
-
-
-def split_names(text: str) -> list[str]:
-    """Returns the names in a comma-separated list."""
-    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def about(config: Config, model: DBAE, mode: str) -> dict[str, Any]:

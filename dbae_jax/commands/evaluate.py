@@ -1,4 +1,4 @@
-"""--mode=evaluate: runs suites of measurements on a trained model and writes results.json.
+"""Runs suites of measurements on a trained model and writes results.json.
 
 A suite that was measured with the current settings is not measured again. results.json is written
 after each suite. The model may be measured on data that it was not trained on, if the images have
@@ -15,19 +15,24 @@ from typing import Any
 import jax
 
 from dbae_jax.api.dbae import DBAE
+from dbae_jax.api.directions import CACHE
 from dbae_jax.commands import trained_model
 from dbae_jax.commands.trained_model import OF_MODEL
 from dbae_jax.configuration.config import Config, to_dict
+from dbae_jax.data import identity
 from dbae_jax.errors import ConfigError, TooFewError
 from dbae_jax.evaluation import pictures, results, summary
 from dbae_jax.evaluation.context import Context
 from dbae_jax.evaluation.registry import SUITES, asked_for
 from dbae_jax.evaluation.results import Book
 from dbae_jax.runtime import files, processes
-from dbae_jax.workdirs import workdir
+from dbae_jax.workdirs import checkpoint, lock, workdir
 
 # Keys that identify the data of a run.
-OF_DATA = ("data.name", "data.crop", "data.train_split", "data.test_split")
+OF_DATA = (
+    *("data.name", "data.crop", "data.background"),
+    *("data.train_split", "data.test_split"),
+)
 
 log = logging.getLogger(__name__)
 
@@ -52,8 +57,16 @@ def evaluate(config: Config, directory: pathlib.Path) -> dict[str, Any]:
     """
     names = asked_for(config.eval.suite)
     files.check_folder(directory, "--workdir")
+    workdir.check_exists(directory)
+    with lock.held(directory / CACHE):
+        return _evaluate(config, directory, names)
+
+
+def _evaluate(config: Config, directory: pathlib.Path, names: dict[str, bool]) -> dict[str, Any]:
     model, trained = trained_model.open_model(config, directory, OF_MODEL)
     context = trained_model.make_context(model, directory)
+    same_data = not workdir.differing(to_dict(trained), config, OF_DATA)
+    _tell_data(context, directory, same_data=same_data)
     plan = settings_by_suite(context, names)
     book = Book(directory, _about(directory, model))
     pending = _pending(book, context, plan)
@@ -66,13 +79,26 @@ def evaluate(config: Config, directory: pathlib.Path) -> dict[str, Any]:
             log.warning("The suite %s does not apply: %s", name, error)
             pending.remove(name)
 
-    same_data = not workdir.differing(to_dict(trained), config, OF_DATA)
     if "reconstruction" in plan and same_data and not config.eval.label:
         _paint(context, directory, measured_now="reconstruction" in pending)
     entries = _entries(book, context, plan)
     summary.report(entries)
     log.info("The results are in %s.", directory / results.FILE)
     return entries
+
+
+def _tell_data(context: Context, directory: pathlib.Path, *, same_data: bool) -> None:
+    """Logs what the splits hold, and warns if the model was trained on other images."""
+    found = context.identities
+    for split, data in found.items():
+        log.info("%s, %s: %s.", context.config.data.name, split, identity.describe(data))
+    step = context.model.step
+    known = None if step is None else checkpoint.read_meta(directory, step).get("data")
+    if same_data and known and identity.differences(known, found["train"]):
+        log.warning(
+            "The model was trained on %s, which are not the training images that are there now.",
+            identity.describe(known),
+        )
 
 
 def settings_by_suite(context: Context, names: dict[str, bool]) -> dict[str, dict[str, Any]]:

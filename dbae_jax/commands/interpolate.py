@@ -1,4 +1,4 @@
-"""--mode=interpolate: interpolates between images that the command line names, into files."""
+"""Interpolates between images that the command line names, into files."""
 
 import functools
 import pathlib
@@ -9,6 +9,7 @@ import numpy as np
 from dbae_jax.api import edits
 from dbae_jax.commands import edit_files, named_pictures, trained_model
 from dbae_jax.commands.trained_model import OF_MODEL
+from dbae_jax.configuration import paths
 from dbae_jax.configuration.config import Config
 from dbae_jax.data.images import to_float, to_uint8
 from dbae_jax.errors import ConfigError
@@ -83,7 +84,7 @@ def _pairs(first: str | None, second: str | None) -> tuple[list[str], list[str]]
         raise ConfigError(
             "--mode=interpolate needs --first and --second: image files, or items such as test:17."
         )
-    pairs = edit_files.split_names(first), edit_files.split_names(second)
+    pairs = paths.split(first), paths.split(second)
     if len(pairs[0]) != len(pairs[1]):
         raise ConfigError(
             f"--first names {len(pairs[0])} images and --second {len(pairs[1])}: name equally many."

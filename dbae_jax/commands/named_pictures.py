@@ -1,12 +1,12 @@
 """Images that the command line names: files, or items of the data set."""
 
-import pathlib
 import re
 from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from dbae_jax.api import images
+from dbae_jax.configuration import paths
 from dbae_jax.configuration.sections import DataConfig
 from dbae_jax.data.sources import Source
 from dbae_jax.errors import DataError
@@ -60,8 +60,10 @@ def read_all(
 
 
 def _read_file(name: str, data: DataConfig) -> np.ndarray:
-    if not pathlib.Path(name).expanduser().exists():
+    path = paths.read(name, "the image")
+    if not path.exists():
         raise DataError(
-            f"There is no image file {name}; items of the data set are named test:17 or train:3."
+            f"There is no image file {name}; {paths.nearest(path)}items of the data set are named "
+            "test:17 or train:3."
         )
     return images.read_file(name, data)

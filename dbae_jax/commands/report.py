@@ -1,4 +1,4 @@
-"""--mode=report: writes a single HTML file that shows and describes the model of a workdir."""
+"""Writes a single HTML file about the model of a workdir, or about those of two."""
 
 import logging
 import pathlib
@@ -7,14 +7,17 @@ from typing import Any
 
 from dbae_jax.commands import trained_model
 from dbae_jax.configuration.config import Config
+from dbae_jax.errors import ConfigError
 from dbae_jax.evaluation import results
 from dbae_jax.report import about, page
+from dbae_jax.report.comparison import content
 from dbae_jax.report.contents import Amounts, make_page
 from dbae_jax.runtime import files
+from dbae_jax.workdirs import records, workdir
 
 log = logging.getLogger(__name__)
 
-FILE = "report.html"
+FILE, COMPARISON = "report.html", "comparison.html"
 
 
 def report(
@@ -24,8 +27,11 @@ def report(
     config_path: str = "CONFIG",
     overrides: Mapping[str, Any] | None = None,
     amounts: Amounts | None = None,
+    compare: pathlib.Path | None = None,
 ) -> pathlib.Path:
     """Writes the report of the model of a workdir, with its EMA weights.
+
+    With `compare`, it writes a page that compares the model with that of a different workdir.
 
     Args:
       config: sections "model" and "data" must match the run's; "sample", "prior" and "eval"
@@ -34,23 +40,53 @@ def report(
       config_path: file name of the config, for the commands on the page.
       overrides: keys of `config` that differ from this file, and their values, for the commands.
       amounts: numbers of images. Default: by the image size.
+      compare: a different workdir, or None.
 
     Returns:
       The path of the file.
 
     Raises:
-      CheckpointError: if the workdir holds no model.
+      CheckpointError: if a workdir holds no model.
       ConfigError: if the workdir holds a different model or cannot be written.
       DataError: if data are missing, or results.json holds no results of an evaluation.
     """
     files.check_folder(directory, "--workdir")
+    if compare is not None:
+        return _compare(config, directory, compare)
     model, _ = trained_model.open_model(config, directory)
     measured = results.read(directory)
     context = trained_model.make_context(model, directory)
     command = about.Command(config_path, directory, overrides or {})
-    path = directory / FILE
     amounts = amounts or Amounts.of_size(config.data.image_size)
-    content = page.render(make_page(context, directory, measured, command, amounts))
-    files.write_text(path, content)
-    log.info("Wrote the report (%.1f MB) to %s.", len(content) / 1e6, path)
+    text = page.render(make_page(context, directory, measured, command, amounts))
+    return _write(directory / FILE, text)
+
+
+def _compare(config: Config, directory: pathlib.Path, other: pathlib.Path) -> pathlib.Path:
+    """Writes the page that compares the models of two workdirs into the first."""
+    if other.resolve() == directory.resolve():
+        raise ConfigError(f"--compare={other} is the workdir itself; name a different workdir.")
+    names = (directory.name, other.name)
+    if names[0] == names[1]:
+        names = (str(directory), str(other))
+    theirs = workdir.load(other).config
+    opened = {directory: config, other: theirs}
+    first, second = (
+        content.Run(
+            name,
+            one,
+            trained_model.open_model(one, path).model,
+            records.read(path),
+            results.read(path),
+        )
+        for name, (path, one) in zip(names, opened.items(), strict=True)
+    )
+    context = trained_model.make_context(first.model, directory)
+    made = content.compare(first, second, context)
+    return _write(directory / COMPARISON, content.render(made))
+
+
+def _write(path: pathlib.Path, text: str) -> pathlib.Path:
+    files.write_text(path, text)
+    log.info("Wrote the report (%.1f MB) to %s.", len(text) / 1e6, path)
     return path

@@ -1,4 +1,4 @@
-"""--mode=sample: samples images from a model's latent prior into files.
+"""Samples images from a model's latent prior into files.
 
 Image i depends on the seed and i alone. A run that was stopped resumes with the missing files.
 """

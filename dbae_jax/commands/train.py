@@ -12,17 +12,17 @@ import numpy as np
 from dbae_jax.api import loading
 from dbae_jax.api.dbae import DBAE
 from dbae_jax.configuration.config import Config, to_dict
-from dbae_jax.data import images, pipeline, registry
+from dbae_jax.data import identity, images, pipeline, registry
 from dbae_jax.data.pipeline import Batches
 from dbae_jax.data.sources import Source, gather
-from dbae_jax.errors import ConfigError
+from dbae_jax.errors import ConfigError, DataError
 from dbae_jax.evaluation.suites import reconstruction
-from dbae_jax.runtime import fingerprint, rngs, sharding
+from dbae_jax.runtime import failures, fingerprint, rngs, sharding
 from dbae_jax.training import determinism, fine_tuning
 from dbae_jax.training.hooks import Hook, Hooks, TrainingLog
 from dbae_jax.training.jitted_step import Training, make_training
 from dbae_jax.training.loop import Description, Run, run_loop, start_run
-from dbae_jax.workdirs import checkpoint, records, trackers, workdir
+from dbae_jax.workdirs import checkpoint, lock, records, trackers, workdir
 from dbae_jax.workdirs.train_state import TrainState
 
 Action = Callable[[int, TrainState], None]
@@ -60,16 +60,25 @@ def train(config: Config, directory: pathlib.Path, training: Training | None = N
     """
     workdir.check_usable(directory)
     trackers.check(config)
+    kept = functools.partial(workdir.last_checkpoint, directory)
+    with lock.held(directory), failures.explaining(kept):
+        return _train(config, directory, training)
+
+
+def _train(config: Config, directory: pathlib.Path, training: Training | None) -> TrainState:
     source = registry.make_source(config.data, "train")
     held_out = registry.make_source(config.data, "test")
+    registry.describe(config.data, {"training": source, "test": held_out})
     training = training or make_training(config, sharding.make_mesh())
-    run, origin = set_up(config, directory, training)
+    data = identity.of(source)
+    run, origin = set_up(config, directory, training, data)
     start = int(run.state.step)
     if start >= config.train.num_steps:
         log.info("The run in %s has taken %d steps already; nothing to do.", directory, start)
         return run.state
     if changed := workdir.changes(directory, config):
         log.info("Keys that have changed since this run was last started: %s.", ", ".join(changed))
+        workdir.keep_config(directory, start)
     workdir.write_config(directory, config)
     with (
         determinism.programs_kept(config, directory),
@@ -78,7 +87,7 @@ def train(config: Config, directory: pathlib.Path, training: Training | None = N
         _batches(config, source, run.mesh, start) as batches,
     ):
         model = DBAE(config, run.state.ema, networks=training.networks, mesh=run.mesh)
-        meta = workdir.meta(config, **origin)
+        meta = workdir.meta(config, data=data, **origin)
         hooks = _make_hooks(training, model, directory, held_out, checkpoints, scalars, meta)
         return run_loop(run, batches, hooks, stop=config.train.num_steps, directory=directory)
 
@@ -91,11 +100,17 @@ def _checkpoints(config: Config, directory: pathlib.Path) -> checkpoint.Writer:
 
 
 def set_up(
-    config: Config, directory: pathlib.Path, training: Training
+    config: Config, directory: pathlib.Path, training: Training, data: dict[str, Any]
 ) -> tuple[Run, dict[str, Any]]:
     """Reads the state of the last checkpoint, or makes a new one.
 
     Checkpoints that cannot be read are moved aside.
+
+    Args:
+      config: checked config.
+      directory: the workdir.
+      training: the jitted training step and what belongs to it.
+      data: identity of the training images; it must fit the run.
 
     Returns:
       The run, and where the weights of a fine-tuned model come from, for the meta of checkpoints.
@@ -116,17 +131,42 @@ def set_up(
         ),
     )
     if checkpoint.steps(directory):
-        return run, _origin(directory, int(run.state.step), section.init_from)
+        meta = checkpoint.read_meta(directory, int(run.state.step))
+        _check_data(directory, meta.get("data"), data)
+        return run, _origin(directory, meta, section.init_from)
     return _fine_tuned(run, config) if section.init_from else (run, {})
 
 
-def _origin(directory: pathlib.Path, step: int, init_from: str) -> dict[str, Any]:
+def _check_data(directory: pathlib.Path, saved: dict[str, Any] | None, now: dict[str, Any]) -> None:
+    """Checks that a run that resumes gets the images that it was trained on."""
+    if saved is None:  # of an older version
+        return
+    changed = identity.differences(saved, now)
+    if any(saved[key] != now[key] for key in ("num_images", "image_shape")):
+        raise DataError(
+            f"The run in {directory} was trained on {identity.describe(saved)}, and the training "
+            f"images are now {identity.describe(now)}. Bring the earlier data back, or train on "
+            f"the new ones in another workdir; --init_from={directory} starts from these weights."
+        )
+    if changed:
+        log.warning(
+            "The training images have changed since the last checkpoint: %s. The run resumes with "
+            "the images that are there now.",
+            ", ".join(changed),
+        )
+
+
+def _origin(directory: pathlib.Path, meta: dict[str, Any], init_from: str) -> dict[str, Any]:
     """Returns where the weights of a run that resumes came from, as its checkpoint says."""
-    meta = checkpoint.read_meta(directory, step)
     if init_from and ORIGIN not in meta:
         raise ConfigError(
             f"config.train.init_from={init_from} cannot be used here: the run in {directory} did "
             "not start from another model. Leave it out, or name a new workdir."
+        )
+    if init_from and meta[ORIGIN]["name"] != init_from:
+        log.warning(
+            "The run in %s started from %s. config.train.init_from=%s has no effect on it.",
+            *(directory, meta[ORIGIN]["name"], init_from),
         )
     return {ORIGIN: meta[ORIGIN]} if ORIGIN in meta else {}
 

@@ -24,15 +24,16 @@ from dbae_jax.commands import trained_model
 from dbae_jax.configuration import build
 from dbae_jax.configuration.config import Config
 from dbae_jax.data import codes as codes_lib
+from dbae_jax.data import identity, registry
 from dbae_jax.data.codes import Codes
 from dbae_jax.prior import prior
 from dbae_jax.prior.diffusion import LatentDiffusion
 from dbae_jax.prior.likelihood import make_measure
 from dbae_jax.prior.step import create_state, make_step
-from dbae_jax.runtime import files, sharding
+from dbae_jax.runtime import failures, files, sharding
 from dbae_jax.training import determinism, hooks, jitted_step, loop
 from dbae_jax.training.optimizer import make_prior_optimizer
-from dbae_jax.workdirs import checkpoint, records, trackers, workdir
+from dbae_jax.workdirs import checkpoint, lock, records, trackers, workdir
 from dbae_jax.workdirs.train_state import TrainState
 
 CODES_FILE = "codes.npz"  # latent codes of both splits, in the folder of the prior
@@ -63,6 +64,14 @@ def train_prior(config: Config, directory: pathlib.Path) -> TrainState:
     sharding.check_batch_size(config.prior.batch_size, mesh, "prior.batch_size")
     files.check_folder(directory, "--workdir")
     trackers.check(config)
+    workdir.check_exists(directory)
+    folder = directory / prior.FOLDER
+    kept = functools.partial(workdir.last_checkpoint, folder)
+    with lock.held(folder), failures.explaining(kept):
+        return _train(config, directory, mesh)
+
+
+def _train(config: Config, directory: pathlib.Path, mesh: jax.sharding.Mesh) -> TrainState:
     folder = directory / prior.FOLDER
     model, _ = trained_model.open_model(config, directory)
     autoencoder = {"step": model.step, "weights": "ema", "fingerprint": model.fingerprint}
@@ -87,7 +96,8 @@ def train_prior(config: Config, directory: pathlib.Path) -> TrainState:
         ) as checkpoints,
         records.Writer(folder, config, start_step=start) as scalars,
     ):
-        meta = workdir.meta(config, **{prior.AUTOENCODER: autoencoder})
+        data = identity.of(registry.make_source(config.data, "train"))
+        meta = workdir.meta(config, data=data, **{prior.AUTOENCODER: autoencoder})
         measure = make_measure(config, codes["test"], mesh)
         actions = _make_hooks(config, folder, meta, measure, checkpoints, scalars)
         return loop.run_loop(run, batches, actions, stop=stop, directory=folder)
@@ -107,10 +117,11 @@ def _codes(model: DBAE, path: pathlib.Path, autoencoder: dict[str, Any]) -> dict
     sources = trained_model.open_splits(config)
     counts = {split: len(source) for split, source in sources.items()}
     counts["test"] = min(config.eval.num_images or counts["test"], counts["test"])
-    identity = autoencoder | {
+    of_codes = autoencoder | {
         "computed": [config.model.dtype, config.model.precision],
         "data": [data.name, data.lmdb, data.train_split, data.test_split, data.crop],
         "sources": {split: repr(source) for split, source in sources.items()},
+        "sha256": {split: identity.of(source)["sha256"] for split, source in sources.items()},
         "counts": counts,
     }
 
@@ -122,7 +133,7 @@ def _codes(model: DBAE, path: pathlib.Path, autoencoder: dict[str, Any]) -> dict
             for split, source in sources.items()
         }
 
-    return codes_lib.load_or_make(path, identity, encode)
+    return codes_lib.load_or_make(path, of_codes, encode)
 
 
 def set_up(

@@ -75,4 +75,6 @@ def make_context(model: DBAE, directory: pathlib.Path) -> Context:
 
 def open_splits(config: Config) -> dict[str, Source]:
     """Returns the "train" and "test" splits of a config's data."""
-    return {split: registry.make_source(config.data, split) for split in ("train", "test")}
+    splits = {split: registry.make_source(config.data, split) for split in ("train", "test")}
+    registry.describe(config.data, splits)
+    return splits

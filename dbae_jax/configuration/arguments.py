@@ -2,14 +2,13 @@
 
 import ast
 import itertools
-import pathlib
 import re
 from collections.abc import Callable
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from dbae_jax.configuration import config_files
+from dbae_jax.configuration import config_files, paths
 from dbae_jax.configuration.suggestions import did_you_mean
 
 
@@ -36,11 +35,17 @@ def with_config_of_workdir(arguments: list[str]) -> list[str]:
 
     The config of a new workdir that is distilled is that of --teacher. The arguments stay as they
     are if no such workdir holds a config.json.
+
+    Raises:
+      ConfigError: if --workdir or --teacher names no path of this machine.
     """
     if value_of(arguments, "config") is not None:
         return arguments
-    for folder in filter(None, (value_of(arguments, name) for name in ("workdir", "teacher"))):
-        path = pathlib.Path(folder) / config_files.SAVED_NAME
+    for flag in ("workdir", "teacher"):
+        folder = value_of(arguments, flag)
+        if not folder:
+            continue
+        path = paths.read(folder, f"--{flag}") / config_files.SAVED_NAME
         if path.is_file():
             return [arguments[0], f"--config={path}", *arguments[1:]]
     return arguments
@@ -78,7 +83,7 @@ def explain_overrides(arguments: list[str], config: ConfigDict) -> str | None:
       config: config that the arguments override.
     """
     for argument in arguments:
-        match = re.match(r"--?config\.([^=]+)(?:=(.*))?$", argument)
+        match = re.match(r"--?config\.([^=]*)(?:=(.*))?$", argument, re.DOTALL)
         problem = _explain_override(match[1], match[2], config) if match else None
         if problem:
             return problem

@@ -6,8 +6,10 @@ import logging
 import os
 import pathlib
 import sys
+import threading
 import traceback
 import types
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from importlib import metadata
 from typing import Any, NoReturn
@@ -17,10 +19,10 @@ from absl import logging as absl_logging
 from ml_collections import config_flags
 
 import dbae_jax
-from dbae_jax.configuration import arguments, config_files
+from dbae_jax.configuration import arguments, bug_reports, config_files, paths
 from dbae_jax.configuration import config as config_lib
 from dbae_jax.configuration.config import Config
-from dbae_jax.errors import ConfigError, DBAEError
+from dbae_jax.errors import ConfigError, DBAEError, StorageError
 from dbae_jax.runtime import files, processes, progress
 from dbae_jax.runtime.compilation import compilation
 
@@ -73,7 +75,7 @@ def run(
         return
 
     def guarded(argv: list[str]) -> None:
-        _log_to_stderr()
+        last = _log_to_stderr()
         compilation.listen()
         try:
             if len(argv) > 1:
@@ -84,10 +86,14 @@ def run(
         except KeyboardInterrupt:
             print("error: interrupted.", file=sys.stderr)
             processes.leave(INTERRUPTED)
-        except Exception:
-            if not processes.several():
-                raise
+        except Exception as error:
             traceback.print_exc()
+            print(
+                "error: this is a bug of dbae_jax. Please open an issue, and add the file "
+                f"{bug_reports.write(error, last)}; it holds the traceback, the command, the "
+                "versions and the last lines of the log.",
+                file=sys.stderr,
+            )
             processes.leave(1)
 
     parser = functools.partial(_parse, config_of_workdir=config_of_workdir, keys=keys)
@@ -105,6 +111,10 @@ def show(text: str) -> None:
 
 def stop(error: DBAEError) -> NoReturn:
     """Prints an error and exits with its code."""
+    if isinstance(error, StorageError):  # orbax's threads would repeat it for every array
+        logging.disable()
+        sys.unraisablehook = lambda unraisable: None
+        threading.excepthook = lambda arguments: None
     print(f"error: {error}", file=sys.stderr)
     processes.leave(error.exit_code)
 
@@ -169,7 +179,7 @@ def json_path() -> pathlib.Path | None:
     """
     if not JSON.value:
         return None
-    path = pathlib.Path(JSON.value)
+    path = paths.read(JSON.value, "--json")
     problem = "it is a folder" if path.is_dir() else files.obstacle(path)
     if problem:
         raise ConfigError(f"--json={path} cannot be written: {problem}.")
@@ -180,11 +190,11 @@ def read_workdir() -> pathlib.Path:
     """Returns the path of --workdir.
 
     Raises:
-      ConfigError: if the flag is missing.
+      ConfigError: if the flag is missing, or names no path of this machine.
     """
     if not WORKDIR.value:
         raise ConfigError("--workdir is missing; name the folder of the run.")
-    return pathlib.Path(WORKDIR.value)
+    return paths.read(WORKDIR.value, "--workdir")
 
 
 def _parse(argv: list[str], *, config_of_workdir: bool, keys: Mapping[str, str]) -> list[str]:
@@ -205,12 +215,41 @@ def _parse(argv: list[str], *, config_of_workdir: bool, keys: Mapping[str, str])
         stop(ConfigError(reason or " ".join(str(error).split())))
 
 
-def _log_to_stderr() -> None:
-    """Shows the log lines of this package, and warnings of the libraries, on stderr."""
+def _is_news(record: logging.LogRecord) -> bool:
+    """Returns whether to show a message of a library.
+
+    orbax logs an error of each array that it cannot save, with its traceback, and then raises it.
+    """
+    return "/orbax/" not in record.pathname or record.levelno < logging.ERROR
+
+
+def _show_unraisable(found: Any) -> None:
+    """Shows an error that could not be raised, unless it is an echo of a save that has failed.
+
+    tensorstore reports every array of such a save to an event loop that orbax has closed.
+    """
+    if str(found.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(found)
+
+
+def _log_to_stderr() -> bug_reports.LastLines:
+    """Shows the log lines of this package, and warnings of the libraries, on stderr.
+
+    Returns:
+      The handler that keeps the last lines.
+    """
     absl_logging.set_verbosity(absl_logging.WARNING)
+    absl_logging.get_absl_handler().addFilter(_is_news)
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # it repeats errors of orbax's threads
+    sys.unraisablehook = _show_unraisable
+    # PIL warns of metadata that it cannot read; what concerns the pixels is an error.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     handler = progress.Handler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
+    last = bug_reports.LastLines()
     ours = logging.getLogger("dbae_jax")
-    ours.handlers = [handler]
+    ours.handlers = [handler, last]
+    for each in ours.handlers:
+        each.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
     ours.setLevel(logging.INFO)
     ours.propagate = False
+    return last

@@ -8,9 +8,11 @@ the config.json of a workdir; its argument is the path.
 import importlib.util
 import pathlib
 import runpy
+import sys
 
 from ml_collections import ConfigDict
 
+from dbae_jax.configuration import paths
 from dbae_jax.configuration.suggestions import did_you_mean
 from dbae_jax.errors import ConfigError
 
@@ -30,19 +32,24 @@ def resolve(value: str) -> str:
     Raises:
       ConfigError: if there is no such file and no such config.
     """
-    if value.endswith(f"/{SAVED_NAME}") or value == SAVED_NAME:
-        if not pathlib.Path(value).is_file():
-            raise ConfigError(f"--config={value} does not exist.")
-        return f"{SAVED_LOADER}:{value}"
     name, colon, argument = value.partition(":")
-    path = pathlib.Path(name).expanduser()
+    # The argument of a Python file may look like anything, such as a URL.
+    whole = paths.read(name if paths.suffix(name) == ".py" else value, "--config")
+    if whole.name.lower() == SAVED_NAME:
+        if not whole.is_file():
+            hint = paths.nearest(whole)
+            raise ConfigError(f"--config={value} does not exist; {hint}name a file.")
+        return f"{SAVED_LOADER}:{whole}"
+    if (whole / SAVED_NAME).is_file():
+        raise ConfigError(f"--config={value} is a workdir; write --config={whole / SAVED_NAME}.")
+    path = paths.read(name, "--config")
     if not path.is_file():
         installed = folder() / f"{name}.py"
         if not installed.is_file() or path.suffix:
             raise ConfigError(
                 f"--config={value} does not exist: it is neither a file nor the name of an "
-                f"installed config; {did_you_mean(name, names())}name a file, or one of "
-                f"{', '.join(names())}."
+                f"installed config; {did_you_mean(name, names()) or paths.nearest(path)}name a "
+                f"file, or one of {', '.join(names())}."
             )
         path = installed
     return f"{path}{colon}{argument}"
@@ -69,14 +76,27 @@ def load(value: str) -> ConfigDict:
       ConfigError: if the file fails or has no `get_config`.
     """
     name, _, argument = value.partition(":")
+    _add_folder(pathlib.Path(name))
     try:
         get_config = runpy.run_path(name)["get_config"]
         return get_config(argument) if argument else get_config()
     except Exception as error:  # a config file may raise anything
-        reason = " ".join(str(error).split())
+        reason, hint = " ".join(str(error).split()).rstrip("."), ""
+        if isinstance(error, ImportError) and (error.name or "").partition(".")[0] == "configs":
+            hint = f" The configs of this package are imported from {PACKAGE}."
         raise ConfigError(
-            f"--config={display(value)} cannot be loaded: {type(error).__name__}: {reason}."
+            f"--config={display(value)} cannot be loaded: {type(error).__name__}: {reason}.{hint}"
         ) from error
+
+
+def _add_folder(config: pathlib.Path) -> None:
+    """Lets a config file of the user import the files beside it, wherever the command runs.
+
+    The folder comes last, so that no file in it takes the place of an installed package.
+    """
+    beside = str(config.resolve().parent)
+    if config != SAVED_LOADER and config.parent != folder() and beside not in sys.path:
+        sys.path.append(beside)
 
 
 def names() -> list[str]:

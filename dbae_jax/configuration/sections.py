@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Annotated, Any, NamedTuple
 
 import jax
+from PIL import ImageColor
 
 from dbae_jax.errors import ConfigError
 
@@ -44,6 +45,14 @@ def require(condition: bool, what: str, allowed: str) -> None:
     """
     if not condition:
         raise ConfigError(f"{what} is not allowed: it must be {allowed}.")
+
+
+def is_color(text: str) -> bool:
+    """Returns whether a text is an opaque colour: a name such as "white", or "#rrggbb"."""
+    try:
+        return len(ImageColor.getrgb(text)) == 3
+    except ValueError:
+        return False
 
 
 NETWORKS = one_of("encoder", "decoder", "unet")
@@ -89,6 +98,7 @@ class DataConfig(Section):
     train_split: str
     test_split: str
     crop: Annotated[str, one_of("center", "d2c", "zoom", "short")]
+    background: Annotated[str, Rule(is_color, "a colour, such as 'white' or '#ffffff'")]
     image_size: Annotated[
         int,
         Rule(

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
+from dbae_jax.errors import DataError
 from dbae_jax.runtime import files
 
 Array = TypeVar("Array", jax.Array, np.ndarray)
@@ -23,8 +24,24 @@ def to_float(images: Array) -> Array:
 
 
 def to_uint8(images: np.ndarray | jax.Array) -> np.ndarray:
-    """Converts images [...] in [-1, 1] to uint8 in [0, 255], clipped and rounded to nearest."""
-    scaled = (np.asarray(images, np.float32) + 1) * 127.5
+    """Converts images [...] in [-1, 1] to uint8 in [0, 255], clipped and rounded to nearest.
+
+    Images that are uint8 already are returned as they are.
+
+    Raises:
+      DataError: if values are NaN, or neither float nor uint8.
+    """
+    array = np.asarray(images)
+    if array.dtype == np.uint8:
+        return array
+    if array.dtype.kind != "f" and array.dtype != jnp.bfloat16:
+        raise DataError(f"images must be float in [-1, 1] or uint8, got {array.dtype}.")
+    scaled = (array.astype(np.float32) + 1) * 127.5
+    if np.isnan(scaled).any():
+        raise DataError(
+            "images hold NaN, which is no colour: the model that made them, or its input, is "
+            "damaged."
+        )
     return np.clip(np.round(scaled), 0, 255).astype(np.uint8)
 
 

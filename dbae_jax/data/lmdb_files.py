@@ -7,6 +7,8 @@ import dataclasses
 import os
 import pathlib
 import re
+import subprocess
+import sys
 import threading
 import weakref
 from collections.abc import Generator
@@ -65,8 +67,13 @@ class LmdbFile:
 
     def get(self, key: bytes) -> bytes | None:
         """Returns the value of a key; None if the file lacks the key."""
-        with self._environment().begin() as transaction:
-            return transaction.get(key)
+        try:
+            with self._environment().begin() as transaction:
+                return transaction.get(key)
+        except lmdb.Error as error:
+            raise DataError(
+                f"{self.path}: the entry {key!r} cannot be read: {error}; copy the file again."
+            ) from error
 
     def __iter__(self) -> Generator[bytes, None, None]:
         """Yields all keys, in the order of the file's cursor."""
@@ -109,7 +116,7 @@ class LmdbFile:
             environment = self._environment()
             pages = environment.info()["last_pgno"] + 1
             need = pages * environment.stat()["psize"]
-        except lmdb.Error as error:
+        except (lmdb.Error, OSError, OverflowError) as error:
             raise DataError(
                 f"{self.path} cannot be read as LMDB: {error}; check the path, or copy it again."
             ) from error
@@ -179,9 +186,41 @@ class HashedImages:
         return value
 
 
+# Reads all keys of an LMDB file, and checks that every value lies in it. The library follows
+# damaged pages to wherever they lead, which may kill the process: another process goes first.
+_READ_ALL = """
+import os, sys
+import lmdb, numpy as np
+path = sys.argv[1]
+file = os.path.join(path, "data.mdb") if os.path.isdir(path) else path
+environment = lmdb.open(path, subdir=os.path.isdir(path), readonly=True, lock=False)
+first, last = sys.maxsize, 0
+with environment.begin(buffers=True) as transaction:
+    for key, value in transaction.cursor():
+        at = np.frombuffer(value, np.uint8).__array_interface__["data"][0] if len(value) else 0
+        first, last = min(first, at or first), max(last, at + len(value))
+        bytes(key)
+sys.exit(3 if last - first > os.path.getsize(file) else 0)
+"""
+
+
+def _check_undamaged(path: str) -> None:
+    """Raises DataError for a file whose reading would kill this process."""
+    ended = subprocess.run(
+        [sys.executable, "-c", _READ_ALL, path], capture_output=True, check=False
+    )
+    if ended.returncode == 0:
+        return
+    said = ended.stderr.decode(errors="replace").strip().splitlines()
+    reason = said[-1] if said else "its pages lead out of the file"
+    raise DataError(f"{path} is damaged as an LMDB file ({reason[:160]}); copy it again.")
+
+
 def is_lmdb(path: pathlib.Path) -> bool:
     """Returns whether a path is a folder with data.mdb, or a file named *.lmdb or *.mdb."""
-    return (path / "data.mdb").is_file() or (path.is_file() and path.suffix in (".lmdb", ".mdb"))
+    return (path / "data.mdb").is_file() or (
+        path.is_file() and path.suffix.lower() in (".lmdb", ".mdb")
+    )
 
 
 def open_images(path: str | os.PathLike) -> NumberedImages | HashedImages:
@@ -195,6 +234,7 @@ def open_images(path: str | os.PathLike) -> NumberedImages | HashedImages:
         of images than its key "length" states.
     """
     file = LmdbFile(path)
+    _check_undamaged(file.path)
     keys = iter(file)
     first = next(keys, None)
     keys.close()

@@ -16,7 +16,8 @@ from typing import Any
 from absl import flags
 from absl import logging as absl_logging
 
-from dbae_jax.configuration import command_line
+from dbae_jax.configuration import command_line, paths
+from dbae_jax.data.builders import preparation_file
 from dbae_jax.data.builders.base import ImageBuilder, Storage
 from dbae_jax.data.builders.celeba import Celeba
 from dbae_jax.data.builders.celebahq import Celebahq
@@ -28,7 +29,7 @@ from dbae_jax.data.builders.listing import Listing, Options
 from dbae_jax.data.builders.lsun import Bedroom, Horse
 from dbae_jax.data.builders.preparation_file import PREPARATION, read_preparation
 from dbae_jax.data.builders.shards import ShardRecord, explain, is_intact
-from dbae_jax.data.prepared import TFDS_NAMES
+from dbae_jax.data.files.prepared_folders import TFDS_NAMES
 from dbae_jax.data.sources import IN_MEMORY
 from dbae_jax.errors import ConfigError, DataError
 from dbae_jax.runtime.progress import track
@@ -66,6 +67,12 @@ ALLOW_BROKEN = flags.DEFINE_integer(
 )
 THREADS = flags.DEFINE_integer("threads", 8, "Number of threads that decode images.", lower_bound=1)
 
+NO_TEST = (
+    "There is no split test. Training and evaluation use training images in its place, and the "
+    "suites that need images of their own do not apply; hold some out with "
+    "--config.data.train_split='train[:90%]' --config.data.test_split='train[90%:]'."
+)
+
 log = logging.getLogger("dbae_jax.data.prepare")  # __name__ would be "__main__"
 
 
@@ -80,6 +87,8 @@ def prepare(builder: ImageBuilder, expected: int | Mapping[str, int] | None) -> 
       DataError: if the number of images differs, the folder holds a different data set, the disk is
         full, or images are broken. An incomplete data set never gets the name of a finished one.
     """
+    for line in preparation_file.of_source(preparation_file.about_listing(builder.listing)):
+        log.info("%s", line)
     check_count(builder.listing, expected)
     final = builder.final_path
     if final.exists():
@@ -94,10 +103,23 @@ def prepare(builder: ImageBuilder, expected: int | Mapping[str, int] | None) -> 
         if report[key]:
             path = final / PREPARATION
             log.warning("%d images are %s: see %r in %s.", len(report[key]), state, key, path)
-    for split, count in report["images"].items():
-        log.info("%s: %s images.", split, f"{count:,}")
+    for line in (_about_storage(builder), *preparation_file.of_images(report)):
+        log.info("%s", line)
+    if "test" not in report["images"] and "test" not in report["named_splits"]:
+        log.info("%s", NO_TEST)
     log.info("%s is complete; train on it with config.data.name=%r.", final, builder.name)
     return final
+
+
+def _about_storage(builder: ImageBuilder) -> str:
+    """Returns a sentence about what is stored of each image."""
+    storage, kind = builder.storage, {1: "gray", 3: "in colour"}[builder.estimate.channels]
+    if not storage.size:
+        return f"The files are stored as they are; the images are {kind}."
+    return (
+        f"Square copies of at most {storage.size} pixels are stored as {storage.encoding.upper()}; "
+        f"the images are {kind}. Smaller images keep their size."
+    )
 
 
 def check_count(listing: Listing, expected: int | Mapping[str, int] | None) -> None:
@@ -182,10 +204,10 @@ def _builder() -> ImageBuilder:
             f"--attributes={ATTRIBUTES.value} is for --dataset=folder, not for {DATASET.value}; "
             "omit it, or name the folder of published attribute files with --annotations."
         )
-    source = pathlib.Path(str(SOURCE.value)).expanduser()
+    source = paths.read(str(SOURCE.value), "--source")
     options = Options(
-        annotations=pathlib.Path(ANNOTATIONS.value).expanduser() if ANNOTATIONS.value else None,
-        table=pathlib.Path(ATTRIBUTES.value).expanduser() if ATTRIBUTES.value else None,
+        annotations=_optional(ANNOTATIONS),
+        table=_optional(ATTRIBUTES),
         check=not SKIP_CHECKSUMS.value,
         allow_partial=ALLOW_PARTIAL.value,
     )
@@ -201,11 +223,16 @@ def _builder() -> ImageBuilder:
         )
     return kind(
         listing=kind.list_images(source, options),
-        data_dir=pathlib.Path(DATA_DIR.value).expanduser(),
+        data_dir=paths.read(DATA_DIR.value, "--data_dir"),
         storage=storage,
         allow_broken=ALLOW_BROKEN.value,
         num_threads=THREADS.value,
     )
+
+
+def _optional(flag: flags.FlagHolder) -> pathlib.Path | None:
+    """Returns the path of a flag, or None if it is not given."""
+    return paths.read(flag.value, f"--{flag.name}") if flag.value else None
 
 
 def _named(kind: type[ImageBuilder], name: str) -> type[ImageBuilder]:

@@ -13,20 +13,21 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
+from dbae_jax.configuration import paths
 from dbae_jax.data import lmdb_files, transforms
-from dbae_jax.data.builders.preparation_file import PREPARATION, read_preparation
+from dbae_jax.data.builders.preparation_file import (
+    PREPARATION,
+    enlarged,
+    of_images,
+    read_preparation,
+)
+from dbae_jax.data.files.prepared_folders import find
 from dbae_jax.errors import ConfigError, DataError
 
 Range = tuple[str, int, int]  # (stored split, first index, index after the last)
 
-# TFDS's own names of our data sets. The images are the same, but TFDS shuffles their order.
-TFDS_NAMES = {"celeba": "celeb_a"}
-
 # Data sets whose images also belong to a larger data set: name -> larger data set.
 PART_OF = {"celeb_a": "celeba", "celebahq": "celeba"}
-
-# Data sets that have a builder; every other name is a folder of images.
-KNOWN = ("ffhq", "celeba", "celebahq", "bedroom", "horse", "lfw", "emoji", "folder")
 
 # Splits of DiffAE's LMDB files, which store none: data set -> images in the file -> split -> range.
 LMDB_SPLITS = {
@@ -49,11 +50,13 @@ class View:
       crop: crop rule, a key of `transforms.CROPS`.
       size: side of the square images in pixels.
       channels: 1 (gray) or 3 (colour).
+      background: colour under transparent parts of images.
     """
 
     crop: str
     size: int
     channels: int
+    background: str = "white"
 
 
 class ImageSource:
@@ -89,7 +92,11 @@ class ImageSource:
         view = self.view
         try:
             image = transforms.load(
-                example["image"], crop=view.crop, size=view.size, channels=view.channels
+                example["image"],
+                crop=view.crop,
+                size=view.size,
+                channels=view.channels,
+                background=view.background,
             )
         except DataError as error:
             raise DataError(f"{self.title}, {example['id']}: {error}") from error
@@ -98,7 +105,9 @@ class ImageSource:
     def __repr__(self) -> str:
         parts = "+".join(f"{split}[{start}:{stop}]" for split, start, stop in self.ranges)
         view = self.view
-        return f"{self.title}({parts}, {view.crop}, {view.size}x{view.size}x{view.channels})"
+        shape = f"{view.size}x{view.size}x{view.channels}"
+        on = "" if view.background == "white" else f", on {view.background}"
+        return f"{self.title}({parts}, {view.crop}, {shape}{on})"
 
     def overlaps(self, other: Any) -> bool:
         """Returns whether another source shares images with this one.
@@ -167,6 +176,17 @@ class PreparedSource(ImageSource):
             example["attributes"] = self._vector(stored["attributes"])
         return example
 
+    def about(self) -> list[str]:
+        """Returns sentences about the images of all splits, where `data.prepare` recorded them."""
+        if not (self._folder / PREPARATION).is_file():
+            return []
+        report, size = read_preparation(self._folder), self.view.size
+        small = enlarged(report, size)
+        lines = of_images(report)
+        if small:
+            lines.append(f"{small:,} images are smaller than {size} pixels and are enlarged.")
+        return lines
+
     def _vector(self, attributes: Any) -> np.ndarray:
         if isinstance(attributes, dict):  # TFDS stores the attributes of CelebA by name.
             return np.array([attributes[name] for name in self.attribute_names], np.int8)
@@ -208,6 +228,7 @@ def open_source(
     crop: str,
     image_size: int,
     channels: int,
+    background: str = "white",
 ) -> ImageSource:
     """Opens a split of a prepared data set, or of an LMDB file.
 
@@ -219,6 +240,7 @@ def open_source(
       crop: crop rule, a key of `transforms.CROPS`.
       image_size: side of the square images in pixels.
       channels: number of channels that the images have: 3 (colour) or 1 (gray).
+      background: colour under transparent parts of images.
 
     Returns:
       A source of examples {"image": uint8 [image_size, image_size, channels], "id": str, ...}.
@@ -232,12 +254,13 @@ def open_source(
             f"config.data.crop={crop!r} is not allowed: it must be one of "
             f"{', '.join(transforms.CROPS)}."
         )
-    view = View(crop, image_size, channels)
+    view = View(crop, image_size, channels, background)
     source: ImageSource
     if lmdb:
-        source = _open_lmdb(name, pathlib.Path(lmdb).expanduser(), split, view)
+        source = _open_lmdb(name, paths.read(lmdb, "config.data.lmdb"), split, view)
     else:
-        source = _open_prepared(name, pathlib.Path(data_dir).expanduser(), split, view)
+        folder = paths.read(data_dir, "config.data.data_dir")
+        source = _open_prepared(name, folder, split, view)
     source[0]  # An error that concerns all images is reported now.
     return source
 
@@ -245,8 +268,8 @@ def open_source(
 def _open_lmdb(name: str, path: pathlib.Path, split: str, view: View) -> LmdbSource:
     if not path.exists():
         raise DataError(
-            f"config.data.lmdb={path} does not exist; name an LMDB file, or '' to read a prepared "
-            "data set."
+            f"config.data.lmdb={path} does not exist; {paths.nearest(path)}name an LMDB file, or "
+            "'' to read a prepared data set."
         )
     images = lmdb_files.open_images(path)
     if isinstance(images, lmdb_files.NumberedImages):
@@ -258,6 +281,25 @@ def _open_lmdb(name: str, path: pathlib.Path, split: str, view: View) -> LmdbSou
     splits |= {part: ("all", start, stop) for part, (start, stop) in named.items()}
     _check_channels(name, transforms.channels_of(transforms.decode(first)), view.channels)
     return LmdbSource(path, f"{name}.lmdb", resolve(split, splits, name), view)
+
+
+def has_split(split: str, name: str, data_dir: str, image_size: int) -> bool:
+    """Returns whether a prepared data set has a split of this name.
+
+    Raises:
+      DataError: if the data set is missing or incomplete.
+    """
+    folder = find(name, paths.read(data_dir, "config.data.data_dir"), image_size)
+    return split in _splits(folder, tfds.builder_from_directory(str(folder)))
+
+
+def _splits(folder: pathlib.Path, builder: Any) -> dict[str, Range]:
+    """Returns the splits of a prepared data set, and its named parts of splits."""
+    splits = {part: (part, 0, info.num_examples) for part, info in builder.info.splits.items()}
+    if (folder / PREPARATION).is_file():
+        named = read_preparation(folder)["named_splits"]
+        splits |= {part: tuple(where) for part, where in named.items()}
+    return splits
 
 
 def _open_prepared(name: str, data_dir: pathlib.Path, split: str, view: View) -> PreparedSource:
@@ -276,44 +318,9 @@ def _open_prepared(name: str, data_dir: pathlib.Path, split: str, view: View) ->
             f"{folder} is incomplete: {missing[0].name} is missing; delete the folder and prepare "
             "the data set again."
         )
-    splits = {part: (part, 0, info.num_examples) for part, info in infos.items()}
-    if (folder / PREPARATION).is_file():
-        report = read_preparation(folder)
-        splits |= {part: tuple(where) for part, where in report["named_splits"].items()}
     _check_channels(name, builder.info.features["image"].shape[-1], view.channels)
-    return PreparedSource(folder, builder.info.full_name, resolve(split, splits, name), view)
-
-
-def find(name: str, data_dir: pathlib.Path, image_size: int) -> pathlib.Path:
-    """Returns the folder of a prepared data set.
-
-    If the data set was prepared with several stored sizes, the smallest size that is at least
-    `image_size` is chosen. Published files count as larger than all stored sizes.
-
-    Args:
-      name: name of the data set.
-      data_dir: folder of all prepared data sets.
-      image_size: side of the images that will be read, in pixels.
-
-    Raises:
-      DataError: if the data set is not prepared, or its preparation is unfinished.
-    """
-    found = _versions(data_dir / name) or _versions(data_dir / TFDS_NAMES.get(name, name))
-    complete = [folder for folder in found if (folder / "dataset_info.json").is_file()]
-    if complete:
-        return min(complete, key=lambda folder: _preference(folder, image_size))
-    dataset = name if name in KNOWN else f"folder --name={name}"
-    command = (
-        f"python -m dbae_jax.data.prepare --dataset={dataset} --source=... --data_dir={data_dir}"
-    )
-    if found:
-        raise DataError(
-            f"{found[0]} is incomplete: its preparation was interrupted; finish it with {command}"
-        )
-    raise DataError(
-        f"config.data.name={name!r} is not prepared in config.data.data_dir={str(data_dir)!r}; run "
-        f"{command} (docs/reference/data_sets.md describes --source)."
-    )
+    ranges = resolve(split, _splits(folder, builder), name)
+    return PreparedSource(folder, builder.info.full_name, ranges, view)
 
 
 def resolve(split: str, splits: Mapping[str, Range], name: str) -> list[Range]:
@@ -355,22 +362,6 @@ def resolve(split: str, splits: Mapping[str, Range], name: str) -> list[Range]:
             "larger range."
         )
     return ranges
-
-
-def _versions(folder: pathlib.Path) -> list[pathlib.Path]:
-    """Returns the version folders, finished or not, one or two levels below a data set's folder."""
-    below = sorted(p for level in ("*", "*/*") for p in folder.glob(level) if p.is_dir())
-    return [p for p in below if re.fullmatch(r"\d+\.\d+\.\d+(\.partial)?", p.name)]
-
-
-def _preference(folder: pathlib.Path, image_size: int) -> tuple:
-    """Returns a sort key: the folder with the smallest key suits images of this size best."""
-    size = 0
-    if (folder / PREPARATION).is_file():
-        size = read_preparation(folder)["storage"]["size"]
-    too_small = 0 < size < image_size
-    version = tuple(-int(part) for part in folder.name.split("."))
-    return (too_small, size or float("inf"), "webp" in folder.parent.name, version)
 
 
 def _check_channels(name: str, found: int | None, wanted: int) -> None:

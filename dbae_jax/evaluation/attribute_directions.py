@@ -10,7 +10,7 @@ from dbae_jax import editing
 from dbae_jax.api.directions import file_of
 from dbae_jax.editing import Directions
 from dbae_jax.errors import DataError
-from dbae_jax.evaluation.context import OF_CODES, Context
+from dbae_jax.evaluation.context import Context
 from dbae_jax.runtime import kept
 from dbae_jax.runtime.progress import track
 
@@ -71,7 +71,7 @@ def targets(context: Context) -> tuple[tuple[str, ...], np.ndarray]:
         width = known["attributes"].shape[1]
         names = context.attribute_names or tuple(f"attribute {i}" for i in range(width))
         columns = list(known["attributes"].T)
-    if "label" in known:
+    if "label" in known and context.only_class is None:
         class_names = getattr(context.splits["train"], "class_names", ())
         classes, one_hot = editing.one_vs_rest(known["label"])
         for number, column in zip(classes, one_hot.T, strict=True):
@@ -116,11 +116,7 @@ def find(context: Context, wanted: Sequence[str], *, probe: str = "logistic") ->
 
 
 def _identity(context: Context, probe: str) -> dict[str, Any]:
-    settings, data = context.settings(), context.config.data
-    return {
-        **{key: settings[key] for key in OF_CODES},
-        "data": [data.name, data.lmdb, data.crop, data.image_size, data.train_split],
-        "source": repr(context.splits["train"]),
+    return context.identity_of("train") | {
         "images": context.limit("train"),
         "probe": probe,
         "normalise_codes": context.config.eval.normalise_codes,

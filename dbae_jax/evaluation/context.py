@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from dbae_jax.api.dbae import DBAE
+from dbae_jax.configuration import paths
 from dbae_jax.configuration.config import Config
-from dbae_jax.data import codes, sources
+from dbae_jax.data import codes, identity, sources
 from dbae_jax.data.codes import Codes
 from dbae_jax.data.sources import Source
 from dbae_jax.errors import DataError
@@ -56,7 +57,7 @@ class Context:
         """
         self.model, self.config, self.splits = model, config, splits
         self.cache = cache
-        self._weights_dir = pathlib.Path(config.eval.weights_dir).expanduser()
+        self._weights_dir = paths.read(config.eval.weights_dir, "config.eval.weights_dir")
         self._download = config.eval.download_weights
         self._codes: dict[tuple[str, bool], Codes] = {}
         for name, source in splits.items():
@@ -67,9 +68,27 @@ class Context:
 
     @functools.cached_property
     def known(self) -> frozenset[str]:
-        """The entries of `codes.KNOWN` that the examples of every split hold."""
+        """The entries of `codes.KNOWN` that the examples of every split hold.
+
+        Labels of one class only are none.
+        """
         held = [set(source[0]) for source in self.splits.values()]
-        return frozenset(set.intersection(*held) & set(codes.KNOWN))
+        known = set.intersection(*held) & set(codes.KNOWN)
+        if "label" in known and self.only_class is not None:
+            log.info("All images are of one class, %s, which is no label.", self.only_class)
+            known.discard("label")
+        return frozenset(known)
+
+    @property
+    def only_class(self) -> str | None:
+        """The name of the class of all images; None if there are several, or no named ones."""
+        names = tuple(getattr(self.splits["train"], "class_names", ()))
+        return names[0] if len(names) == 1 else None
+
+    @functools.cached_property
+    def identities(self) -> dict[str, dict[str, Any]]:
+        """The identities of the splits, see `dbae_jax.data.identity`."""
+        return {name: identity.of(source) for name, source in self.splits.items()}
 
     @functools.cached_property
     def perceptual_net(self) -> PerceptualNet:
@@ -159,6 +178,7 @@ class Context:
             "train_split": data.train_split,
             "test_split": data.test_split,
             "sources": {name: repr(self.splits[name]) for name in ("train", "test")},
+            "sha256": {name: self.identities[name]["sha256"] for name in ("train", "test")},
         }
 
     def chunks(self, split: str) -> Iterator[np.ndarray]:
@@ -193,16 +213,20 @@ class Context:
             self._codes[split, flip] = self._read_or_encode(split, flip=flip)
         return self._codes[split, flip]
 
-    def _read_or_encode(self, split: str, *, flip: bool) -> Codes:
+    def identity_of(self, split: str) -> dict[str, Any]:
+        """Returns everything that latent codes of a split depend on: the model and the images."""
         data = self.config.data
-        identity = {
+        return {
             **{key: self.settings()[key] for key in OF_CODES},
             "data": [data.name, data.lmdb, data.crop, data.image_size],
             "split": [getattr(data, f"{split}_split", self.config.eval.validation_split)],
             "source": repr(self.splits[split]),
-            "images": self.limit(split),
-            "flip": flip,
+            "sha256": self.identities[split]["sha256"],
         }
+
+    def _read_or_encode(self, split: str, *, flip: bool) -> Codes:
+        data = self.config.data
+        of_codes = self.identity_of(split) | {"images": self.limit(split), "flip": flip}
 
         def encode() -> dict[str, Codes]:
             encoded = codes.encode(
@@ -218,7 +242,7 @@ class Context:
         if self.cache is None:
             return encode()[split]
         path = self.cache / f"{data.name}_{split}{'_flipped' * flip}.npz"
-        return codes.load_or_make(path, identity, encode)[split]
+        return codes.load_or_make(path, of_codes, encode)[split]
 
 
 @dataclasses.dataclass(frozen=True)

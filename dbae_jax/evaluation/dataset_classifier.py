@@ -1,6 +1,7 @@
 """Trains the classifier of a data set on its training images and keeps it in the cache."""
 
 import dataclasses
+import pathlib
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,11 @@ def obstacle(context: Context) -> str | None:
     return context.leak("train", "test")
 
 
+def is_made(context: Context) -> bool:
+    """Returns whether the cache has a file of a classifier."""
+    return context.cache is not None and _path(context.cache, context).exists()
+
+
 def settings(context: Context) -> dict[str, Any]:
     """Returns the settings that determine the classifier."""
     return dataclasses.asdict(FitSettings()) | {"images": _count(context)}
@@ -50,8 +56,12 @@ def make(context: Context) -> Classifier:
         names = context.attribute_names
     if context.cache is None:
         return fit.fit(images, labels, name=name, label_names=names)
-    path = context.cache / f"{name}_classifier.npz"
+    path = _path(context.cache, context)
     return fit.load_or_fit(path, images, labels, name=name, label_names=names)
+
+
+def _path(cache: pathlib.Path, context: Context) -> pathlib.Path:
+    return cache / f"{context.config.data.name}_classifier.npz"
 
 
 def labelled(context: Context, split: str, count: int) -> tuple[np.ndarray, np.ndarray]:

@@ -11,7 +11,6 @@ import zipfile
 from collections.abc import Iterator
 from typing import Any
 
-import jax
 import numpy as np
 from PIL import Image
 
@@ -123,7 +122,7 @@ def sample(
     parts = processes.from_writer(lambda: _missing(out, num, file_format, model.batch_size))
     with Progress("Sampling images", sum(map(len, parts)), "images") as progress:
         for indices in map(np.array, parts):
-            keys = rngs.per_example(jax.random.key(seed), indices)
+            keys = rngs.per_example(rngs.key_of(seed), indices)
             sampled = images.to_uint8(model.sample(len(indices), keys, **how))
             _WRITERS[file_format](out, indices, sampled, seed)
             progress.advance(len(indices))

@@ -16,7 +16,7 @@ import numpy as np
 from absl import flags
 
 from dbae_jax.api.dbae import DBAE
-from dbae_jax.configuration import command_line
+from dbae_jax.configuration import command_line, paths
 from dbae_jax.configuration.config import to_dict
 from dbae_jax.data import registry
 from dbae_jax.data.images import to_float
@@ -172,8 +172,10 @@ def main(argv: list[str]) -> None:
     del argv
     if not WORKDIRS.value:
         raise ConfigError("--workdirs is missing; name one or more workdirs, separated by commas.")
-    rows = study([pathlib.Path(directory) for directory in WORKDIRS.value], NUM_IMAGES.value)
-    output = pathlib.Path(OUTPUT.value)
+    rows = study(
+        [paths.read(directory, "--workdirs") for directory in WORKDIRS.value], NUM_IMAGES.value
+    )
+    output = paths.read(OUTPUT.value, "--output")
     (output / "images").mkdir(parents=True, exist_ok=True)
     pictures.samplers(output / "images" / "samplers.png", rows)
     record = {

@@ -204,6 +204,7 @@ def read_counters(state_dict: StateDict) -> dict[str, int]:
 def _filled(state_dict: StateDict, wanted: list[Entry], shapes: dict) -> dict:
     """Returns flax variables of these shapes with the values of the state dict."""
     _refuse_misfits(state_dict, {entry.key: entry for entry in wanted})
+    _refuse_infinite(state_dict, [entry.key for entry in wanted])
     flat = traverse_util.flatten_dict(shapes)
     filled = {
         entry.path: entry.layout.to_ours(state_dict[entry.key], flat[entry.path].shape).astype(
@@ -212,6 +213,22 @@ def _filled(state_dict: StateDict, wanted: list[Entry], shapes: dict) -> dict:
         for entry in wanted
     }
     return traverse_util.unflatten_dict(filled)
+
+
+def _refuse_infinite(state_dict: StateDict, keys: list[str]) -> None:
+    """Raises CheckpointError for a tensor with values that are no finite numbers."""
+    wrong = [
+        key
+        for key in keys
+        if state_dict[key].dtype.kind == "c" or not np.isfinite(state_dict[key]).all()
+    ]
+    if wrong:
+        more = f" and {len(wrong) - 1} more tensors" if len(wrong) > 1 else ""
+        raise CheckpointError(
+            f"the tensor {wrong[0]}{more} of the state dict holds NaN, infinity or complex "
+            "numbers; the training has failed, or a number format was too narrow: take an earlier "
+            "file, or save it in float32."
+        )
 
 
 def _refuse_misfits(state_dict: StateDict, wanted: Mapping[str, Entry]) -> None:

@@ -1,26 +1,18 @@
-"""Texts and numbers that describe the model: lead, cards, scores, provenance."""
+"""Texts that describe the model, its data, its sampler and its scores; commands of the workdir."""
 
-import datetime
 import pathlib
-import platform
 import shlex
 import types
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import jax
-
-import dbae_jax
 from dbae_jax.api.dbae import DBAE
 from dbae_jax.configuration.config import Config
 from dbae_jax.evaluation import results
 from dbae_jax.evaluation.context import Context
 from dbae_jax.evaluation.registry import SUITES
 from dbae_jax.report import tables, wording
-from dbae_jax.report.page import Card
-from dbae_jax.report.tables import NONE, Missing, Row, format_number
-from dbae_jax.runtime.progress import duration
-from dbae_jax.workdirs import checkpoint
+from dbae_jax.report.tables import Missing
 
 TIMES = "\N{MULTIPLICATION SIGN}"
 Entries = dict[str, dict[str, Any]]  # "results" of results.json
@@ -91,73 +83,15 @@ def sampler(config: Config, model: DBAE) -> str:
     )
 
 
-def cards(
-    config: Config, model: DBAE, entries: Entries, rows: list[dict[str, Any]], *, seen: bool
-) -> list[Card]:
-    """Returns the numbers at the top of the page.
-
-    Args:
-      config: the current config.
-      model: a trained model.
-      entries: results of this model.
-      rows: rows of metrics.jsonl.
-      seen: whether the model was trained on test images, see `lead`.
-    """
-    data = config.data.name
-    scores = {
-        suite: entries.get(results.name_of(suite, data), {}).get("scores", {}) for suite in SUITES
-    }
-    seconds = [row["train_seconds"] for row in rows if "train_seconds" in row]
-    parameters = sum(leaf.size for leaf in jax.tree.leaves(model.variables["params"]))
-    nfe = model.nfe(plan=config.sample)
-    return [
-        _reconstruction(scores["reconstruction"], model.latent_dim, seen),
-        _information(scores["information"]),
-        _probe(scores["probe"]),
-        Card("Sampling cost", str(nfe), "network evaluations (NFE) per image"),
-        Card("Parameters", f"{parameters / 1e6:.3g} M", f"in {wording.words(model).networks}"),
-        Card(
-            "Training time",
-            duration(seconds[-1]) if seconds else NONE,
-            f"{model.step:,} steps of {config.train.batch_size} images",
-        ),
-    ]
-
-
-def _reconstruction(scores: dict[str, Any], latent_dim: int, seen: bool) -> Card:
-    name = "Reconstruction error, training images" if seen else "Reconstruction error, held out"
-    if "mse" not in scores:
-        return Card(name, NONE, "not measured yet")
-    detail = "mean squared error, pixels in [0, 1]; lower is better"
-    if scores.get("pca_mse", {}).get("value") is not None:
-        pca = format_number(scores["pca_mse"]["value"], 3)
-        detail += f". PCA with {latent_dim} components: {pca}"
-    return Card(name, format_number(scores["mse"]["value"], 3), detail)
-
-
-def _information(scores: dict[str, Any]) -> Card:
-    name, score = "Upper bound on H(x_0 given z)", scores.get("unexplained_bits_per_dim")
-    if score is None:
-        return Card(name, NONE, "not measured yet")
-    bits = format_number(score["value"], 3)
-    detail = "of the 8 bits of a pixel value: information that z lacks; lower is better"
-    return Card(name, f"{bits} bits", detail)
-
-
-def _probe(scores: dict[str, Any]) -> Card:
-    kinds = {
-        "logistic_accuracy": (
-            "Probe accuracy",
-            "fraction of labels that logistic regression on z predicts correctly",
-        ),
-        "ap": ("Probe AP", "average precision of a linear probe of z, mean over attributes"),
-        "r": ("Probe r", "correlation of a linear probe of z, mean over attributes"),
-    }
-    for key, (name, detail) in kinds.items():
-        score = scores.get(key)
-        if score is not None and score["value"] is not None:
-            return Card(name, format_number(score["value"], 3), f"{detail}; higher is better")
-    return Card("Probe", NONE, "not measured yet")
+def data_note(config: Config) -> str:
+    """Returns a sentence on the images that explains what is not the model's, or ""."""
+    if config.data.name == "digits" and config.data.image_size > 8:
+        size = config.data.image_size
+        return (
+            f"The digits are images of 8 {TIMES} 8 pixels enlarged to {size} {TIMES} {size}: the "
+            "data are blurred, too."
+        )
+    return ""
 
 
 def measurements(context: Context, measured: dict[str, Any] | None) -> list[tables.Table]:
@@ -215,24 +149,3 @@ def current(measured: dict[str, Any] | None, model: DBAE) -> Entries:
 
 def _is_current(measured: dict[str, Any], model: DBAE) -> bool:
     return results.is_of(measured, {"step": model.step, "fingerprint": model.fingerprint})
-
-
-def provenance(config: Config, directory: pathlib.Path, model: DBAE, command: Command) -> list[Row]:
-    """Returns the origin of the page: model, sampler, software, devices, date."""
-    assert model.step is not None  # models of workdirs have one
-    meta = checkpoint.read_meta(directory, model.step)
-    devices = jax.devices()
-    now = datetime.datetime.now(datetime.UTC)
-    stochastic = "stochastic; the page uses the mean of q(z | x_0)"
-    return [
-        Row("command", [command("report")]),
-        Row("date", [now.strftime("%Y-%m-%d %H:%M UTC")]),
-        Row("weights", [f"EMA weights of step {model.step:,}"]),
-        Row("encoder", [stochastic if config.model.stochastic else "deterministic"]),
-        Row("sampler", [sampler(config, model)]),
-        Row("seed", [f"{config.seed} in training, 0 for the random numbers of this page"]),
-        Row("dbae_jax", [dbae_jax.__version__]),
-        Row("jax", [f"{jax.__version__}; in training {meta['jax']}"]),
-        Row("python", [platform.python_version()]),
-        Row("devices", [f"{len(devices)} {TIMES} {devices[0].device_kind}"]),
-    ]

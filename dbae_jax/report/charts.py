@@ -1,15 +1,16 @@
 """Line charts: the geometry of lines and ticks, which templates/parts.html writes as SVG."""
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-WIDTH, HEIGHT = 480, 290
-LEFT, RIGHT, TOP, BOTTOM = 66, 12, 12, 44  # margins
-MAX_POINTS = 400  # per line; a longer line is averaged over this number of parts
+WIDTH, HEIGHT = 480, 340
+LEFT, RIGHT, TOP, BOTTOM = 66, 58, 12, 44  # margins; the last values stand on the right
+MAX_POINTS = 200  # per line; a longer line is averaged over this number of parts
 
 
 class Series(NamedTuple):
@@ -28,23 +29,48 @@ class Tick(NamedTuple):
 
 
 class Line(NamedTuple):
-    """A line in pixels: its name, its points in SVG syntax, and its last point."""
+    """A line in pixels: its name, points in SVG syntax, last point, and the text of its value."""
 
     name: str
     points: str
     end: tuple[float, float]
+    value: Tick  # place of the text along the vertical axis
+
+
+class Dots(NamedTuple):
+    """Points that no line joins: their name, and an SVG path of all of them."""
+
+    name: str
+    path: str
+
+
+class Bars(NamedTuple):
+    """The outline of a histogram, as an SVG path, and its name."""
+
+    name: str
+    path: str
+
+
+class Hover(NamedTuple):
+    """What the page says of a point along the horizontal axis: its place in pixels, and a text."""
+
+    place: float
+    text: str
 
 
 @dataclasses.dataclass(frozen=True)
 class Chart:
-    """A chart of WIDTH x HEIGHT pixels."""
+    """A chart of WIDTH x HEIGHT pixels, of lines, dots or bars."""
 
     title: str
     x_label: str
     y_label: str
     x_ticks: list[Tick]
     y_ticks: list[Tick]
-    lines: list[Line]
+    lines: list[Line] = dataclasses.field(default_factory=list)
+    dots: list[Dots] = dataclasses.field(default_factory=list)
+    bars: list[Bars] = dataclasses.field(default_factory=list)
+    hover: list[Hover] = dataclasses.field(default_factory=list)
     width: int = WIDTH
     height: int = HEIGHT
     left: int = LEFT
@@ -117,17 +143,42 @@ def chart(
     Returns:
       None if no series has two such points.
     """
-    kept = [_thinned(_valid(one, log_x=log_x, log_y=log_y)) for one in series]
+    kept = [_thinned(_sorted(_valid(one, log_x=log_x, log_y=log_y))) for one in series]
     kept = [one for one in kept if len(one.x) > 1]
     if not kept:
         return None
     x = Axis([v for one in kept for v in one.x], LEFT, WIDTH - RIGHT, log=log_x)
     y = Axis([v for one in kept for v in one.y], HEIGHT - BOTTOM, TOP, log=log_y)
     lines = []
-    for one in kept:
+    heights = _apart([y.place(one.y[-1]) for one in kept])
+    for one, height in zip(kept, heights, strict=True):
         places = [(x.place(a), y.place(b)) for a, b in zip(one.x, one.y, strict=True)]
-        lines.append(Line(one.name, " ".join(f"{a:g},{b:g}" for a, b in places), places[-1]))
-    return Chart(title, x_label, y_label, x.ticks(), y.ticks(), lines)
+        joined = " ".join(f"{a:g},{b:g}" for a, b in places)
+        lines.append(Line(one.name, joined, places[-1], Tick(height, short(one.y[-1]))))
+    ticks = (x.ticks(), y.ticks())
+    return Chart(title, x_label, y_label, *ticks, lines, hover=_hover(kept, x, x_label))
+
+
+def _apart(places: list[float], least: float = 13.0) -> list[float]:
+    """Returns places of texts that are at least `least` pixels apart."""
+    moved = list(places)
+    order = sorted(range(len(places)), key=lambda i: places[i])
+    for upper, lower in itertools.pairwise(order):
+        moved[lower] = max(moved[lower], moved[upper] + least)
+    return [round(place, 1) for place in moved]
+
+
+def _hover(series: Sequence[Series], axis: Axis, x_label: str) -> list[Hover]:
+    """Returns a text with the values of all lines for every x that one of them has."""
+    name = x_label.partition(",")[0].partition(" (")[0]
+    texts: dict[float, list[str]] = {}
+    for one in series:
+        for a, b in zip(one.x, one.y, strict=True):
+            texts.setdefault(a, []).append(f"{one.name} {short(b)}")
+    return [
+        Hover(axis.place(x), f"{name} {number(float(short(x)))}: {'; '.join(texts[x])}")
+        for x in sorted(texts)
+    ]
 
 
 def round_values(low: float, high: float, wanted: int) -> list[float]:
@@ -147,12 +198,27 @@ def number(value: float) -> str:
     return f"{value:.6g}".replace("e-0", "e-")
 
 
+def short(value: float) -> str:
+    """Formats a value with three significant digits: 0.0377, 12.5, 850, 1.23e-05."""
+    if value != 0 and abs(value) < 1e-3:
+        return f"{value:.2e}"
+    if abs(value) >= 1000:
+        return f"{value:.0f}"
+    return np.format_float_positional(value, precision=3, fractional=False, trim="-")
+
+
 def _valid(series: Series, *, log_x: bool, log_y: bool) -> Series:
     x, y = np.asarray(series.x, float), np.asarray(series.y, float)
     keep = np.isfinite(x) & np.isfinite(y)
     for log, values in ((log_x, x), (log_y, y)):
         keep &= (values > 0) | (not log)
     return Series(series.name, x[keep].tolist(), y[keep].tolist())
+
+
+def _sorted(series: Series) -> Series:
+    order = np.argsort(series.x, kind="stable")
+    x, y = (np.asarray(values)[order].tolist() for values in (series.x, series.y))
+    return Series(series.name, x, y)
 
 
 def _thinned(series: Series) -> Series:

@@ -4,17 +4,29 @@ import dataclasses
 import pathlib
 from typing import Any, Self
 
-from dbae_jax.api.dbae import DBAE
 from dbae_jax.configuration.config import Config, to_dict
 from dbae_jax.errors import CheckpointError
 from dbae_jax.evaluation import attribute_directions, results
 from dbae_jax.evaluation.context import Context
 from dbae_jax.prior import prior
-from dbae_jax.report import about, curves, edited_attributes, pictures, sliders, tables, wording
+from dbae_jax.report import (
+    about,
+    cards,
+    curves,
+    edited_attributes,
+    image_grids,
+    tables,
+    wording,
+)
 from dbae_jax.report.curves import CaptionedChart
+from dbae_jax.report.edited_attributes import FARTHEST
+from dbae_jax.report.image_grids import ImageGrid
 from dbae_jax.report.page import Page
-from dbae_jax.report.pictures import Strip
-from dbae_jax.report.sliders import Slider
+from dbae_jax.report.sections import cost, latent_space, origin, samples
+from dbae_jax.report.sections.confusion import confusion
+from dbae_jax.report.sections.latent_space import LatentSpace
+from dbae_jax.report.sections.reconstructions import Reconstructions, reconstructions
+from dbae_jax.report.sections.samples import Samples
 from dbae_jax.report.tables import Missing
 from dbae_jax.workdirs import records, workdir
 
@@ -30,24 +42,34 @@ class Amounts:
       worst: worst reconstructions.
       pairs: pairs of images that are interpolated.
       points: positions of an interpolation.
-      edited: images that a slider edits.
+      edited: images that are edited.
       scales: positions of an edit, an odd number; the middle one has scale 0.
-      directions: attributes or classes with a slider.
+      directions: attributes or classes that are edited.
       trajectories: images with trajectories.
       every: steps between two positions of a trajectory; a divisor of TRAJECTORY_STEPS.
       samples: sampled images.
+      dimensions: dimensions of z that are traversed.
+      values: values of each of these dimensions, an odd number.
+      coded: test images whose codes are drawn.
+      swept: test images whose error is measured against the network evaluations.
+      steps: numbers of steps of the sampler for this measurement.
     """
 
     among: int = 128
     worst: int = 4
-    pairs: int = 6
-    points: int = 17
+    pairs: int = 5
+    points: int = 9
     edited: int = 5
-    scales: int = 11
+    scales: int = 9
     directions: int = 12
     trajectories: int = 3
-    every: int = 2
+    every: int = 5
     samples: int = 60
+    dimensions: int = 6
+    values: int = 9
+    coded: int = 1000
+    swept: int = 64
+    steps: tuple[int, ...] = (2, 5, 10, 20)
 
     @classmethod
     def of_size(cls, size: int) -> Self:
@@ -55,8 +77,10 @@ class Amounts:
         if size < 128:
             return cls()
         if size < 256:
-            return cls(among=32, pairs=4, points=11, edited=3, scales=9, every=5, samples=36)
-        return cls(16, 2, 2, 9, 2, 7, directions=6, trajectories=2, every=10, samples=16)
+            few: dict[str, Any] = {"dimensions": 4, "values": 7, "coded": 256, "swept": 16}
+            return cls(among=32, pairs=4, edited=3, scales=7, samples=24, **few)
+        few = {"dimensions": 3, "values": 5, "coded": 64, "swept": 8}
+        return cls(16, 2, 2, 7, 2, 7, 6, trajectories=2, every=10, samples=8, **few)
 
 
 def make_page(
@@ -80,52 +104,63 @@ def make_page(
     charts, missing_charts = _charts(config, directory, rows, entries, command)
     seen, words = context.overlap("train", "test"), wording.words(model)
     edits, edits_note = _edits(context, amounts)
-    samples, samples_note = _samples(config, model, amounts, command)
+    sampled, samples_note = _samples(context, amounts, command)
+    reconstructed = _reconstructions(context, amounts)
     return Page(
         title=f"{words.model} trained on {config.data.name}",
         words=words,
         lead=about.lead(context, seen=seen),
         image_size=config.data.image_size,
         sampler=about.sampler(config, model),
-        cards=about.cards(config, model, entries, rows, seen=seen),
-        reconstructions=_reconstructions(context, amounts),
+        cards=cards.cards(config, model, entries, rows, seen=seen),
+        reconstructions=reconstructed,
+        data_note=about.data_note(config),
         interpolation=_interpolation(context, amounts),
         edits=edits,
         edits_note=edits_note,
-        commands={
-            "interpolate": command("interpolate", "--first=test:0", "--second=test:1"),
-            "edit": command("edit", "--attribute=NAME", "--image=test:0"),
-            "sample": command("sample", "--num=64"),
-        },
+        commands=_commands(command),
+        latent_space=_latent_space(context, amounts),
+        confusion=confusion(context),
         trajectory=_trajectories(context, amounts),
-        samples=samples,
+        samples=sampled,
         samples_note=samples_note,
         charts=charts,
         missing_charts=missing_charts,
+        cost=cost.curve(context, amounts.swept, amounts.steps),
         tables=about.measurements(context, measured),
         missing_scores=about.missing_scores(context, measured, command),
-        provenance=about.provenance(config, directory, model, command),
+        provenance=origin.provenance(config, directory, model, command, rows),
         settings=tables.settings(to_dict(config)),
     )
 
 
-def _reconstructions(context: Context, amounts: Amounts) -> pictures.Reconstructions:
+def _commands(command: about.Command) -> dict[str, str]:
+    return {
+        "interpolate": command("interpolate", "--first=test:0", "--second=test:1"),
+        "edit": command("edit", "--attribute=NAME", "--image=test:0"),
+        "sample": command("sample", "--num=64"),
+        "train_prior": command("train_prior"),
+        "compare": command("report", "--compare=OTHER_WORKDIR"),
+    }
+
+
+def _reconstructions(context: Context, amounts: Amounts) -> Reconstructions:
     images, config = context.images("test", amounts.among), context.config
-    return pictures.reconstructions(
+    return reconstructions(
         context.model, images, config.sample, first=config.eval.num_pictures, worst=amounts.worst
     )
 
 
-def _interpolation(context: Context, amounts: Amounts) -> Slider | Missing:
+def _interpolation(context: Context, amounts: Amounts) -> ImageGrid | Missing:
     images, labels = context.some("test", amounts.among)
-    pairs = sliders.different(labels, len(images), amounts.pairs)
+    pairs = image_grids.different(labels, len(images), amounts.pairs)
     if not pairs:
         return Missing("There are no two test images of different classes to interpolate between.")
     sample = context.config.sample
-    return sliders.interpolation(context.model, images, pairs, sample, points=amounts.points)
+    return image_grids.interpolation(context.model, images, pairs, sample, points=amounts.points)
 
 
-def _edits(context: Context, amounts: Amounts) -> tuple[list[Slider] | Missing, str]:
+def _edits(context: Context, amounts: Amounts) -> tuple[list[ImageGrid] | Missing, str]:
     reason = attribute_directions.obstacle(context)
     if reason:
         return Missing(f"There is nothing to edit: {reason}."), ""
@@ -135,35 +170,49 @@ def _edits(context: Context, amounts: Amounts) -> tuple[list[Slider] | Missing, 
     images, model = context.images("test", amounts.edited), context.model
     count, known = len(chosen.directions.names), chosen.known
     scales, sample = chosen.scales(amounts.scales), context.config.sample
-    which = "all of them"
+    which = "all attributes or classes are here"
     if count < known:
-        which = f"the {count} of {known} with the best separated codes"
-    return sliders.edits(model, images, chosen.directions, scales.tolist(), sample), (
-        "Each slider edits the latent codes of test images along one attribute or class "
-        f"({which}). At scale s, a code moves by s \N{SQUARE ROOT}D times the unit normal of a "
-        f"logistic probe, as in the paper; D = {model.latent_dim} is the latent dimension. The "
-        f"probe was trained on {context.limit('train'):,} images. The mean codes with and without "
-        f"an attribute are {chosen.apart:.2g} apart on this scale (median over attributes). "
+        which = f"the {count} of {known} attributes or classes with the best separated codes"
+    return image_grids.edits(model, images, chosen.directions, scales.tolist(), sample), (
+        "Each row is a test image whose latent code moves against (left) and towards (right) an "
+        f"attribute or class; {which}. At scale s, a code moves by s \N{SQUARE ROOT}D times the "
+        "unit normal of a logistic probe, as in the paper; "
+        f"D = {model.latent_dim} is the latent dimension. "
+        f"The probe was trained on {context.limit('train'):,} images. The largest scale is "
+        f"{FARTHEST:g} times the typical distance of mean codes with and without an attribute. "
         f"{wording.words(model).moving}"
     )
 
 
-def _trajectories(context: Context, amounts: Amounts) -> Slider:
+def _latent_space(context: Context, amounts: Amounts) -> LatentSpace:
+    return latent_space.latent_space(
+        context,
+        coded=amounts.coded,
+        dimensions=amounts.dimensions,
+        points=amounts.values,
+        how={"sampler": context.config.prior.sampler, "steps": context.config.prior.sample_steps},
+    )
+
+
+def _trajectories(context: Context, amounts: Amounts) -> ImageGrid:
     images = context.images("test", amounts.trajectories)
-    return sliders.trajectories(context.model, images, steps=TRAJECTORY_STEPS, every=amounts.every)
+    return image_grids.trajectories(
+        context.model, images, steps=TRAJECTORY_STEPS, every=amounts.every
+    )
 
 
 def _samples(
-    config: Config, model: DBAE, amounts: Amounts, command: about.Command
-) -> tuple[list[Strip] | Missing, str]:
+    context: Context, amounts: Amounts, command: about.Command
+) -> tuple[Samples | Missing, str]:
+    config, model = context.config, context.model
     how = {"prior_sampler": config.prior.sampler, "prior_steps": config.prior.sample_steps}
     try:
-        images = pictures.samples(model, amounts.samples, **how, plan=config.sample)
+        sampled = samples.samples(context, amounts.samples, **how, plan=config.sample)
     except CheckpointError as error:
         return Missing(str(error), command("train_prior")), ""
-    return images, (
-        f"All images from 0 to {len(images) - 1} of seed {pictures.SEED}, without selection. Each "
-        f"code z is sampled from the latent prior of step {model.prior.step:,} "
+    return sampled, (
+        f"All images from 0 to {amounts.samples - 1} of seed {samples.SEED}, without selection. "
+        f"Each code z is sampled from the latent prior of step {model.prior.step:,} "
         f"({config.prior.sampler}, {config.prior.sample_steps} network evaluations per code). "
         f"{wording.words(model).sampling}"
     )

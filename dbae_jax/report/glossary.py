@@ -1,5 +1,6 @@
 """Explanations of the scores of results.json."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 
@@ -89,9 +90,41 @@ _ENDINGS = {
     "_rotated": ("rotated", "baseline: randomly rotated latent codes"),
     "_following": ("x_T recomputed", "x_T decoded from the edited code; Gaussian x_T: sampled"),
     "_fixed": ("x_T fixed", "x_T of the unedited code; Gaussian x_T: inferred from the image"),
-    "_floor_halves": ("floor of halves", "between two halves of the real images"),
+    "_floor_halves": (
+        "floor of halves",
+        "between two halves of the real images; so few images make it larger than other distances",
+    ),
     "_floor": ("floor", "real training images instead of sampled images"),
 }
+
+
+# Scores that few readers need: versions of others, for comparison with published values.
+_MINOR = (
+    *("mse_8bit", "ssim_zero_padded", "ssim_swapped_axes", "information_bound_nats"),
+    *("ridge_", "confidence", "_rotated", "_floor_halves", "_best_on_test"),
+)
+# Beginnings of names in the order of a table; what is not named follows in its own order.
+_ORDER = (
+    *("mse", "pca_mse", "psnr", "ssim", "lpips", "unexplained", "logistic", "accuracy", "ap"),
+    *("fid", "fd", "kid", "kd", "precision", "recall", "inception", "class_distance"),
+    *("ratio", "target", "others", "flipped", "monotonic"),
+)
+
+
+def is_minor(name: str) -> bool:
+    """Returns whether a score belongs below the fold of its table."""
+    return name.startswith(_MINOR) or name.endswith(_MINOR)
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Returns the names of scores, what matters most first."""
+    places = {name: _place(name) for name in names}
+    return sorted(places, key=lambda name: places[name])
+
+
+def _place(name: str) -> int:
+    whole = [i for i, start in enumerate(_ORDER) if name == start or name.startswith(f"{start}_")]
+    return whole[0] if whole else len(_ORDER)
 
 
 def explain(suite: str, name: str) -> Term:
@@ -110,6 +143,8 @@ def explain(suite: str, name: str) -> Term:
         network = name.removeprefix(kind).replace("_", " ").strip()
         if name == kind or name.startswith(f"{kind}_"):
             features = f"features of {network}" if network else "published Inception features"
+            if network.startswith("classifier-"):
+                features = "features of the classifier"
             return Term(term.name, _joined(term.meaning, features))
     return Term(name.replace("_", " "), "")
 

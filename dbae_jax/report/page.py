@@ -2,14 +2,18 @@
 
 import dataclasses
 import re
-from typing import NamedTuple
 
 import jinja2
 from markupsafe import Markup, escape
 
+from dbae_jax.report.cards import Card
 from dbae_jax.report.curves import CaptionedChart
-from dbae_jax.report.pictures import LARGE, SMALL, Reconstructions, Strip, is_lossless, shown_size
-from dbae_jax.report.sliders import Slider
+from dbae_jax.report.image_grids import ImageGrid
+from dbae_jax.report.pictures import LARGE, SMALL, is_lossless, shown_size
+from dbae_jax.report.sections.confusion import Confusion
+from dbae_jax.report.sections.latent_space import LatentSpace
+from dbae_jax.report.sections.reconstructions import Reconstructions
+from dbae_jax.report.sections.samples import Samples
 from dbae_jax.report.tables import Missing, Row, Table
 from dbae_jax.report.wording import Words
 
@@ -21,6 +25,8 @@ _TEMPLATES = jinja2.Environment(
     lstrip_blocks=True,
 )
 
+WIDTH = 880  # of the first images, pixels
+
 
 def _subscripts(text: str) -> Markup:
     """Returns text as HTML in which the T of x_T (and of x_t, x_0) is a subscript."""
@@ -30,14 +36,6 @@ def _subscripts(text: str) -> Markup:
 _TEMPLATES.filters["subscripts"] = _subscripts
 
 
-class Card(NamedTuple):
-    """A number at the top of the page: name, value, and a sentence that explains it."""
-
-    name: str
-    value: str
-    detail: str
-
-
 @dataclasses.dataclass(frozen=True)
 class Page:
     """The content of the page; a `Missing` replaces a part that cannot be shown.
@@ -45,20 +43,24 @@ class Page:
     Attributes:
       title: heading of the page.
       words: sentences for the model's kind of x_T.
-      lead: paragraph below the heading.
+      lead: paragraph below the first images.
       image_size: height and width of images, in pixels.
       sampler: description of the sampler.
       cards: numbers at the top.
       reconstructions: test images and their reconstructions.
-      interpolation: slider between pairs of test images.
-      edits: a slider per attribute or class.
+      data_note: sentence on the images of the data set, or "".
+      interpolation: images between pairs of test images.
+      edits: a grid per attribute or class.
       edits_note: paragraph on the edits.
       commands: mode -> the command that makes more images of a section.
-      trajectory: slider over the times of the sampler.
+      latent_space: projections and traversals.
+      confusion: confusion matrix of a probe.
+      trajectory: states at the times of the sampler.
       samples: sampled images.
       samples_note: paragraph on the samples.
       charts: charts of training and of the loss.
       missing_charts: charts that the workdir has no data for.
+      cost: error against network evaluations.
       tables: tables of scores.
       missing_scores: suites without results.
       provenance: origin of the page.
@@ -72,15 +74,19 @@ class Page:
     sampler: str
     cards: list[Card]
     reconstructions: Reconstructions
-    interpolation: Slider | Missing
-    edits: list[Slider] | Missing
+    data_note: str
+    interpolation: ImageGrid | Missing
+    edits: list[ImageGrid] | Missing
     edits_note: str
     commands: dict[str, str]
-    trajectory: Slider
-    samples: list[Strip] | Missing
+    latent_space: LatentSpace
+    confusion: Confusion | Missing
+    trajectory: ImageGrid
+    samples: Samples | Missing
     samples_note: str
     charts: list[CaptionedChart]
     missing_charts: list[Missing]
+    cost: CaptionedChart | None
     tables: list[Table]
     missing_scores: list[Missing]
     provenance: list[Row]
@@ -89,14 +95,26 @@ class Page:
 
 def render(page: Page) -> str:
     """Returns the page as HTML that loads nothing else."""
-    return _TEMPLATES.get_template("page.html").render(
-        page=page,
-        css=_source("page.css"),
+    return render_template("page.html", page.image_size, page=page)
+
+
+def render_template(name: str, image_size: int, **content: object) -> str:
+    """Returns a template as HTML, with the style and the script of all pages.
+
+    Args:
+      name: file name of the template.
+      image_size: height and width of the images, in pixels.
+      **content: variables of the template.
+    """
+    return _TEMPLATES.get_template(name).render(
+        css=_source("page.css") + _source("tables.css"),
         js=_source("page.js"),
-        small=shown_size(page.image_size, SMALL),
-        large=shown_size(page.image_size, LARGE),
-        lossless=is_lossless(page.image_size),
+        small=shown_size(image_size, SMALL),
+        large=shown_size(image_size, LARGE),
+        lossless=is_lossless(image_size),
+        fits=max(3, WIDTH // (shown_size(image_size, LARGE) + 4)),
         is_missing=lambda part: isinstance(part, Missing),
+        **content,
     )
 
 

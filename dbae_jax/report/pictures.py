@@ -1,28 +1,22 @@
-"""Images of the page, as `data:` URIs: reconstructions and samples."""
+"""Images of the page, as `data:` URIs."""
 
 import base64
-import dataclasses
 import io
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
 from PIL import Image
 
-from dbae_jax.api.dbae import DBAE
-from dbae_jax.data.images import to_float, to_uint8
-from dbae_jax.evaluation.suites.reconstruction import noise_seed
+from dbae_jax.data.images import to_uint8
 from dbae_jax.runtime import rngs
 from dbae_jax.runtime.progress import Progress
-from dbae_jax.sampling.plan import Plan
 
 # Larger images are JPEG, so that a page of 128-pixel images has a few megabytes.
 JPEG_FROM, JPEG_QUALITY = 64, 92
-
-
-SEED = 0  # of samples
-SMALL, LARGE = 72, 96  # approximate width of an image on the screen, pixels
+SMALL, LARGE = 80, 96  # approximate width of an image on the screen, pixels
+WITHIN = 99.5  # percentage of the values of a state that its scale shows unclipped
 
 
 class Strip(NamedTuple):
@@ -61,6 +55,14 @@ def strip(images: np.ndarray) -> Strip:
 def strips(images: np.ndarray) -> list[Strip]:
     """Returns a strip of a single image for each image [N, S, S, C]."""
     return [strip(image[None]) for image in images]
+
+
+def scale_of(states: np.ndarray) -> float:
+    """Returns the scale on which to show states of the bridge, such as x_T: at least 1.
+
+    States divided by it lie in [-1, 1], but for the largest half of a percent of their values.
+    """
+    return max(1.0, float(np.percentile(np.abs(states), WITHIN)))
 
 
 def is_lossless(size: int) -> bool:
@@ -104,70 +106,3 @@ def in_batches(
             parts.append(compute(indices, keys)[indices >= done])
             progress.advance(len(parts[-1]))
     return np.concatenate(parts)
-
-
-class Reconstruction(NamedTuple):
-    """An image, its endpoint x_T, its reconstruction, and the mean squared error in [0, 1]."""
-
-    image: Strip
-    endpoint: Strip
-    decoded: Strip
-    error: float
-
-
-@dataclasses.dataclass(frozen=True)
-class Reconstructions:
-    """The first images, and the worst reconstructions of `count` images, worst first."""
-
-    first: list[Reconstruction]
-    worst: list[Reconstruction]
-    count: int
-
-
-def reconstructions(
-    model: DBAE, images: np.ndarray, sample: Plan, *, first: int, worst: int
-) -> Reconstructions:
-    """Reconstructs images.
-
-    Args:
-      model: a trained model.
-      images: uint8 [N, S, S, C].
-      sample: the sampler.
-      first: number of images from the beginning that are shown.
-      worst: number of worst reconstructions that are shown.
-    """
-    z, seed = model.encode(images), noise_seed(sample, free=model.gaussian_endpoint)
-    x_T = model.draw_x_T(len(z), seed) if model.gaussian_endpoint else model.endpoint(z)
-
-    def decode(indices: np.ndarray, keys: jax.Array | None) -> np.ndarray:
-        return model.decode(z[indices], x_T[indices], rng=keys, plan=sample)
-
-    what = "Reconstructing test images"
-    decoded = in_batches(decode, len(images), model.batch_size, what, seed=seed)
-    real = np.asarray(to_float(images))
-    errors = np.mean(((np.asarray(decoded, np.float64) - real) / 2) ** 2, axis=(1, 2, 3))
-    order = np.argsort(-errors, kind="stable")[:worst]
-
-    def shown(chosen: np.ndarray) -> list[Reconstruction]:
-        columns = (strips(array[chosen]) for array in (real, x_T, decoded))
-        return [Reconstruction(*column) for column in zip(*columns, errors[chosen], strict=True)]
-
-    return Reconstructions(shown(np.arange(min(first, len(real)))), shown(order), len(real))
-
-
-def samples(model: DBAE, count: int, **how: Any) -> list[Strip]:
-    """Samples the images 0 ... count - 1 of SEED with the latent prior, as `--mode=sample` does.
-
-    Args:
-      model: a trained model.
-      count: number of images.
-      **how: arguments of `DBAE.sample`.
-
-    Raises:
-      CheckpointError: if the model has no latent prior.
-    """
-
-    def sample(indices: np.ndarray, keys: jax.Array | None) -> np.ndarray:
-        return model.sample(len(indices), keys, **how)
-
-    return strips(in_batches(sample, count, model.batch_size, "Sampling images", seed=SEED))

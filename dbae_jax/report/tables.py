@@ -7,11 +7,14 @@ from dbae_jax.report import glossary, paper
 from dbae_jax.report.paper import Comparison
 
 NONE = "\N{EN DASH}"
-ARROWS = {"higher": "↑ higher", "lower": "↓ lower", None: NONE}
+ARROWS = {"higher": " ↑", "lower": " ↓", None: ""}
+# Endings of pairs of scores that share a row -> the column of each.
+PAIRS = {"_following": "x_T recomputed", "_fixed": "x_T fixed"}
+FLOOR, FLOOR_COLUMN = "_floor", "real images"
 
 
 class Row(NamedTuple):
-    """A row of a table: its name, its other cells, and an explanation below the name."""
+    """A row of a table: its name, its other cells, and an explanation in the last column."""
 
     name: str
     cells: list[str]
@@ -72,7 +75,7 @@ def compare_with_paper(found: dict[str, Any], trained_on: str) -> list[Table]:
             Table(
                 title=f"Table {number} of the paper, models of {trained_on}",
                 caption=f"The paper calls this kind of model {rows[0].method}.",
-                header=["score", "this model", *methods, "better"],
+                header=["score", "this model", *methods],
                 rows=[_compared(one, methods) for one in rows],
                 notes=list(dict.fromkeys(one.quantity.caveat for one in rows)),
                 folded=[],
@@ -91,28 +94,72 @@ def _compared(one: Comparison, methods: list[str]) -> Row:
             "" if one.std is None else f" ± {format_number(one.std, 1)}"
         )
     published = [_cell(quantity.published.get(method)) for method in methods]
-    return Row(quantity.name, [value, *published, ARROWS[quantity.better]], meaning)
+    return Row(quantity.name + ARROWS[quantity.better], [value, *published], meaning)
 
 
 def _table(entry: dict[str, Any]) -> Table:
-    suite = entry["suite"]
+    suite, measured = entry["suite"], entry["scores"]
     label = f", {entry['label']}" if entry.get("label") else ""
     counts = ", ".join(f"{count:,} {split}" for split, count in entry["counts"].items())
-    rows, notes = [], []
-    for name, score in entry["scores"].items():
-        term, details = glossary.explain(suite, name), score.get("details", {})
-        rows.append(Row(term.name, [*_cells(score), ARROWS[score["better"]]], term.meaning))
-        if score["value"] is None:
-            reason = details.get("reason", "no reason").removesuffix(".")
-            notes.append(f"{term.name} is not defined here: {reason}.")
+    names = glossary.in_order(measured)
+    main = [name for name in names if not glossary.is_minor(name)]
+    minor = [name for name in names if glossary.is_minor(name)]
+    header, rows = _rows(suite, measured, main)
+    folded = [*_by_attribute(entry)]
+    if minor:
+        folded.insert(0, FoldedTable("Further scores", *_rows(suite, measured, minor)))
+    folded.append(FoldedTable("Settings", [], settings(entry["settings"])))
     return Table(
         title=f"{suite.capitalize()} on {entry['data']}{label}",
-        caption=f"Images: {counts}. Measured in {entry['seconds']:,.0f} s.",
-        header=["score", "value", "uncertainty", "better"],
+        caption=f"Images: {counts}. {_networks(measured)}Measured in {entry['seconds']:,.0f} s.",
+        header=header,
         rows=rows,
-        notes=notes,
-        folded=[*_by_attribute(entry), FoldedTable("Settings", [], settings(entry["settings"]))],
+        notes=_undefined(suite, measured),
+        folded=folded,
     )
+
+
+def _networks(scores: dict[str, Any]) -> str:
+    """Returns a sentence that names the networks that judged the images, or ""."""
+    details = [score.get("details", {}) for score in scores.values()]
+    named = [found.get("net") or found.get("classifier") for found in details]
+    names = list(dict.fromkeys(name for name in named if name))
+    return f"Judged by {', '.join(names)}. " if names else ""
+
+
+def _undefined(suite: str, scores: dict[str, Any]) -> list[str]:
+    """Returns a sentence for every score that has no value."""
+    notes = []
+    for name, score in scores.items():
+        if score["value"] is None:
+            reason = score.get("details", {}).get("reason", "no reason").removesuffix(".")
+            notes.append(f"{glossary.explain(suite, name).name} is not defined here: {reason}.")
+    return notes
+
+
+def _rows(suite: str, scores: dict[str, Any], names: list[str]) -> tuple[list[str], list[Row]]:
+    """Returns the header and the rows of scores; scores that belong together share a row."""
+    lists: dict[str, dict[str, str]] = {}  # name of a row -> column -> name of the score
+    for name in names:
+        ending = next((e for e in (*PAIRS, FLOOR) if name.endswith(e)), "")
+        column = FLOOR_COLUMN if ending == FLOOR else PAIRS.get(ending, "value")
+        lists.setdefault(name.removesuffix(ending), {})[column] = name
+    columns = [
+        column
+        for column in ("value", *PAIRS.values(), FLOOR_COLUMN)
+        if any(column in row for row in lists.values())
+    ]
+    rows = []
+    for base, row in lists.items():
+        term = glossary.explain(suite, base if base in scores or len(row) > 1 else row[columns[0]])
+        first = scores[next(iter(row.values()))]
+        spread = "; ".join(
+            text for n in dict.fromkeys(row.values()) if (text := _kind_of_spread(scores[n]))
+        )
+        meaning = "; ".join(part for part in (term.meaning, spread) if part)
+        cells = [_value(scores[row[c]]) if c in row else NONE for c in columns]
+        rows.append(Row(term.name + ARROWS[first["better"]], cells, meaning))
+    return ["score", *columns], rows
 
 
 def _by_attribute(entry: dict[str, Any]) -> list[FoldedTable]:
@@ -127,16 +174,33 @@ def _by_attribute(entry: dict[str, Any]) -> list[FoldedTable]:
     return [FoldedTable("Scores per attribute", ["attribute", *columns], rows)] if rows else []
 
 
-def _cells(score: dict[str, Any]) -> list[str]:
-    """Returns the value and the uncertainty of a score, as text."""
+def spread(score: dict[str, Any]) -> float | None:
+    """Returns the standard deviation or the standard error of a score, or None if unknown."""
+    details = score.get("details", {})
+    found = score.get("std", details.get("standard_error", details.get("std")))
+    return None if found is None else float(found)
+
+
+def _value(score: dict[str, Any]) -> str:
     if score["value"] is None:
-        return [NONE, NONE]
-    error = score.get("details", {}).get("standard_error")
+        return NONE
+    known = spread(score)
+    return format_number(score["value"]) + (
+        "" if known is None else f" ± {format_number(known, 2)}"
+    )
+
+
+def _kind_of_spread(score: dict[str, Any]) -> str:
+    """Returns what the number after ± is, or "" if there is none."""
+    details = score.get("details", {})
     if "std" in score:
-        uncertainty = f"± {format_number(score['std'], 2)} (std of {len(score['values'])})"
-    else:
-        uncertainty = NONE if error is None else f"± {format_number(error, 2)} (standard error)"
-    return [format_number(score["value"]), uncertainty]
+        return f"± is the standard deviation over {len(score['values'])} seeds"
+    if "standard_error" in details:
+        return "± is the standard error over images"
+    if "std" in details:
+        of = f" of {details['subset_size']} images" if "subset_size" in details else ""
+        return f"± is the standard deviation over subsets{of}"
+    return ""
 
 
 def format_number(value: float, digits: int = 4) -> str:

@@ -1,10 +1,11 @@
 """Writes files of a run: each is complete or missing, and one process writes it."""
 
+import contextlib
 import json
 import os
 import pathlib
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -47,21 +48,30 @@ def write_bytes(path: pathlib.Path, content: bytes) -> None:
     """
     if not processes.is_writer():
         return
+    with _replacing(path) as file:
+        file.write(content)
+
+
+@contextlib.contextmanager
+def _replacing(path: pathlib.Path) -> Iterator[BinaryIO]:
+    """Opens a temporary file that becomes the file `path` at the end, or goes away at an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(f"{path.name}.tmp")
-    fresh.write_bytes(content)
-    os.replace(fresh, path)
+    try:
+        with fresh.open("wb") as file:
+            yield file
+        os.replace(fresh, path)
+    except BaseException:
+        fresh.unlink(missing_ok=True)
+        raise
 
 
 def write_npz(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Writes named arrays as `write_bytes` writes bytes, without a copy of the file in memory."""
     if not processes.is_writer():
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh, named = path.with_name(f"{path.name}.tmp"), dict[str, Any](arrays)
-    with fresh.open("wb") as file:
-        np.savez(file, **named)
-    os.replace(fresh, path)
+    with _replacing(path) as file:
+        np.savez(file, **dict[str, Any](arrays))
 
 
 def write_text(path: pathlib.Path, text: str) -> None:

@@ -1,6 +1,5 @@
 """Several processes as one run: joining them, waiting for them, and their errors."""
 
-import contextlib
 import json
 import logging
 import os
@@ -9,7 +8,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -17,12 +16,11 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from dbae_jax.errors import ConfigError, DeviceMemoryError, LostProcessError
+from dbae_jax.errors import ConfigError, DeviceError
 
 HEARTBEAT_TIMEOUT_SECONDS = 60  # a process that is silent for longer counts as lost
 # Beginnings of the runtime's messages when a collective fails. Some of these are ValueErrors.
 LOSS = re.compile("(UNKNOWN|UNAVAILABLE|INTERNAL|DEADLINE_EXCEEDED|ABORTED|CANCELLED): ")
-OUT_OF_MEMORY = re.compile("RESOURCE_EXHAUSTED: ")
 
 
 def start(
@@ -48,6 +46,7 @@ def start(
     Raises:
       ConfigError: if some of the first three arguments are missing and others are given, or if
         the other processes cannot be reached.
+      DeviceError: if the devices that JAX_PLATFORMS asks for are not there.
     """
     given = _from_environment(coordinator, num_processes, process_id)
     jax.config.update("jax_enable_preemption_service", save_on_sigterm)
@@ -61,11 +60,30 @@ def start(
         if given[0] is None and str(error).startswith("coordinator_address should be defined"):
             if save_on_sigterm:  # jax handles SIGTERM through a coordinator, even of one process
                 _join(f"127.0.0.1:{_free_port()}", 1, 0)
+            _check_devices()
             return
         reason = " ".join(str(error).split())[:200]
         raise ConfigError(f"The processes of the run cannot find each other: {reason}") from error
+    _check_devices()
     if not is_writer():
         logging.getLogger("dbae_jax").setLevel(logging.WARNING)
+
+
+def _check_devices() -> None:
+    """Starts the devices, or raises DeviceError if those that were asked for are not there."""
+    asked = os.environ.get("JAX_PLATFORMS")
+    try:
+        jax.local_devices()
+    except (RuntimeError, AssertionError) as error:  # AssertionError without a CUDA plugin
+        if not asked:
+            raise
+        reason = " ".join(str(error).split())[:200]
+        raise DeviceError(
+            f"JAX_PLATFORMS={asked} asks for devices that JAX cannot use here"
+            f"{f' ({reason})' if reason else ''}. Check the driver (nvidia-smi for NVIDIA GPUs) "
+            "and that the extra for these devices is installed, such as "
+            "pip install 'dbae_jax[cuda]', or set JAX_PLATFORMS=cpu."
+        ) from error
 
 
 def _handles_interrupts() -> bool:
@@ -153,49 +171,21 @@ def from_writer(read: Callable[[], Any]) -> Any:
 
 def is_loss(error: BaseException | None) -> bool:
     """Returns whether an error was caused by the loss of a different process of the run."""
-    return several() and _matches(LOSS, error)
-
-
-def _matches(status: re.Pattern, error: BaseException | None) -> bool:
-    """Returns whether the message of an error, or of one of its causes, matches."""
+    if not several():
+        return False
     while error is not None:
-        if status.match(str(error)):
+        if LOSS.match(str(error)):
             return True
         error = error.__cause__ or error.__context__
     return False
 
 
-@contextlib.contextmanager
-def explaining() -> Iterator[None]:
-    """Turns errors of the runtime that a user can fix into one sentence.
-
-    Raises:
-      DeviceMemoryError: if the memory of the devices is full.
-      LostProcessError: if a step over several processes fails.
-    """
-    try:
-        yield
-    except Exception as error:
-        if _matches(OUT_OF_MEMORY, error):
-            reason = " ".join(str(error).split())[:160]
-            raise DeviceMemoryError(
-                f"The memory of the devices is full ({reason}). Try a smaller "
-                "config.train.batch_size (or config.eval.batch_size), config.model.dtype=bfloat16, "
-                "config.model.remat=blocks, or more config.train.accumulation_steps."
-            ) from error
-        if not is_loss(error):
-            raise
-        reason = " ".join(str(error).split())[:200]
-        raise LostProcessError(
-            f"Process {jax.process_index()} of {jax.process_count()} stops: a step over all "
-            "processes failed, most likely because a different process was lost "
-            f"({reason}). Start all of them again; the run resumes from its last checkpoint."
-        ) from error
-
-
 def several() -> bool:
     """Returns whether the run has several processes."""
-    return jax.distributed.is_initialized() and jax.process_count() > 1
+    try:
+        return jax.distributed.is_initialized() and jax.process_count() > 1
+    except (RuntimeError, AssertionError):  # the devices cannot be started
+        return False
 
 
 def leave(code: int) -> NoReturn:

@@ -107,12 +107,14 @@ def example_noise_fn(keys: jax.Array, image_shape: tuple[int, ...]) -> NoiseFn:
     return noise_fn
 
 
-def path_states(x_T: Any, states: Any, table: Table) -> jax.Array:
-    """Returns the trajectory [S, B, H, W, C], clipped to [-1, 1].
+def path_states(x_T: Any, states: Any, table: Table, *, clip: bool = True) -> jax.Array:
+    """Returns the trajectory [S, B, H, W, C].
 
     Args:
       x_T: the state at which the integration started, [B, H, W, C].
       states: the state after every row of the table, [NFE, B, H, W, C].
       table: coefficients of the sampler; `table.on_path` selects the states of the trajectory.
+      clip: whether to clip the states to [-1, 1].
     """
-    return jnp.clip(jnp.concatenate([x_T[None], states[np.flatnonzero(table.on_path)]]), -1, 1)
+    path = jnp.concatenate([x_T[None], states[np.flatnonzero(table.on_path)]])
+    return jnp.clip(path, -1, 1) if clip else path

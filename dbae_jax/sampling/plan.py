@@ -8,6 +8,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, Self
 
+import jax
 import numpy as np
 
 from dbae_jax.bridge.marginals import has_gaussian_endpoint
@@ -115,6 +116,7 @@ class Plan:
         Raises:
           ConfigError: naming the value and what is allowed.
         """
+        self._check_types(path)
         named = isinstance(self.grid, str)
         for key, condition, allowed in (
             (
@@ -144,6 +146,26 @@ class Plan:
                 name = f"{path}.{key}" if path else key
                 raise ConfigError(
                     f"{name}={getattr(self, key)!r} is not allowed: it must be {allowed}."
+                )
+
+    def _check_types(self, path: str) -> None:
+        """Refuses values of another type than the attribute has, such as steps=5.0."""
+        numbers = (int, float, np.integer, np.floating)
+        for key, types, allowed in (
+            ("sampler", (str,), "a name"),
+            ("steps", (int, np.integer), "an integer"),
+            ("grid", (str, np.ndarray, list, tuple, jax.Array), "a name or an array of times"),
+            ("rho", numbers, "a number"),
+            ("churn", numbers, "a number"),
+            ("eta", numbers, "a number"),
+            ("boot", (bool, np.bool_), "True or False"),
+        ):
+            value = getattr(self, key)
+            if not isinstance(value, types) or (key != "boot" and isinstance(value, bool)):
+                name = f"{path}.{key}" if path else key
+                raise ConfigError(
+                    f"{name}={value!r} ({type(value).__name__}) is not allowed: it must be "
+                    f"{allowed}."
                 )
 
     def table(self, bridge: Bridge) -> Table:

@@ -9,6 +9,8 @@ are removed at the next start.
 
 import logging
 import pathlib
+import shutil
+import time
 from collections.abc import Callable
 from typing import Any, Self, TypeVar
 
@@ -18,7 +20,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
 from dbae_jax.errors import CheckpointError
-from dbae_jax.runtime import processes, sharding
+from dbae_jax.runtime import failures, processes, sharding
 from dbae_jax.workdirs.train_state import TrainState
 
 FOLDER = "checkpoints"
@@ -29,6 +31,8 @@ ARRAYS = ("params", "ema", "optimizer")  # items that are trees of arrays
 # hundreds of small arrays took seconds of every save.
 MIN_SLICE_BYTES = 2**20
 
+TEMPORARY = ".orbax-checkpoint-tmp"  # part of the name of an incomplete checkpoint
+ATTEMPTS = 50  # to remove it
 UNREADABLE = "torn"  # folder in a workdir to which unreadable checkpoints are moved
 
 Read = TypeVar("Read")  # result of reading a checkpoint
@@ -67,8 +71,10 @@ class Writer:
         """Returns whether to save after this step and stop, because of a SIGTERM.
 
         Every process of the run must call this after every step; all get the same answer. Without
-        `processes.start` the answer is always False.
+        `processes.start` the answer is always False. An error of a save in the background is
+        raised here, and not only at the next save.
         """
+        self._manager.check_for_errors()
         return self._manager.reached_preemption(step)
 
     def save(self, state: TrainState, step: int, meta: dict[str, Any]) -> None:
@@ -93,9 +99,13 @@ class Writer:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if not processes.is_loss(error):  # otherwise this would wait for the lost process
+        if processes.is_loss(error):  # waiting would wait for the lost process
+            return
+        try:
             self._manager.wait_until_finished()
+        finally:
             self._manager.close()
+            _remove_incomplete(pathlib.Path(self._manager.directory))
 
 
 def steps(workdir: pathlib.Path) -> list[int]:
@@ -203,6 +213,22 @@ def _check_agreed(workdir: pathlib.Path, step: int) -> None:
         )
 
 
+def _remove_incomplete(folder: pathlib.Path) -> None:
+    """Removes a checkpoint that could not be written; it may fill the disk.
+
+    Threads of orbax and tensorstore that are still writing make its folder again for a moment.
+    """
+    if not processes.is_writer():
+        return
+    for _ in range(ATTEMPTS):
+        incomplete = list(folder.glob(f"*{TEMPORARY}*"))
+        if not incomplete:
+            return
+        for path in incomplete:
+            shutil.rmtree(path, ignore_errors=True)
+        time.sleep(0.1)
+
+
 def _move_aside(workdir: pathlib.Path, unreadable: list[int]) -> None:
     """Moves unreadable checkpoints to a folder of their own; their names stay unique there."""
     processes.wait_for_all("all processes have read the checkpoints")
@@ -252,6 +278,8 @@ def _restore(workdir: pathlib.Path, step: int, items: dict) -> dict:
         except Exception as error:  # orbax and tensorstore raise many types for damaged files
             if processes.is_loss(error):
                 raise
+            if cause := failures.explanation(error):  # the checkpoint itself may be fine
+                raise cause from error
             reason = " ".join(str(error).split())[:160]
             raise UnreadableCheckpointError(
                 f"The checkpoint {folder} is unreadable ({type(error).__name__}: {reason})."

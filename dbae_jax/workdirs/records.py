@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import os
 import pathlib
 from collections.abc import Mapping
@@ -12,22 +13,34 @@ from dbae_jax.runtime import files, processes
 from dbae_jax.workdirs import trackers
 from dbae_jax.workdirs.workdir import METRICS
 
+log = logging.getLogger(__name__)
+
 
 def read(workdir: pathlib.Path) -> list[dict[str, Any]]:
     """Returns the rows of metrics.jsonl, oldest first.
 
-    A run that was killed may leave an incomplete line; it is left out.
+    Lines that are no rows are left out with a warning: a run that was killed may leave an
+    incomplete line, and a disk that was full may leave anything.
     """
     path = workdir / METRICS
     if not path.exists():
         return []
-    rows = []
-    for line in path.read_text().splitlines():
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    rows = [row for row in map(_row, lines) if row is not None]
+    if len(rows) < len(lines):
+        log.warning(
+            "%d of the %d lines of %s cannot be read; they are left out.",
+            *(len(lines) - len(rows), len(lines), path),
+        )
     return rows
+
+
+def _row(line: str) -> dict[str, Any] | None:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) and isinstance(row.get("step"), int) else None
 
 
 class Writer:

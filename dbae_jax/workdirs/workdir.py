@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from dbae_jax.configuration import build, config_files
+from dbae_jax.configuration import build, config_files, paths
 from dbae_jax.configuration.config import Config, from_dict, to_dict, upgrade
 from dbae_jax.errors import CheckpointError, ConfigError
 from dbae_jax.models.autoencoder import Networks
@@ -19,6 +19,8 @@ from dbae_jax.workdirs.train_state import TrainState
 
 METRICS = "metrics.jsonl"
 CONFIG = config_files.SAVED_NAME
+
+LOGS = (".log", ".out", ".err")  # suffixes, such as those of nohup and SLURM
 
 # Beginnings of the keys that must stay the same when a run is resumed or its model is read.
 FIXED_SECTIONS = ("seed", "data.", "model.", "bridge.", "optim.optimizer", "train.batch_size")
@@ -54,10 +56,24 @@ def check_usable(workdir: pathlib.Path) -> None:
     # As beginnings of names: a killed run may leave config.json.tmp alone.
     ours = (CONFIG, checkpoint.FOLDER, METRICS)
     there = [path.name for path in workdir.iterdir()] if workdir.is_dir() else []
-    if there and not any(name.startswith(ours) for name in there):
+    foreign = sorted(name for name in there if not _is_harmless(name))
+    if foreign and not any(name.startswith(ours) for name in there):
         raise CheckpointError(
-            f"--workdir={workdir} holds files but no run of dbae_jax; name an empty folder."
+            f"--workdir={workdir} holds no run of dbae_jax but other files, such as {foreign[0]}; "
+            "name an empty folder, or a new one such as "
+            f"{workdir / 'run'}. Logs and hidden files may be there."
         )
+
+
+def _is_harmless(name: str) -> bool:
+    """Returns whether a file may be in a new workdir: a hidden file or a log."""
+    return name.startswith(".") or name == "logs" or pathlib.Path(name).suffix in LOGS
+
+
+def last_checkpoint(workdir: pathlib.Path) -> str:
+    """Returns a sentence that names the newest checkpoint, or ""."""
+    saved = checkpoint.steps(workdir)
+    return f"The checkpoint of step {saved[-1]} in {workdir} is kept." if saved else ""
 
 
 def check_exists(workdir: pathlib.Path) -> None:
@@ -67,11 +83,23 @@ def check_exists(workdir: pathlib.Path) -> None:
       CheckpointError: if the workdir is missing or has no checkpoints.
     """
     if not workdir.is_dir():
-        raise CheckpointError(f"The workdir {workdir} does not exist; train a model there first.")
+        raise CheckpointError(
+            f"The workdir {workdir} does not exist; {paths.nearest(workdir)}train a model there "
+            "first."
+        )
     if not checkpoint.steps(workdir):
         raise CheckpointError(
-            f"The workdir {workdir} holds no checkpoint; train a model there first."
+            f"The workdir {workdir} holds no checkpoint; {_meant(workdir)}train a model there "
+            "first."
         )
+
+
+def _meant(workdir: pathlib.Path) -> str:
+    """Returns part of a sentence that names a workdir just above or below a folder, if any."""
+    above = [workdir.resolve().parent, workdir.resolve().parent.parent]
+    below = sorted(path for path in workdir.iterdir() if path.is_dir())
+    near = next((path for path in (*above, *below) if checkpoint.steps(path)), None)
+    return "" if near is None else f"did you mean {str(near)!r}? "
 
 
 def check_same_model(
@@ -99,7 +127,12 @@ def check_same_model(
         )
 
 
-def differing(saved: dict[str, Any], config: Config, keys: tuple[str, ...]) -> list[str]:
+def differing(
+    saved: dict[str, Any],
+    config: Config,
+    keys: tuple[str, ...],
+    free_keys: tuple[str, ...] = FREE_KEYS,
+) -> list[str]:
     """Returns the differences of two configs, each as text.
 
     Each difference reads "key (value in the workdir, value in this command)".
@@ -107,10 +140,11 @@ def differing(saved: dict[str, Any], config: Config, keys: tuple[str, ...]) -> l
     Args:
       saved: config of a run.
       config: current config.
-      keys: beginnings of the keys to compare; FREE_KEYS are not compared.
+      keys: beginnings of the keys to compare.
+      free_keys: keys that are not compared.
     """
     there, now = _flatten(upgrade(saved)), _flatten(to_dict(config))
-    fixed = [key for key in now | there if key.startswith(keys) and key not in FREE_KEYS]
+    fixed = [key for key in now | there if key.startswith(keys) and key not in free_keys]
     absent = "absent"
     return [
         f"{key} ({there.get(key, absent)!r} in the workdir, "
@@ -131,12 +165,19 @@ def changes(workdir: pathlib.Path, config: Config) -> list[str]:
         return []
     try:
         saved = json.loads(path.read_text(encoding="utf-8"))
-        return differing(saved, config, ("",))
+        return differing(saved, config, ("",), free_keys=())
     except (ValueError, AttributeError, TypeError) as error:
         raise CheckpointError(
             f"{path} holds no config ({type(error).__name__}); move it away. The checkpoints hold "
             "the config too."
         ) from error
+
+
+def keep_config(workdir: pathlib.Path, step: int) -> None:
+    """Keeps the config of the steps up to `step` in a file beside config.json."""
+    kept = workdir / f"config_until_step_{step}.json"
+    if not kept.exists():
+        files.write_text(kept, (workdir / CONFIG).read_text(encoding="utf-8"))
 
 
 def write_config(workdir: pathlib.Path, config: Config) -> None:

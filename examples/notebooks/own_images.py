@@ -33,7 +33,7 @@ from dbae_jax import editing
 from dbae_jax.data import registry
 from dbae_jax.data.sources import gather
 
-STEPS = 600  # of 32 images
+STEPS = 400  # of 32 images
 work = pathlib.Path(tempfile.mkdtemp())
 photos = work / "photos"
 
@@ -138,4 +138,5 @@ show(list(edited), [f"image {i}, towards square" for i in range(3)])
 
 # %% [markdown]
 # The commands `dbae train_prior`, `dbae evaluate` and `dbae report` of this workdir train a latent
-# prior, measure the model, and write a page with all results. `dbae app` opens it in a browser.
+# prior, measure the model, and write a page with all results. `dbae app` shows the model in a
+# browser.

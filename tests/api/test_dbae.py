@@ -186,7 +186,10 @@ WRONG = {
     "eta": (lambda m: m.decode(Z, sampler="dbim", eta=2.0, rng=0), "eta=2.0"),
     "eta of heun": (lambda m: m.decode(Z, sampler="heun", eta=0.5, rng=0), "eta=0.5 is not"),
     "churn of dbim": (lambda m: m.decode(Z, sampler="dbim", churn=0.5, rng=0), "churn=0.5 is not"),
-    "rng of another kind": (lambda m: m.decode(Z, churn=0.5, rng=np.ones(3)), "a seed, a key"),
+    "rng of another kind": (
+        lambda m: m.decode(Z, churn=0.5, rng=np.ones(3)),
+        "a seed .an integer, 0 or more., a key",
+    ),
     "boot of heun": (
         lambda m: m.decode(Z, sampler="heun", boot=True, rng=0),
         "boot=True is not allowed",
@@ -202,3 +205,28 @@ def test_wrong_input_gets_a_sentence(model, name):
     with pytest.raises(DBAEError, match=words) as caught:
         call(model)
     assert str(caught.value).endswith(".") and "\n" not in str(caught.value)
+
+
+def test_keys_of_several_numbers_of_images_compile_once():
+    c = tiny.config(**{"eval.batch_size": 8})
+    model = DBAE(c, tiny.variables(c))
+    z, keys = model.encode(tiny.images(7)), jax.random.split(jax.random.key(0), 7)
+    noisy = {"sampler": "dbim", "steps": 3, "eta": 1.0}
+    before = model.programs._jitted.decode._cache_size()
+    whole = model.decode(z, rng=keys, **noisy)
+    fewer = model.decode(z[:5], rng=keys[:5], **noisy)
+    assert model.programs._jitted.decode._cache_size() == before + 1
+    np.testing.assert_allclose(fewer, whole[:5], atol=1e-5)
+    assert not np.allclose(model.decode(z[:5], rng=keys[2:], **noisy), fewer)
+
+
+def test_a_trajectory_keeps_the_values_of_x_T_if_asked():
+    c = tiny.config()
+    model = DBAE(c, tiny.variables(c))
+    z = 20 * model.encode(tiny.images(2))
+    x_T = model.endpoint(z) * 9
+    clipped = model.trajectory(z, x_T, steps=3).path
+    whole = model.trajectory(z, x_T, steps=3, clip_path=False).path
+    np.testing.assert_allclose(whole[0], x_T, rtol=1e-6)
+    assert np.abs(whole).max() > 1 and np.abs(clipped).max() <= 1
+    np.testing.assert_allclose(np.clip(whole, -1, 1), clipped, atol=1e-6)

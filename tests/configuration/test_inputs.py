@@ -223,8 +223,15 @@ def test_a_workdir_whose_run_was_killed_at_its_first_file_is_one(tmp_path):
     (tmp_path / "config.json.tmp").write_text("{")
     assert workdir.check_usable(tmp_path) is None
     (tmp_path / "config.json.tmp").rename(tmp_path / "other.json.tmp")
-    with pytest.raises(CheckpointError, match="holds files but no run"):
+    with pytest.raises(CheckpointError, match=r"other files, such as other.json.tmp; .*/run"):
         workdir.check_usable(tmp_path)
+
+
+def test_a_new_workdir_may_hold_logs_and_hidden_files(tmp_path):
+    for name in ("slurm-12.out", "train.log", "nohup.err", ".lock", ".DS_Store"):
+        (tmp_path / name).touch()
+    (tmp_path / "logs").mkdir()
+    assert workdir.check_usable(tmp_path) is None
 
 
 def test_a_file_for_figures_that_cannot_be_is_refused_before_anything_is_measured(tmp_path):
@@ -279,3 +286,14 @@ def test_configs_saved_before_a_key_was_added_are_read():
     assert upgraded["model"]["encoder"] == whole["model"]["encoder"] | {"pool": "mean"}
     assert "endpoint" not in older["bridge"]
     assert upgrade(whole) == whole
+
+
+def test_overrides_with_odd_characters_are_explained():
+    loaded = config_files.load(config_files.resolve("digits"))
+    for text, words in (
+        ("seed=1\nx", "config.seed must be int, got '1\\nx'."),
+        ("=1", "config. is not a key;"),
+        ("data\n.name=a", "config.data\n is not a key;"),
+        ("model.latent_dim", "config.model.latent_dim must be int, got None."),
+    ):
+        assert words in arguments.explain_overrides([f"--config.{text}"], loaded)

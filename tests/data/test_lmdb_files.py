@@ -169,3 +169,17 @@ def test_preparing_a_diffae_lmdb_keeps_the_bytes_of_images(tmp_path):
     assert [stored[i]["id"] for i in (0, 13)] == [b"00000", b"00013"]
     with pytest.raises(DataError, match="is a DiffAE LMDB; this data set is not read from one"):
         Lfw.list_images(path, Options(check=False))
+
+
+def test_damaged_pages_do_not_end_the_process(tmp_path, monkeypatch):
+    image = datasets.encode(datasets.picture(0, 40, 30))
+    path = datasets.diffae_lmdb(tmp_path / "x.lmdb", [image] * 3)
+    whole = (path / "data.mdb").read_bytes()
+    (path / "data.mdb").write_bytes(whole[:8192] + b"\xff" * 4096 + whole[12288:])
+    with pytest.raises(DataError, match=r"is damaged as an LMDB file .*; copy it again"):
+        lmdb_files.open_images(path)
+    (path / "data.mdb").write_bytes(whole)
+    # A page that leads out of the file kills the process that follows it.
+    monkeypatch.setattr(lmdb_files, "_READ_ALL", "import os; os.kill(os.getpid(), 7)")
+    with pytest.raises(DataError, match=r"\(its pages lead out of the file\); copy it again"):
+        lmdb_files.open_images(path)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 
 from dbae_jax.data import transforms
 from dbae_jax.errors import ConfigError, DataError
@@ -102,9 +102,19 @@ def test_photographs_are_rotated_upright_once(kind):
     np.testing.assert_array_equal(again, want[10:50])
 
 
+def test_postscript_is_refused_and_runs_no_program(monkeypatch):
+    """Pillow tells formats by their content, and gives PostScript to Ghostscript."""
+    drawing = io.BytesIO()
+    Image.new("RGB", (20, 20), "red").save(drawing, "eps")
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *args: pytest.fail("a program ran"))
+    with pytest.raises(DataError, match="of no kind that is read"):
+        transforms.decode(drawing.getvalue())
+    assert {"PNG", "JPEG", "WEBP", "GIF", "TIFF", "PPM", "BMP"} <= set(transforms.formats())
+
+
 def test_more_than_eight_bits_are_refused():
     deep = Image.fromarray(np.full((8, 8), 40_000, np.uint16))
-    with pytest.raises(DataError, match=r"mode I;16; .* 8 bits"):
+    with pytest.raises(DataError, match=r"mode I;16, 16 or 32 bits .* 8 bits"):
         transforms.decode(datasets.encode(deep))
 
 

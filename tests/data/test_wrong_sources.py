@@ -35,7 +35,7 @@ WRONG_SOURCES = {
     "no attributes": (
         Celeba,
         lambda root: next(datasets.celeba(root).rglob("list_attr*")).unlink(),
-        "list_attr_celeba.txt is missing .* --annotations",
+        "list_attr_celeba.txt or list_attr_celeba.csv is missing .* --annotations",
     ),
     "wrong count": (
         Celeba,
@@ -104,19 +104,19 @@ WRONG_SOURCES = {
     "broken zip": (
         Ffhq,
         lambda root: datasets.write(root.with_name("x") / "in.zip", b"x").rename(root),
-        "has an unknown type; it must be a folder, a .zip",
+        "is of an unknown type; it must be a folder, a .zip",
     ),
     "outside the splits": (
         Folder,
         lambda root: [
             datasets.write(root / n, b"x") for n in ("train/a.png", "test/b.png", "c.png")
         ],
-        "c.png lies outside the folders train and test",
+        "c.png lies outside the folders of splits in --source, test, train",
     ),
     "half split": (
         Folder,
-        lambda root: datasets.write(root / "train" / "a.png", b"x"),
-        "a folder train or test and not the other",
+        lambda root: datasets.write(root / "test" / "a.png", b"x"),
+        "--source has a folder test, and none of training images",
     ),
     "table without a row": (
         Folder,
@@ -131,7 +131,7 @@ WRONG_SOURCES = {
             datasets.write(root / "a.png", b"x").parent / "attributes.csv",
             [["f", "k"], ["a.png", "red"]],
         ),
-        "the row of 'a.png' must hold 1 numbers",
+        "line 2: 'red' is not a finite number in the column 'k' of 'a.png'",
     ),
 }
 

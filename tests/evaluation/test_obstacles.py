@@ -8,6 +8,7 @@ import pytest
 from dbae_jax.data import sources
 from dbae_jax.data.prepared import ImageSource, View
 from dbae_jax.data.shapes import ShapesSource
+from dbae_jax.errors import TooFewError
 from dbae_jax.evaluation import dataset_classifier
 from dbae_jax.evaluation.classifier.fit import FitSettings
 from dbae_jax.evaluation.suites import disentanglement, editing, probe
@@ -103,6 +104,21 @@ def test_all_that_changes_scores_of_edits_is_recorded():
     assert settings["classifier"] == dataset_classifier.settings(context)
     assert settings["classifier"].items() >= dataclasses.asdict(FitSettings()).items()
     assert settings["classifier"]["images"] == 300
+
+
+def test_one_class_is_no_label():
+    images = stubs.images(np.zeros((300, 8)))
+    named = [stubs.Data(images, label=0 * LABELS) for _ in range(3)]
+    for data in named:
+        data.class_names = ("flowers",)
+    context = _context(*named)
+    assert "label" not in context.known
+    assert "are of one class, 'flowers'" in probe.obstacle(context)
+    assert "neither labels nor attributes" in dataset_classifier.obstacle(context)
+    # Classes that the images in use do not have are found once the labels have been read.
+    unnamed = [stubs.Data(images, label=0 * LABELS) for _ in range(3)]
+    with pytest.raises(TooFewError, match=r"training images of celebahq .* are all of one class"):
+        probe.measure(_context(*unnamed))
 
 
 def test_nothing_is_scored_on_what_it_learned():

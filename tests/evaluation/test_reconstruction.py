@@ -12,7 +12,7 @@ from dbae_jax.evaluation.suites import reconstruction
 from dbae_jax.metrics import similarity, spectra
 from dbae_jax.metrics.networks import alexnet_lpips
 from dbae_jax.metrics.networks.published import Origin, PerceptualNet
-from dbae_jax.report import about
+from dbae_jax.report import cards
 from tests.helpers import stubs, tiny
 
 COLOUR = {
@@ -98,10 +98,9 @@ def test_pca_is_not_scored_on_images_that_it_learned(caplog):
     with caplog.at_level("INFO", logger="dbae_jax"):
         summary.report({"reconstruction": entry | {"scores": apart.scores}})
     assert "25% higher reconstruction MSE than PCA with as many components" in caplog.text
-    card = about._reconstruction(measured.scores, 8, seen=True)
-    assert (
-        "PCA" not in card.detail and "PCA" in about._reconstruction(apart.scores, 8, False).detail
-    )
+    for found, names in ((measured, []), (apart, ["this model", "PCA, 8 components"])):
+        card = cards._reconstruction(found.scores, 8, seen=True)
+        assert [bar.name for bar in card.bars] == names
 
 
 def test_samplers_that_draw_noise_are_measured_with_several_seeds():

@@ -5,9 +5,12 @@ import runpy
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
+from PIL import Image
 
 from dbae_jax import DBAE
+from dbae_jax.api import directions
 from dbae_jax.configuration import build
 from dbae_jax.prior import prior
 from dbae_jax.training.optimizer import make_optimizer
@@ -20,8 +23,11 @@ EXAMPLES = pathlib.Path(__file__).parents[2] / "examples"
 
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory):
+    return _workdir(tiny.config(), tmp_path_factory.mktemp("workdir"))
+
+
+def _workdir(c, directory):
     """Returns the workdir of a model with drawn weights and a prior."""
-    c, directory = tiny.config(), tmp_path_factory.mktemp("workdir")
     tiny.write_workdir(c, directory)
     whose = {"step": 1, "weights": "ema", "fingerprint": DBAE.load(directory).fingerprint}
     variables = prior.first_variables(build.make_latent_network(c), jax.random.key(0))
@@ -39,7 +45,7 @@ def _main(name):
 
 def test_every_example_is_tested():
     names = {path.stem for path in EXAMPLES.glob("*.py")}
-    assert names == {"classifier_guidance", "inversion", "downstream_head"}
+    assert names == {"classifier_guidance", "inversion", "downstream_head", "teaser"}
 
 
 def test_inversion_lowers_the_error(directory, tmp_path):
@@ -52,6 +58,19 @@ def test_heads_learn_on_fixed_and_on_tuned_encoders(directory):
     options = ["--labels=32", "--test_images=64", "--updates=20"]
     fixed, tuned = _main("downstream_head")([f"--workdir={directory}", *options])
     assert fixed > 0.2 and tuned > 0.2 and fixed != tuned  # chance is 0.1
+
+
+def test_the_teaser_is_drawn(tmp_path):
+    colour = {"data.channels": 3}
+    model = _workdir(tiny.config(**colour), tmp_path / "model")
+    diffae = tmp_path / "diffae"
+    free = {"bridge.endpoint": "free", "bridge.beta_d": 19.9}
+    tiny.write_workdir(tiny.config(**colour | free), diffae)
+    found = {"round": np.ones(8, np.float32)}
+    directions.save(model, "digits", DBAE.load(model).fingerprint, found)
+    options = [f"--weights={model}", f"--diffae={diffae}", "--attribute=round"]
+    _main("teaser")([*options, f"--out={tmp_path / 'x.png'}"])
+    assert Image.open(tmp_path / "x.png").size[0] == 1200
 
 
 def test_guided_samples_are_drawn(directory, tmp_path):

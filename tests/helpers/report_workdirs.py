@@ -30,6 +30,11 @@ AMOUNTS = contents.Amounts(
     trajectories=1,
     every=10,
     samples=3,
+    dimensions=2,
+    values=3,
+    coded=40,
+    swept=8,
+    steps=(2,),
 )
 # In the format of results.json; every number occurs once on the page.
 RESULTS = {

@@ -19,15 +19,17 @@ from dbae_jax.errors import CheckpointError, ConfigError, DataError
 from dbae_jax.evaluation.context import OF_CODES
 from dbae_jax.report import (
     about,
+    cards,
     charts,
     contents,
     edited_attributes,
     glossary,
+    image_grids,
     page,
     pictures,
-    sliders,
     tables,
 )
+from dbae_jax.report.sections import origin, reconstructions, samples
 from dbae_jax.sampling.integrate import Sample
 from dbae_jax.workdirs import workdir
 from tests.helpers import stubs, tiny
@@ -110,7 +112,7 @@ def test_images_that_training_saw_are_not_called_held_out():
         made = stubs.context(splits, **{"data.train_split": train})
         seen = made.overlap("train", "test")
         score = {"mse": {"value": 0.1}, "pca_mse": {"value": 0.2}}
-        return seen, about.lead(made, seen=seen), about._reconstruction(score, 8, seen).name
+        return seen, about.lead(made, seen=seen), cards._reconstruction(score, 8, seen).name
 
     seen, lead, name = words("train")
     assert (
@@ -210,9 +212,9 @@ def test_a_table_of_the_paper_has_a_column_for_this_model():
     found = {"model": model, "results": {"probe/celeba": entry}}
     (table,) = tables.compare_with_paper(found, "celeba")
     methods = ["DiffAE", "PDAE", "DiTi", "DBAE-d", "DBAE"]
-    assert table.header == ["score", "this model", *methods, "better"]
+    assert table.header == ["score", "this model", *methods]
     precision, *others = table.rows
-    assert precision.cells[:2] == ["0.661 ± 0.001", "0.603"] and precision.cells[-3] == "0.650"
+    assert precision.cells[:2] == ["0.661 ± 0.001", "0.603"] and precision.cells[-2] == "0.650"
     assert precision.meaning == "probe on celeba; this model: ap, 19,962 images"
     assert [row.cells[0] for row in others] == [tables.NONE] * 2
     assert tables.compare_with_paper(found, "digits") == []
@@ -240,6 +242,7 @@ def test_the_page_edits_the_attributes_with_the_best_separated_codes(tmp_path):
         settings = staticmethod(lambda: dict.fromkeys(OF_CODES))
         limit = staticmethod(lambda split: 400)
         splits = {"train": None}  # noqa: RUF012
+        identity_of = staticmethod(lambda split: {"split": split})
 
     chosen = edited_attributes.choose(Context, 2)
     assert chosen.directions.names == ("clear", "visible") and chosen.known == 4
@@ -281,7 +284,7 @@ class _Photos:
     def edit(self, images, step, scales, **plan):
         return self.images(len(images), len(scales))
 
-    def trajectory(self, z, *, rng, plan):
+    def trajectory(self, z, *, rng, plan, clip_path):
         steps = plan.steps
         path = np.broadcast_to(self.noisy, (steps + 1, len(z), *self.noisy.shape))
         return Sample(path[-1], path, np.linspace(1, 0, steps + 1), steps)
@@ -298,14 +301,18 @@ def test_pages_of_large_photographs_stay_below_15_mb(size):
     images, pairs = model.images(amounts.among), [(0, 1)] * amounts.pairs
     every = {"steps": contents.TRAJECTORY_STEPS, "every": amounts.every}
     shown = [
-        sliders.interpolation(model, images, pairs, sample, points=amounts.points),
-        *sliders.edits(model, images[: amounts.edited], Directions(names, steps), scales, sample),
-        sliders.trajectories(model, images[: amounts.trajectories], **every),
+        image_grids.interpolation(model, images, pairs, sample, points=amounts.points),
+        *image_grids.edits(
+            model, images[: amounts.edited], Directions(names, steps), scales, sample
+        ),
+        image_grids.trajectories(model, images[: amounts.trajectories], **every),
     ]
-    strips = [panel.strip for slider in shown for group in slider.groups for panel in group]
-    made = pictures.reconstructions(model, images, sample, first=8, worst=amounts.worst)
-    strips += [strip for one in made.first + made.worst for strip in one[:3]]
-    strips += pictures.samples(model, amounts.samples)
+    strips = [panel.strip for one in shown for group in one.groups for panel in group]
+    made = reconstructions.reconstructions(model, images, sample, first=8, worst=amounts.worst)
+    strips += [strip for one in made.first + made.worst for strip in one[:4]]
+    strips += 2 * pictures.strips(samples.draw(model, amounts.samples))  # and the nearest images
+    traversed = np.zeros((amounts.values, size, size, 3)) + model.photo
+    strips += amounts.dimensions * [pictures.strip(traversed)]
     assert sum(len(strip.uri) for strip in strips) < 14e6
     assert all(strip.count * size < 16_384 for strip in strips)  # limit of browsers
 
@@ -318,7 +325,15 @@ class _PhotosAndCodes(_Photos, stubs.Model):
     def __init__(self, config, gaussian):
         _Photos.__init__(self, config.data.image_size)
         stubs.Model.__init__(self, config)
+        self.photo = self.photo.mean(axis=-1, keepdims=True)
+        self.noisy = self.noisy.mean(axis=-1, keepdims=True)
         self.gaussian_endpoint = gaussian
+
+    def encode(self, images, rng=None):
+        return np.zeros((len(images), self.latent_dim), np.float32)
+
+    def sample_codes(self, num, rng, *, sampler, steps):
+        return np.random.default_rng(rng).normal(size=(num, self.latent_dim))
 
     def draw_x_T(self, num, rng):
         return self.images(num)
@@ -329,7 +344,7 @@ OF_DECODED = (
     "<h1>A diffusion bridge autoencoder trained on digits</h1>",
     "A decoder maps z to the endpoint x_T of a diffusion bridge",
     "in encoder, decoder and U-Net",
-    "decoded from z alone",
+    "the endpoint x_T, decoded from z alone;",
     "The endpoint x_T is recomputed from each code.",
     "with x_T recomputed or held fixed",
     "The ODE of the bridge",
@@ -339,7 +354,7 @@ OF_GAUSSIAN = (
     "<h1>A diffusion autoencoder trained on digits</h1>",
     "x_T is Gaussian noise that is independent of z",
     "in encoder and U-Net",
-    "sampled as Gaussian noise, clipped",
+    "the endpoint x_T, sampled as Gaussian noise;",
     "The endpoint x_T is sampled once per image and held fixed while the slider moves.",
     "or inferred from the image with --fix_endpoint",
     "The ODE of the diffusion",
@@ -349,7 +364,7 @@ OF_GAUSSIAN = (
 
 @pytest.mark.parametrize("gaussian", [False, True], ids=["decoded", "gaussian"])
 def test_the_page_explains_the_models_kind_of_x_T(tmp_path, monkeypatch, gaussian):
-    monkeypatch.setattr(about, "provenance", lambda *args: [])
+    monkeypatch.setattr(origin, "provenance", lambda *args: [])
     z = np.random.default_rng(0).uniform(-0.3, 0.3, (40, 8))
     data = stubs.Data(stubs.images(z), label=np.int64(z[:, 0] > 0))
     model = _PhotosAndCodes(tiny.config(), gaussian)
@@ -360,4 +375,4 @@ def test_the_page_explains_the_models_kind_of_x_T(tmp_path, monkeypatch, gaussia
     present, absent = (OF_GAUSSIAN, OF_DECODED) if gaussian else (OF_DECODED, OF_GAUSSIAN)
     assert [words for words in present if words not in text] == []
     assert [words for words in absent if words in text] == []
-    assert text.count(present[4]) == 2  # with the interpolation and with the edits
+    assert text.count(present[4]) == 3  # with the interpolation, the edits and the traversals

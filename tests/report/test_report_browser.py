@@ -1,17 +1,16 @@
-"""The report in a browser: it loads from disk without a network, and its sliders move images."""
+"""The report in a browser: it loads from disk without a network and fits the screen."""
 
+import contextlib
 import io
 import itertools
 import json
-import shutil
-import tempfile
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from dbae_jax.commands import report
-from tests.helpers import tiny
+from tests.helpers import browser, tiny
 from tests.helpers.report_workdirs import AMOUNTS, pixels, write_model, write_prior, write_results
 
 
@@ -28,34 +27,15 @@ def directory(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def browser():
-    """A browser that has its network log on."""
-    selenium = pytest.importorskip("selenium.webdriver", reason="the extra `test` has selenium")
-    programs = [shutil.which(name) for name in ("chromium", "chromedriver")]
-    if None in programs:
-        pytest.skip("needs chromium and chromedriver (Debian: apt-get install chromium-driver)")
-    options = selenium.ChromeOptions()
-    options.binary_location = programs[0]
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    with tempfile.TemporaryDirectory() as profile:
-        for flag in (
-            *("headless=new", "no-sandbox", "disable-gpu", "disable-dev-shm-usage", "no-first-run"),
-            *("disable-background-networking", "disable-component-update", "disable-sync"),
-            *(f"user-data-dir={profile}", "window-size=1200,900"),
-        ):
-            options.add_argument(f"--{flag}")
-        service = selenium.ChromeService(executable_path=programs[1])
-        driver = selenium.Chrome(options=options, service=service)
+def driver():
+    with browser.browser() as driver:
         yield driver
-        driver.quit()
 
 
 @pytest.fixture(scope="module")
-def page(browser, directory):
-    browser.get("about:blank")
-    browser.get_log("performance")  # discards the requests of the first page
-    browser.get((directory / report.FILE).as_uri())
-    return browser
+def page(driver, directory):
+    browser.open_page(driver, (directory / report.FILE).as_uri())
+    return driver
 
 
 def _one(page, selector):
@@ -70,12 +50,7 @@ def _shown(page, element):
 
 def test_the_page_loads_from_disk_without_errors_and_without_a_network(page):
     assert page.get_log("browser") == []
-    events = [json.loads(row["message"])["message"] for row in page.get_log("performance")]
-    asked = [
-        event["params"]["request"]["url"]
-        for event in events
-        if event["method"] == "Network.requestWillBeSent"
-    ]
+    asked = browser.requested(page)
     assert asked and {url.partition(":")[0] for url in asked} <= {"file", "data"}
     loaded = page.execute_script("return performance.getEntriesByType('resource').map(e => e.name)")
     assert all(name.startswith("data:") for name in loaded)
@@ -97,7 +72,7 @@ def test_a_network_is_forbidden_by_the_page_itself(page):
     page.get_log("browser")  # discards the refusals
 
 
-@pytest.mark.parametrize("name", ["interpolation", "edit-0", "edit-1", "trajectory"])
+@pytest.mark.parametrize("name", ["interpolation", "trajectory"])
 def test_a_slider_moves_its_own_images_only(page, name):
     slider = _one(page, f"#{name}-slider")
     strip = _one(page, f"#{name} img.strip")
@@ -148,7 +123,7 @@ def test_sliders_react_to_the_keyboard_and_to_their_play_button(page):
 
 def test_the_page_shows_the_numbers_of_results_json(page):
     text = _one(page, "#measurements").text
-    for number in ("0.006123", "0.02010", "0.9512", "± 0.012 (std of 3)", "± 0.067", "2.345"):
+    for number in ("0.006123", "0.02010", "0.9512", "± 0.012", "± 0.067", "2.345"):
         assert number in text
     assert "PSNR is not defined here: an image is exact." in text
     assert "1,437 train, 360 test" in text
@@ -167,15 +142,150 @@ def test_the_page_shows_the_numbers_of_results_json(page):
         assert number in headline
 
 
-def test_every_image_has_a_description_and_the_page_fits_a_phone(page):
-    unnamed = """return [...document.images].filter(
-      i => !i.alt && !i.closest('[role=img][aria-label]')).length"""
-    assert page.execute_script(unnamed) == 0
-    controls = "return [...document.querySelectorAll('input')].every(i => i.labels.length === 1)"
+def test_every_image_and_control_has_a_description(page):
+    assert page.execute_script("return [...document.images].filter(i => !i.alt).length") == 0
+    controls = """return [...document.querySelectorAll('input, select')].every(
+      i => i.labels.length === 1)"""
     assert page.execute_script(controls)
-    size = {"width": 360, "height": 740, "deviceScaleFactor": 1, "mobile": True}
-    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+
+
+@contextlib.contextmanager
+def _screen(driver, width, height, scheme="light"):
+    """Emulates a screen, and a preference for light or dark pages."""
+    size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
+    prefers = [{"name": "prefers-color-scheme", "value": scheme}]
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": prefers})
+    driver.execute_script("window.scrollTo(0, 0)")
     try:
-        assert page.execute_script("return document.documentElement.scrollWidth") <= 360
+        yield
     finally:
-        page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+        driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+        driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+
+def _brightness(color):
+    """Returns the brightness of a CSS color such as "rgba(18, 21, 24, 1)", from 0 to 255."""
+    return np.mean([float(part) for part in color.partition("(")[2].strip(")").split(",")[:3]])
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(("width", "height"), [(1200, 900), (390, 844), (360, 740)])
+def test_the_page_fits_the_screen_and_begins_with_images(page, width, height, scheme):
+    with _screen(page, width, height, scheme):
+        assert page.execute_script("return document.documentElement.scrollWidth") <= width
+        rows = page.find_elements("css selector", "header .reconstructions tr")
+        names = [row.find_element("css selector", "th").text for row in rows]
+        assert names == ["test image", "endpoint xT", "reconstruction", "|error|", "MSE × 1,000"]  # noqa: RUF001
+        for row in rows[:4]:  # all four are above the fold
+            image = row.find_element("css selector", "img")
+            assert image.rect["y"] + image.rect["height"] <= height
+            assert image.rect["width"] >= 80
+        ground = _one(page, "body").value_of_css_property("background-color")
+        ink = _one(page, "body").value_of_css_property("color")
+        assert (_brightness(ground) > _brightness(ink)) == (scheme == "light")
+        assert abs(_brightness(ground) - _brightness(ink)) > 150
+
+
+def test_the_selector_shows_one_grid_of_edits(page):
+    def shown():
+        grids = page.find_elements("css selector", ".choice")
+        return [grid.get_attribute("id") for grid in grids if grid.is_displayed()]
+
+    assert shown() == ["edit-0"]
+    select = _one(page, "#edit-choice")
+    options = select.find_elements("css selector", "option")
+    assert [option.text for option in options] == ["class 0", "class 1"] or len(options) == 2
+    options[1].click()
+    assert shown() == ["edit-1"]
+    grid = _one(page, "#edit-1")
+    assert options[1].text in grid.text
+    assert len(grid.find_elements("css selector", ".positions span")) == AMOUNTS.scales
+    rows = grid.find_elements("css selector", "img.image-row")
+    assert len(rows) == AMOUNTS.edited
+    # The whole strip is visible: all scales are there before anything is touched.
+    assert rows[0].rect["width"] == pytest.approx(AMOUNTS.scales * rows[0].rect["height"])
+    options[0].click()
+    assert shown() == ["edit-0"]
+
+
+def test_printing_shows_every_grid_and_no_slider(page):
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    try:
+        assert all(grid.is_displayed() for grid in page.find_elements("css selector", ".choice"))
+        hidden = page.find_elements("css selector", ".slider, .chooser, button")
+        assert hidden and not any(part.is_displayed() for part in hidden)
+        assert _one(page, "#interpolation-1-1").is_displayed()
+    finally:
+        page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+
+
+def test_a_chart_tells_the_values_at_the_pointer(page):
+    chart = _one(page, "#training svg[data-hover]")
+    points = json.loads(chart.get_attribute("data-hover"))
+    readout = chart.find_element("xpath", "following-sibling::output")
+    assert readout.text.strip() == ""
+    page.execute_script("arguments[0].scrollIntoView({block: 'center'})", chart)
+    move = """
+      const [chart, place] = arguments, box = chart.getBoundingClientRect();
+      const x = box.left + place / chart.viewBox.baseVal.width * box.width;
+      chart.dispatchEvent(new PointerEvent('pointermove', {clientX: x, clientY: box.top + 9}));"""
+    for place, text in points:
+        page.execute_script(move, chart, place)
+        assert readout.text == text
+    assert "training step 4: training 0.75" in {text for _, text in points}
+    page.execute_script("arguments[0].dispatchEvent(new PointerEvent('pointerleave'))", chart)
+    assert readout.text.strip() == ""
+
+
+def test_a_command_can_be_copied(page):
+    button = _one(page, "#interpolations button.copy")
+    page.execute_script("arguments[0].scrollIntoView({block: 'center'})", button)
+    button.click()
+    script = """
+      const [button, done] = arguments;
+      const look = () => button.textContent === 'Copy' ? setTimeout(look, 20)
+        : done([button.textContent, getSelection().toString()]);
+      look();"""
+    said, selected = page.execute_async_script(script, button)
+    assert said in ("Copied", "Selected")
+    assert selected.startswith("python -m dbae_jax.main") and "--mode=interpolate" in selected
+
+
+def test_tables_stack_on_a_phone_and_wide_parts_say_that_they_scroll(page):
+    cell = _one(page, "#measurements td.number")
+    name = cell.find_element("xpath", "preceding-sibling::th")
+    assert cell.rect["x"] > name.rect["x"] and cell.rect["y"] < name.rect["y"] + name.rect["height"]
+    with _screen(page, 390, 844):
+        assert cell.rect["y"] > name.rect["y"] + name.rect["height"] - 2
+    with _screen(page, 180, 844):  # the images of this small page fit a phone
+        page.execute_script("dispatchEvent(new Event('resize'))")
+        wide = page.execute_script(
+            """return [...document.querySelectorAll('.scroll')].map(e => [
+              e.scrollWidth > e.clientWidth + 1, e.classList.contains('wide'),
+              getComputedStyle(e, '::after').content.includes('scroll')])"""
+        )
+        assert all(a == b == c for a, b, c in wide)
+        assert any(a for a, *_ in wide)
+
+
+def test_the_comparison_of_two_runs_shows_both(driver, directory, tmp_path_factory):
+    other = tmp_path_factory.mktemp("others") / "other"
+    config = tiny.config(seed=3)
+    write_model(other, config)
+    write_results(other)
+    path = report.report(tiny.config(), directory, compare=other)
+    driver.get(path.as_uri())
+    assert driver.get_log("browser") == []
+    names = {
+        row.text.partition(":")[0]
+        for row in driver.find_elements("css selector", "header .reconstructions th")
+    }
+    assert {directory.name, "other"} <= names
+    for width, height in ((1200, 900), (390, 844)):
+        with _screen(driver, width, height):
+            assert driver.execute_script("return document.documentElement.scrollWidth") <= width
+    text = _one(driver, "#measurements").text
+    assert text.count("0.9512 ± 0.012") == 2 and "equal" in text
+    assert "other, training" in _one(driver, "#training").text
+    assert "seed 0 3" in " ".join(_one(driver, "#settings").text.split())

@@ -1,7 +1,5 @@
 """Parsers of the published attribute and split files, and checksums of published files."""
 
-import csv
-import dataclasses
 import hashlib
 import io
 import pathlib
@@ -10,8 +8,12 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from dbae_jax.configuration import paths
 from dbae_jax.data.builders.listing import Options
-from dbae_jax.data.builders.stores import Store, TarStore, ZipStore
+from dbae_jax.data.files import tables
+from dbae_jax.data.files.archives import TarStore, ZipStore
+from dbae_jax.data.files.stores import Store
+from dbae_jax.data.files.tables import Attributes, index_of_rows
 from dbae_jax.errors import DataError
 
 _PUBLISHED = "use the published file."
@@ -28,30 +30,13 @@ CHECKSUMS = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Attributes:
-    """A table of attributes.
-
-    Attributes:
-      names: names of the K attributes.
-      rows: row number by image, where an image is named by the stem or path of its file.
-      values: [N, K], int8 (0 or 1) or float32.
-    """
-
-    names: tuple[str, ...]
-    rows: dict[str, int]
-    values: np.ndarray
-
-    def select(self, keys: Sequence[str]) -> np.ndarray:
-        """Returns the attributes [len(keys), K] of the images `keys`; every key must have a row."""
-        return self.values[[self.rows[key] for key in keys]]
-
-
-def read_text(name: str, source: pathlib.Path, options: Options, store: Store | None = None) -> str:
-    """Returns the text of an annotation file.
+def read_file(
+    names: Sequence[str], source: pathlib.Path, options: Options, store: Store | None = None
+) -> tuple[str, bytes]:
+    """Returns name and content of an annotation file.
 
     Args:
-      name: file name, without its folder.
+      names: file names without folders, of which the first that is found is read.
       source: path of the images. The file is searched in this folder, one level below, and next
         to it.
       options: its `annotations` is a folder that is searched instead; with `check`, the checksum
@@ -59,28 +44,64 @@ def read_text(name: str, source: pathlib.Path, options: Options, store: Store | 
       store: store of the images; a zip or a tar is searched too.
 
     Raises:
-      DataError: if the file is missing, is not UTF-8 text, or has a different checksum.
+      DataError: if the file is missing, cannot be read, or has a different checksum.
     """
     root = options.annotations or (source if source.is_dir() else source.parent)
     if not root.is_dir():
-        raise DataError(f"--annotations={root} is not a folder; name the folder that holds {name}.")
+        raise DataError(
+            f"--annotations={root} is not a folder; {paths.nearest(root)}name the folder that "
+            f"holds {names[0]}."
+        )
     subfolders = [p for p in sorted(root.iterdir()) if p.is_dir()]
     folders = [root, *subfolders] if options.annotations else [root, *subfolders, source.parent]
-    path = next((folder / name for folder in folders if (folder / name).is_file()), None)
-    data = path.read_bytes() if path else None
-    if data is None and isinstance(store, ZipStore | TarStore):
-        data = store.find(name)
-    if data is None:
-        raise DataError(
-            f"{name} is missing in {root}; put it there, or name its folder with --annotations."
-        )
-    if options.check:
-        _compare_checksum(str(path or name), name, data)
+    there = {path.name.lower(): path for f in reversed(folders) for path in files_in(f)}
+    for name in names:
+        path, data = there.get(name.lower()), None
+        if path is not None:
+            try:
+                data = path.read_bytes()
+            except OSError as error:
+                raise DataError(
+                    f"{path} cannot be read: {error.strerror}; check its permissions."
+                ) from error
+        elif isinstance(store, ZipStore | TarStore):
+            data = store.find(name)
+        if data is not None:
+            if options.check:
+                _compare_checksum(str(path or name), name, data)
+            return name, data
+    raise DataError(
+        f"{' or '.join(names)} is missing in {root}; put it there, or name its folder with "
+        "--annotations."
+    )
+
+
+def files_in(folder: pathlib.Path) -> list[pathlib.Path]:
+    """Returns the files in a folder whose names may be those of annotations; no images."""
+    endings = (".txt", ".csv", ".json")
+    return [p for p in folder.iterdir() if p.name.lower().endswith(endings) and p.is_file()]
+
+
+def read_text(name: str, source: pathlib.Path, options: Options, store: Store | None = None) -> str:
+    """Returns the text of an annotation file; see `read_file` for the arguments.
+
+    Raises:
+      DataError: if the file is missing, is not UTF-8 text, or has a different checksum.
+    """
+    return decoded(*read_file([name], source, options, store))
+
+
+def decoded(name: str, data: bytes) -> str:
+    """Returns the text of a published file, which is UTF-8.
+
+    Raises:
+      DataError: if it is not.
+    """
     try:
-        return data.decode("utf-8")
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(
-            f"{path or name} is not a text file in UTF-8: {error}; download it again."
+            f"{name} is not a text file in UTF-8: {error}; download it again."
         ) from error
 
 
@@ -98,12 +119,12 @@ def check_archive(path: pathlib.Path) -> None:
             _compare_checksum(str(path), path.name, file)
 
 
-def celeba_attributes(text: str, name: str) -> Attributes:
-    """Parses list_attr_celeba.txt or CelebAMask-HQ-attribute-anno.txt.
+def celeba_attributes(data: bytes, name: str) -> Attributes:
+    """Parses list_attr_celeba.txt, its copy as .csv, or CelebAMask-HQ-attribute-anno.txt.
 
     Args:
-      text: content of the file. Line 1 is the number of rows, line 2 holds the attribute names,
-        and the rows are like `000001.jpg -1 1 ...`.
+      data: content of the file. Line 1 of a text file is the number of rows, line 2 holds the
+        attribute names, and the rows are like `000001.jpg -1 1 ...`.
       name: file name, for error messages.
 
     Returns:
@@ -113,32 +134,45 @@ def celeba_attributes(text: str, name: str) -> Attributes:
       DataError: if the text has a different format, a wrong number of rows, an incomplete row, or
         two rows for an image.
     """
+    if name.endswith(".csv"):
+        table = tables.read(data, name)
+        names, rows = table.header[1:], [row for _, row in table.rows]
+    else:
+        names, rows = _counted_rows(decoded(name, data), name)
+    for row in rows:
+        if len(row) != len(names) + 1 or not {cell.strip() for cell in row[1:]} <= {"-1", "1"}:
+            raise DataError(
+                f"{name}: the row of {row[0]} must hold {len(names)} values, 1 or -1, and holds "
+                f"{' '.join(row[1:])[:200]!r}; {_PUBLISHED}"
+            )
+    values = np.array([[cell.strip() == "1" for cell in row[1:]] for row in rows], np.int8)
+    keys = [_stem(row[0]) for row in rows]
+    return Attributes(names, index_of_rows(keys, name), values)
+
+
+def _counted_rows(text: str, name: str) -> tuple[tuple[str, ...], list[list[str]]]:
+    """Returns the names of the attributes and the rows of a text file that counts its rows."""
     lines = text.splitlines()
-    if len(lines) < 3 or not lines[0].strip().isdigit():
+    if len(lines) < 3 or not lines[0].strip().isdecimal():
         raise DataError(
             f"{name} starts with {_first_line(text)!r}; its first line must be the number of its "
             f"rows; {_PUBLISHED}"
         )
     names, rows = tuple(lines[1].split()), [line.split() for line in lines[2:] if line.strip()]
-    if len(rows) != int(lines[0]):
+    if len(set(names)) < len(names) or not names:
+        raise DataError(f"{name} names an attribute twice, or none; {_PUBLISHED}")
+    if str(len(rows)) != lines[0].strip():
         raise DataError(
-            f"{name} states {int(lines[0]):,} rows but contains {len(rows):,}; {_PUBLISHED}"
+            f"{name} states {lines[0].strip()[:20]} rows but contains {len(rows):,}; {_PUBLISHED}"
         )
-    for row in rows:
-        if len(row) != len(names) + 1 or not set(row[1:]) <= {"-1", "1"}:
-            raise DataError(
-                f"{name}: the row of {row[0]} must hold {len(names)} values, 1 or -1, and holds "
-                f"{' '.join(row[1:])!r}; {_PUBLISHED}"
-            )
-    values = np.array([row[1:] for row in rows]).astype(np.int8) > 0
-    return Attributes(names, _index([_stem(row[0]) for row in rows], name), values.astype(np.int8))
+    return names, rows
 
 
-def celeba_partition(text: str, name: str) -> dict[str, str]:
-    """Parses list_eval_partition.txt, whose lines are like `000001.jpg 0`.
+def celeba_partition(data: bytes, name: str) -> dict[str, str]:
+    """Parses list_eval_partition.txt, whose lines are like `000001.jpg 0`, or its copy as .csv.
 
     Args:
-      text: content of the file.
+      data: content of the file.
       name: file name, for error messages.
 
     Returns:
@@ -148,13 +182,17 @@ def celeba_partition(text: str, name: str) -> dict[str, str]:
       DataError: if the text has a different format or two lines for an image.
     """
     splits = {"0": "train", "1": "validation", "2": "test"}
-    rows = [line.split() for line in text.splitlines() if line.strip()]
+    if name.endswith(".csv"):
+        rows = [[cell.strip() for cell in row] for _, row in tables.read(data, name).rows]
+    else:
+        rows = [line.split() for line in decoded(name, data).splitlines() if line.strip()]
     for row in rows:
         if len(row) != 2 or row[1] not in splits:
             raise DataError(
-                f"{name}: lines must be like '000001.jpg 0', got {' '.join(row)!r}; {_PUBLISHED}"
+                f"{name}: lines must be like '000001.jpg 0', got {' '.join(row)[:200]!r}; "
+                f"{_PUBLISHED}"
             )
-    _index([row[0] for row in rows], name)
+    index_of_rows([_stem(row[0]) for row in rows], name)
     return {_stem(row[0]): splits[row[1]] for row in rows}
 
 
@@ -194,7 +232,7 @@ def lfw_attributes(text: str, name: str) -> Attributes:
                 f"{name}: the row of {row[0]!r} must hold {len(names)} values, and holds "
                 f"{len(values[-1])}; {_PUBLISHED}"
             )
-    return Attributes(names, _index(keys, name), np.array(values, np.float32))
+    return Attributes(names, index_of_rows(keys, name), np.array(values, np.float32))
 
 
 def lfw_key(person: str, number: int) -> str:
@@ -229,52 +267,6 @@ def lfw_people(text: str, name: str) -> list[str]:
                 f"{name}: lines must be like 'Person 3', got {' '.join(row)!r}; {_PUBLISHED}"
             )
     return [lfw_key(person, i) for person, count in rows for i in range(1, int(count) + 1)]
-
-
-def csv_attributes(text: str, name: str) -> Attributes:
-    """Parses a CSV of attributes.
-
-    Args:
-      text: content of the file: a header, and rows with an image's file name and one number per
-        attribute.
-      name: name of the CSV, for error messages.
-
-    Returns:
-      Attributes by file name: int8 if all values are 0 or 1, else float32.
-
-    Raises:
-      DataError: if the text has a different format, a value that is not a finite number, or two
-        rows for an image.
-    """
-    rows = [row for row in csv.reader(io.StringIO(text)) if row]
-    if len(rows) < 2 or len(rows[0]) < 2:
-        raise DataError(
-            f"{name} must have a header, a column of file names and a column of numbers per "
-            f"attribute; it has {len(rows)} rows, and its first line is {_first_line(text)!r}."
-        )
-    names, body = tuple(part.strip() for part in rows[0][1:]), rows[1:]
-    values = np.empty((len(body), len(names)), np.float32)
-    for i, row in enumerate(body):
-        try:
-            values[i] = [float(value) for value in row[1:]]
-        except ValueError:
-            values[i] = np.nan
-        if len(row) != len(names) + 1 or not np.isfinite(values[i]).all():
-            raise DataError(
-                f"{name}: the row of {row[0]!r} must hold {len(names)} numbers, and holds "
-                f"{','.join(row[1:])!r}; correct the row."
-            )
-    if np.isin(values, (0, 1)).all():
-        values = values.astype(np.int8)
-    return Attributes(names, _index([row[0].strip() for row in body], name), values)
-
-
-def _index(keys: list[str], name: str) -> dict[str, int]:
-    rows = {key: i for i, key in enumerate(keys)}
-    if len(rows) != len(keys):
-        repeated = next(key for i, key in enumerate(keys) if rows[key] != i)
-        raise DataError(f"{name} lists {repeated!r} twice; remove one of the two rows.")
-    return rows
 
 
 def _stem(name: str) -> str:

@@ -12,12 +12,13 @@ import pathlib
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import tensorflow_datasets as tfds
 
 from dbae_jax.data import transforms
+from dbae_jax.data.builders import preparation_file
 from dbae_jax.data.builders.listing import Listing, Options
 from dbae_jax.data.builders.preparation_file import PREPARATION
 from dbae_jax.data.builders.shards import ShardRecord, Staging
@@ -60,6 +61,14 @@ class Estimate:
 
     mean_bytes: int
     channels: int
+
+
+class Encoded(NamedTuple):
+    """What is stored for an image: bytes of a file, its channels, and what was found in it."""
+
+    data: bytes
+    channels: int
+    findings: tuple[str, ...]
 
 
 class ImageBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
@@ -119,6 +128,7 @@ class ImageBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         self.final_path = pathlib.Path(self.data_dir)
         self.staging_path = self.final_path.with_name(f"{self.final_path.name}.partial")
         self._broken: dict[str, list[tuple[str, str]]] = {}
+        self._seen: dict[str, collections.Counter[str]] = {}
 
     @classmethod
     def list_images(cls, source: pathlib.Path, options: Options) -> Listing:
@@ -193,7 +203,7 @@ class ImageBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         )
 
     def _example_writer(self) -> tfds.core.ExampleWriter:
-        return _StagedWriter(self._staging, self._broken, self._image_hashes)
+        return _StagedWriter(self._staging, self._broken, self._seen, self._image_hashes)
 
     def _shard_iterators_per_split(
         self, dl_manager: tfds.download.DownloadManager
@@ -242,15 +252,17 @@ class ImageBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
             yield from ((start + i, None) for i in range(finished.records))
             return
         broken = self._broken[shard] = []
+        seen = self._seen[shard] = collections.Counter()
         part = self.listing.splits[split]
         with ThreadPoolExecutor(self._num_threads) as pool:
             images = _ordered(pool, self._stored, part.names[start:stop], 4 * self._num_threads)
             for index, image in zip(range(start, stop), images, strict=True):
                 self._progress.advance()
-                if isinstance(image, bytes):
-                    yield index, self._example(split, index, image)
+                if isinstance(image, Exception):
+                    broken.append((part.names[index], _sentence(image)))
                 else:
-                    broken.append((part.names[index], str(image)))
+                    seen.update(image.findings)
+                    yield index, self._example(split, index, image.data)
 
     def _example(self, split: str, index: int, image: bytes) -> dict[str, Any]:
         part = self.listing.splits[split]
@@ -261,23 +273,30 @@ class ImageBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
             example["attributes"] = np.asarray(part.attributes)[index]
         return example
 
-    def _stored(self, name: str) -> bytes | Exception:
-        """Returns the bytes that are stored for an image, or the error of a broken image."""
+    def _stored(self, name: str) -> Encoded | Exception:
+        """Returns what is stored for an image, or the error of a broken image."""
         try:
-            data, channels = self._encode(name)
-            if channels > self.estimate.channels:
-                raise DataError("the image has colour, and the other images are gray.")
+            encoded = self._encode(name)
+            if encoded.channels > self.estimate.channels:
+                raise DataError(
+                    "the image has colour, and the first images that were looked at are gray; "
+                    "convert one or the other."
+                )
         except (DataError, OSError) as error:
             return error
-        return data
+        return encoded
 
-    def _encode(self, name: str) -> tuple[bytes, int]:
-        """Returns the bytes that are stored for an image, and its number of channels."""
+    def _encode(self, name: str) -> Encoded:
+        """Returns what is stored for an image."""
         data = self.listing.store.read(name)
-        image = transforms.decode(data)  # finds broken images, also where the file itself is stored
+        # Finds broken images, also where the file itself is stored.
+        image, findings = transforms.examine(data)
+        channels = transforms.channels_of(image)
+        transforms.convert(image, channels)
         if self.storage.size:
             data = transforms.shrink(image, self.storage.size, self.storage.encoding) or data
-        return data, transforms.channels_of(image)
+        side = preparation_file.side_of(image.size)
+        return Encoded(data, channels, (*findings, side))
 
     def _estimate(self) -> Estimate:
         names = [name for split in self.listing.splits.values() for name in split.names]
@@ -285,12 +304,12 @@ class ImageBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         sizes, channels, error = [], [], None
         for index in chosen:
             try:
-                data, num_channels = self._encode(names[index])
+                encoded = self._encode(names[index])
             except (DataError, OSError) as caught:
-                error = f"{names[index]}: {caught}"
+                error = f"{names[index]}: {_sentence(caught)}"
             else:
-                sizes.append(len(data))
-                channels.append(num_channels)
+                sizes.append(len(encoded.data))
+                channels.append(encoded.channels)
         if not sizes:
             raise DataError(
                 f"none of {len(chosen)} images of --source can be decoded. The last error "
@@ -316,28 +335,13 @@ class ImageBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
     def _preparation(
         self, records: Mapping[str, ShardRecord], broken: Sequence[tuple[str, str]]
     ) -> dict[str, Any]:
-        names = {name for name, _ in broken}
-
-        def stored(split: str, index: int) -> int:
-            """Returns the index among the stored images, which leave out broken images."""
-            before = self.listing.splits[split].names[:index] if names else ()
-            return index - sum(name in names for name in before)
-
         return {
             "dataset": self.name,
             "fingerprint": self.listing.fingerprint(),
             "storage": dataclasses.asdict(self.storage),
             "channels": self.estimate.channels,
-            "attribute_names": list(self.listing.attribute_names),
-            "named_splits": {
-                name: [split, stored(split, start), stored(split, stop)]
-                for name, (split, start, stop) in self.listing.named_splits.items()
-            },
-            "images": {
-                split: stored(split, len(part.names)) for split, part in self.listing.splits.items()
-            },
-            "broken": [{"name": name, "reason": reason} for name, reason in broken],
-            "left_out": list(self.listing.left_out),
+            **preparation_file.about_listing(self.listing, broken),
+            "seen": preparation_file.total(record.seen for record in records.values()),
             "shards": {
                 name: {"records": r.records, "bytes": r.bytes, "sha256": r.sha256}
                 for name, r in records.items()
@@ -352,10 +356,12 @@ class _StagedWriter(tfds.core.ExampleWriter):
         self,
         staging: Staging,
         broken: Mapping[str, list[tuple[str, str]]],
+        seen: Mapping[str, Mapping[str, int]],
         image_hashes: Mapping[str, str],
     ):
         super().__init__(file_format=tfds.core.FileFormat.ARRAY_RECORD)
-        self._staging, self._broken, self._image_hashes = staging, broken, image_hashes
+        self._staging, self._broken, self._seen = staging, broken, seen
+        self._image_hashes = image_hashes
 
     def write(self, path: Any, examples: Iterable[tuple[int, bytes]]) -> None:
         """Writes the shard of this file name if the staging folder lacks it, and links it."""
@@ -367,6 +373,7 @@ class _StagedWriter(tfds.core.ExampleWriter):
                 records,
                 broken=lambda: self._broken[path.name],
                 source=self._image_hashes[path.name],
+                seen=lambda: self._seen[path.name],
             )
         self._staging.place(path.name, path)
 
@@ -382,3 +389,10 @@ def _ordered(
             yield pending.popleft().result()
     while pending:
         yield pending.popleft().result()
+
+
+def _sentence(error: Exception) -> str:
+    """Returns why an image is broken; an error of the system does not repeat its path."""
+    if isinstance(error, OSError):
+        return f"the file cannot be read: {error.strerror or error}."
+    return str(error)

@@ -13,9 +13,11 @@ from dbae_jax.data.builders.listing import (
     require_present,
     stems,
 )
-from dbae_jax.data.builders.stores import open_store
+from dbae_jax.data.files.stores import open_store
 
-ATTRIBUTES, PARTITION = "list_attr_celeba.txt", "list_eval_partition.txt"
+# As published, and as Kaggle hands them out.
+ATTRIBUTES = ("list_attr_celeba.txt", "list_attr_celeba.csv")
+PARTITION = ("list_eval_partition.txt", "list_eval_partition.csv")
 ARCHIVE = "img_align_celeba.zip"
 
 
@@ -38,13 +40,13 @@ class Celeba(ImageBuilder, skip_registration=True):
         )
         if options.check:
             annotations.check_archive(getattr(store, "path", source))
-        text = annotations.read_text(ATTRIBUTES, source, options, store)
-        table = annotations.celeba_attributes(text, ATTRIBUTES)
-        text = annotations.read_text(PARTITION, source, options, store)
-        partition = annotations.celeba_partition(text, PARTITION)
+        file, data = annotations.read_file(ATTRIBUTES, source, options, store)
+        table = annotations.celeba_attributes(data, file)
         images = stems(store.names)
-        require_known(images, table.rows, ATTRIBUTES)
-        require_known(images, partition, PARTITION)
+        require_known(images, table.rows, file)
+        file, data = annotations.read_file(PARTITION, source, options, store)
+        partition = annotations.celeba_partition(data, file)
+        require_known(images, partition, file)
         present = require_present(sorted(partition), images, options)
         keys = {split: [k for k in present if partition[k] == split] for split in cls.EXPECTED}
         splits = {

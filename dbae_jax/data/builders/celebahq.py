@@ -13,7 +13,7 @@ from dbae_jax.data.builders.listing import (
     require_present,
     stems,
 )
-from dbae_jax.data.builders.stores import open_store
+from dbae_jax.data.files.stores import open_store
 from dbae_jax.errors import DataError
 
 ATTRIBUTES = "CelebAMask-HQ-attribute-anno.txt"
@@ -41,8 +41,8 @@ class Celebahq(ImageBuilder, skip_registration=True):
             archives=("CelebAMask-HQ.zip",),
             lmdb_name=lambda index: f"{index}.jpg",
         )
-        text = annotations.read_text(ATTRIBUTES, source, options, store)
-        table = annotations.celeba_attributes(text, ATTRIBUTES)
+        _, data = annotations.read_file([ATTRIBUTES], source, options, store)
+        table = annotations.celeba_attributes(data, ATTRIBUTES)
         # The zip also holds segmentation masks.
         faces = [name for name in store.names if IMAGES in pathlib.PurePosixPath(name).parts]
         images = stems(faces or store.names)

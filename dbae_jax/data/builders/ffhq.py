@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from dbae_jax.data.builders.base import ImageBuilder, Storage
 from dbae_jax.data.builders.listing import Listing, Options, Split, stems
-from dbae_jax.data.builders.stores import open_store
+from dbae_jax.data.files.stores import open_store
 from dbae_jax.errors import DataError
 
 TEST_IMAGES = 10_000  # numbers below are test images. Source: DiffAE, dataset.py, FFHQlmdb

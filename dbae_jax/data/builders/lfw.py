@@ -6,7 +6,7 @@ from typing import ClassVar
 from dbae_jax.data.builders import annotations
 from dbae_jax.data.builders.base import ImageBuilder
 from dbae_jax.data.builders.listing import Listing, Options, Split, require_present, stems
-from dbae_jax.data.builders.stores import open_store
+from dbae_jax.data.files.stores import open_store
 from dbae_jax.errors import DataError
 
 ATTRIBUTES = "lfw_attributes.txt"

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from dbae_jax.data.builders.stores import Store
+from dbae_jax.data.files.stores import Store
 from dbae_jax.errors import DataError
 
 HASHED_IMAGES = 8  # images whose bytes enter `Listing.contents_hash` if their sizes are unknown
@@ -59,6 +59,7 @@ class Listing:
       class_names: names of the labels.
       named_splits: further names for ranges of a split: name -> (split, start, stop).
       left_out: names of images that belong to no split, such as images without attributes.
+      notes: sentences about what the source was taken for.
     """
 
     store: Store
@@ -67,6 +68,7 @@ class Listing:
     class_names: tuple[str, ...] = ()
     named_splits: Mapping[str, tuple[str, int, int]] = dataclasses.field(default_factory=dict)
     left_out: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def count(self) -> int:
         """Returns the number of images over all splits."""

@@ -1,12 +1,13 @@
 """Builders of LSUN bedroom and horse, from the published LMDB files or from those of DiffAE."""
 
 import pathlib
+from collections import Counter
 from typing import ClassVar
 
 from dbae_jax.data import lmdb_files
 from dbae_jax.data.builders.base import ImageBuilder, Storage
 from dbae_jax.data.builders.listing import Listing, Options, Split
-from dbae_jax.data.builders.stores import Store, open_store
+from dbae_jax.data.files.stores import Store, open_store
 from dbae_jax.errors import DataError
 
 
@@ -17,6 +18,7 @@ class _StoreOfSplits:
         """Takes the store of each split."""
         self._stores = stores
         self.names = [f"{split}/{name}" for split, s in stores.items() for name in s.names]
+        self.aside = Counter[str]()
 
     def read(self, name: str) -> bytes:
         split, _, rest = name.partition("/")

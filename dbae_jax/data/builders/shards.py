@@ -39,6 +39,7 @@ class ShardRecord:
       sha256: hash of the examples and their sizes.
       broken: (name, reason) of every image that could not be decoded and is left out.
       source: hash of the published images that the shard was made from (`Listing.contents_hash`).
+      seen: number of images by what was found in their files (`transforms.FINDINGS`) and by size.
     """
 
     records: int
@@ -46,6 +47,7 @@ class ShardRecord:
     sha256: str
     broken: tuple[tuple[str, str], ...] = ()
     source: str = ""
+    seen: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 
 class Staging:
@@ -100,6 +102,7 @@ class Staging:
         *,
         broken: Callable[[], Iterable[tuple[str, str]]],
         source: str = "",
+        seen: Callable[[], Mapping[str, int]] = dict,
     ) -> ShardRecord:
         """Writes a shard, reads it back and compares.
 
@@ -109,6 +112,7 @@ class Staging:
           broken: function that returns (name, reason) of the images that were left out. It is
             called once all records are written.
           source: hash of the published images that the records are made from.
+          seen: function that returns the numbers of images by finding, called then too.
 
         Returns:
           The record of the shard.
@@ -125,7 +129,9 @@ class Staging:
                     "--data_dir on a different disk."
                 )
             os.replace(fresh, path)
-            record = dataclasses.replace(written, broken=tuple(broken()), source=source)
+            record = dataclasses.replace(
+                written, broken=tuple(broken()), source=source, seen=dict(seen())
+            )
             write_json(self._record_path(name), dataclasses.asdict(record))
         except OSError as error:
             raise explain(error, self.folder) from error
@@ -235,7 +241,7 @@ def is_intact(path: pathlib.Path, record: ShardRecord) -> bool:
         found = read_back(path) if path.is_file() else None
     except DataError:
         return False
-    return found == dataclasses.replace(record, broken=(), source="")
+    return found == dataclasses.replace(record, broken=(), source="", seen={})
 
 
 def _write_records(path: pathlib.Path, records: Iterable[bytes]) -> ShardRecord:

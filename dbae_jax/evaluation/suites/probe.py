@@ -18,7 +18,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from dbae_jax.data.codes import Codes
-from dbae_jax.errors import ConfigError, DataError
+from dbae_jax.errors import ConfigError, DataError, TooFewError
 from dbae_jax.evaluation.context import Context, Suite
 from dbae_jax.evaluation.protocols import linear_probe
 from dbae_jax.evaluation.protocols.linear_probe import Params, Recipe
@@ -47,8 +47,17 @@ def accuracy(
       test_z: test codes [M, D].
       test_labels: integers [M].
     """
+    found = predicted(train_z, train_labels, test_z)
+    return float(np.mean(found == test_labels))
+
+
+def predicted(train_z: np.ndarray, train_labels: np.ndarray, test_z: np.ndarray) -> np.ndarray:
+    """Returns the labels [M] that logistic regression on standardised codes predicts.
+
+    The arguments are those of `accuracy`.
+    """
     probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
-    return float(probe.fit(train_z, train_labels).score(test_z, test_labels))
+    return probe.fit(train_z, train_labels).predict(test_z)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,6 +161,11 @@ def obstacle(context: Context) -> str | None:
         return context.leak("train", "test", "validation") or _too_few(context)
     data = context.config.data
     where = f"in {data.lmdb} (LMDB files hold none)" if data.lmdb else f"of {data.name}"
+    if context.only_class is not None:
+        return (
+            f"all images {where} are of one class, {context.only_class!r}, and there is nothing to "
+            "tell apart"
+        )
     return (
         f"the images {where} have neither labels nor attributes; docs/reference/data_sets.md lists "
         "the data sets that have them"
@@ -181,9 +195,10 @@ def measure(context: Context) -> Measured:
         section.sample_codes,
     )
     scores: dict[str, Any] = {}
-    for task in _tasks(context, parts):
+    tasks = _tasks(context, parts)
+    for task in tasks:
         scores |= _by_adam(task, parts, recipe, section.seeds) | _by_ridge(task, parts)
-    if "label" in context.known:
+    if any(task.kind == "class" for task in tasks):
         whole = [context.codes("train"), context.codes("test")]
         columns = [array for codes in whole for array in (codes.mean, codes.known["label"])]
         scores["logistic_accuracy"] = score(accuracy(*columns), "higher", standardised=True)
@@ -271,10 +286,11 @@ def _tasks(context: Context, parts: Parts) -> list[Task]:
 
     Raises:
       DataError: if attributes are not finite.
+      TooFewError: if the training images are of one class, and there are no attributes.
     """
     known = {name: getattr(parts, name).known for name in ("train", "validation", "test")}
     tasks = []
-    if "label" in context.known:
+    if "label" in context.known and _has_classes(context, known):
         classes = np.unique(np.concatenate([part["label"] for part in known.values()]))
         one_hot = {
             name: (part["label"][:, None] == classes).astype(np.float32)
@@ -294,6 +310,26 @@ def _tasks(context: Context, parts: Parts) -> list[Task]:
         names = context.attribute_names or tuple(f"attribute {i}" for i in range(width))
         tasks.append(Task("binary" if binary else "real", names, targets))
     return tasks
+
+
+def _has_classes(context: Context, known: Mapping[str, Mapping[str, np.ndarray]]) -> bool:
+    """Returns whether the training images have several classes.
+
+    Raises:
+      TooFewError: if they have one, and there are no attributes either.
+    """
+    if len(np.unique(known["train"]["label"])) > 1:
+        return True
+    count = len(known["train"]["label"])
+    problem = (
+        f"the {count} training images of {context.config.data.name} that are used are all of one "
+        "class, and there is nothing to tell apart; use more images (config.data.train_split, "
+        "config.eval.num_probe_images)"
+    )
+    if "attributes" not in context.known:
+        raise TooFewError(f"{problem}.")
+    log.warning("The probe of labels does not apply: %s.", problem)
+    return False
 
 
 def _by_adam(task: Task, parts: Parts, recipe: Recipe, seeds: int) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Images that a slider moves: interpolations, edits of attributes, trajectories."""
+"""Rows of images over a position, such as the scale of an edit: shown whole, or by a slider."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -11,18 +11,18 @@ from dbae_jax.api.dbae import DBAE
 from dbae_jax.data.images import to_float
 from dbae_jax.editing import Directions
 from dbae_jax.evaluation.suites.reconstruction import noise_seed
-from dbae_jax.report.pictures import Strip, in_batches, strip
+from dbae_jax.report.pictures import Strip, in_batches, scale_of, strip
 from dbae_jax.runtime.progress import track
 from dbae_jax.sampling.plan import Plan
 
 
 class Panel(NamedTuple):
-    """A strip that a slider moves, or a single fixed image next to it.
+    """A strip with an image for every position, or a single image next to it.
 
     Attributes:
       strip: the images.
       alt: description of the images for screen readers.
-      caption: text below, or "".
+      caption: name of the images, or "".
     """
 
     strip: Strip
@@ -31,15 +31,15 @@ class Panel(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Slider:
-    """A slider and the panels that it moves together.
+class ImageGrid:
+    """Strips over the same positions. Each is a row of a grid; a slider shows one position.
 
     Attributes:
       name: id, unique on the page.
-      label: text next to the slider.
+      label: what the positions are.
       positions: text for each position.
-      start: position that is shown first.
-      groups: panels that are shown next to each other.
+      start: position that the slider shows first.
+      groups: panels that belong together, such as those of one test image.
     """
 
     name: str
@@ -56,7 +56,7 @@ def interpolation(
     sample: Plan,
     *,
     points: int,
-) -> Slider:
+) -> ImageGrid:
     """Decodes codes on the line between the codes of two images, for each pair.
 
     Args:
@@ -88,7 +88,7 @@ def interpolation(
         for i, row in enumerate(decoded)
     )
     positions = tuple(f"{100 * w:.0f}%" for w in np.linspace(0, 1, points))
-    return Slider("interpolation", "From left to right", positions, points // 2, groups)
+    return ImageGrid("interpolation", "From left to right", positions, points // 2, groups)
 
 
 def edits(
@@ -97,8 +97,8 @@ def edits(
     directions: Directions,
     scales: Sequence[float],
     sample: Plan,
-) -> list[Slider]:
-    """Moves codes along directions and decodes them; returns a slider per direction.
+) -> list[ImageGrid]:
+    """Moves codes along directions and decodes them; returns a grid per direction.
 
     x_T is recomputed from each code. A Gaussian x_T is sampled once per image.
 
@@ -109,58 +109,65 @@ def edits(
       scales: scale of the edit at each position, in increasing order.
       sample: the sampler.
     """
-    positions = tuple(f"scale {scale:+.2g}" if scale else "scale 0" for scale in scales)
+    positions = tuple(f"{scale:+.2g}" if scale else "0" for scale in scales)
     start = int(np.argmin(np.abs(scales)))
     seed = noise_seed(sample, free=model.gaussian_endpoint)
     named = list(zip(directions.names, directions.steps, strict=True))
-    sliders: list[Slider] = []
+    grids: list[ImageGrid] = []
     for name, step in track(
         named, "Editing test images", total=len(named), unit="attributes or classes"
     ):
         decoded = model.edit(images, step, scales, rng=seed, plan=sample)
-        panels = tuple(
-            Panel(strip(row), f"Test image {j + 1}, edited towards {name}")
+        groups = tuple(
+            (Panel(strip(row), f"Test image {j + 1}, edited towards {name}"),)
             for j, row in enumerate(decoded)
         )
-        label = f"Towards {'class ' * name.isdigit()}{name.replace('_', ' ')}"
-        sliders.append(Slider(f"edit-{len(sliders)}", label, positions, start, (panels,)))
-    return sliders
+        label = f"{'class ' * name.isdigit()}{name.replace('_', ' ')}"
+        grids.append(ImageGrid(f"edit-{len(grids)}", label, positions, start, groups))
+    return grids
 
 
-def trajectories(model: DBAE, images: np.ndarray, *, steps: int, every: int) -> Slider:
+def trajectories(model: DBAE, images: np.ndarray, *, steps: int, every: int) -> ImageGrid:
     """Integrates the bridge from x_T to x_0 with its ODE and with its SDE, and shows the states.
 
-    Times are evenly spaced. The SDE is the Markov bridge (dbim with eta = 1).
+    Times are evenly spaced. The SDE is the Markov bridge (dbim with eta = 1). The states of each
+    time are divided by `scale_of` them, so that none is clipped to black and white.
 
     Args:
       model: a trained model.
       images: uint8 [N, S, S, C].
       steps: number of steps of the sampler.
-      every: steps between two positions of the slider; it divides `steps`.
+      every: steps between two positions; it divides `steps`.
     """
     z, plan = model.encode(images), Plan("dbim", steps, "uniform")
     noisy = dataclasses.replace(plan, eta=1.0, boot=not model.gaussian_endpoint)
     options = {"ODE": plan, "SDE": noisy}
     runs = {
-        name: model.trajectory(z, rng=0, plan=options[name])
+        name: model.trajectory(z, rng=0, plan=options[name], clip_path=False)
         for name in track(options, "Computing trajectories", total=len(options), unit="samplers")
     }
+    states = {name: _scaled(np.asarray(run.path)[::every]) for name, run in runs.items()}
     groups = tuple(
         (
             *(
                 Panel(
-                    strip(np.asarray(run.path)[::every, i]),
+                    strip(scaled[:, i]),
                     f"Test image {i + 1}: {name} state",
                     name,
                 )
-                for name, run in runs.items()
+                for name, scaled in states.items()
             ),
             Panel(strip(_real(images[[i]])), f"Test image {i + 1}", "test image"),
         )
         for i in range(len(images))
     )
     positions = tuple(f"t = {time:.3g}" for time in runs["ODE"].times[::every])
-    return Slider("trajectory", "Diffusion time", positions, 0, groups)
+    return ImageGrid("trajectory", "Diffusion time", positions, 0, groups)
+
+
+def _scaled(path: np.ndarray) -> np.ndarray:
+    """Returns states [K, N, S, S, C], each time divided by its scale."""
+    return np.stack([states / scale_of(states) for states in path])
 
 
 def _real(images: np.ndarray) -> np.ndarray:

@@ -1,0 +1,1 @@
+"""The app: a page in the browser that uses one trained model."""

@@ -1,0 +1,57 @@
+"""Shows a page in the browser to try a model with."""
+
+import contextlib
+import logging
+import pathlib
+
+from dbae_jax.api.dbae import DBAE
+from dbae_jax.app import launching
+from dbae_jax.commands import trained_model
+from dbae_jax.commands.trained_model import OF_MODEL
+from dbae_jax.configuration.config import Config
+from dbae_jax.data import registry
+from dbae_jax.data.sources import Source
+from dbae_jax.errors import DBAEError
+
+log = logging.getLogger(__name__)
+
+
+def app(
+    config: Config | None,
+    directory: pathlib.Path | None,
+    *,
+    weights: str | None = None,
+    host: str = "127.0.0.1",
+    port: int = 7860,
+) -> None:
+    """Serves the page of a model until Ctrl-C.
+
+    Args:
+      config: config that fits the model of the workdir; its data give the test images. None for
+        released weights, whose file has the config.
+      directory: the workdir, or None.
+      weights: file or name of released weights, or None.
+      host: address or name of this machine.
+      port: port, or 0 for any that is free.
+
+    Raises:
+      CheckpointError: if there is no such model.
+      ConfigError: if gradio is missing, or the port cannot be used.
+    """
+    launching.check_installed()
+    with contextlib.closing(launching.listen(host, port)) as listener:
+        if weights is not None:
+            model = DBAE.load(weights)
+        else:
+            assert config is not None and directory is not None
+            model, _ = trained_model.open_model(config, directory, OF_MODEL)
+        launching.launch(model, _test_images(model.config), host, listener)
+
+
+def _test_images(config: Config) -> Source | None:
+    """Returns the test images of a config, or None if they are not on this machine."""
+    try:
+        return registry.make_source(config.data, "test")
+    except DBAEError as error:
+        log.info("The app has no pictures of the test set: %s", error)
+        return None
