@@ -50,8 +50,8 @@ class DBAE(TrainedAutoencoder):
         mesh: jax.sharding.Mesh | None = None,
         step: int | None = None,
         source: str = "weights in memory",
-        load_prior: Callable[[str], Prior] | None = None,
-        load_directions: Callable[[str], dict[str, np.ndarray]] | None = None,
+        load_prior: Callable[[str, str], Prior] | None = None,
+        load_directions: Callable[[str, str], dict[str, np.ndarray]] | None = None,
     ):
         """Combines a config with weights; `DBAE.load` reads both from a workdir.
 
@@ -65,9 +65,10 @@ class DBAE(TrainedAutoencoder):
             several processes, each process makes the same calls and gets the whole result.
           step: number of training steps that the weights have taken.
           source: where the weights come from, for `repr`.
-          load_prior: fingerprint of the weights -> latent prior; called at the first use.
-          load_directions: fingerprint of the weights -> directions of attributes; called at the
+          load_prior: fingerprints of all weights and of the encoder -> latent prior; called at the
             first use.
+          load_directions: the same fingerprints -> directions of attributes; called at the first
+            use.
         """
         super().__init__(config, variables, networks=networks, batch_size=batch_size, mesh=mesh)
         self.step, self._source = step, source if step is None else f"step {step}, {source}"
@@ -139,7 +140,7 @@ class DBAE(TrainedAutoencoder):
     def with_variables(self, variables: dict) -> Self:
         """Returns the same model with other weights, without a latent prior and directions."""
         other = object.__new__(type(self))
-        of_weights = ("apply", "directions", "fingerprint", "prior")
+        of_weights = ("apply", "directions", "encoder_fingerprint", "fingerprint", "prior")
         same = {k: v for k, v in self.__dict__.items() if k not in of_weights}
         unknown = {"step": None, "_source": "weights in memory"}
         unknown |= {"_load_prior": None, "_load_directions": None}
@@ -165,7 +166,7 @@ class DBAE(TrainedAutoencoder):
         """
         if self._load_prior is None:
             raise CheckpointError(checks.NO_PRIOR)
-        return self._load_prior(self.fingerprint)
+        return self._load_prior(self.fingerprint, self.encoder_fingerprint)
 
     @functools.cached_property
     def directions(self) -> dict[str, np.ndarray]:
@@ -176,7 +177,7 @@ class DBAE(TrainedAutoencoder):
         """
         if self._load_directions is None:
             raise DataError(checks.NO_DIRECTIONS)
-        return self._load_directions(self.fingerprint)
+        return self._load_directions(self.fingerprint, self.encoder_fingerprint)
 
     def interpolate(
         self,
@@ -194,7 +195,7 @@ class DBAE(TrainedAutoencoder):
         churn: float = 0.0,
         eta: float = 0.0,
         boot: bool = False,
-        plan: Plan | None = None,
+        plan: Plan | str | None = None,
         progress: ProgressFn | None = None,
     ) -> np.ndarray:
         """Decodes latent codes between those of two images: [B, points, H, W, C].
@@ -233,7 +234,7 @@ class DBAE(TrainedAutoencoder):
         churn: float = 0.0,
         eta: float = 0.0,
         boot: bool = False,
-        plan: Plan | None = None,
+        plan: Plan | str | None = None,
         progress: ProgressFn | None = None,
     ) -> np.ndarray:
         """Decodes latent codes of images moved along a direction: [B, H, W, C] or [B, S, H, W, C].
@@ -273,7 +274,7 @@ class DBAE(TrainedAutoencoder):
         churn: float = 0.0,
         eta: float = 0.0,
         boot: bool = False,
-        plan: Plan | None = None,
+        plan: Plan | str | None = None,
         progress: ProgressFn | None = None,
     ) -> np.ndarray:
         """Samples images with the latent prior: [num, H, W, C], float32 in [-1, 1].
@@ -323,7 +324,7 @@ class DBAE(TrainedAutoencoder):
         platforms: Sequence[str] = exports.PLATFORMS,
         sampler: str | None = None,
         steps: int | None = None,
-        plan: Plan | None = None,
+        plan: Plan | str | None = None,
     ) -> None:
         """Writes "encode", "endpoint" or "decode" as StableHLO, with the weights inside.
 

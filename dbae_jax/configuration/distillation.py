@@ -2,13 +2,18 @@
 
 import dataclasses
 
-from dbae_jax.configuration.config import Config
+from dbae_jax.configuration.config import Config, from_dict, to_dict
 from dbae_jax.sampling.plan import CONSISTENCY, Plan
+
+
+def is_distilled(config: Config) -> bool:
+    """Returns whether the U-Net of a model is trained to jump to the image, by distillation."""
+    return config.train.objective == "consistency"
 
 
 def default_sampler(config: Config) -> str:
     """Returns the sampler that a model was trained for."""
-    return CONSISTENCY if config.train.objective == "consistency" else "dbim"
+    return CONSISTENCY if is_distilled(config) else "dbim"
 
 
 def distilled(config: Config, teacher: str) -> Config:
@@ -17,10 +22,13 @@ def distilled(config: Config, teacher: str) -> Config:
     Args:
       config: checked config of the teacher.
       teacher: name of the teacher.
+
+    Raises:
+      ConfigError: if the section `distill` does not go with the rest, or x_T is Gaussian.
     """
     section = config.distill
     replaced = dataclasses.replace
-    return replaced(
+    whole = replaced(
         config,
         optim=replaced(
             config.optim, learning_rate=section.learning_rate, ema_decay=section.ema_decay
@@ -28,6 +36,7 @@ def distilled(config: Config, teacher: str) -> Config:
         train=replaced(
             config.train,
             objective="consistency",
+            tc_weight=0.0,  # of the codes, which stay as they are
             init_from=teacher,
             init_parts=("encoder", "decoder", "unet"),
             frozen=("encoder", "decoder"),
@@ -36,3 +45,4 @@ def distilled(config: Config, teacher: str) -> Config:
         ),
         sample=Plan.recommended(sampler=CONSISTENCY),
     )
+    return from_dict(to_dict(whole))  # checked again

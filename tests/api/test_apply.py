@@ -30,7 +30,7 @@ def _model(**overrides) -> DBAE:
     variables = prior.first_variables(network, jax.random.key(0))
     variables["stats"] = {"mean": jnp.full(8, 0.1), "std": jnp.full(8, 0.5)}
     latent_prior = prior.Prior(c, network, variables, step=1)
-    return DBAE(c, tiny.variables(c), load_prior=lambda fingerprint: latent_prior)
+    return DBAE(c, tiny.variables(c), load_prior=lambda *fingerprints: latent_prior)
 
 
 @pytest.fixture(scope="module")
