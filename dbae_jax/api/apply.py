@@ -117,7 +117,7 @@ class Apply:
         *,
         sampler: str | None = None,
         steps: int | None = None,
-        plan: Plan | None = None,
+        plan: Plan | str | None = None,
         remat: bool = True,
     ) -> Float[Array, "B H W C"]:
         """Decodes z: [B, D] to images: [B, H, W, C], float32 in [-1, 1].
@@ -128,9 +128,11 @@ class Apply:
           x_T: endpoints to start from. Default: `endpoint(variables, z)`; where x_T is Gaussian,
             a sample drawn with `key`.
           key: for samplers that draw noise, and for a Gaussian x_T that is not given.
-          sampler: "euler", "heun", "dbim", "multistep2" or "multistep3". Default: dbim.
-          steps: intervals of the time grid. Default: 5, for euler and heun 50.
-          plan: all sampler options at once, such as `Plan.recommended(churn=0.3)`.
+          sampler: "euler", "heun", "dbim", "multistep2", "multistep3" or "consistency". Default:
+            dbim, for a distilled model consistency.
+          steps: intervals of the time grid. Default: 5, for euler and heun 50, for consistency 2.
+          plan: all sampler options at once, such as `Plan.recommended(churn=0.3)`; or "accurate"
+            or "sharp".
           remat: whether a gradient computes activations again, one network evaluation at a time.
             Its memory then hardly grows with the number of evaluations.
 
@@ -160,7 +162,7 @@ class Apply:
         prior_eta: float = 0.0,
         sampler: str | None = None,
         steps: int | None = None,
-        plan: Plan | None = None,
+        plan: Plan | str | None = None,
         remat: bool = True,
     ) -> Float[Array, "B H W C"]:
         """Draws z from the latent prior and decodes it: [B, H, W, C], float32 in [-1, 1].

@@ -29,7 +29,7 @@ from dbae_jax.configuration.sections import (
 )
 from dbae_jax.configuration.suggestions import did_you_mean
 from dbae_jax.errors import ConfigError
-from dbae_jax.sampling.plan import Plan
+from dbae_jax.sampling.plan import CONSISTENCY, NAMES, Plan
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,8 +132,24 @@ def from_config_dict(config: ConfigDict) -> Config:
 
 
 def from_dict(values: Mapping[str, Any]) -> Config:
-    """Converts nested dictionaries, such as those of `to_dict`, to a checked `Config`."""
-    return _build(Config, values, "config")
+    """Converts nested dictionaries, such as those of `to_dict`, to a checked `Config`.
+
+    If `sample.sampler` is the name of a plan, such as "sharp", the section `sample` becomes this
+    plan.
+    """
+    return _build(Config, _with_plan(values), "config")
+
+
+def _with_plan(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Returns the values with the plan that `sample.sampler` names, if it names one."""
+    try:
+        name, objective = values["sample"]["sampler"], values["train"]["objective"]
+    except (KeyError, TypeError):  # reported with the name of what is missing
+        return values
+    if name not in NAMES:
+        return values
+    plan = Plan.named(name, CONSISTENCY if objective == "consistency" else "dbim")
+    return {**values, "sample": dataclasses.asdict(plan)}
 
 
 def upgrade(saved: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,8 +7,9 @@ import pytest
 
 from dbae_jax.bridge.marginals import marginal_coefficients
 from dbae_jax.bridge.preconditioning import Bridge
+from dbae_jax.errors import DataError
 from dbae_jax.sampling import grids
-from dbae_jax.sampling.plan import Plan
+from dbae_jax.sampling.plan import CONSISTENCY, NAMES, Plan
 from tests.helpers import gaussian_world, sample_by_plan
 from tests.helpers.gaussian_world import SCHEDULES
 
@@ -82,3 +83,17 @@ def test_one_step_is_the_denoiser_at_T(schedule, sampler):
         )
         assert found.nfe == 1
         np.testing.assert_allclose(found.x_0, jnp.clip(jnp.sin(x_T), -1, 1), atol=2e-5)
+
+
+def test_plans_have_names():
+    """The stochastic sampler and the two evaluations of a distilled model; and the best of each."""
+    for default, nfes in (("dbim", (5, 666)), (CONSISTENCY, (1, 2))):
+        named = [Plan.recommended(name, default) for name in NAMES]
+        assert tuple(plan.table(Bridge(SCHEDULES["vp"])).nfe for plan in named) == nfes
+        assert [plan.needs_noise for plan in named] == [False, True]
+    assert Plan.named("accurate") == Plan.recommended()
+    assert Plan.named("sharp", CONSISTENCY) == Plan.recommended(default=CONSISTENCY)
+    with pytest.raises(DataError, match="leave out steps"):
+        Plan.recommended("sharp", steps=3)
+    with pytest.raises(DataError, match="no plan 'best': the names are accurate, sharp"):
+        Plan.recommended("best")
