@@ -205,7 +205,7 @@ def unpack(name: str, directory: pathlib.Path) -> None:
     if path.is_dir():
         raise CheckpointError(f"--unpack={name} is a folder, not a file of released weights.")
     config, variables, of_prior, steps, found = released_weights.read(path)
-    origin = {"released": path.name, "steps": steps}
+    origin = {workdir.RELEASED: path.name, "steps": steps}
     variables = jax.tree.map(jax.numpy.asarray, variables)
     state = state_from_variables(variables, make_optimizer(config))
     _write(state, workdir.meta(config, **origin), config, directory)

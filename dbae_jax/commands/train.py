@@ -159,17 +159,19 @@ def _check_data(directory: pathlib.Path, saved: dict[str, Any] | None, now: dict
 
 def _origin(directory: pathlib.Path, meta: dict[str, Any], init_from: str) -> dict[str, Any]:
     """Returns where the weights of a run that resumes came from, as its checkpoint says."""
-    if init_from and workdir.ORIGIN not in meta:
+    known = {key: meta[key] for key in (workdir.ORIGIN, workdir.RELEASED) if key in meta}
+    if init_from and not known:
         raise ConfigError(
             f"config.train.init_from={init_from} cannot be used here: the run in {directory} did "
             "not start from another model. Leave it out, or name a new workdir."
         )
-    if init_from and meta[workdir.ORIGIN]["name"] != init_from:
+    begun = known[workdir.ORIGIN]["name"] if workdir.ORIGIN in known else meta.get(workdir.RELEASED)
+    if init_from and begun != init_from:
         log.warning(
             "The run in %s started from %s. config.train.init_from=%s has no effect on it.",
-            *(directory, meta[workdir.ORIGIN]["name"], init_from),
+            *(directory, begun, init_from),
         )
-    return {workdir.ORIGIN: meta[workdir.ORIGIN]} if workdir.ORIGIN in meta else {}
+    return known
 
 
 def _fine_tuned(run: Run, config: Config) -> tuple[Run, dict[str, Any]]:

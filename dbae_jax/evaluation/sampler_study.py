@@ -122,7 +122,7 @@ def plans() -> list[dict[str, Any]]:
 
 
 def _steps(variant: dict[str, Any], nfe: int) -> int:
-    """Returns the steps of a sampler whose network evaluations are about `nfe`, at most one off."""
+    """Returns the steps of a sampler that has `nfe` network evaluations, or at most two fewer."""
     per_step = 1 + (variant["sampler"] == "heun") + ("churn" in variant)
     return (nfe + (variant["sampler"] == "heun")) // per_step
 

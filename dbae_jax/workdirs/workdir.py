@@ -21,6 +21,7 @@ METRICS = "metrics.jsonl"
 CONFIG = config_files.SAVED_NAME
 
 ORIGIN = "initialised_from"  # key in the meta of a fine-tuned or distilled model's checkpoints
+RELEASED = "released"  # key in the meta of checkpoints that were made of released weights
 
 LOGS = (".log", ".out", ".err")  # suffixes, such as those of nohup and SLURM
 

@@ -228,6 +228,8 @@ def test_conversion_to_the_authors_format_is_refused_and_packing_is_not(teacher,
     again = tmp_path / "again"
     convert.unpack(str(tmp_path / "sharp.safetensors"), again)
     assert dbae_jax.DBAE.load(again).nfe() == 2
+    distill.distill(_config(again), again)  # from step 0, with a new optimizer
+    assert checkpoint.steps(again)[-1] == STEPS
 
 
 def test_released_weights_are_distilled(teacher, tmp_path):
