@@ -20,6 +20,7 @@ def get_config() -> ConfigDict:
     c = small.get_config()
     c.data.name = "emoji"
     c.data.image_size = 32
+    c.data.flip = True
 
     c.model.latent_dim = 64
     c.model.encoder.channel_mult = (1, 2, 2, 2)
@@ -27,10 +28,12 @@ def get_config() -> ConfigDict:
 
     # RAdam's own warm-up takes hundreds of steps.
     c.optim.optimizer = "adam"
-    c.optim.learning_rate = 2e-3
+    c.optim.learning_rate = 1e-3
     c.optim.warmup_steps = 100
+    c.optim.grad_clip_norm = 1.0
 
     c.train.batch_size = 32
+    c.train.share_at_T = 0.5
     c.train.num_steps = 5_000
     c.train.diagnose_every_steps = 1_000
     c.train.picture_every_steps = 1_000

@@ -29,7 +29,7 @@ from dbae_jax.errors import ConfigError
 from dbae_jax.performance import timing, workloads
 from dbae_jax.performance.timing import Matmul
 from dbae_jax.performance.workloads import Program
-from dbae_jax.runtime import files, sharding
+from dbae_jax.runtime import files, processes, sharding
 
 flags.adopt_module_key_flags(command_line)  # --help shows them
 BATCH_SIZE = flags.DEFINE_integer(
@@ -282,6 +282,7 @@ def main(argv: list[str]) -> None:
     if BATCH_SIZE.value is not None:
         config = with_batch_size(config, BATCH_SIZE.value)
     profile = paths.read(PROFILE.value, "--profile") if PROFILE.value else None
+    processes.check_devices()
     parts = list(workloads.names(config)) if PARTS.value is None else PARTS.value
 
     def keep(figures: dict[str, Any]) -> None:

@@ -29,7 +29,7 @@ from dbae_jax.data.sources import gather
 from dbae_jax.errors import ConfigError
 from dbae_jax.evaluation import endpoint_split, pictures
 from dbae_jax.evaluation.suites import information
-from dbae_jax.runtime import failures, files, kept, sharding
+from dbae_jax.runtime import files, kept, sharding
 from dbae_jax.runtime.progress import track
 from dbae_jax.training import jitted_step
 
@@ -349,9 +349,8 @@ def main(argv: list[str]) -> None:
     gaussian_config(config)
     # SIGTERM ends the process at once; the next run resumes from the last checkpoint.
     command_line.start_processes(save_on_sigterm=False)
-    with failures.explaining():
-        settings = Settings(TEST_IMAGES.value, DRAWS.value, evaluations)
-        print(table(compare(config, directory, seeds, settings)))
+    settings = Settings(TEST_IMAGES.value, DRAWS.value, evaluations)
+    print(table(compare(config, directory, seeds, settings)))
 
 
 if __name__ == "__main__":

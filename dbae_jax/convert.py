@@ -34,7 +34,7 @@ from dbae_jax.errors import CheckpointError, ConfigError, DataError
 from dbae_jax.models import torch_state_dict
 from dbae_jax.models.state_dict_prefixes import without_prefixes
 from dbae_jax.prior import prior
-from dbae_jax.runtime import fingerprint
+from dbae_jax.runtime import fingerprint, processes
 from dbae_jax.runtime.tensor_files import check_suffix, read_state_dict, write_state_dict
 from dbae_jax.training.optimizer import make_optimizer, make_prior_optimizer
 from dbae_jax.training.state import state_from_variables
@@ -260,6 +260,7 @@ def main(argv: list[str]) -> None:
     directory = command_line.read_workdir()
     flag = next(flag for flag in (CHECKPOINT, PRIOR, PACK, UNPACK) if flag.value)
     path = paths.read(files[0], f"--{flag.name}")
+    processes.check_devices()
     if PACK.value:
         pack(directory, path)
     elif UNPACK.value:

@@ -18,7 +18,6 @@ from dbae_jax.configuration.config import Config
 from dbae_jax.configuration.distillation import distilled
 from dbae_jax.configuration.suggestions import did_you_mean
 from dbae_jax.errors import ConfigError
-from dbae_jax.runtime import failures
 
 MODEL_FLAGS = ("config", "workdir")
 COMMON_FLAGS = (*MODEL_FLAGS, "dry_run")
@@ -204,8 +203,7 @@ def main(argv: list[str]) -> None:
     _check_command(name)
     given = _flags_of(name)
     if name == "app" and _of_weights(given["weights"]):
-        with failures.explaining():
-            _function(name)(None, None, **given)
+        _function(name)(None, None, **given)
         return
     config = command_line.read_config()
     if DRY_RUN.value:
@@ -220,8 +218,7 @@ def main(argv: list[str]) -> None:
         given["overrides"] = command_line.overrides()
     if set(PROCESS_FLAGS) <= set(MODES[name].shared):
         command_line.start_processes(save_on_sigterm=MODES[name].saves)
-    with failures.explaining():
-        _function(name)(config, workdir, **given)
+    _function(name)(config, workdir, **given)
 
 
 def _planned(config: Config) -> Config:

@@ -122,7 +122,7 @@ def test_hooks_and_evaluation_write_what_they_should(tmp_path, caplog):
     assert [r["step"] for r in rows if "test_mse" in r] == [2]
     assert (tmp_path / "run" / "pictures" / "reconstructions_00000002.png").exists()
     data, first, *others = caplog.messages
-    assert data.startswith("Data: digits, 1,437 training images, 360 test images of 16x16x1")
+    assert data.startswith("Data: digits at 16x16x1, 1,437 training images, 360 test images")
     assert first.startswith("Training on 8 devices (cpu), 1 process: digits, ")
     assert re.search(r", \S+M parameters, 2 steps of 16 images\.$", first)
     assert others[0] == "Compiling the training step ..." and others[1].startswith("Compiled in ")

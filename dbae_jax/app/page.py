@@ -180,12 +180,12 @@ def _sample_tab(model: DBAE, able: Abilities, nfe: gr.Radio) -> None:
 
 
 def _picture(label: str, source: Source | None, page: gr.Blocks | None = None) -> gr.Image:
-    """Returns an input for a picture, with a button that takes one of the test set.
+    """Returns an input for a picture, with a button that takes one of the data set.
 
     Args:
       label: of the input.
       source: test images, or None for an input without the button.
-      page: the page, if it begins with a picture of the test set.
+      page: the page, if it begins with a picture of the data set.
     """
     picture = gr.Image(
         label=label,
@@ -205,7 +205,7 @@ def _picture(label: str, source: Source | None, page: gr.Blocks | None = None) -
     def take() -> Any:
         return pictures.as_image(source[int(generator.integers(len(source)))]["image"])
 
-    gr.Button("Take a picture of the test set", size="sm").click(take, None, picture, **RUN)
+    gr.Button("Take a picture of the data set", size="sm").click(take, None, picture, **RUN)
     if page is not None:
         page.load(take, None, picture, **RUN)
     return picture

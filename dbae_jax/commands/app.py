@@ -12,6 +12,7 @@ from dbae_jax.configuration.config import Config
 from dbae_jax.data import registry
 from dbae_jax.data.sources import Source
 from dbae_jax.errors import DBAEError
+from dbae_jax.runtime import processes
 
 log = logging.getLogger(__name__)
 
@@ -37,8 +38,10 @@ def app(
     Raises:
       CheckpointError: if there is no such model.
       ConfigError: if gradio is missing, or the port cannot be used.
+      DeviceError: if the devices that JAX_PLATFORMS asks for are not there.
     """
     launching.check_installed()
+    processes.check_devices()
     with contextlib.closing(launching.listen(host, port)) as listener:
         if weights is not None:
             model = DBAE.load(weights)

@@ -48,7 +48,7 @@ def edit(
       CheckpointError: if the workdir holds no model.
     """
     if not attribute or not image:
-        raise ConfigError("--mode=edit needs --attribute (a name) and --image (files or items).")
+        raise ConfigError("edit needs --attribute (a name) and --image (files or items).")
     names, numbers = paths.split(image), parse_scales(scales)
     folder = edit_files.check_folder(directory, out)
     opened, _ = trained_model.open_model(config, directory, OF_MODEL)

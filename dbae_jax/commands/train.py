@@ -16,7 +16,7 @@ from dbae_jax.configuration.config import Config, to_dict
 from dbae_jax.data import identity, images, pipeline, registry
 from dbae_jax.data.pipeline import Batches
 from dbae_jax.data.sources import Source, gather
-from dbae_jax.errors import ConfigError, DataError
+from dbae_jax.errors import ConfigError
 from dbae_jax.evaluation.suites import reconstruction
 from dbae_jax.runtime import failures, fingerprint, rngs, sharding
 from dbae_jax.training import determinism, fine_tuning
@@ -133,28 +133,13 @@ def set_up(
     )
     if checkpoint.steps(directory):
         meta = checkpoint.read_meta(directory, int(run.state.step))
-        _check_data(directory, meta.get("data"), data)
+        otherwise = (
+            f"train on the new ones in another workdir; --init_from={directory} starts from these "
+            "weights"
+        )
+        identity.check(directory, meta.get("data"), data, otherwise)
         return run, _origin(directory, meta, section.init_from)
     return _fine_tuned(run, config) if section.init_from else (run, {})
-
-
-def _check_data(directory: pathlib.Path, saved: dict[str, Any] | None, now: dict[str, Any]) -> None:
-    """Checks that a run that resumes gets the images that it was trained on."""
-    if saved is None:  # of an older version
-        return
-    changed = identity.differences(saved, now)
-    if any(saved[key] != now[key] for key in ("num_images", "image_shape")):
-        raise DataError(
-            f"The run in {directory} was trained on {identity.describe(saved)}, and the training "
-            f"images are now {identity.describe(now)}. Bring the earlier data back, or train on "
-            f"the new ones in another workdir; --init_from={directory} starts from these weights."
-        )
-    if changed:
-        log.warning(
-            "The training images have changed since the last checkpoint: %s. The run resumes with "
-            "the images that are there now.",
-            ", ".join(changed),
-        )
 
 
 def _origin(directory: pathlib.Path, meta: dict[str, Any], init_from: str) -> dict[str, Any]:

@@ -57,6 +57,7 @@ def train_prior(config: Config, directory: pathlib.Path) -> TrainState:
       CheckpointError: if there is no model, or the prior there was trained on codes of different
         weights.
       ConfigError: if the config does not fit the model or the prior in the workdir.
+      DataError: if the prior there was trained on another number or size of images.
       NonFiniteError: if the loss or a gradient is not finite; the last checkpoint stays.
       PreemptedError: after a SIGTERM or Ctrl-C, once the state is saved (see `processes.start`).
     """
@@ -77,6 +78,8 @@ def _train(config: Config, directory: pathlib.Path, mesh: jax.sharding.Mesh) -> 
     autoencoder = prior.identity_of(model.step, model.variables)
     codes = _codes(model, directory / prior.FOLDER / CODES_FILE, autoencoder)
     run = set_up(config, folder, codes["train"], autoencoder, mesh)
+    data = identity.of(registry.make_source(config.data, "train"))
+    _check_data(folder, int(run.state.step), data)
     start, stop = int(run.state.step), config.prior.num_steps
     if start >= stop:
         log.info("The latent prior in %s has taken %d steps already; nothing to do.", folder, start)
@@ -96,11 +99,17 @@ def _train(config: Config, directory: pathlib.Path, mesh: jax.sharding.Mesh) -> 
         ) as checkpoints,
         records.Writer(folder, config, start_step=start) as scalars,
     ):
-        data = identity.of(registry.make_source(config.data, "train"))
         meta = workdir.meta(config, data=data, **{prior.AUTOENCODER: autoencoder})
         measure = make_measure(config, codes["test"], mesh)
         actions = _make_hooks(config, folder, meta, measure, checkpoints, scalars)
         return loop.run_loop(run, batches, actions, stop=stop, directory=folder)
+
+
+def _check_data(folder: pathlib.Path, step: int, now: dict[str, Any]) -> None:
+    """Checks that a prior that resumes gets the latent codes of the images that it had."""
+    if checkpoint.steps(folder):
+        saved = checkpoint.read_meta(folder, step).get("data")
+        identity.check(folder, saved, now, f"delete {folder} to train a new prior")
 
 
 def _codes(model: DBAE, path: pathlib.Path, autoencoder: dict[str, Any]) -> dict[str, Codes]:

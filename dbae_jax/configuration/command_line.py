@@ -23,7 +23,7 @@ from dbae_jax.configuration import arguments, bug_reports, config_files, paths
 from dbae_jax.configuration import config as config_lib
 from dbae_jax.configuration.config import Config
 from dbae_jax.errors import ConfigError, DBAEError, StorageError
-from dbae_jax.runtime import files, processes, progress
+from dbae_jax.runtime import failures, files, processes, progress
 from dbae_jax.runtime.compilation import compilation
 from dbae_jax.sampling.plan import CONSISTENCY, NAMES
 
@@ -81,11 +81,12 @@ def run(
         try:
             if len(argv) > 1:
                 raise ConfigError(f"{argv[1]!r} is not a flag; see --help.")
-            main(argv)
+            with failures.explaining():
+                main(argv)
         except DBAEError as error:
             stop(error)
-        except KeyboardInterrupt:
-            print("error: interrupted.", file=sys.stderr)
+        except KeyboardInterrupt as error:  # its text says how to go on
+            print(f"error: interrupted{f'; {error}' if str(error) else ''}.", file=sys.stderr)
             processes.leave(INTERRUPTED)
         except Exception as error:
             traceback.print_exc()

@@ -37,6 +37,7 @@ def distilled(config: Config, teacher: str) -> Config:
             config.train,
             objective="consistency",
             tc_weight=0.0,  # of the codes, which stay as they are
+            share_at_T=0.0,  # no time of this training is T
             init_from=teacher,
             init_parts=("encoder", "decoder", "unet"),
             frozen=("encoder", "decoder"),

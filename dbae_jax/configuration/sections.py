@@ -224,6 +224,7 @@ class TrainConfig(Section):
     accumulation_steps: Count
     deterministic: bool
     tc_weight: Annotated[float, at_least(0, "positive, or 0: off")]
+    share_at_T: Annotated[float, BELOW_ONE]
     init_from: str
     init_parts: tuple[Annotated[str, NETWORKS], ...]
     frozen: tuple[Annotated[str, NETWORKS], ...]

@@ -1,11 +1,16 @@
 """Identities of data sets: they tell whether a run still gets the data that it was trained on."""
 
 import hashlib
+import logging
+import pathlib
 from typing import Any
 
 import numpy as np
 
 from dbae_jax.data.sources import Source, read
+from dbae_jax.errors import DataError
+
+log = logging.getLogger(__name__)
 
 SAMPLED = 64  # examples that are hashed
 LENGTH = 12  # hexadecimal digits of the hash
@@ -43,6 +48,37 @@ def differences(saved: dict[str, Any], found: dict[str, Any]) -> list[str]:
         for key, value in found.items()
         if saved.get(key) != value
     ]
+
+
+def check(
+    directory: pathlib.Path, saved: dict[str, Any] | None, now: dict[str, Any], otherwise: str
+) -> None:
+    """Checks that a run that resumes gets the images that it was trained on.
+
+    Other images of the same number and size are warned of.
+
+    Args:
+      directory: folder of the run.
+      saved: identity of its training images; None for a run of a version that saved none.
+      now: identity of the training images that are there now.
+      otherwise: what to do if the earlier images are gone.
+
+    Raises:
+      DataError: if the number of images or their size has changed.
+    """
+    if saved is None:
+        return
+    if any(saved[key] != now[key] for key in ("num_images", "image_shape")):
+        raise DataError(
+            f"The run in {directory} was trained on {describe(saved)}, and the training images are "
+            f"now {describe(now)}. Bring the earlier data back, or {otherwise}."
+        )
+    if changed := differences(saved, now):
+        log.warning(
+            "The training images have changed since the last checkpoint: %s. The run resumes with "
+            "the images that are there now.",
+            ", ".join(changed),
+        )
 
 
 def describe(identity: dict[str, Any]) -> str:

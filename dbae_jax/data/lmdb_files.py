@@ -4,6 +4,7 @@ This is the only file that imports lmdb.
 """
 
 import dataclasses
+import functools
 import os
 import pathlib
 import re
@@ -206,6 +207,15 @@ sys.exit(3 if last - first > os.path.getsize(file) else 0)
 
 def _check_undamaged(path: str) -> None:
     """Raises DataError for a file whose reading would kill this process."""
+    file = os.path.join(path, "data.mdb") if os.path.isdir(path) else path
+    found = os.stat(file)
+    _check_state(path, found.st_size, found.st_mtime_ns)
+
+
+@functools.cache
+def _check_state(path: str, size: int, mtime_ns: int) -> None:
+    """Checks a file once for each of its states: the check reads the whole file."""
+    del size, mtime_ns
     ended = subprocess.run(
         [sys.executable, "-c", _READ_ALL, path], capture_output=True, check=False
     )

@@ -190,7 +190,7 @@ def main(argv: list[str]) -> None:
             expected = builder.EXPECTED
         prepare(builder, expected)
     except KeyboardInterrupt:
-        raise DataError("interrupted; run the same command again to resume.") from None
+        raise KeyboardInterrupt("run the same command again to resume") from None
     except OSError as error:  # such as a folder without write permission
         raise explain(error, pathlib.Path(DATA_DIR.value)) from error
 

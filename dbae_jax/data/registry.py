@@ -61,15 +61,20 @@ def describe(config: DataConfig, splits: Mapping[str, Source]) -> None:
       config: config.data.
       splits: sources by split.
     """
-    parts = ", ".join(f"{len(source):,} {name} images" for name, source in splits.items())
     source = next(iter(splits.values()))
+    parts = ", ".join(
+        f"{len(other):,} {name} images"
+        if other is source or repr(other) != repr(source)
+        else f"no other {name} images"
+        for name, other in splits.items()
+    )
     classes = getattr(source, "class_names", ())
     attributes = getattr(source, "attribute_names", ())
     known = [f"{len(classes):,} classes"] * bool(classes)
     known += [f"{len(attributes):,} attributes"] * bool(attributes)
     log.info(
-        "Data: %s, %s of %dx%dx%d, crop %r%s.",
-        *(config.name, parts, config.image_size, config.image_size, config.channels, config.crop),
+        "Data: %s at %dx%dx%d, %s, crop %r%s.",
+        *(config.name, config.image_size, config.image_size, config.channels, parts, config.crop),
         "".join(f", {text}" for text in known),
     )
     for line in source.about() if isinstance(source, prepared.PreparedSource) else ():

@@ -27,7 +27,7 @@ from dbae_jax.errors import ConfigError
 from dbae_jax.evaluation import pictures
 from dbae_jax.metrics import spectra
 from dbae_jax.metrics.similarity import pixel_mse, ssim
-from dbae_jax.runtime import files
+from dbae_jax.runtime import files, processes
 from dbae_jax.runtime.progress import track
 from dbae_jax.sampling.plan import CONSISTENCY, RECOMMENDED, Plan
 from dbae_jax.workdirs import workdir
@@ -227,12 +227,11 @@ def main(argv: list[str]) -> None:
     del argv
     if not WORKDIRS.value:
         raise ConfigError("--workdirs is missing; name one or more workdirs, separated by commas.")
-    rows = study(
-        [paths.read(directory, "--workdirs") for directory in WORKDIRS.value],
-        NUM_IMAGES.value,
-        [paths.read(directory, "--distilled") for directory in DISTILLED.value or ()],
-    )
+    directories = [paths.read(directory, "--workdirs") for directory in WORKDIRS.value]
+    distilled = [paths.read(directory, "--distilled") for directory in DISTILLED.value or ()]
     output = paths.read(OUTPUT.value, "--output")
+    processes.check_devices()
+    rows = study(directories, NUM_IMAGES.value, distilled)
     (output / "images").mkdir(parents=True, exist_ok=True)
     pictures.samplers(output / "images" / "samplers.png", rows)
     pictures.trade_off(output / "images" / "trade_off.png", rows)

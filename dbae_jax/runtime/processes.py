@@ -60,17 +60,21 @@ def start(
         if given[0] is None and str(error).startswith("coordinator_address should be defined"):
             if save_on_sigterm:  # jax handles SIGTERM through a coordinator, even of one process
                 _join(f"127.0.0.1:{_free_port()}", 1, 0)
-            _check_devices()
+            check_devices()
             return
         reason = " ".join(str(error).split())[:200]
         raise ConfigError(f"The processes of the run cannot find each other: {reason}") from error
-    _check_devices()
+    check_devices()
     if not is_writer():
         logging.getLogger("dbae_jax").setLevel(logging.WARNING)
 
 
-def _check_devices() -> None:
-    """Starts the devices, or raises DeviceError if those that were asked for are not there."""
+def check_devices() -> None:
+    """Starts the devices; `start` does so too.
+
+    Raises:
+      DeviceError: if the devices that JAX_PLATFORMS asks for are not there.
+    """
     asked = os.environ.get("JAX_PLATFORMS")
     try:
         jax.local_devices()

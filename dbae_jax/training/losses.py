@@ -94,17 +94,36 @@ class Endpoint(NamedTuple):
 LossFn = Callable[[Networks, Bridge, dict, jax.Array, Endpoint, Draws], LossTerms]
 
 
-def draw(key: jax.Array, image_shape: tuple[int, ...], latent_dim: int, bridge: Bridge) -> Draws:
+def draw(
+    key: jax.Array,
+    image_shape: tuple[int, ...],
+    latent_dim: int,
+    bridge: Bridge,
+    *,
+    share_at_T: float = 0.0,
+) -> Draws:
     """Returns t ~ U(t_min, T) and the noise for images of shape [B, H, W, C].
 
     The random numbers belong to the global batch: they do not depend on the number of devices.
+
+    Args:
+      key: key of the draws.
+      image_shape: (B, H, W, C).
+      latent_dim: latent dimension D.
+      bridge: schedule and scalings.
+      share_at_T: probability that the t of an image is T instead. There x_t is x_T, so that all
+        that the denoiser knows of the image comes from its latent code.
     """
     batch = image_shape[0]
     schedule = bridge.schedule
+    t = jax.random.uniform(
+        rngs.stream(key, "t"), (batch,), minval=schedule.t_min, maxval=schedule.t_max
+    )
+    if share_at_T:
+        at_T = jax.random.bernoulli(rngs.stream(key, "at_T"), share_at_T, (batch,))
+        t = jnp.where(at_T, schedule.t_max, t)
     return Draws(
-        t=jax.random.uniform(
-            rngs.stream(key, "t"), (batch,), minval=schedule.t_min, maxval=schedule.t_max
-        ),
+        t=t,
         noise=jax.random.normal(rngs.stream(key, "noise"), image_shape),
         eps=jax.random.normal(rngs.stream(key, "code"), (batch, latent_dim)),
         dropout_key=rngs.stream(key, "dropout"),

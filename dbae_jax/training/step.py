@@ -28,6 +28,7 @@ def make_train_step(
     ema_decay: float,
     accumulation_steps: int = 1,
     tc_weight: float = 0.0,
+    share_at_T: float = 0.0,
     frozen_parts: tuple[str, ...] = (),
     gaps: DistillConfig | None = None,
 ) -> StepFn:
@@ -46,6 +47,7 @@ def make_train_step(
         `accumulation`.
       tc_weight: factor of the total correlation of the latent codes (in nats), which is added to
         the loss. If it is not 0, total_correlation is a further metric.
+      share_at_T: share of the images that are denoised at t = T, see `losses.draw`.
       frozen_parts: networks that are not trained, see `frozen`.
       gaps: the earlier times of consistency training; None: denoising is trained.
     """
@@ -66,7 +68,7 @@ def make_train_step(
 
     def step(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, Metrics]:
         x_0 = images.to_float(batch["image"])
-        draws = _draw(networks, bridge, x_0, jax.random.fold_in(key, state.step))
+        draws = _draw(networks, bridge, x_0, jax.random.fold_in(key, state.step), share_at_T)
         if gaps is not None:
             draws = consistency.with_earlier_times(draws, bridge, gaps, state.step)
 
@@ -165,6 +167,10 @@ def _objective(terms: losses.LossTerms, tc_weight: float) -> jax.Array:
 
 
 def _draw(
-    networks: losses.Networks, bridge: Bridge, x_0: jax.Array, key: jax.Array
+    networks: losses.Networks,
+    bridge: Bridge,
+    x_0: jax.Array,
+    key: jax.Array,
+    share_at_T: float = 0.0,
 ) -> losses.Draws:
-    return losses.draw(key, x_0.shape, networks.latent_dim, bridge)
+    return losses.draw(key, x_0.shape, networks.latent_dim, bridge, share_at_T=share_at_T)

@@ -19,30 +19,11 @@ import sys
 import tempfile
 from collections.abc import Iterator
 
-import jax
 import numpy as np
 
-from dbae_jax.workdirs import workdir
+from tests.campaigns import outcomes
 from tests.helpers.paths import ROOT
 
-CONFIG = """
-from tests.helpers import tiny
-
-
-def get_config():
-    c = tiny.config_dict()
-    c.train.picture_every_steps = 2
-    c.eval.suite = "reconstruction,probe"
-    c.eval.num_train_images = 64
-    return c
-"""
-COMMANDS = (
-    ("train",),
-    ("train_prior",),
-    ("evaluate",),
-    ("sample", "--num=8"),
-    ("report",),
-)
 PAGE = 4096  # a tmpfs counts in pages
 ROOM = 512 * 2**20
 
@@ -76,43 +57,6 @@ def run(disk: pathlib.Path, config: pathlib.Path, command: tuple[str, ...]) -> t
     return done.returncode, done.stderr
 
 
-def restore(disk: pathlib.Path, snapshot: pathlib.Path) -> None:
-    """Makes the files of a disk those of a snapshot."""
-    resize(disk, ROOM)
-    shutil.rmtree(disk / "run", ignore_errors=True)
-    if snapshot.exists():
-        shutil.copytree(snapshot, disk / "run")
-
-
-def leftovers(disk: pathlib.Path) -> list[str]:
-    """Returns the temporary files on a disk."""
-    return [str(path.relative_to(disk)) for path in disk.rglob("*") if "tmp" in path.name]
-
-
-def outcome(run_folder: pathlib.Path) -> dict[str, np.ndarray]:
-    """Returns what must be the same with and without a full disk: weights, scores, samples."""
-    found = {}
-    for name in ("", "prior"):
-        if (run_folder / name / "checkpoints").is_dir() and name == "":
-            variables = workdir.load(run_folder).variables
-            leaves = jax.tree_util.tree_leaves_with_path(variables)
-            found |= {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
-    for path in sorted((run_folder / "samples").glob("*.png")):
-        found[path.name] = np.frombuffer(path.read_bytes(), np.uint8)
-    results = run_folder / "results.json"
-    if results.exists():
-        for suite, entry in json.loads(results.read_text())["results"].items():
-            for score, value in entry["scores"].items():
-                found[f"{suite}/{score}"] = np.array(value["value"], np.float64)
-    return found
-
-
-def same(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> bool:
-    return first.keys() == second.keys() and all(
-        np.array_equal(first[name], second[name], equal_nan=True) for name in first
-    )
-
-
 def trial(
     disk: pathlib.Path,
     config: pathlib.Path,
@@ -122,7 +66,8 @@ def trial(
     expected: dict[str, np.ndarray],
 ) -> dict:
     """Returns what a command did on a disk with some free bytes, and what it did with room."""
-    restore(disk, snapshot)
+    resize(disk, ROOM)
+    outcomes.restore(disk / "run", snapshot)
     # A size of 0 would be no limit.
     resize(disk, max(-(-(used(disk) + bytes_free) // PAGE), 1) * PAGE)
     code, said = run(disk, config, command)
@@ -133,12 +78,12 @@ def trial(
         "code": code,
         "sentence": last,
         "traceback": "Traceback" in said,
-        "leftovers": leftovers(disk),
+        "leftovers": outcomes.leftovers(disk),
     }
     resize(disk, ROOM)
     code, said = run(disk, config, command)
     found["again"] = code
-    found["same"] = code == 0 and same(expected, outcome(disk / "run"))
+    found["same"] = code == 0 and outcomes.same(expected, outcomes.of_run(disk / "run"))
     told = found["code"] == 2 and "is full" in last and not found["traceback"]
     found["right"] = (told or found["code"] == 0) and not found["leftovers"] and found["same"]
     return found
@@ -153,8 +98,8 @@ def main() -> None:
     found = []
     with small_disk() as disk, tempfile.TemporaryDirectory() as folder:
         config = pathlib.Path(folder, "tiny_run.py")
-        config.write_text(CONFIG)
-        for number, command in enumerate(COMMANDS):
+        config.write_text(outcomes.CONFIG)
+        for number, command in enumerate(outcomes.COMMANDS):
             before = pathlib.Path(folder, str(number))
             if (disk / "run").exists():
                 shutil.copytree(disk / "run", before)
@@ -162,7 +107,7 @@ def main() -> None:
             resize(disk, ROOM)
             code, said = run(disk, config, command)
             assert code == 0, said
-            written, expected = used(disk) - start, outcome(disk / "run")
+            written, expected = used(disk) - start, outcomes.of_run(disk / "run")
             after = pathlib.Path(folder, f"{number}-after")
             shutil.copytree(disk / "run", after)
             if not given.only or command[0] in given.only.split(","):
@@ -171,7 +116,8 @@ def main() -> None:
                     found.append(trial(disk, config, command, before, free, expected))
                     print(json.dumps(found[-1]), flush=True)
                     given.out.write_text(json.dumps(found, indent=2) + "\n")
-            restore(disk, after)
+            resize(disk, ROOM)
+            outcomes.restore(disk / "run", after)
     print(f"{sum(each['right'] for each in found)} of {len(found)} trials ended right.")
 
 

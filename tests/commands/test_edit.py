@@ -146,7 +146,7 @@ def test_command_lines(tmp_path):
     """Flags reach their modes; wrong ones stop with a sentence."""
     run = ("--config=configs/digits.py", f"--workdir={tmp_path}")
     for flags, words in (
-        (["--mode=interpolate", "--first=1"], "--mode=interpolate needs --first and --second"),
+        (["--mode=interpolate", "--first=1"], "interpolate needs --first and --second"),
         (["--mode=edit", "--attribute=7", "--image=1", "--scales=-1,x"], "--scales=-1,x is not"),
     ):
         done = commands.run("main", *run, *flags)

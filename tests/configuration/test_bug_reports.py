@@ -6,34 +6,45 @@ import re
 import subprocess
 import sys
 
+import pytest
+
 from tests.helpers.paths import ROOT
 
 PROGRAM = """
+import errno
 import logging
-import sys
+import os
+
+from absl import flags
 
 from dbae_jax.configuration import command_line
 from dbae_jax.errors import ConfigError
+from dbae_jax.runtime import processes
+
+ENDS = {
+    "user": lambda: ConfigError("config.seed=-1 is not allowed: it must be 0 or more."),
+    "disk": lambda: OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/runs/results.json"),
+    "ctrl-c": lambda: KeyboardInterrupt("run the same command again to resume"),
+    "bug": lambda: KeyError("missing"),
+}
+END = flags.DEFINE_enum("end", "bug", [*ENDS, "device"], "How the program ends.")
 
 
 def main(argv):
     logging.getLogger("dbae_jax").info("The last thing that worked.")
-    if sys.argv[-1] == "--nowrong":
-        raise ConfigError("config.seed=-1 is not allowed: it must be 0 or more.")
-    {}["missing"]
+    if END.value == "device":
+        processes.check_devices()
+    raise ENDS[END.value]()
 
 
-from absl import flags
-
-flags.DEFINE_bool("wrong", True, "Whether the program has a bug.")
 command_line.run(main)
 """
 
 
-def _run(tmp_path, *flags):
+def _run(tmp_path, *flags, **changed):
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)}
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)} | changed
     command = [sys.executable, str(program), *flags]
     return subprocess.run(command, env=environment, capture_output=True, text=True)
 
@@ -51,7 +62,17 @@ def test_a_bug_leaves_a_file_for_its_report(tmp_path):
     assert text.rstrip().endswith("The last thing that worked.")
 
 
-def test_an_error_of_the_user_leaves_none(tmp_path):
-    done = _run(tmp_path, "--nowrong")
-    assert done.returncode == 2 and "Traceback" not in done.stderr
+@pytest.mark.parametrize(
+    ("end", "code", "said"),
+    [
+        ("user", 2, "error: config.seed=-1 is not allowed: it must be 0 or more."),
+        ("disk", 2, "error: /runs/results.json cannot be read or written: No space left on device"),
+        ("ctrl-c", 130, "error: interrupted; run the same command again to resume."),
+        ("device", 2, "error: JAX_PLATFORMS=cuda asks for devices that JAX cannot use here"),
+    ],
+)
+def test_what_is_no_bug_ends_every_command_with_a_sentence(tmp_path, end, code, said):
+    done = _run(tmp_path, f"--end={end}", JAX_PLATFORMS="cuda" if end == "device" else "cpu")
+    assert done.returncode == code and "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith(said)
     assert [path.name for path in tmp_path.iterdir()] == ["program.py"]

@@ -85,7 +85,7 @@ def test_a_data_set_without_test_images(tmp_path, caplog):
         splits = {split: registry.make_source(data, split) for split in ("train", "test")}
         registry.describe(data, splits)
     assert "folder has no split 'test': training images take its place" in caplog.text
-    assert "folder, 8 train images, 8 test images of 16x16x3" in caplog.text
+    assert "folder at 16x16x3, 8 train images, no other test images" in caplog.text
     assert "2 classes" in caplog.text
     assert splits["test"].overlaps(splits["train"])
 
@@ -156,6 +156,20 @@ def test_names_in_both_unicode_forms_are_one_class_and_have_one_row(tmp_path):
     _, listing = _splits(tmp_path / "in")
     assert listing.class_names == (composed, "rot")
     assert sum(part.attributes.sum() for part in listing.splits.values()) == 2
+
+
+def test_two_images_of_one_name_in_two_forms_are_refused(tmp_path):
+    names = [unicodedata.normalize(form, "grün.png") for form in ("NFC", "NFD")]
+    with pytest.raises(DataError, match=r"two images of the name gr"):
+        Folder.list_images(_write(tmp_path / "in", names), Options())
+
+
+def test_a_table_in_a_zip_is_found_in_upper_case(tmp_path):
+    path = tmp_path / "in.zip"
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("images/a.png", IMAGE)
+        file.writestr("images/Attributes.CSV", "file,k\na.png,1\n")
+    assert Folder.list_images(path, Options()).attribute_names == ("k",)
 
 
 def test_names_with_line_breaks_are_named_in_one_line(tmp_path):

@@ -1,5 +1,6 @@
 """LMDB files of DiffAE and LSUN: keys, splits, processes, threads, damage and preparation."""
 
+import os
 import pickle
 import subprocess
 import sys
@@ -183,3 +184,21 @@ def test_damaged_pages_do_not_end_the_process(tmp_path, monkeypatch):
     monkeypatch.setattr(lmdb_files, "_READ_ALL", "import os; os.kill(os.getpid(), 7)")
     with pytest.raises(DataError, match=r"\(its pages lead out of the file\); copy it again"):
         lmdb_files.open_images(path)
+
+
+def test_a_file_is_checked_once_until_it_changes(tmp_path, monkeypatch):
+    image = datasets.encode(datasets.picture(0, 40, 30))
+    path = datasets.diffae_lmdb(tmp_path / "x.lmdb", [image] * 3)
+    checks, run = [], subprocess.run
+
+    def counted(*words, **how):
+        checks.append(words)
+        return run(*words, **how)
+
+    monkeypatch.setattr(subprocess, "run", counted)
+    for _ in range(3):
+        lmdb_files.open_images(path)
+    assert len(checks) == 1
+    os.utime(path / "data.mdb", ns=(1, 1))
+    lmdb_files.open_images(path)
+    assert len(checks) == 2

@@ -139,6 +139,10 @@ def test_loss_is_the_weighted_error_at_uniform_times():
     t = np.asarray(draws.t)
     assert t.min() >= bridge.schedule.t_min and t.max() <= bridge.schedule.t_max
     assert t.mean() == pytest.approx(0.5, abs=0.025)  # five standard errors
+    half = losses.draw(jax.random.key(0), (4096, 1, 1, 1), 8, bridge, share_at_T=0.5)
+    at_T = np.asarray(half.t) == np.float32(bridge.schedule.t_max)
+    assert at_T.mean() == pytest.approx(0.5, abs=0.04)  # five standard errors
+    np.testing.assert_array_equal(np.asarray(half.t)[~at_T], t[~at_T])
     networks, variables = build.make_networks(config), tiny.variables(config)
     x_0 = images.to_float(jnp.asarray(tiny.images(6)))
     draws = losses.draw(jax.random.key(0), x_0.shape, 8, bridge)._replace(dropout_key=None)
@@ -207,3 +211,22 @@ def test_every_array_of_the_state_is_overwritten_by_its_successor():
     pairs = re.findall(r"\{(\d+)\}: \((\d+), \{\}, \w+-alias\)", header)
     assert len(pairs) == len(jax.tree.leaves(arguments.state))
     assert all(result == argument for result, argument in pairs)
+
+
+@pytest.mark.parametrize("schedule", ["vp", "ve"])
+def test_images_at_T_are_denoised_from_the_latent_code_alone(schedule):
+    almost_all = float(np.nextafter(1, 0))
+    config = tiny.config(**{"bridge.schedule": schedule, "train.share_at_T": almost_all})
+    networks, bridge = build.make_networks(config), build.make_bridge(config.bridge)
+    _, state, _, _ = _start(config)
+    x_0 = images.to_float(jnp.asarray(tiny.images(config.train.batch_size)))
+    draws = losses.draw(jax.random.key(7), x_0.shape, 8, bridge, share_at_T=almost_all)
+    np.testing.assert_array_equal(draws.t, np.float32(bridge.schedule.t_max))
+
+    def loss(noise):
+        alone = draws._replace(noise=noise, dropout_key=None)
+        terms = losses.bridge_loss(networks, bridge, state.variables, x_0, alone, train=True)
+        return float(terms.weighted.mean())
+
+    assert loss(draws.noise) == loss(-draws.noise)
+    assert _train(config, 1)[1] == pytest.approx([loss(draws.noise)], rel=1e-5)

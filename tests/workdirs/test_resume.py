@@ -89,6 +89,16 @@ def test_another_number_or_size_of_images_is_refused(run, replace_images, change
     assert checkpoint.steps(run) == [2] and not (run / lock.FILE).exists()
 
 
+def test_a_prior_that_resumes_compares_its_images_too(run, replace_images, caplog):
+    train_prior.train_prior(tiny.config(), run)
+    replace_images(lambda images: 255 - images)
+    train_prior.train_prior(tiny.config(), run)
+    assert "The training images have changed since the last checkpoint: sha256 (" in caplog.text
+    replace_images(lambda images: images[:-1])
+    with pytest.raises(DataError, match=r"trained on 1437 images .* delete .* to train a new pr"):
+        train_prior.train_prior(tiny.config(), run)
+
+
 def test_garbage_in_the_records_does_not_stop_a_run(run, caplog):
     with (run / "metrics.jsonl").open("ab") as file:
         file.write(b'{"step": 3, "loss"\n\x00\xff\xfe\n[1, 2]\n{"loss": 1}\n"text"')

@@ -3,6 +3,7 @@
 import collections
 import hashlib
 import pathlib
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -52,7 +53,7 @@ class Folder(ImageBuilder, skip_registration=True):
         """Returns the images by split; see `ImageBuilder.list_images`."""
         store = open_store(source)
         wrapper = _wrapping_folder(store)
-        stored = {composed(name.removeprefix(wrapper)): name for name in store.names}
+        stored = _by_composed_name(store.names, wrapper)
         members, notes = _split(list(stored))
         classes = _classes(members)
         notes += _about_classes(classes, members)
@@ -92,6 +93,20 @@ def _wrapping_folder(store: Store) -> str:
         return ""
     (top,) = tops
     return "" if top.lower() in SPLIT_FOLDERS else f"{top}/"
+
+
+def _by_composed_name(names: Sequence[str], wrapper: str) -> dict[str, str]:
+    """Returns the names as stored, by their path below `wrapper` in composed Unicode."""
+    stored: dict[str, str] = {}
+    for name in names:
+        path = composed(name.removeprefix(wrapper))
+        if path in stored:
+            raise DataError(
+                f"--source has two images of the name {path}, which differ in how their letters "
+                "with accents are stored; rename or remove one."
+            )
+        stored[path] = name
+    return stored
 
 
 def _split(names: list[str]) -> tuple[Members, list[str]]:

@@ -78,8 +78,9 @@ class ZipStore:
         return self.read(found[0]) if found else None
 
     def extra(self, path: str) -> bytes | None:
-        """Returns the file at this path in the zip; None if there is none."""
-        return self.read(path) if path in self._members else None
+        """Returns the file at this path in the zip, in upper or lower case; None without one."""
+        name = _same_but_for_case(path, self._members)
+        return None if name is None else self.read(name)
 
 
 class TarStore:
@@ -139,12 +140,17 @@ class TarStore:
         return len(self._data[name])
 
     def extra(self, path: str) -> bytes | None:
-        """Returns the table at this path in the tar; None if there is none."""
-        return self._data.get(path)
+        """Returns the table at this path in the tar, in upper or lower case; None without one."""
+        name = _same_but_for_case(path, self._data)
+        return None if name is None else self._data[name]
 
     def find(self, name: str) -> bytes | None:
         """Returns the first table of this name in any folder of the tar; None if there is none."""
         return next((d for n, d in self._data.items() if n.rpartition("/")[2] == name), None)
+
+
+def _same_but_for_case(path: str, names: Iterable[str]) -> str | None:
+    return next((name for name in names if name.lower() == path.lower()), None)
 
 
 def open_archive(path: pathlib.Path) -> ZipStore | TarStore:

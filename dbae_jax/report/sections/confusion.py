@@ -44,10 +44,15 @@ def confusion(context: Context) -> Confusion | Missing:
     z, labels = train.mean[:MOST_CODES], train.known["label"][:MOST_CODES]
     truth = test.known["label"]
     classes = np.unique(np.concatenate([labels, truth]))
-    if not 2 <= len(classes) <= MOST_CLASSES or len(np.unique(labels)) < 2:
+    if len(np.unique(labels)) < 2:
+        return Missing(
+            f"There is no confusion matrix: the {len(labels):,} training images that were encoded "
+            "have one class."
+        )
+    if len(classes) > MOST_CLASSES:
         return Missing(
             f"There is no confusion matrix: the data have {len(classes)} classes, and a matrix of "
-            f"2 to {MOST_CLASSES} fits the page."
+            f"at most {MOST_CLASSES} fits the page."
         )
     guessed = probe.predicted(z, labels, test.mean)
     counts = (truth[:, None] == classes).astype(int).T @ (guessed[:, None] == classes)
