@@ -16,6 +16,7 @@ def get_config() -> ConfigDict:
     _bridge(c)
     _optim(c)
     _train(c)
+    _distill(c)
     _checkpoint(c)
     _prior(c)
     _sample(c)
@@ -143,6 +144,9 @@ def _train(c: ConfigDict) -> None:
     c.train.init_from = ""
     c.train.init_parts = ("encoder", "decoder", "unet")  # networks that get these weights
     c.train.frozen = ()  # those of them that are not trained any further, such as ("encoder",)
+    # "consistency": the U-Net of a trained model learns to sample sharp images in one or two
+    # evaluations; `dbae distill` sets this key. The section `distill` has its settings.
+    c.train.objective = "denoising"
     c.train.num_steps = 1_000_000  # length of the training
     # Besides metrics.jsonl, scalars go to these: "tensorboard", "wandb" (Weights & Biases),
     # "trackio". Each needs its package: tensorboardX, wandb or trackio.
@@ -185,13 +189,32 @@ def _prior(c: ConfigDict) -> None:
     c.prior.sample_steps = 250  # network evaluations of the MLP per latent code
 
 
+def _distill(c: ConfigDict) -> None:
+    # What `dbae distill` trains with; the rest is as in training. The values are those that CDBM
+    # (He et al., 2024) publishes for bridges, and those of ECT (Geng et al., 2024) for q and k.
+    c.distill = ConfigDict()
+    c.distill.num_steps = 50_000  # length of the distillation
+    c.distill.batch_size = 128  # images per step over all devices
+    c.distill.learning_rate = 1e-5
+    c.distill.ema_decay = 0.9999
+    # The U-Net gives the same answer at t and at an earlier time
+    # r = t (1 - n(t) / q^(stage + 1)), n(t) = 1 + k sigmoid(-b t / T).
+    c.distill.q = 2.0  # factor by which the gap t - r shrinks from stage to stage
+    c.distill.k = 8.0  # how much larger the gap is near t = 0
+    c.distill.b = 20.0  # how fast this falls with t
+    c.distill.stage_steps = 6_250  # training steps of a stage; eight stages
+    c.distill.distance_to_end = 1e-3  # fraction of [0, T], near T, without training times
+
+
 def _sample(c: ConfigDict) -> None:
     c.sample = ConfigDict()  # sampler of images; see docs/explanation/samplers.md
-    c.sample.sampler = "euler"  # or "heun", "dbim", "multistep2", "multistep3"
+    # "euler", "heun", "dbim", "multistep2", "multistep3" or "consistency"; or the name of a plan
+    # that sets all keys of this section: "accurate" (least error), "sharp" (as real images are).
+    c.sample.sampler = "euler"
     # Intervals N of the time grid, and network evaluations per image; heun needs 2N - 1
     # evaluations, and churn adds N.
     c.sample.steps = 100
-    c.sample.grid = "karras"  # or "uniform", "power", "lambda" (uniform in log-SNR)
+    c.sample.grid = "karras"  # or "uniform", "power", "lambda" (uniform in log-SNR), "near_end"
     c.sample.rho = 7.0  # exponent of the karras and power grids
     # euler and heun: fraction in [0, 1) of every interval integrated with the reverse SDE.
     c.sample.churn = 0.0

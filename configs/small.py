@@ -21,6 +21,12 @@ def get_config() -> ConfigDict:
     c.train.batch_size = 64
     c.train.log_every_steps = 50
 
+    c.distill.num_steps = 2_000
+    c.distill.batch_size = 64
+    c.distill.learning_rate = 3e-4
+    c.distill.ema_decay = 0.99
+    c.distill.stage_steps = 250
+
     c.checkpoint.keep_every_steps = 0
 
     c.sample.sampler = "dbim"

@@ -29,6 +29,7 @@ from dbae_jax.commands import trained_model
 from dbae_jax.configs import base
 from dbae_jax.configuration import build, command_line, paths
 from dbae_jax.configuration.config import Config, from_dict, to_dict
+from dbae_jax.configuration.distillation import is_distilled
 from dbae_jax.errors import CheckpointError, ConfigError, DataError
 from dbae_jax.models import torch_state_dict
 from dbae_jax.models.state_dict_prefixes import without_prefixes
@@ -119,7 +120,7 @@ def prior_to_workdir(path: pathlib.Path, config: Config, directory: pathlib.Path
     params = torch_state_dict.prior_from_state_dict(read, shapes)
     variables = jax.tree.map(jax.numpy.float32, {"params": params, "stats": stats})
     state = state_from_variables(variables, make_prior_optimizer(config))
-    of_model = {"step": model.step, "weights": "ema", "fingerprint": model.fingerprint}
+    of_model = prior.identity_of(model.step, model.variables)
     _write(state, workdir.meta(config, **{prior.AUTOENCODER: of_model}), config, folder)
     log.info("Converted %s to the latent prior %s.", path, folder)
 
@@ -173,10 +174,17 @@ def pack(directory: pathlib.Path, path: pathlib.Path) -> None:
 
 
 def _portable(config: Config) -> Config:
-    """Returns the config without folders of one machine and accounts of one person."""
+    """Returns the config without folders of one machine and accounts of one person.
+
+    A distilled model keeps the name of its teacher, without the folder.
+    """
     values, defaults = to_dict(config), base.get_config().to_dict()
     for section, keys in OF_ONE_MACHINE.items():
         values[section] |= {key: defaults[section][key] for key in keys}
+    if is_distilled(config):
+        kept = ("init_from", "init_parts", "frozen")
+        values["train"] |= {key: getattr(config.train, key) for key in kept}
+        values["train"]["init_from"] = pathlib.Path(config.train.init_from).name
     return from_dict(values)
 
 
@@ -197,17 +205,18 @@ def unpack(name: str, directory: pathlib.Path) -> None:
     if path.is_dir():
         raise CheckpointError(f"--unpack={name} is a folder, not a file of released weights.")
     config, variables, of_prior, steps, found = released_weights.read(path)
-    origin = {"released": path.name, "steps": steps}
+    origin = {workdir.RELEASED: path.name, "steps": steps}
     variables = jax.tree.map(jax.numpy.asarray, variables)
     state = state_from_variables(variables, make_optimizer(config))
     _write(state, workdir.meta(config, **origin), config, directory)
     if found:
-        directions.save(directory, config.data.name, fingerprint.of(variables), found)
+        directions.save(directory, config.data.name, fingerprint.of_encoder(variables), found)
     if of_prior is not None:
         of_prior = jax.tree.map(jax.numpy.asarray, of_prior)
         state = state_from_variables(of_prior, make_prior_optimizer(config))
-        of_model = {"step": 0, "weights": "ema", "fingerprint": fingerprint.of(variables)}
-        meta = workdir.meta(config, **origin, **{prior.AUTOENCODER: of_model})
+        meta = workdir.meta(
+            config, **origin, **{prior.AUTOENCODER: prior.identity_of(0, variables)}
+        )
         _write(state, meta, config, directory / prior.FOLDER)
     log.info("Wrote the weights of %s to the workdir %s.", path.name, directory)
 
@@ -220,12 +229,19 @@ def from_workdir(directory: pathlib.Path, path: pathlib.Path) -> None:
       path: .pt or .safetensors file to write; must not exist.
 
     Raises:
-      CheckpointError: if the workdir cannot be read, or the file exists.
+      CheckpointError: if the workdir cannot be read, the file exists, or the model is distilled.
     """
     if path.exists():
         raise CheckpointError(f"--checkpoint={path} exists already; name a new file.")
     check_suffix(path)
     loaded = workdir.load(directory)
+    if is_distilled(loaded.config):
+        raise CheckpointError(
+            f"The model in {directory} is distilled: its U-Net answers with one image. The "
+            "samplers of the authors' code need the mean of images that a denoiser answers with. "
+            f"Convert its teacher, {loaded.config.train.init_from}, which has the same encoder "
+            "and endpoint decoder."
+        )
     counters = checkpoint.read_meta(directory, loaded.step).get(COUNTERS)
     written = torch_state_dict.to_state_dict(loaded.variables, loaded.networks.module, counters)
     write_state_dict(path, written)

@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 from absl import flags
 
 from dbae_jax.configuration import arguments, command_line, paths
+from dbae_jax.configuration.config import Config
+from dbae_jax.configuration.distillation import distilled
 from dbae_jax.configuration.suggestions import did_you_mean
 from dbae_jax.errors import ConfigError
 
@@ -28,8 +30,8 @@ class Mode(NamedTuple):
     Attributes:
       about: a sentence or two for --help.
       examples: flags of commands for --help.
-      flags: flag that belongs to this mode -> parameter of its function; "" for those in
-        `SHORT_FORMS`.
+      flags: flag that belongs to this mode -> parameter of its function; "" for those that change
+        the config instead.
       saves: whether a SIGTERM or Ctrl-C saves a checkpoint.
       shared: further flags, which several modes have.
     """
@@ -56,6 +58,16 @@ MODES = {
             "--config=digits --workdir=runs/more --init_from=runs/digits  # fine-tunes",
         ),
         {"init_from": ""},
+        saves=True,
+    ),
+    "distill": Mode(
+        "Distils a trained model: its U-Net learns to decode sharp images in 1 or 2 evaluations.",
+        (
+            "--teacher=runs/digits --workdir=runs/digits_sharp",
+            "--teacher=digits --config=digits --workdir=runs/digits_sharp",
+            "--workdir=runs/digits_sharp  # resumes",
+        ),
+        _own("teacher"),
         saves=True,
     ),
     "train_prior": Mode(
@@ -113,8 +125,9 @@ MODES = {
         (
             "--config=celeba --topology=h100:1",
             "--config=ffhq --topology=v5e:4x4 --config.model.dtype=bfloat16 --json=plan.json",
+            "--config=ffhq --topology=h100:1 --teacher=runs/ffhq  # of its distillation",
         ),
-        {"topology": "topology", "effort": "effort", "json": "json_path"},
+        {"topology": "topology", "effort": "effort", "json": "json_path", "teacher": ""},
         shared=COMMON_FLAGS,
     ),
 }
@@ -133,6 +146,12 @@ flags.DEFINE_string(
     None,
     "Model to start from: a workdir, a file of released weights, or the name of weights in the "
     "package. Short for --config.train.init_from.",
+)
+flags.DEFINE_string(
+    "teacher",
+    None,
+    "Trained model to distil: a workdir, a file of released weights, or the name of weights in the "
+    "package. Without --config, the config of the workdir that it names is read.",
 )
 flags.DEFINE_integer("num", 64, "Number of images to sample.", lower_bound=1)
 flags.DEFINE_integer(
@@ -191,10 +210,10 @@ def main(argv: list[str]) -> None:
         return
     config = command_line.read_config()
     if DRY_RUN.value:
-        command_line.show(_function("describe")(config))
+        command_line.show(_function("describe")(_planned(config)))
         return
     if name == "plan":
-        command_line.show(_function(name)(config, **given))
+        command_line.show(_function(name)(_planned(config), **given))
         return
     workdir = command_line.read_workdir()
     if name == "report":
@@ -203,6 +222,12 @@ def main(argv: list[str]) -> None:
     if set(PROCESS_FLAGS) <= set(MODES[name].shared):
         command_line.start_processes(save_on_sigterm=MODES[name].saves)
     _function(name)(config, workdir, **given)
+
+
+def _planned(config: Config) -> Config:
+    """Returns the config of the training that the flags ask for; --teacher makes it another one."""
+    teacher = flags.FLAGS["teacher"].value
+    return distilled(config, teacher) if teacher else config
 
 
 def run() -> None:

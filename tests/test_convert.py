@@ -232,7 +232,7 @@ def test_a_model_and_its_prior_in_one_file_and_back(prior_file, tmp_path):
     convert.write_state_dict(tmp_path / "latent.safetensors", values)
     convert.prior_to_workdir(tmp_path / "latent.safetensors", c, directory)
     path, again = tmp_path / "packed.safetensors", tmp_path / "again"
-    whose = dbae_jax.DBAE.load(directory).fingerprint
+    whose = dbae_jax.DBAE.load(directory).encoder_fingerprint
     directions.save(directory, c.data.name, whose, {"round": np.arange(8, dtype=np.float32)})
     convert.pack(directory, path)
     convert.unpack(str(path), again)

@@ -52,7 +52,7 @@ FOLDERS = {
 # Commands and the package itself: they may import every folder, and nobody imports them.
 COMMANDS = ("__main__", "benchmark", "comparison", "convert", "main")
 # The only files of commands/ that other commands import.
-SHARED_BY_COMMANDS = ("trained_model", "named_pictures", "edit_files")
+SHARED_BY_COMMANDS = ("trained_model", "named_pictures", "edit_files", "same_codes", "train")
 # Files that know the protocols of papers or a network, but not what a suite works on.
 WITHOUT_CONTEXT = ("evaluation.protocols.", "evaluation.classifier.")
 
@@ -88,7 +88,7 @@ OWNERS = {
     "gradio": {"app.page", "app.server"},  # an optional library
 }
 
-MOST_MODULES, MOST_IN_THE_ROOT = 14, 7
+MOST_MODULES, MOST_IN_THE_ROOT = 15, 7
 MOST_LINES_OF_A_FILE, MOST_LINES_OF_A_FUNCTION = 400, 45
 
 
@@ -175,7 +175,7 @@ def test_imports_are_at_the_top_of_a_file():
     assert inner == {"runtime.tensor_files._torch"}  # an optional library
 
 
-def test_commands_share_what_they_share_in_three_files():
+def test_commands_share_what_they_share_in_few_files():
     shared = {f"commands.{name}" for name in SHARED_BY_COMMANDS}
     for name in FILES:
         if _folder(name) == "commands":

@@ -28,7 +28,7 @@ from dbae_jax.sampling.plan import Plan
 if TYPE_CHECKING:  # the package runs without jaxtyping; tests/api/test_apply.py checks the shapes
     from jaxtyping import Array, Float, Key, UInt8
 
-_NOISE = "churn, eta and boot draw noise: pass key, one key or one per example."
+_NOISE = "this sampler draws noise: pass key, one key or one per example."
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -44,12 +44,14 @@ class Apply:
       bridge: schedule and preconditioning.
       image_shape: (H, W, C).
       prior: returns the model's latent prior, whose network `sample` uses.
+      sampler: the sampler that the model was trained for.
     """
 
     networks: Networks
     bridge: Bridge
     image_shape: tuple[int, int, int]
     prior: Callable[[], Prior]
+    sampler: str = "dbim"
 
     def encode(
         self,
@@ -115,7 +117,7 @@ class Apply:
         *,
         sampler: str | None = None,
         steps: int | None = None,
-        plan: Plan | None = None,
+        plan: Plan | str | None = None,
         remat: bool = True,
     ) -> Float[Array, "B H W C"]:
         """Decodes z: [B, D] to images: [B, H, W, C], float32 in [-1, 1].
@@ -126,16 +128,18 @@ class Apply:
           x_T: endpoints to start from. Default: `endpoint(variables, z)`; where x_T is Gaussian,
             a sample drawn with `key`.
           key: for samplers that draw noise, and for a Gaussian x_T that is not given.
-          sampler: "euler", "heun", "dbim", "multistep2" or "multistep3". Default: dbim.
-          steps: intervals of the time grid. Default: 5, for euler and heun 50.
-          plan: all sampler options at once, such as `Plan.recommended(churn=0.3)`.
+          sampler: "euler", "heun", "dbim", "multistep2", "multistep3" or "consistency". Default:
+            dbim, for a distilled model consistency.
+          steps: intervals of the time grid. Default: 5, for euler and heun 50, for consistency 2.
+          plan: all sampler options at once, such as `Plan.recommended(churn=0.3)`; or "accurate"
+            or "sharp".
           remat: whether a gradient computes activations again, one network evaluation at a time.
             Its memory then hardly grows with the number of evaluations.
 
         Raises:
           DataError: if a key is missing, or options do not go together.
         """
-        plan = Plan.recommended(plan, sampler=sampler, steps=steps)
+        plan = Plan.recommended(plan, sampler=sampler, steps=steps, default=self.sampler)
         table = checks.table_of(plan, self.bridge)
         if key is None and plan.needs_noise:
             raise DataError(_NOISE)
@@ -158,7 +162,7 @@ class Apply:
         prior_eta: float = 0.0,
         sampler: str | None = None,
         steps: int | None = None,
-        plan: Plan | None = None,
+        plan: Plan | str | None = None,
         remat: bool = True,
     ) -> Float[Array, "B H W C"]:
         """Draws z from the latent prior and decodes it: [B, H, W, C], float32 in [-1, 1].

@@ -17,6 +17,7 @@ from dbae_jax.api.images import Images
 from dbae_jax.api.trained_autoencoder import TrainedAutoencoder
 from dbae_jax.configuration import build, paths
 from dbae_jax.configuration.config import Config
+from dbae_jax.configuration.distillation import default_sampler
 from dbae_jax.errors import CheckpointError, DataError
 from dbae_jax.models.autoencoder import Networks
 from dbae_jax.prior.prior import Prior
@@ -49,8 +50,8 @@ class DBAE(TrainedAutoencoder):
         mesh: jax.sharding.Mesh | None = None,
         step: int | None = None,
         source: str = "weights in memory",
-        load_prior: Callable[[str], Prior] | None = None,
-        load_directions: Callable[[str], dict[str, np.ndarray]] | None = None,
+        load_prior: Callable[[str, str], Prior] | None = None,
+        load_directions: Callable[[str, str], dict[str, np.ndarray]] | None = None,
     ):
         """Combines a config with weights; `DBAE.load` reads both from a workdir.
 
@@ -64,9 +65,10 @@ class DBAE(TrainedAutoencoder):
             several processes, each process makes the same calls and gets the whole result.
           step: number of training steps that the weights have taken.
           source: where the weights come from, for `repr`.
-          load_prior: fingerprint of the weights -> latent prior; called at the first use.
-          load_directions: fingerprint of the weights -> directions of attributes; called at the
+          load_prior: fingerprints of all weights and of the encoder -> latent prior; called at the
             first use.
+          load_directions: the same fingerprints -> directions of attributes; called at the first
+            use.
         """
         super().__init__(config, variables, networks=networks, batch_size=batch_size, mesh=mesh)
         self.step, self._source = step, source if step is None else f"step {step}, {source}"
@@ -138,7 +140,7 @@ class DBAE(TrainedAutoencoder):
     def with_variables(self, variables: dict) -> Self:
         """Returns the same model with other weights, without a latent prior and directions."""
         other = object.__new__(type(self))
-        of_weights = ("apply", "directions", "fingerprint", "prior")
+        of_weights = ("apply", "directions", "encoder_fingerprint", "fingerprint", "prior")
         same = {k: v for k, v in self.__dict__.items() if k not in of_weights}
         unknown = {"step": None, "_source": "weights in memory"}
         unknown |= {"_load_prior": None, "_load_directions": None}
@@ -151,7 +153,9 @@ class DBAE(TrainedAutoencoder):
 
         grad = jax.grad(lambda z: loss(model.apply.decode(model.variables, z)))
         """
-        return Apply(self.networks, self.bridge, self.image_shape, lambda: self.prior)
+        networks, bridge = self.networks, self.bridge
+        sampler = default_sampler(self.config)
+        return Apply(networks, bridge, self.image_shape, lambda: self.prior, sampler)
 
     @functools.cached_property
     def prior(self) -> Prior:
@@ -162,7 +166,7 @@ class DBAE(TrainedAutoencoder):
         """
         if self._load_prior is None:
             raise CheckpointError(checks.NO_PRIOR)
-        return self._load_prior(self.fingerprint)
+        return self._load_prior(self.fingerprint, self.encoder_fingerprint)
 
     @functools.cached_property
     def directions(self) -> dict[str, np.ndarray]:
@@ -173,7 +177,7 @@ class DBAE(TrainedAutoencoder):
         """
         if self._load_directions is None:
             raise DataError(checks.NO_DIRECTIONS)
-        return self._load_directions(self.fingerprint)
+        return self._load_directions(self.fingerprint, self.encoder_fingerprint)
 
     def interpolate(
         self,
@@ -191,7 +195,7 @@ class DBAE(TrainedAutoencoder):
         churn: float = 0.0,
         eta: float = 0.0,
         boot: bool = False,
-        plan: Plan | None = None,
+        plan: Plan | str | None = None,
         progress: ProgressFn | None = None,
     ) -> np.ndarray:
         """Decodes latent codes between those of two images: [B, points, H, W, C].
@@ -210,9 +214,7 @@ class DBAE(TrainedAutoencoder):
         Raises:
           DataError: for `infer_endpoint` if x_T is decoded from z, and as for `decode`.
         """
-        plan = Plan.recommended(
-            plan, sampler=sampler, steps=steps, grid=grid, rho=rho, churn=churn, eta=eta, boot=boot
-        )
+        plan = self._plan(plan, sampler, steps, grid, rho, churn, eta, boot)
         paths = edits.latent_paths(self, first, second, points, method, infer_endpoint)
         return edits.decode_rows(self, *paths, rng, plan=plan, progress=progress)
 
@@ -232,7 +234,7 @@ class DBAE(TrainedAutoencoder):
         churn: float = 0.0,
         eta: float = 0.0,
         boot: bool = False,
-        plan: Plan | None = None,
+        plan: Plan | str | None = None,
         progress: ProgressFn | None = None,
     ) -> np.ndarray:
         """Decodes latent codes of images moved along a direction: [B, H, W, C] or [B, S, H, W, C].
@@ -251,9 +253,7 @@ class DBAE(TrainedAutoencoder):
         Raises:
           DataError: if there is no such attribute, and as for `decode`.
         """
-        plan = Plan.recommended(
-            plan, sampler=sampler, steps=steps, grid=grid, rho=rho, churn=churn, eta=eta, boot=boot
-        )
+        plan = self._plan(plan, sampler, steps, grid, rho, churn, eta, boot)
         step = edits.direction_of(lambda: self.directions, direction, attribute)
         paths = edits.moved_codes(self, images, step, scale, fix_endpoint=fix_endpoint)
         edited = edits.decode_rows(self, *paths, rng, plan=plan, progress=progress)
@@ -274,7 +274,7 @@ class DBAE(TrainedAutoencoder):
         churn: float = 0.0,
         eta: float = 0.0,
         boot: bool = False,
-        plan: Plan | None = None,
+        plan: Plan | str | None = None,
         progress: ProgressFn | None = None,
     ) -> np.ndarray:
         """Samples images with the latent prior: [num, H, W, C], float32 in [-1, 1].
@@ -291,9 +291,7 @@ class DBAE(TrainedAutoencoder):
         Raises:
           CheckpointError: if the model has no latent prior.
         """
-        plan = Plan.recommended(
-            plan, sampler=sampler, steps=steps, grid=grid, rho=rho, churn=churn, eta=eta, boot=boot
-        )
+        plan = self._plan(plan, sampler, steps, grid, rho, churn, eta, boot)
         z = self.sample_codes(num, rng, sampler=prior_sampler, steps=prior_steps, eta=prior_eta)
         return self.decode(z, rng=rng, plan=plan, progress=progress)
 
@@ -326,7 +324,7 @@ class DBAE(TrainedAutoencoder):
         platforms: Sequence[str] = exports.PLATFORMS,
         sampler: str | None = None,
         steps: int | None = None,
-        plan: Plan | None = None,
+        plan: Plan | str | None = None,
     ) -> None:
         """Writes "encode", "endpoint" or "decode" as StableHLO, with the weights inside.
 
@@ -347,7 +345,7 @@ class DBAE(TrainedAutoencoder):
         Raises:
           DataError: for another function, a sampler that draws noise, or without flatbuffers.
         """
-        plan = Plan.recommended(plan, sampler=sampler, steps=steps)
+        plan = self._plan(plan, sampler, steps)
         exports.export(
             *(self, function, paths.read(path, "path")),
             batch_size=batch_size,

@@ -15,16 +15,19 @@ def file_of(cache: pathlib.Path, data_name: str) -> pathlib.Path:
     return cache / f"{data_name}_directions.npz"
 
 
-def load(directory: pathlib.Path, data_name: str, fingerprint: str) -> dict[str, np.ndarray]:
+def load(
+    directory: pathlib.Path, data_name: str, fingerprint: str, encoder_fingerprint: str
+) -> dict[str, np.ndarray]:
     """Reads directions in latent space: name of an attribute -> change [D] of z at scale 1.
 
     Args:
       directory: workdir of the model.
       data_name: name of the data set, `config.data.name`.
       fingerprint: hash of the model's weights.
+      encoder_fingerprint: hash of the weights of its encoder.
 
     Raises:
-      DataError: if the workdir has no directions of these weights.
+      DataError: if the workdir has no directions of this encoder.
     """
     path = file_of(directory / CACHE, data_name)
     mend = (
@@ -34,21 +37,25 @@ def load(directory: pathlib.Path, data_name: str, fingerprint: str) -> dict[str,
     if not path.exists():
         raise DataError(f"There are no directions of attributes in {path}: {mend}")
     identity, content = kept.load(path)
-    if identity["fingerprint"] != fingerprint:
-        raise DataError(f"The directions in {path} were found with other weights: {mend}")
+    # Older versions have written the fingerprint of all weights alone.
+    key, ours = (
+        ("encoder", encoder_fingerprint) if "encoder" in identity else ("fingerprint", fingerprint)
+    )
+    if identity[key] != ours:
+        raise DataError(f"The directions in {path} were found with another encoder: {mend}")
     return dict(zip(content["names"].tolist(), content["steps"], strict=True))
 
 
 def save(
-    directory: pathlib.Path, data_name: str, fingerprint: str, found: dict[str, np.ndarray]
+    directory: pathlib.Path, data_name: str, encoder_fingerprint: str, found: dict[str, np.ndarray]
 ) -> None:
     """Writes directions to a workdir, for `load`; `dbae edit` and `dbae report` find them anew.
 
     Args:
       directory: workdir of the model.
       data_name: name of the data set, `config.data.name`.
-      fingerprint: hash of the model's weights.
+      encoder_fingerprint: hash of the weights of the model's encoder.
       found: name of an attribute -> change [D] of z at scale 1.
     """
     content = {"names": np.array(list(found)), "steps": np.stack(list(found.values()))}
-    kept.write(file_of(directory / CACHE, data_name), {"fingerprint": fingerprint}, content)
+    kept.write(file_of(directory / CACHE, data_name), {"encoder": encoder_fingerprint}, content)

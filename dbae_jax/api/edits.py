@@ -120,7 +120,7 @@ def decode_rows(
     x_T: np.ndarray | None = None,
     rng: Rng = 0,
     *,
-    plan: Plan | None = None,
+    plan: Plan | str | None = None,
     progress: ProgressFn | None = None,
 ) -> np.ndarray:
     """Decodes several latent codes for each image: [B, P, H, W, C], float32 in [-1, 1].

@@ -62,14 +62,14 @@ def _of_file(path: pathlib.Path, mesh: jax.sharding.Mesh | None) -> dict[str, An
     devices = sharding.make_mesh(jax.local_devices()[:1]) if mesh is None else mesh
     everywhere = sharding.replicated(devices)
 
-    def load_prior(fingerprint: str) -> Prior:
+    def load_prior(*fingerprints: str) -> Prior:
         if released.prior is None:
             raise CheckpointError(f"The model in {path} has no latent prior to sample from.")
         network = build.make_latent_network(released.config)
         variables = sharding.replicate(released.prior, everywhere)
         return Prior(released.config, network, variables, step=released.steps["prior"], mesh=mesh)
 
-    def load_directions(fingerprint: str) -> dict[str, np.ndarray]:
+    def load_directions(*fingerprints: str) -> dict[str, np.ndarray]:
         if not released.directions:
             raise DataError(f"{path} has no directions of attributes.")
         return released.directions

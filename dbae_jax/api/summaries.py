@@ -3,6 +3,7 @@
 import jax
 
 from dbae_jax.configuration.config import Config
+from dbae_jax.configuration.distillation import is_distilled
 
 _PARTS = {
     "encoder": "x_0 -> z",
@@ -38,6 +39,7 @@ def table(config: Config, variables: dict) -> str:
             f"  bridge  {bridge.schedule}, data_std={bridge.data_std:g}",
             f"  sampler {sample.sampler}, {sample.steps} steps, {sample.grid} grid (config.sample)",
             f"  numbers {config.model.dtype}, weights {config.model.param_dtype}",
+            *([f"  teacher {config.train.init_from}"] if is_distilled(config) else []),
         ]
     )
 

@@ -11,6 +11,7 @@ from dbae_jax.api.images import Images, as_batch
 from dbae_jax.api.programs import Programs
 from dbae_jax.configuration import build
 from dbae_jax.configuration.config import Config
+from dbae_jax.configuration.distillation import default_sampler
 from dbae_jax.data.images import to_float
 from dbae_jax.errors import DataError
 from dbae_jax.models.autoencoder import Networks
@@ -71,6 +72,11 @@ class TrainedAutoencoder:
     def fingerprint(self) -> str:
         """Hash of the weights; see `fingerprint.of`."""
         return fingerprint.of(self.variables)
+
+    @functools.cached_property
+    def encoder_fingerprint(self) -> str:
+        """Hash of the encoder's weights: models with the same one have the same latent codes."""
+        return fingerprint.of_encoder(self.variables)
 
     @property
     def batch_size(self) -> int:
@@ -180,7 +186,7 @@ class TrainedAutoencoder:
         churn: float = 0.0,
         eta: float = 0.0,
         boot: bool = False,
-        plan: Plan | None = None,
+        plan: Plan | str | None = None,
         progress: ProgressFn | None = None,
     ) -> np.ndarray:
         """Decodes latent codes z: [B, D] to images: [B, H, W, C], float32 in [-1, 1].
@@ -189,24 +195,25 @@ class TrainedAutoencoder:
           z: [B, D].
           x_T: [B, H, W, C], endpoints to start from. Default: `self.endpoint(z)`; where x_T is
             Gaussian, a sample drawn with `rng`.
-          rng: a seed, a key, or keys [B], for churn, eta, boot and a Gaussian x_T. The noise of
-            an image depends on its own key, or on its place; not on the other images.
-          sampler: "euler", "dbim", "multistep2" or "multistep3" (`steps` network evaluations),
-            or "heun" (2 steps - 1). Default: dbim, or heun with churn (docs/results/samplers.md).
-          steps: intervals of the time grid. Default: 5, for euler and heun 50.
-          grid: "karras", "uniform", "power", "lambda" (uniform in log-SNR), or times falling to
-            0. Default: karras for euler and heun, lambda for the others.
+          rng: a seed, a key, or keys [B], for churn, eta, boot, consistency and a Gaussian x_T.
+            The noise of an image depends on its own key, or on its place; not on the other images.
+          sampler: "euler", "dbim", "multistep2", "multistep3" or "consistency" (`steps` network
+            evaluations), or "heun" (2 steps - 1). Default: dbim, or heun with churn
+            (docs/results/samplers.md); consistency for a distilled model.
+          steps: intervals of the time grid. Default: 5, for euler and heun 50, for consistency 2.
+          grid: "karras", "uniform", "power", "lambda" (uniform in log-SNR), "near_end", or times
+            falling to 0. Default: karras for euler and heun, near_end for consistency, lambda for
+            the others.
           rho: exponent of the karras and power grids.
           churn: euler and heun: fraction in [0, 1) of every interval that is integrated with the
             reverse SDE; adds `steps` evaluations. 0: the ODE, deterministic.
           eta: dbim: from 0, deterministic, to 1, a Markov bridge.
           boot: dbim and multistep: whether the first step adds noise.
-          plan: all sampler options at once, such as `config.sample`, instead of the above.
+          plan: all sampler options at once, such as `config.sample`, instead of the above; or
+            "accurate" or "sharp", see `Plan.named`.
           progress: called after every batch with the numbers of finished and of all images.
         """
-        plan = Plan.recommended(
-            plan, sampler=sampler, steps=steps, grid=grid, rho=rho, churn=churn, eta=eta, boot=boot
-        )
+        plan = self._plan(plan, sampler, steps, grid, rho, churn, eta, boot)
         return np.asarray(self._sample(z, x_T, plan, rng, progress=progress).x_0)
 
     def trajectory(
@@ -222,7 +229,7 @@ class TrainedAutoencoder:
         churn: float = 0.0,
         eta: float = 0.0,
         boot: bool = False,
-        plan: Plan | None = None,
+        plan: Plan | str | None = None,
         clip_path: bool = True,
     ) -> Sample:
         """Decodes as `decode` does and keeps the states of the sampler.
@@ -238,9 +245,7 @@ class TrainedAutoencoder:
           x_0: [B, H, W, C]; path: [S, B, H, W, C], x_T and the state after every step; times: [S];
           nfe, the number of network evaluations.
         """
-        plan = Plan.recommended(
-            plan, sampler=sampler, steps=steps, grid=grid, rho=rho, churn=churn, eta=eta, boot=boot
-        )
+        plan = self._plan(plan, sampler, steps, grid, rho, churn, eta, boot)
         return self._sample(z, x_T, plan, rng, keep_path=True, clip_path=clip_path)
 
     def reconstruct(
@@ -255,13 +260,11 @@ class TrainedAutoencoder:
         churn: float = 0.0,
         eta: float = 0.0,
         boot: bool = False,
-        plan: Plan | None = None,
+        plan: Plan | str | None = None,
         progress: ProgressFn | None = None,
     ) -> np.ndarray:
         """Encodes images and decodes them: [B, H, W, C]; the options are those of `decode`."""
-        plan = Plan.recommended(
-            plan, sampler=sampler, steps=steps, grid=grid, rho=rho, churn=churn, eta=eta, boot=boot
-        )
+        plan = self._plan(plan, sampler, steps, grid, rho, churn, eta, boot)
         return self.decode(self.encode(images), rng=rng, plan=plan, progress=progress)
 
     def nfe(
@@ -274,13 +277,34 @@ class TrainedAutoencoder:
         churn: float = 0.0,
         eta: float = 0.0,
         boot: bool = False,
-        plan: Plan | None = None,
+        plan: Plan | str | None = None,
     ) -> int:
         """Returns the network evaluations per image of `decode` with these options."""
-        plan = Plan.recommended(
-            plan, sampler=sampler, steps=steps, grid=grid, rho=rho, churn=churn, eta=eta, boot=boot
-        )
+        plan = self._plan(plan, sampler, steps, grid, rho, churn, eta, boot)
         return checks.table_of(plan, self.bridge).nfe
+
+    def _plan(
+        self,
+        plan: Plan | str | None,
+        sampler: str | None,
+        steps: int | None,
+        grid: str | np.ndarray | None = None,
+        rho: float = 7.0,
+        churn: float = 0.0,
+        eta: float = 0.0,
+        boot: bool = False,
+    ) -> Plan:
+        """Returns `Plan.recommended`, with the sampler that the model was trained for."""
+        return Plan.recommended(
+            *(plan, default_sampler(self.config)),
+            sampler=sampler,
+            steps=steps,
+            grid=grid,
+            rho=rho,
+            churn=churn,
+            eta=eta,
+            boot=boot,
+        )
 
     def _sample(
         self,

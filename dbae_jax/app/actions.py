@@ -7,13 +7,14 @@ import numpy as np
 
 from dbae_jax import editing
 from dbae_jax.api.dbae import DBAE
+from dbae_jax.configuration.distillation import is_distilled
 from dbae_jax.data.images import to_float, to_uint8
 from dbae_jax.data.sources import Source
 from dbae_jax.errors import DataError, DBAEError
 from dbae_jax.metrics.similarity import pixel_mse, psnr
 
 NFES = (3, 5, 10, 20, 50)  # choices of network evaluations per image, by `dbim`
-RECOMMENDED_NFE = 5  # docs/results/samplers.md
+NFES_OF_DISTILLED = (1, 2)  # the same of a distilled model, by its own sampler
 POINTS = 11  # latent codes of an interpolation, both ends included
 SPREAD_FROM = 128  # images that standard deviations of z are estimated from
 
@@ -52,6 +53,11 @@ class Abilities(NamedTuple):
     spread: np.ndarray | None  # standard deviation of each dimension of z, [D]
     no_spread: str
     no_prior: str  # "" if the model can sample
+
+
+def evaluations(model: DBAE) -> tuple[int, ...]:
+    """Returns the choices of network evaluations per image; `model.nfe()` is recommended."""
+    return NFES_OF_DISTILLED if is_distilled(model.config) else NFES
 
 
 def abilities(model: DBAE, source: Source | None) -> Abilities:

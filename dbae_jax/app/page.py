@@ -14,6 +14,7 @@ from dbae_jax import editing
 from dbae_jax.api.dbae import DBAE
 from dbae_jax.app import actions, figures, pictures, results
 from dbae_jax.app.actions import Abilities, Encoded
+from dbae_jax.configuration.distillation import is_distilled
 from dbae_jax.data.sources import Source
 from dbae_jax.errors import DBAEError
 from dbae_jax.runtime import failures
@@ -29,10 +30,10 @@ RUN: dict[str, Any] = {"api_visibility": "private", "concurrency_id": "model"}
 LATEST: dict[str, Any] = {"trigger_mode": "always_last", "show_progress": "minimal"} | RUN
 
 ACCURACY = (
-    "More evaluations take more time and add detail. The error is close to its lowest with "
-    f"{actions.RECOMMENDED_NFE}. The first result with each number takes longer, because a program "
-    "is compiled for it."
+    "More evaluations take more time and add detail. The error is close to its lowest with {}. "
+    "The first result with each number takes longer, because a program is compiled for it."
 )
+DISTILLED = "This model is distilled: its images are sharp with 2 evaluations."
 NOTHING_YET = "There is no picture yet. Drop one into the field."
 NOTHING_TO_MIX = "A mix needs two pictures. Drop them into the fields."
 
@@ -59,10 +60,10 @@ def make_page(model: DBAE, source: Source | None) -> gr.Blocks:
     with gr.Blocks(title="DBAE", analytics_enabled=False, delete_cache=CLEANING) as page:
         gr.HTML(_about(model), elem_classes="about")
         nfe = gr.Radio(
-            actions.NFES,
-            value=actions.RECOMMENDED_NFE,
+            actions.evaluations(model),
+            value=model.nfe(),
             label="Network evaluations per image",
-            info=ACCURACY,
+            info=DISTILLED if is_distilled(model.config) else ACCURACY.format(model.nfe()),
         )
         with gr.Tab("Reconstruct"):
             _edit_tab(page, model, source, able, nfe)

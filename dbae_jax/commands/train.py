@@ -11,6 +11,7 @@ import numpy as np
 
 from dbae_jax.api import loading
 from dbae_jax.api.dbae import DBAE
+from dbae_jax.commands import same_codes
 from dbae_jax.configuration.config import Config, to_dict
 from dbae_jax.data import identity, images, pipeline, registry
 from dbae_jax.data.pipeline import Batches
@@ -28,8 +29,6 @@ from dbae_jax.workdirs.train_state import TrainState
 Action = Callable[[int, TrainState], None]
 
 log = logging.getLogger(__name__)
-
-ORIGIN = "initialised_from"  # key in the meta of a fine-tuned model's checkpoints
 
 # If shuffled latent codes raise the loss by less than this fraction of it, z is hardly used.
 MIN_RELATIVE_CODE_GAP = 0.02
@@ -81,6 +80,8 @@ def _train(config: Config, directory: pathlib.Path, training: Training | None) -
         log.info("Keys that have changed since this run was last started: %s.", ", ".join(changed))
         workdir.keep_config(directory, start)
     workdir.write_config(directory, config)
+    if "encoder" in config.train.frozen and not checkpoint.steps(directory):
+        same_codes.copy(config.train.init_from, config, directory, run.mesh)
     with (
         determinism.programs_kept(config, directory),
         _checkpoints(config, directory) as checkpoints,
@@ -144,17 +145,19 @@ def set_up(
 
 def _origin(directory: pathlib.Path, meta: dict[str, Any], init_from: str) -> dict[str, Any]:
     """Returns where the weights of a run that resumes came from, as its checkpoint says."""
-    if init_from and ORIGIN not in meta:
+    known = {key: meta[key] for key in (workdir.ORIGIN, workdir.RELEASED) if key in meta}
+    if init_from and not known:
         raise ConfigError(
             f"config.train.init_from={init_from} cannot be used here: the run in {directory} did "
             "not start from another model. Leave it out, or name a new workdir."
         )
-    if init_from and meta[ORIGIN]["name"] != init_from:
+    begun = known[workdir.ORIGIN]["name"] if workdir.ORIGIN in known else meta.get(workdir.RELEASED)
+    if init_from and begun != init_from:
         log.warning(
             "The run in %s started from %s. config.train.init_from=%s has no effect on it.",
-            *(directory, meta[ORIGIN]["name"], init_from),
+            *(directory, begun, init_from),
         )
-    return {ORIGIN: meta[ORIGIN]} if ORIGIN in meta else {}
+    return known
 
 
 def _fine_tuned(run: Run, config: Config) -> tuple[Run, dict[str, Any]]:
@@ -170,7 +173,7 @@ def _fine_tuned(run: Run, config: Config) -> tuple[Run, dict[str, Any]]:
     log.info("The weights of %s are those of %s (%s).", ", ".join(parts), name, read["source"])
     whose = {"name": name, "step": read["step"], "parts": list(parts)}
     weights = {"fingerprint": fingerprint.of(read["variables"])}
-    return run._replace(state=state), {ORIGIN: whose | weights}
+    return run._replace(state=state), {workdir.ORIGIN: whose | weights}
 
 
 def _batches(config: Config, source: Source, mesh: jax.sharding.Mesh, start_step: int) -> Batches:

@@ -76,7 +76,7 @@ def train_prior(config: Config, directory: pathlib.Path) -> TrainState:
 def _train(config: Config, directory: pathlib.Path, mesh: jax.sharding.Mesh) -> TrainState:
     folder = directory / prior.FOLDER
     model, _ = trained_model.open_model(config, directory)
-    autoencoder = {"step": model.step, "weights": "ema", "fingerprint": model.fingerprint}
+    autoencoder = prior.identity_of(model.step, model.variables)
     codes = _codes(model, directory / prior.FOLDER / CODES_FILE, autoencoder)
     run = set_up(config, folder, codes["train"], autoencoder, mesh)
     data = identity.of(registry.make_source(config.data, "train"))

@@ -17,7 +17,7 @@ from dbae_jax.runtime import sharding
 from dbae_jax.workdirs import workdir
 
 # Keys that must agree with the training run if a command uses a model on any data.
-OF_MODEL = ("model.", "bridge.", "data.image_size", "data.channels")
+OF_MODEL = ("model.", "bridge.", "data.image_size", "data.channels", "train.objective")
 
 
 class Opened(NamedTuple):

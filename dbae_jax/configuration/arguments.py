@@ -33,16 +33,22 @@ def with_key_of_flag(arguments: list[str], flag: str, key: str) -> list[str]:
 def with_config_of_workdir(arguments: list[str]) -> list[str]:
     """Returns the arguments with --config=WORKDIR/config.json if no --config is among them.
 
-    They stay as they are if the workdir holds no config.json.
+    The config of a new workdir that is distilled is that of --teacher. The arguments stay as they
+    are if no such workdir holds a config.json.
 
     Raises:
-      ConfigError: if --workdir names no path that can be used.
+      ConfigError: if --workdir or --teacher names no path that can be used.
     """
-    workdir = value_of(arguments, "workdir")
-    if value_of(arguments, "config") is not None or not workdir:
+    if value_of(arguments, "config") is not None:
         return arguments
-    path = paths.read(workdir, "--workdir", buckets=True) / config_files.SAVED_NAME
-    return [arguments[0], f"--config={path}", *arguments[1:]] if path.is_file() else arguments
+    for flag in ("workdir", "teacher"):
+        folder = value_of(arguments, flag)
+        if not folder:
+            continue
+        path = paths.read(folder, f"--{flag}", buckets=True) / config_files.SAVED_NAME
+        if path.is_file():
+            return [arguments[0], f"--config={path}", *arguments[1:]]
+    return arguments
 
 
 def resolve_configs(arguments: list[str]) -> tuple[list[str], str | None]:

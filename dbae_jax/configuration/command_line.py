@@ -25,6 +25,7 @@ from dbae_jax.configuration.config import Config
 from dbae_jax.errors import ConfigError, DBAEError, StorageError
 from dbae_jax.runtime import failures, files, processes, progress
 from dbae_jax.runtime.compilation import compilation
+from dbae_jax.sampling.plan import CONSISTENCY, NAMES
 
 INTERRUPTED = 130  # exit code after Ctrl-C, as shells give it
 
@@ -148,7 +149,20 @@ def read_config() -> Config:
             "--config is missing; name a file such as configs/digits.py, an installed config such "
             "as digits, or the config.json of a workdir."
         )
+    _check_named_plan(overrides())
     return config_lib.from_config_dict(CONFIG.value)
+
+
+def _check_named_plan(given: dict[str, Any]) -> None:
+    """Raises ConfigError if the plan that --config.sample.sampler names replaces given keys."""
+    name = given.get("sample.sampler")
+    others = [f"--config.{key}" for key in given if key.startswith("sample.")]
+    if name in NAMES and len(others) > 1:
+        others.remove("--config.sample.sampler")
+        raise ConfigError(
+            f"--config.sample.sampler={name} chooses all keys of the section; leave out "
+            f"{', '.join(others)}, or name a sampler such as {CONSISTENCY} or euler."
+        )
 
 
 def config_path() -> str:

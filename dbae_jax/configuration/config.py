@@ -18,6 +18,7 @@ from dbae_jax.configuration.sections import (
     BridgeConfig,
     CheckpointConfig,
     DataConfig,
+    DistillConfig,
     EvalConfig,
     ModelConfig,
     OptimConfig,
@@ -28,7 +29,7 @@ from dbae_jax.configuration.sections import (
 )
 from dbae_jax.configuration.suggestions import did_you_mean
 from dbae_jax.errors import ConfigError
-from dbae_jax.sampling.plan import Plan
+from dbae_jax.sampling.plan import CONSISTENCY, NAMES, Plan
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Config:
     bridge: BridgeConfig
     optim: OptimConfig
     train: TrainConfig
+    distill: DistillConfig
     checkpoint: CheckpointConfig
     prior: PriorConfig
     sample: Plan
@@ -48,6 +50,37 @@ class Config:
 
     def check(self, path: str) -> None:
         """Checks combinations of keys from several sections; `path` is the name of the config."""
+        self._check_networks(path)
+        model = f"{path}.model"
+        for key, value, off in (
+            ("prior.sample_codes", self.prior.sample_codes, "False"),
+            ("train.tc_weight", self.train.tc_weight, "0"),
+            ("eval.sample_codes", self.eval.sample_codes, "False"),
+        ):
+            require(
+                self.model.stochastic or not value,
+                f"{path}.{key}={value}",
+                f"{off} for a deterministic encoder ({model}.stochastic=False)",
+            )
+        require(
+            not (self.bridge.endpoint == "free" and self.sample.boot),
+            f"{path}.sample.boot=True",
+            f"False for a Gaussian x_T ({path}.bridge.endpoint='free')",
+        )
+        require(
+            self.bridge.endpoint == "decoded" or self.train.objective == "denoising",
+            f"{path}.train.objective={self.train.objective!r}",
+            f"'denoising' for a Gaussian x_T ({path}.bridge.endpoint='free')",
+        )
+        require(
+            not (self.train.deterministic and self.model.attention == "cudnn"),
+            f"{model}.attention='cudnn'",
+            f"'auto' or 'xla' for {path}.train.deterministic=True, because XLA cannot run cuDNN's "
+            "attention in a deterministic step",
+        )
+
+    def _check_networks(self, path: str) -> None:
+        """Checks the networks against the size of the images."""
         size, model = self.data.image_size, f"{path}.model"
         width = self.model.decoder.base_channels
         require(
@@ -70,27 +103,6 @@ class Config:
                     f"{model}.{name}.attention_resolutions={network.attention_resolutions}",
                     f"among the sizes of the network's feature maps, {resolutions}",
                 )
-        for key, value, off in (
-            ("prior.sample_codes", self.prior.sample_codes, "False"),
-            ("train.tc_weight", self.train.tc_weight, "0"),
-            ("eval.sample_codes", self.eval.sample_codes, "False"),
-        ):
-            require(
-                self.model.stochastic or not value,
-                f"{path}.{key}={value}",
-                f"{off} for a deterministic encoder ({model}.stochastic=False)",
-            )
-        require(
-            not (self.bridge.endpoint == "free" and self.sample.boot),
-            f"{path}.sample.boot=True",
-            f"False for a Gaussian x_T ({path}.bridge.endpoint='free')",
-        )
-        require(
-            not (self.train.deterministic and self.model.attention == "cudnn"),
-            f"{model}.attention='cudnn'",
-            f"'auto' or 'xla' for {path}.train.deterministic=True, because XLA cannot run cuDNN's "
-            "attention in a deterministic step",
-        )
         self._check_heads(f"{model}.unet", resolutions)
 
     def _check_heads(self, path: str, resolutions: list[int]) -> None:
@@ -120,8 +132,24 @@ def from_config_dict(config: ConfigDict) -> Config:
 
 
 def from_dict(values: Mapping[str, Any]) -> Config:
-    """Converts nested dictionaries, such as those of `to_dict`, to a checked `Config`."""
-    return _build(Config, values, "config")
+    """Converts nested dictionaries, such as those of `to_dict`, to a checked `Config`.
+
+    If `sample.sampler` is the name of a plan, such as "sharp", the section `sample` becomes this
+    plan.
+    """
+    return _build(Config, _with_plan(values), "config")
+
+
+def _with_plan(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Returns the values with the plan that `sample.sampler` names, if it names one."""
+    try:
+        name, objective = values["sample"]["sampler"], values["train"]["objective"]
+    except (KeyError, TypeError):  # reported with the name of what is missing
+        return values
+    if name not in NAMES:
+        return values
+    plan = Plan.named(name, CONSISTENCY if objective == "consistency" else "dbim")
+    return {**values, "sample": dataclasses.asdict(plan)}
 
 
 def upgrade(saved: Mapping[str, Any]) -> dict[str, Any]:

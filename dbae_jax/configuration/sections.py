@@ -228,6 +228,7 @@ class TrainConfig(Section):
     init_from: str
     init_parts: tuple[Annotated[str, NETWORKS], ...]
     frozen: tuple[Annotated[str, NETWORKS], ...]
+    objective: Annotated[str, one_of("denoising", "consistency")]
     num_steps: Count
     trackers: tuple[Annotated[str, one_of("tensorboard", "wandb", "trackio")], ...]
     log_every_steps: Count
@@ -251,6 +252,30 @@ class TrainConfig(Section):
             f"{path}.frozen={self.frozen}",
             "at most two of the three networks, so that something is trained",
         )
+        require(
+            self.objective == "denoising" or set(self.frozen) == {"encoder", "decoder"},
+            f"{path}.frozen={self.frozen}",
+            f"('encoder', 'decoder') for {path}.objective='consistency', which trains the U-Net "
+            "of a model that is trained already",
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class DistillConfig(Section):
+    """The distillation of a trained model: its length, and the earlier time r of every t.
+
+    See `training.consistency`.
+    """
+
+    num_steps: Count
+    batch_size: Count
+    learning_rate: Annotated[float, POSITIVE]
+    ema_decay: Annotated[float, BELOW_ONE]
+    q: Annotated[float, Rule(lambda value: value > 1, "above 1")]
+    k: Annotated[float, at_least(0, "0 or more")]
+    b: Annotated[float, POSITIVE]
+    stage_steps: Count
+    distance_to_end: Annotated[float, FRACTION]
 
 
 @dataclasses.dataclass(frozen=True)

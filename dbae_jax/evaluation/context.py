@@ -24,8 +24,8 @@ from dbae_jax.evaluation.results import Measured
 from dbae_jax.metrics.networks import published
 from dbae_jax.metrics.networks.published import FeatureNet, PerceptualNet
 
-# Keys of `Context.settings` on which latent codes depend, next to the images.
-OF_CODES = ("step", "weights", "fingerprint", "dtype", "matmul_precision")
+# Keys of `Context.settings` on which latent codes depend, next to the encoder and the images.
+OF_CODES = ("dtype", "matmul_precision")
 
 log = logging.getLogger(__name__)
 
@@ -214,9 +214,10 @@ class Context:
         return self._codes[split, flip]
 
     def identity_of(self, split: str) -> dict[str, Any]:
-        """Returns everything that latent codes of a split depend on: the model and the images."""
+        """Returns everything that latent codes of a split depend on: the encoder and the images."""
         data = self.config.data
         return {
+            "encoder": self.model.encoder_fingerprint,
             **{key: self.settings()[key] for key in OF_CODES},
             "data": [data.name, data.lmdb, data.crop, data.image_size],
             "split": [getattr(data, f"{split}_split", self.config.eval.validation_split)],

@@ -91,6 +91,34 @@ def samplers(path: pathlib.Path, rows: list[dict]) -> None:
     _save(figure, path, dpi=100)
 
 
+def trade_off(path: pathlib.Path, rows: list[dict]) -> None:
+    """Writes plots of error, SSIM and sharpness against NFE, a line for each sampler.
+
+    Where a sampler was measured on several grids, the line is that of the least error.
+
+    Args:
+      path: the PNG file.
+      rows: the rows that `sampler_study.study` returns.
+    """
+    best: dict[tuple[str, int], dict] = {}
+    for row in sorted(rows, key=lambda row: row["mse"], reverse=True):
+        best[row["sampler"], row["nfe"]] = row
+    figure = Figure(figsize=(13, 4.2), layout="constrained")
+    panels = figure.subplots(1, 3, sharex=True)
+    titles = {"mse": "MSE", "ssim": "SSIM", "sharpness_error": "sharpness error"}
+    for axes, (value, title) in zip(panels, titles.items(), strict=True):
+        for k, name in enumerate(dict.fromkeys(row["sampler"] for row in rows)):
+            points = sorted((nfe, row[value]) for (who, nfe), row in best.items() if who == name)
+            style = f"C{k % 10}o{'--' if k >= 10 else '-'}"
+            axes.plot(*zip(*points, strict=True), style, markersize=3, label=name)
+        axes.set(title=title, xlabel="network evaluations", xscale="log")
+        axes.set_yscale("linear" if value == "ssim" else "log")
+    panels[0].set_ylim(top=20 * min(row["mse"] for row in rows))
+    panels[1].set_ylim(max(0.0, min(0.9, *(row["ssim"] for row in rows))), 1)
+    panels[2].legend(fontsize=7)
+    _save(figure, path, dpi=100)
+
+
 def labelled_rows(path: pathlib.Path, rows: dict[str, np.ndarray]) -> None:
     """Writes rows of images, each with its name on the left.
 

@@ -1,14 +1,16 @@
-"""Compares samplers and time grids on trained models: error, SSIM and time against NFE.
+"""Compares samplers and grids on trained models: error, SSIM, sharpness and time against NFE.
 
 python -m dbae_jax.evaluation.sampler_study --workdirs=runs/digits,runs/digits-1 --output=study
 
-writes samplers.json, samplers_table.md and images/samplers.png into the output folder.
+writes samplers.json, samplers_table.md, images/samplers.png and images/trade_off.png into the
+output folder. --distilled=runs/digits_sharp,... adds the models distilled from those of --workdirs.
 """
 
 import itertools
 import logging
 import pathlib
 import time
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -23,11 +25,11 @@ from dbae_jax.data.images import to_float
 from dbae_jax.data.sources import gather
 from dbae_jax.errors import ConfigError
 from dbae_jax.evaluation import pictures
+from dbae_jax.metrics import spectra
 from dbae_jax.metrics.similarity import pixel_mse, ssim
 from dbae_jax.runtime import files, processes
 from dbae_jax.runtime.progress import track
-from dbae_jax.sampling import grids
-from dbae_jax.sampling.plan import Plan
+from dbae_jax.sampling.plan import CONSISTENCY, RECOMMENDED, Plan
 from dbae_jax.workdirs import workdir
 
 WORKDIRS = flags.DEFINE_list("workdirs", None, "Workdirs of one config with different seeds.")
@@ -36,16 +38,26 @@ OUTPUT = flags.DEFINE_string(
     "output", "docs/results", "Folder for the table, the figure and the results."
 )
 
-EVALUATIONS = (3, 5, 10)
+DISTILLED = flags.DEFINE_list(
+    "distilled", None, "Workdirs of models that were distilled from those of --workdirs, in order."
+)
+
+EVALUATIONS = (3, 5, 10)  # at which all grids are compared
+GRIDS = ("karras", "uniform", "power", "lambda")
 SAMPLERS = ("euler", "heun", "dbim", "multistep2", "multistep3")
 # The sampler that the authors use for reconstructions.
-BASELINE = {"sampler": "euler", "grid": "karras", "steps": 100}
-NOISY = (
+BASELINE: dict[str, Any] = {"sampler": "euler", "grid": "karras", "steps": 100}
+# Samplers that are compared from few evaluations to many, each on its recommended grid.
+MANY = (1, 2, 3, 5, 10, 20, 50, 100, 200, 400, 700)
+VARIANTS: tuple[dict[str, Any], ...] = (
+    *({"sampler": sampler} for sampler in SAMPLERS),
     {"sampler": "euler", "churn": 0.33},
+    {"sampler": "heun", "churn": 0.33},
     {"sampler": "dbim", "eta": 1.0},
     {"sampler": "dbim", "boot": True},
     {"sampler": "multistep2", "boot": True},
 )
+OF_DISTILLED = (1, 2, 3, 4)  # evaluations of distilled models
 
 log = logging.getLogger("dbae_jax.evaluation.sampler_study")  # as a command: not "__main__"
 
@@ -59,7 +71,7 @@ class HeldOut(NamedTuple):
 
 
 def measure(model: DBAE, held_out: HeldOut, **plan: Any) -> dict[str, Any]:
-    """Returns mse, ssim, nfe and seconds per image of decoding with one sampler.
+    """Returns mse, ssim, sharpness, nfe and seconds per image of decoding with one sampler.
 
     Args:
       model: a trained model.
@@ -70,6 +82,7 @@ def measure(model: DBAE, held_out: HeldOut, **plan: Any) -> dict[str, Any]:
     started = time.perf_counter()
     decoded = model.decode(held_out.z, held_out.x_T, rng=rng, **plan)
     seconds = time.perf_counter() - started
+    found = spectra.sharpness(spectra.radial_power(decoded), spectra.radial_power(held_out.x_0))
     return {
         "sampler": label(plan),
         "grid": plan["grid"],
@@ -77,6 +90,8 @@ def measure(model: DBAE, held_out: HeldOut, **plan: Any) -> dict[str, Any]:
         "nfe": model.nfe(**plan),
         "mse": pixel_mse(decoded, held_out.x_0),
         "ssim": ssim(decoded, held_out.x_0),
+        "sharpness_error": found.error,
+        "sharpness_bias": found.bias,
         "seconds_per_image": seconds / len(decoded),
     }
 
@@ -88,37 +103,77 @@ def label(plan: dict[str, Any]) -> str:
 
 
 def plans() -> list[dict[str, Any]]:
-    """Returns the baseline, every sampler on every grid, and samplers with noise.
+    """Returns the baseline, every sampler on every grid, and all variants at many evaluations.
 
-    Except for the baseline, plans with the same number in `EVALUATIONS` have about the same NFE.
+    Except for the baseline, plans with the same number in `EVALUATIONS` or `MANY` have about the
+    same NFE.
     """
     compared = [
-        # Heun has two evaluations per step: 2 N - 1 in all.
-        {"sampler": sampler, "grid": grid, "steps": (nfe + 1) // 2 if sampler == "heun" else nfe}
-        for nfe, sampler, grid in itertools.product(EVALUATIONS, SAMPLERS, grids.GRIDS)
+        {"sampler": sampler, "grid": grid, "steps": _steps({"sampler": sampler}, nfe)}
+        for nfe, sampler, grid in itertools.product(EVALUATIONS, SAMPLERS, GRIDS)
     ]
-    noisy = [
-        # Churn doubles Euler's evaluations.
-        plan | {"grid": "karras", "steps": nfe // 2 if "churn" in plan else nfe}
-        for nfe, plan in itertools.product(EVALUATIONS[1:], NOISY)
-    ]
-    return [BASELINE, *compared, *noisy]
+    for nfe, variant in itertools.product(MANY, VARIANTS):
+        plan = variant | {"grid": RECOMMENDED.get(variant["sampler"], RECOMMENDED["dbim"])[0]}
+        plan["steps"] = _steps(variant, nfe)
+        # With one evaluation, the answer at T, all samplers that begin at T are the same.
+        if (plan["steps"] >= 2 or variant == {"sampler": "dbim"}) and plan not in compared:
+            compared.append(plan)
+    return [BASELINE, *(plan for plan in compared if plan != BASELINE)]
 
 
-def study(workdirs: list[pathlib.Path], num_images: int = 0) -> list[dict[str, Any]]:
+def _steps(variant: dict[str, Any], nfe: int) -> int:
+    """Returns the steps of a sampler that has `nfe` network evaluations, or at most two fewer."""
+    per_step = 1 + (variant["sampler"] == "heun") + ("churn" in variant)
+    return (nfe + (variant["sampler"] == "heun")) // per_step
+
+
+def plans_of_distilled() -> list[dict[str, Any]]:
+    """Returns plans of the sampler that distilled models are trained for."""
+    grid = RECOMMENDED[CONSISTENCY][0]
+    return [{"sampler": CONSISTENCY, "grid": grid, "steps": nfe} for nfe in OF_DISTILLED]
+
+
+def study(
+    workdirs: list[pathlib.Path], num_images: int = 0, distilled: Sequence[pathlib.Path] = ()
+) -> list[dict[str, Any]]:
     """Measures every plan on every model.
 
     Args:
       workdirs: workdirs of models with the same config but for the seed.
       num_images: number of held-out images to decode; 0 for all.
+      distilled: workdirs of models that were distilled from these models, in the same order; or
+        none.
 
     Returns:
       One row per plan, with means and ranges over the models. mse_ratio is the plan's error
-      divided by the baseline's error on the same model.
+      divided by the baseline's error on the same model, or on the teacher of a distilled model.
+
+    Raises:
+      ConfigError: if the models do not belong together.
     """
+    if distilled and len(distilled) != len(workdirs):
+        raise ConfigError(
+            f"--distilled names {len(distilled)} workdirs and --workdirs {len(workdirs)}; name the "
+            "distilled model of each."
+        )
+    rows = _measured(workdirs, plans(), num_images)
+    bases = [row["mse"] for row in rows[0]]
+    if distilled:
+        rows += _measured(list(distilled), plans_of_distilled(), num_images)
+    for group in rows:
+        for row, base in zip(group, bases, strict=True):
+            row["mse_ratio"] = row["mse"] / base
+    log.info("The baseline's MSE is %s.", ", ".join(f"{base:.5f}" for base in bases))
+    return [_summarised(group) for group in rows]
+
+
+def _measured(
+    workdirs: list[pathlib.Path], compared: list[dict[str, Any]], num_images: int
+) -> list[list[dict[str, Any]]]:
+    """Returns a list per plan, with what `measure` returns for every model."""
     first = DBAE.load(workdirs[0])
     images, _ = gather(registry.make_source(first.config.data, "test"), num_images or None)
-    rows: list[list[dict[str, Any]]] = [[] for _ in plans()]
+    rows: list[list[dict[str, Any]]] = [[] for _ in compared]
     seed = {"seed": first.config.seed}  # the only key that may differ
     for directory in workdirs:
         other = DBAE.load(directory)
@@ -126,20 +181,18 @@ def study(workdirs: list[pathlib.Path], num_images: int = 0) -> list[dict[str, A
         model = first.with_variables(other.variables)
         z = model.encode(images)
         held_out = HeldOut(np.asarray(to_float(images)), z, model.endpoint(z))
-        pairs = zip(rows, plans(), strict=True)
+        pairs = zip(rows, compared, strict=True)
         for group, plan in track(pairs, "Measuring samplers", total=len(rows), unit="samplers"):
             if not group:
                 measure(model, held_out, **plan)  # compiles: its time does not count
             group.append(measure(model, held_out, **plan))
-        base = rows[0][-1]["mse"]
-        for group in rows:
-            group[-1]["mse_ratio"] = group[-1]["mse"] / base
-        log.info("The baseline's MSE is %.5f on the model of %s.", base, directory)
-    return [_summarised(group) for group in rows]
+    return rows
 
 
 def _summarised(group: list[dict[str, Any]]) -> dict[str, Any]:
-    numbers = ("mse", "ssim", "seconds_per_image", "mse_ratio")
+    numbers = (
+        *("mse", "ssim", "sharpness_error", "sharpness_bias", "seconds_per_image", "mse_ratio"),
+    )
     values = {name: np.array([row[name] for row in group]) for name in numbers}
     ranges = {f"{name}_range": [float(v.min()), float(v.max())] for name, v in values.items()}
     plan = {name: group[0][name] for name in ("sampler", "grid", "steps", "nfe")}
@@ -149,8 +202,9 @@ def _summarised(group: list[dict[str, Any]]) -> dict[str, Any]:
 def table(rows: list[dict[str, Any]]) -> str:
     """Returns a Markdown table of the best grid of every sampler at every NFE."""
     lines = [
-        "| NFE | sampler | grid | MSE / baseline's (range) | MSE | SSIM | ms per image |",
-        "|---|---|---|---|---|---|---|",
+        "| NFE | sampler | grid | MSE / baseline's (range) | MSE | SSIM | sharpness error (bias) "
+        "| ms per image |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     groups = itertools.groupby(
         sorted(rows, key=lambda row: (row["nfe"], row["sampler"], row["mse_ratio"])),
@@ -162,6 +216,7 @@ def table(rows: list[dict[str, Any]]) -> str:
         lines.append(
             f"| {row['nfe']} | {row['sampler']} | {row['grid']} | {row['mse_ratio']:.3f} "
             f"({low:.3f} to {high:.3f}) | {row['mse']:.5f} | {row['ssim']:.3f} "
+            f"| {row['sharpness_error']:.3f} ({row['sharpness_bias']:+.3f}) "
             f"| {1e3 * row['seconds_per_image']:.2f} |"
         )
     return "\n".join(lines) + "\n"
@@ -173,11 +228,13 @@ def main(argv: list[str]) -> None:
     if not WORKDIRS.value:
         raise ConfigError("--workdirs is missing; name one or more workdirs, separated by commas.")
     directories = [paths.read(name, "--workdirs", buckets=True) for name in WORKDIRS.value]
+    distilled = [paths.read(name, "--distilled", buckets=True) for name in DISTILLED.value or ()]
     output = paths.read(OUTPUT.value, "--output", buckets=True)
     processes.check_devices()
-    rows = study(directories, NUM_IMAGES.value)
+    rows = study(directories, NUM_IMAGES.value, distilled)
     (output / "images").mkdir(parents=True, exist_ok=True)
     pictures.samplers(output / "images" / "samplers.png", rows)
+    pictures.trade_off(output / "images" / "trade_off.png", rows)
     record = {
         "device": jax.devices()[0].device_kind,
         "models": len(WORKDIRS.value),
@@ -186,7 +243,7 @@ def main(argv: list[str]) -> None:
     }
     files.write_json(output / "samplers.json", record)
     files.write_text(output / "samplers_table.md", table(rows))
-    log.info("samplers.json, samplers_table.md and images/samplers.png are in %s.", output)
+    log.info("samplers.json, samplers_table.md and two figures in images are in %s.", output)
 
 
 if __name__ == "__main__":

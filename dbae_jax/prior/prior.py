@@ -19,7 +19,7 @@ from dbae_jax.workdirs import checkpoint
 
 # Folder of a workdir that holds the latent prior's checkpoints, records and latent codes.
 FOLDER = "prior"
-# Key in the meta of a latent prior's checkpoint. The value is {"step", "weights", "fingerprint"} of
+# Key in the meta of a latent prior's checkpoint. The value is the identity, see `identity_of`, of
 # the autoencoder whose codes the latent prior was trained on.
 AUTOENCODER = "autoencoder"
 
@@ -153,6 +153,7 @@ def load(
     directory: pathlib.Path,
     weights: dict[str, Any],
     model_fingerprint: str,
+    encoder_fingerprint: str,
     *,
     mesh: jax.sharding.Mesh | None = None,
 ) -> Prior:
@@ -162,11 +163,12 @@ def load(
       directory: workdir of the autoencoder.
       weights: {"step", "weights"} of the loaded autoencoder, which decodes the sampled codes.
       model_fingerprint: hash of the weights of the loaded autoencoder, see `fingerprint.of`.
+      encoder_fingerprint: hash of its encoder, see `fingerprint.of_encoder`.
       mesh: devices that share the work; by default the first device alone.
 
     Raises:
       CheckpointError: if the workdir has no latent prior, or if the latent prior was trained on the
-        codes of other autoencoder weights.
+        codes of another encoder.
     """
     folder = directory / FOLDER
     if not checkpoint.steps(folder):
@@ -175,7 +177,7 @@ def load(
             "`dbae train_prior`."
         )
     placed = None if mesh is None else sharding.replicated(mesh)
-    autoencoder = weights | {"fingerprint": model_fingerprint}
+    autoencoder = weights | {"fingerprint": model_fingerprint, "encoder": encoder_fingerprint}
 
     def read(step: int) -> Prior:
         meta = checkpoint.read_meta(folder, step)
@@ -192,21 +194,40 @@ def load(
     return found[1]
 
 
+def identity_of(step: int | None, variables: dict) -> dict[str, Any]:
+    """Returns the identity of an autoencoder: its step, and hashes of its weights.
+
+    Args:
+      step: training step of the weights.
+      variables: {"params", "stats"}, its EMA weights.
+    """
+    return {
+        "step": step,
+        "weights": "ema",
+        "fingerprint": fingerprint.of(variables),
+        "encoder": fingerprint.of_encoder(variables),
+    }
+
+
 def check_same_codes(
     folder: pathlib.Path, meta: dict[str, Any], autoencoder: dict[str, Any]
 ) -> None:
-    """Checks that a latent prior was trained on the codes of the loaded autoencoder weights.
+    """Checks that a latent prior was trained on the codes of the loaded autoencoder.
+
+    Codes depend on the encoder alone, so other networks may have other weights.
 
     Args:
       folder: folder of the latent prior's checkpoints.
       meta: meta of the latent prior's checkpoint.
-      autoencoder: {"step", "weights", "fingerprint"} of the loaded autoencoder.
+      autoencoder: {"step", "weights", "fingerprint", "encoder"} of the loaded autoencoder.
 
     Raises:
-      CheckpointError: if the weights differ; the error names both.
+      CheckpointError: if the encoders differ; the error names both models.
     """
-    trained_on = meta[AUTOENCODER]  # older versions have written no fingerprint
-    if any(autoencoder[key] != value for key, value in trained_on.items()):
+    trained_on = meta[AUTOENCODER]
+    # Older versions have written no fingerprint of the encoder, and still older ones none at all.
+    keys = ("encoder",) if "encoder" in trained_on else tuple(trained_on)
+    if any(autoencoder[key] != trained_on[key] for key in keys):
         raise CheckpointError(
             f"The latent prior in {folder} was trained on the codes of {_describe(trained_on)}, "
             f"not of {_describe(autoencoder)}. Load the weights that the latent prior was "

@@ -27,6 +27,7 @@ from dbae_jax.report.sections.confusion import confusion
 from dbae_jax.report.sections.latent_space import LatentSpace
 from dbae_jax.report.sections.reconstructions import Reconstructions, reconstructions
 from dbae_jax.report.sections.samples import Samples
+from dbae_jax.report.sections.sharpness import sharpness
 from dbae_jax.report.tables import Missing
 from dbae_jax.workdirs import records, workdir
 
@@ -51,7 +52,8 @@ class Amounts:
       dimensions: dimensions of z that are traversed.
       values: values of each of these dimensions, an odd number.
       coded: test images whose codes are drawn.
-      swept: test images whose error is measured against the network evaluations.
+      swept: test images whose error is measured against the network evaluations, and whose power
+        spectra are shown.
       steps: numbers of steps of the sampler for this measurement.
     """
 
@@ -127,6 +129,7 @@ def make_page(
         charts=charts,
         missing_charts=missing_charts,
         cost=cost.curve(context, amounts.swept, amounts.steps),
+        sharpness=sharpness(context, amounts.swept, config.eval.num_pictures),
         tables=about.measurements(context, measured),
         missing_scores=about.missing_scores(context, measured, command),
         provenance=origin.provenance(config, directory, model, command, rows),

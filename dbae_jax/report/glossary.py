@@ -22,6 +22,10 @@ _TERMS = {
         "SSIM, axes swapped", "SSIM as the authors' code computes it, only to compare with theirs"
     ),
     "lpips": Term("LPIPS", "perceptual distance of AlexNet features, 8-bit images"),
+    "sharpness_error": Term(
+        "Sharpness error",
+        "mean |ln of the ratio of power to that of the images| over the upper half of frequencies",
+    ),
     "pca_mse": Term("MSE of PCA", "MSE of PCA with as many components as z has dimensions"),
     "information_bound_nats": Term(
         "Information, lower bound", "I(x_0; z) minus the entropy of x_0, nats per image"

@@ -14,6 +14,7 @@ from dbae_jax.report.sections.confusion import Confusion
 from dbae_jax.report.sections.latent_space import LatentSpace
 from dbae_jax.report.sections.reconstructions import Reconstructions
 from dbae_jax.report.sections.samples import Samples
+from dbae_jax.report.sections.sharpness import Sharpness
 from dbae_jax.report.tables import Missing, Row, Table
 from dbae_jax.report.wording import Words
 
@@ -61,6 +62,7 @@ class Page:
       charts: charts of training and of the loss.
       missing_charts: charts that the workdir has no data for.
       cost: error against network evaluations.
+      sharpness: power spectra, and a distilled model beside its teacher.
       tables: tables of scores.
       missing_scores: suites without results.
       provenance: origin of the page.
@@ -87,6 +89,7 @@ class Page:
     charts: list[CaptionedChart]
     missing_charts: list[Missing]
     cost: CaptionedChart | None
+    sharpness: Sharpness
     tables: list[Table]
     missing_scores: list[Missing]
     provenance: list[Row]

@@ -24,3 +24,11 @@ def of(variables: Any) -> str:
         hashed.update(repr((jax.tree_util.keystr(path), array.shape, array.dtype.name)).encode())
         hashed.update(np.ascontiguousarray(array).tobytes())
     return hashed.hexdigest()[:LENGTH]
+
+
+def of_encoder(variables: dict) -> str:
+    """Returns `of` the encoder in the variables {"params", "stats"} of a model.
+
+    Latent codes, the latent prior and directions in latent space depend on no other weights.
+    """
+    return of(variables["params"]["encoder"])

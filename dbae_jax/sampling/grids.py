@@ -1,12 +1,12 @@
 """Time grids (time discretizations) for samplers: float64 arrays of times that fall to 0.
 
-`GRIDS` names them: "karras", "uniform", "power" and "lambda". Each function places `steps` times
-from `start` down to t_min, evenly in its own variable, and appends 0. A grid therefore has `steps`
-intervals. All grids are computed on the host.
+`GRIDS` names them: "karras", "uniform", "power", "lambda" and "near_end". Each function but the
+last places `steps` times from `start` down to t_min, evenly in its own variable, and appends 0. A
+grid therefore has `steps` intervals. All grids are computed on the host.
 
-`start` is T for dbim and the multistep samplers. Euler and Heun evaluate drifts, which diverge at T
-for a decoded x_T, so their grids start `DISTANCE_TO_END` below T. For a Gaussian x_T (DiffAE) all
-grids start at T.
+`start` is T for dbim, consistency and the multistep samplers. Euler and Heun evaluate drifts, which
+diverge at T for a decoded x_T, so their grids start `DISTANCE_TO_END` below T. For a Gaussian x_T
+(DiffAE) all grids start at T.
 """
 
 from collections.abc import Callable
@@ -86,6 +86,20 @@ def uniform_lambda(schedule: Schedule, steps: int, *, start: float, rho: float =
     return np.array([*[start] * starts_at_infinity, first, *inner, schedule.t_min, 0.0])
 
 
+def near_end(schedule: Schedule, steps: int, *, start: float, rho: float = 7.0) -> np.ndarray:
+    """Returns start, then equal intervals from (1 - `END_FRACTION`) start to 0: [steps + 1].
+
+    It is the grid of the consistency sampler: noise enters where almost nothing of the image is
+    decided yet. `rho` has no effect, and the other arguments and errors are those of `karras`.
+
+    Source: CDBM (He et al., 2024), whose gamma is `END_FRACTION`.
+    """
+    _check(schedule, steps, start, rho)
+    return np.append(start, np.linspace((1 - END_FRACTION) * start, 0, steps))
+
+
+END_FRACTION = 1e-3
+
 # The second time of the lambda grid of a decoded x_T, as a fraction of T. Measured on trained
 # digits models: docs/results/samplers.md.
 START_FRACTION = 0.9
@@ -95,6 +109,7 @@ GRIDS: dict[str, Callable[..., np.ndarray]] = {
     "uniform": uniform,
     "power": power,
     "lambda": uniform_lambda,
+    "near_end": near_end,
 }
 
 

@@ -15,8 +15,24 @@ from dbae_jax.bridge.marginals import has_gaussian_endpoint
 from dbae_jax.bridge.preconditioning import Bridge
 from dbae_jax.errors import ConfigError, DataError
 from dbae_jax.sampling import grids
-from dbae_jax.sampling.tables import Table, dbim_table, euler_table, heun_table, multistep_table
+from dbae_jax.sampling.tables import (
+    Table,
+    consistency_table,
+    dbim_table,
+    euler_table,
+    heun_table,
+    multistep_table,
+)
 
+CONSISTENCY = "consistency"  # for models that are trained for it, see `training.consistency`
+# Sampler -> recommended grid and steps; docs/results/samplers.md. Others have those of dbim.
+RECOMMENDED = {
+    "euler": ("karras", 50),
+    "heun": ("karras", 50),
+    "dbim": ("lambda", 5),
+    CONSISTENCY: ("near_end", 2),
+}
+NAMES = ("accurate", "sharp")  # of plans, see `Plan.named`
 DRIFTS = ("euler", "heun")  # samplers that evaluate the drift of the ODE
 
 
@@ -26,7 +42,8 @@ class Plan:
 
     Attributes:
       sampler: one of `SAMPLERS`.
-      steps: number of intervals of the time grid, 2 or more.
+      steps: number of intervals of the time grid; 2 or more for euler and heun. A single step of
+        the others is the denoiser at T, the mean of the images that fit the latent code.
       grid: one of `grids.GRIDS`, or an array of times that fall to 0.
       rho: exponent of the karras and power grids.
       churn: euler and heun: fraction in [0, 1) of every interval that is integrated with the
@@ -44,9 +61,34 @@ class Plan:
     boot: bool = False
 
     @classmethod
+    def named(cls, name: str, default: str = "dbim") -> Self:
+        """Returns the plan with a name; docs/results/samplers.md compares them.
+
+        "accurate" has the least squared error. "sharp" gives images with the detail of real ones,
+        and a larger error: the stochastic sampler of the paper, with 666 network evaluations, or
+        the two evaluations of a distilled model. The accurate plan of a distilled model is one
+        evaluation; its teacher is more accurate.
+
+        Args:
+          name: one of `NAMES`.
+          default: sampler that the model was trained for; `CONSISTENCY` for a distilled model.
+
+        Raises:
+          DataError: for another name.
+        """
+        if name not in NAMES:
+            raise DataError(f"There is no plan {name!r}: the names are {', '.join(NAMES)}.")
+        if default == CONSISTENCY:
+            return cls(CONSISTENCY, 1 if name == "accurate" else 2, "near_end")
+        if name == "accurate":
+            return cls.recommended()
+        return cls("euler", 333, "karras", churn=0.33)
+
+    @classmethod
     def recommended(
         cls,
-        plan: Self | None = None,
+        plan: Self | str | None = None,
+        default: str = "dbim",
         *,
         sampler: str | None = None,
         steps: int | None = None,
@@ -61,7 +103,8 @@ class Plan:
         Each argument that is None gets the value that docs/results/samplers.md recommends.
 
         Args:
-          plan: plan that is returned unchanged, or None.
+          plan: plan that is returned unchanged, one of `NAMES`, or None.
+          default: sampler if none is named and there is no churn.
           sampler: one of `SAMPLERS`, or None.
           steps: number of intervals of the time grid, or None.
           grid: one of `grids.GRIDS`, an array of times, or None.
@@ -73,19 +116,21 @@ class Plan:
         others: dict[str, Any] = {"rho": rho, "churn": churn, "eta": eta, "boot": boot}
         if plan is not None:
             _check_left_out({"sampler": sampler, "steps": steps, "grid": grid, **others})
-            return plan
+            return cls.named(plan, default) if isinstance(plan, str) else plan
         if sampler is None:
-            sampler = "heun" if churn else "dbim"
+            sampler = "heun" if churn else default
         if grid is None:
-            grid = "karras" if sampler in DRIFTS else "lambda"
+            grid = RECOMMENDED.get(sampler, RECOMMENDED["dbim"])[0]
         if steps is None:
-            steps = 50 if sampler in DRIFTS else 5
+            steps = RECOMMENDED.get(sampler, RECOMMENDED["dbim"])[1]
         return cls(sampler, steps, grid, **others)
 
     @property
     def needs_noise(self) -> bool:
         """Whether the sampler adds noise, so that it needs a random key."""
-        return self.churn > 0 or self.eta > 0 or self.boot
+        steps = self.steps if isinstance(self.grid, str) else len(self.grid) - 1
+        between = self.sampler == CONSISTENCY and steps > 1  # noise between its evaluations
+        return self.churn > 0 or self.eta > 0 or self.boot or between
 
     def check(self, path: str = "") -> None:
         """Refuses values that are out of range or do not go together.
@@ -105,12 +150,21 @@ class Plan:
                 f"one of {', '.join(SAMPLERS)}; dbim with eta 0 is DDIM for a Gaussian x_T",
             ),
             ("grid", not named or self.grid in grids.GRIDS, f"one of {', '.join(grids.GRIDS)}"),
-            ("steps", not named or self.steps >= 2, "at least 2"),
+            ("steps", not named or self.steps >= 1, "at least 1"),
+            (
+                "steps",
+                not named or self.steps >= 2 or self.sampler not in DRIFTS,
+                "at least 2 for euler and heun",
+            ),
             ("rho", self.rho > 0, "positive"),
             ("churn", 0 <= self.churn < 1, "in [0, 1)"),
             ("eta", 0 <= self.eta <= 1, "in [0, 1]"),
             ("churn", self.sampler in DRIFTS or not self.churn, "0 except for euler and heun"),
-            ("boot", self.sampler not in DRIFTS or not self.boot, "False for euler and heun"),
+            (
+                "boot",
+                self.sampler not in (*DRIFTS, CONSISTENCY) or not self.boot,
+                "False except for dbim and the multistep samplers",
+            ),
             ("eta", self.sampler == "dbim" or not self.eta, "0 except for dbim"),
         ):
             if not condition:
@@ -154,6 +208,8 @@ class Plan:
         if not isinstance(self.grid, str):
             return np.asarray(self.grid)
         start = bridge.schedule.t_max - (0 if from_end else grids.DISTANCE_TO_END)
+        if self.steps == 1:
+            return np.array([start, 0.0])
         make = grids.GRIDS[self.grid]
         return make(bridge.schedule, self.steps, start=start, rho=self.rho)
 
@@ -176,5 +232,6 @@ SAMPLERS: dict[str, Callable[[Bridge, np.ndarray, Plan], Table]] = {
     "heun": lambda b, times, plan: heun_table(b, times, churn=plan.churn),
     "dbim": lambda b, times, plan: dbim_table(b, times, eta=plan.eta, boot=plan.boot),
     "multistep2": lambda b, times, plan: multistep_table(b, times, order=2, boot=plan.boot),
+    "consistency": lambda b, times, plan: consistency_table(b, times),
     "multistep3": lambda b, times, plan: multistep_table(b, times, order=3, boot=plan.boot),
 }

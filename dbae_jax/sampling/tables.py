@@ -1,4 +1,4 @@
-"""Each sampler as a table of coefficients: Euler, Heun, DBIM, multistep, and DDIM inversion.
+"""Each sampler as a table of coefficients: Euler, Heun, DBIM, multistep, consistency, inversion.
 
 A sampler is a sequence of network evaluations. Each evaluation changes the state linearly in the
 state x, in x_T, in the denoised images D (the current one and up to two earlier ones) and in new
@@ -165,6 +165,34 @@ def multistep_table(bridge: Bridge, times: np.ndarray, *, order: int, boot: bool
     return _table_from(bridge, rows)
 
 
+def consistency_table(bridge: Bridge, times: np.ndarray) -> Table:
+    """Returns the table of the sampler of consistency models: N evaluations, noise between them.
+
+    Each evaluation takes the denoised image D for x_0, and noises it again: the next state is a
+    sample of the bridge marginal of D, A_t x_T + B_t D + sqrt(C_t) eps. The last one is D.
+
+    Args:
+      bridge: schedule and scalings.
+      times: time grid, as in `dbim_table`.
+
+    Raises:
+      ValueError: for a bad grid, or a Gaussian x_T.
+
+    Source: CDBM (He et al., 2024), for the bridge; consistency models (Song et al., 2023).
+    """
+    schedule = bridge.schedule
+    if has_gaussian_endpoint(schedule):
+        raise ValueError("the consistency sampler needs a decoded x_T; this x_T is Gaussian.")
+    rows = []
+    for index, (start, end) in enumerate(_intervals(schedule, times, start_at_T=True)):
+        A, B, C = marginal_coefficients(schedule, end)
+        row = {"t": np.float64(start), "w_x": -1.0, "w_xT": A - 1, "w_D": B}
+        if end > 0:
+            row |= {"w_noise": np.sqrt(C), "noise_index": index}
+        rows.append(row)
+    return _table_from(bridge, rows)
+
+
 def inversion_table(bridge: Bridge, times: np.ndarray) -> Table:
     """Returns the table of DDIM inversion, from the state at times[0] to x_T: N evaluations.
 
@@ -214,8 +242,9 @@ def _intervals(
     """
     times, T = np.asarray(times, np.float64), schedule.t_max
     start_at_T = start_at_T or has_gaussian_endpoint(schedule)
-    if times.ndim != 1 or len(times) < 3:
-        raise ValueError(f"times of shape {list(times.shape)}: a grid needs at least 2 steps.")
+    fewest = 1 if start_at_T else 2  # the drift at T would take the state anywhere
+    if times.ndim != 1 or len(times) < fewest + 1:
+        raise ValueError(f"times of shape {list(times.shape)}: at least {fewest} steps are needed.")
     falling = np.diff(times) < 0  # False for NaN too
     if not falling.all():
         at = int(np.argmin(falling))

@@ -22,6 +22,7 @@ def accumulated_gradient(
     num_microbatches: int,
     *,
     tc_weight: float = 0.0,
+    loss_fn: losses.LossFn = losses.denoising_loss,
 ) -> tuple[losses.LossTerms, dict]:
     """Returns the loss terms of a batch, and the gradient of the mean loss of the whole batch.
 
@@ -42,6 +43,7 @@ def accumulated_gradient(
       draws: times and noise of the batch.
       num_microbatches: number of microbatches, a divisor of B.
       tc_weight: factor of the total correlation of the whole batch, which is added to the loss.
+      loss_fn: loss for given z and x_T.
     """
     params, stats = variables["params"], variables["stats"]
 
@@ -57,8 +59,7 @@ def accumulated_gradient(
 
     def microbatch_loss(params, z, x_T, x_0, draws):
         full = {"params": params, "stats": stats}
-        codes = losses.Endpoint(z, x_T, {})
-        terms = losses.denoising_loss(networks, bridge, full, x_0, codes, draws)
+        terms = loss_fn(networks, bridge, full, x_0, losses.Endpoint(z, x_T, {}), draws)
         return terms.weighted.mean() / num_microbatches, terms
 
     def add_microbatch(total, microbatch):
@@ -66,10 +67,10 @@ def accumulated_gradient(
         (grad_params, *grad_codes), terms = gradient(params, *microbatch)
         return jax.tree.map(jnp.add, total, grad_params), (terms, tuple(grad_codes))
 
-    microbatches = split((z, x_T, x_0, draws._replace(dropout_key=None)), num_microbatches)
+    *arrays, parts = split((z, x_T, x_0, draws._replace(dropout_key=None)), num_microbatches)
     assert draws.dropout_key is not None  # only training accumulates
     keys = jax.random.split(draws.dropout_key, num_microbatches)
-    microbatches = (*microbatches[:-1], microbatches[-1]._replace(dropout_key=keys))
+    microbatches = (*arrays, parts._replace(dropout_key=keys))
     zeros = jax.tree.map(jnp.zeros_like, params)
     total, outcome = lax.scan(add_microbatch, zeros, microbatches)
     terms, grad_codes = join(outcome)

@@ -69,6 +69,7 @@ def make_training(config: Config, mesh: jax.sharding.Mesh) -> Training:
         tc_weight=config.train.tc_weight,
         share_at_T=config.train.share_at_T,
         frozen_parts=config.train.frozen,
+        gaps=config.distill if config.train.objective == "consistency" else None,
     )
     diagnose = make_diagnose(networks, bridge)
 

@@ -3,6 +3,7 @@
 The loss uses the networks only through the protocol `Networks`.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 import jax
@@ -67,6 +68,7 @@ class Draws(NamedTuple):
     noise: jax.Array  # [B, H, W, C], standard normal noise in x_t
     eps: jax.Array  # [B, D], standard normal noise in z of a stochastic encoder
     dropout_key: jax.Array | None  # None: no dropout
+    r: jax.Array | None = None  # [B], earlier times in [0, t), of consistency training alone
 
 
 class LossTerms(NamedTuple):
@@ -85,6 +87,11 @@ class Endpoint(NamedTuple):
     z: jax.Array  # [B, D]
     x_T: jax.Array  # [B, H, W, C]
     stats: dict  # running statistics after the forward pass
+
+
+# (networks, bridge, variables, x_0, codes, draws) -> terms, such as `denoising_loss`. The loss of
+# an example must not depend on the rest of the batch.
+LossFn = Callable[[Networks, Bridge, dict, jax.Array, Endpoint, Draws], LossTerms]
 
 
 def draw(
@@ -133,6 +140,7 @@ def bridge_loss(
     train: bool,
     shuffle_codes: bool = False,
     with_total_correlation: bool = False,
+    loss_fn: LossFn | None = None,
 ) -> LossTerms:
     """Returns the weighted denoising error of x_0 on the bridge from x_0 to the decoded x_T.
 
@@ -152,6 +160,7 @@ def bridge_loss(
         diagnostic: the more the denoiser uses z and x_T, the more the loss rises.
       with_total_correlation: whether to estimate the total correlation of the latent codes, which
         needs a stochastic encoder.
+      loss_fn: loss for given z and x_T. Default: `denoising_loss`.
 
     Source: DBAE, eq. (13) with the weights of its section 4 (DDBM's).
     """
@@ -164,7 +173,7 @@ def bridge_loss(
     if shuffle_codes:
         z = jnp.roll(z, 1, axis=0)
     codes = endpoint(networks, variables, z, train=train)
-    terms = denoising_loss(networks, bridge, variables, x_0, codes, draws)
+    terms = (loss_fn or denoising_loss)(networks, bridge, variables, x_0, codes, draws)
     return terms._replace(total_correlation=correlation)
 
 

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import optax
 
 from dbae_jax.bridge.preconditioning import Bridge
+from dbae_jax.configuration.sections import DistillConfig
 from dbae_jax.data import images
-from dbae_jax.training import frozen, losses, small_arrays
+from dbae_jax.training import consistency, frozen, losses, small_arrays
 from dbae_jax.training.accumulation import accumulated_gradient
 from dbae_jax.training.state import update_ema
 from dbae_jax.workdirs.train_state import TrainState
@@ -29,6 +30,7 @@ def make_train_step(
     tc_weight: float = 0.0,
     share_at_T: float = 0.0,
     frozen_parts: tuple[str, ...] = (),
+    gaps: DistillConfig | None = None,
 ) -> StepFn:
     """Returns train_step(state, batch, key) -> (state, metrics), to be jitted by the caller.
 
@@ -47,10 +49,15 @@ def make_train_step(
         the loss. If it is not 0, total_correlation is a further metric.
       share_at_T: share of the images that are denoised at t = T, see `losses.draw`.
       frozen_parts: networks that are not trained, see `frozen`.
+      gaps: the earlier times of consistency training; None: denoising is trained.
     """
     networks = frozen.freeze(networks, frozen_parts)
     gradient = _make_gradient(
-        networks, bridge, accumulation_steps=accumulation_steps, tc_weight=tc_weight
+        networks,
+        bridge,
+        accumulation_steps=accumulation_steps,
+        tc_weight=tc_weight,
+        loss_fn=losses.denoising_loss if gaps is None else consistency.consistency_loss,
     )
 
     def train_step(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, Metrics]:
@@ -62,6 +69,8 @@ def make_train_step(
     def step(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, Metrics]:
         x_0 = images.to_float(batch["image"])
         draws = _draw(networks, bridge, x_0, jax.random.fold_in(key, state.step), share_at_T)
+        if gaps is not None:
+            draws = consistency.with_earlier_times(draws, bridge, gaps, state.step)
 
         terms, grads = gradient(state.variables, x_0, draws)
         grads = small_arrays.joined(grads)
@@ -119,25 +128,34 @@ def make_diagnose(networks: losses.Networks, bridge: Bridge) -> DiagnoseFn:
 
 
 def _make_gradient(
-    networks: losses.Networks, bridge: Bridge, *, accumulation_steps: int, tc_weight: float
+    networks: losses.Networks,
+    bridge: Bridge,
+    *,
+    accumulation_steps: int,
+    tc_weight: float,
+    loss_fn: losses.LossFn,
 ) -> Callable[[dict, jax.Array, losses.Draws], tuple[losses.LossTerms, dict]]:
     """Returns gradient(variables, x_0, draws) -> (loss terms, gradient of the mean loss)."""
 
     def gradient(variables, x_0, draws):
         if accumulation_steps > 1:
             return accumulated_gradient(
-                networks, bridge, variables, x_0, draws, accumulation_steps, tc_weight=tc_weight
+                *(networks, bridge, variables, x_0, draws, accumulation_steps),
+                tc_weight=tc_weight,
+                loss_fn=loss_fn,
             )
 
-        def loss_fn(params):
+        def objective(params):
             full = {"params": params, "stats": variables["stats"]}
-            with_tc = tc_weight > 0
             terms = losses.bridge_loss(
-                networks, bridge, full, x_0, draws, train=True, with_total_correlation=with_tc
+                *(networks, bridge, full, x_0, draws),
+                train=True,
+                with_total_correlation=tc_weight > 0,
+                loss_fn=loss_fn,
             )
             return _objective(terms, tc_weight), terms
 
-        grads, terms = jax.grad(loss_fn, has_aux=True)(variables["params"])
+        grads, terms = jax.grad(objective, has_aux=True)(variables["params"])
         return terms, grads
 
     return gradient

@@ -20,10 +20,16 @@ from dbae_jax.workdirs.train_state import TrainState
 METRICS = "metrics.jsonl"
 CONFIG = config_files.SAVED_NAME
 
+ORIGIN = "initialised_from"  # key in the meta of a fine-tuned or distilled model's checkpoints
+RELEASED = "released"  # key in the meta of checkpoints that were made of released weights
+
 LOGS = (".log", ".out", ".err")  # suffixes, such as those of nohup and SLURM
 
 # Beginnings of the keys that must stay the same when a run is resumed or its model is read.
-FIXED_SECTIONS = ("seed", "data.", "model.", "bridge.", "optim.optimizer", "train.batch_size")
+FIXED_SECTIONS = (
+    *("seed", "data.", "model.", "bridge."),
+    *("optim.optimizer", "train.batch_size", "train.objective"),
+)
 # The exceptions: keys of these sections that may change.
 FREE_KEYS = (
     *(f"data.{key}" for key in ("data_dir", "lmdb", "num_threads", "num_workers")),

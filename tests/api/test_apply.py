@@ -30,7 +30,7 @@ def _model(**overrides) -> DBAE:
     variables = prior.first_variables(network, jax.random.key(0))
     variables["stats"] = {"mean": jnp.full(8, 0.1), "std": jnp.full(8, 0.5)}
     latent_prior = prior.Prior(c, network, variables, step=1)
-    return DBAE(c, tiny.variables(c), load_prior=lambda fingerprint: latent_prior)
+    return DBAE(c, tiny.variables(c), load_prior=lambda *fingerprints: latent_prior)
 
 
 @pytest.fixture(scope="module")
@@ -214,7 +214,7 @@ def test_wrong_keys_get_a_sentence(model, gaussian, z):
     images = jnp.asarray(tiny.images(1))
     with pytest.raises(DataError, match="deterministic: call encode without a key"):
         a.encode(v, images, key)
-    with pytest.raises(DataError, match="draw noise: pass key"):
+    with pytest.raises(DataError, match="draws noise: pass key"):
         a.decode(v, z, plan=NOISY)
     with pytest.raises(DataError, match="one of euler, heun, dbim"):
         a.decode(v, z, sampler="ddim")

@@ -175,7 +175,7 @@ WRONG = {
     "code not finite": (lambda m: m.endpoint(Z * np.inf), "finite"),
     "x_T": (lambda m: m.decode(Z, X[:1]), r"x_T must be \[2, 16, 16, 1\]"),
     "sampler": (lambda m: m.decode(Z, sampler="ddim"), "one of euler, heun, dbim"),
-    "steps": (lambda m: m.decode(Z, steps=1), "steps=1 is not allowed"),
+    "steps": (lambda m: m.decode(Z, steps=0), "steps=0 is not allowed"),
     "churn": (lambda m: m.decode(Z, churn=1.5, rng=0), r"churn=1.5 is not allowed: .* \[0, 1\)"),
     "rho": (lambda m: m.decode(Z, sampler="heun", rho=-1.0), "rho=-1.0"),
     "grid": (

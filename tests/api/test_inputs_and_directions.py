@@ -111,12 +111,17 @@ def test_directions_belong_to_the_weights(loaded, model, tmp_path):
         _ = loaded.with_variables(loaded.variables).directions
     c = tiny.config()
     with pytest.raises(DataError, match="There are no directions of attributes in"):
-        directions.load(tmp_path, c.data.name, "0123")
+        directions.load(tmp_path, c.data.name, "0123", "89ab")
     path = directions.file_of(tmp_path / directions.CACHE, c.data.name)
     path.parent.mkdir()
-    kept.write(path, {"fingerprint": "4567"}, {"names": np.array(["7"]), "steps": STEP[None]})
-    with pytest.raises(DataError, match="found with other weights"):
-        directions.load(tmp_path, c.data.name, "0123")
+    content = {"names": np.array(["7"]), "steps": STEP[None]}
+    # Files of older versions have the fingerprint of all weights, those of this one the encoder's.
+    for known, others in (({"fingerprint": "0123"}, "4567"), ({"encoder": "89ab"}, "cdef")):
+        kept.write(path, known, content)
+        assert directions.load(tmp_path, c.data.name, "0123", "89ab").keys() == {"7"}
+        kept.write(path, dict.fromkeys(known, others), content)
+        with pytest.raises(DataError, match="found with another encoder"):
+            directions.load(tmp_path, c.data.name, "0123", "89ab")
 
 
 def test_the_summary_counts_the_parameters_of_every_network(model):

@@ -40,8 +40,11 @@ def encoded():
 
 
 def test_every_choice_is_the_number_of_network_evaluations():
-    assert [model().nfe(steps=nfe) for nfe in actions.NFES] == list(actions.NFES)
-    assert model().nfe() == actions.RECOMMENDED_NFE
+    for overrides, recommended in (({}, 5), (tiny.DISTILLED, 2)):
+        some = DBAE(tiny.config(**overrides), {})
+        choices = actions.evaluations(some)
+        assert [some.nfe(steps=nfe) for nfe in choices] == list(choices)
+        assert some.nfe() == recommended and recommended in choices
 
 
 def test_a_picture_is_reconstructed_with_its_error():

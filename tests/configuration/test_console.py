@@ -164,6 +164,16 @@ def test_keys_override_the_config_of_a_workdir(tmp_path):
     assert done.returncode == 2 and "did you mean 'latent_dim'?" in done.stderr
 
 
+def test_the_name_of_a_plan_stands_for_the_whole_section():
+    flags = ("--config=digits", "--dry_run", "--config.sample.sampler=sharp")
+    done = commands.run("main", "evaluate", *flags)
+    assert done.returncode == 0, done.stderr
+    sample = json.loads(done.stdout[done.stdout.index("\n{") :])["sample"]
+    assert (sample["sampler"], sample["steps"], sample["churn"]) == ("euler", 333, 0.33)
+    done = commands.run("main", "evaluate", *flags, "--config.sample.steps=9")
+    assert done.returncode == 2 and "leave out --config.sample.steps, or name" in done.stderr
+
+
 def test_a_damaged_config_of_a_workdir_is_reported(tmp_path):
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ConfigError, match=r"config.json cannot be loaded: JSONDecodeError"):

@@ -11,6 +11,7 @@ from dbae_jax.commands import describe, train
 from dbae_jax.configuration import arguments, build, config_files
 from dbae_jax.configuration.config import from_config_dict, from_dict, to_dict, upgrade
 from dbae_jax.errors import CheckpointError, ConfigError
+from dbae_jax.sampling.plan import Plan
 from dbae_jax.workdirs import workdir
 from tests.helpers import commands, tiny
 
@@ -121,7 +122,7 @@ WRONG_CONFIGS = {
     "ema": ({"optim.ema_decay": 1.0}, r"ema_decay=1.0 .* \[0, 1\)"),
     "checkpoints": ({"checkpoint.every_steps": 0}, "checkpoint.every_steps=0"),
     "sampler": ({"sample.sampler": "ddim"}, "one of euler, heun, dbim"),
-    "steps": ({"sample.steps": 1}, "sample.steps=1"),
+    "steps": ({"sample.steps": 0}, "sample.steps=0"),
     "churn": ({"sample.churn": 1.0}, r"churn=1.0 .* \[0, 1\)"),
     "grid": ({"sample.grid": "cosine"}, "one of karras, uniform"),
     "churn of dbim": (
@@ -185,6 +186,12 @@ def test_unknown_missing_and_mistyped_keys_in_a_config_file():
     mult = good["model"]["unet"] | {"channel_mult": (1, 2.5)}
     with pytest.raises(ConfigError, match=r"channel_mult\[1\] must be int"):
         from_dict(good | {"model": good["model"] | {"unet": mult}})
+
+
+def test_the_plan_that_a_name_means_depends_on_the_training():
+    assert tiny.config(**{"sample.sampler": "sharp"}).sample == Plan("euler", 333, churn=0.33)
+    assert tiny.config(**{"sample.sampler": "accurate"}).sample == Plan("dbim", 5, "lambda")
+    assert tiny.config(**tiny.DISTILLED).sample == Plan("consistency", 2, "near_end")
 
 
 def test_overrides_are_explained():

@@ -18,7 +18,7 @@ from dbae_jax.evaluation.classifier.fit import FitSettings
 from dbae_jax.evaluation.classifier.network import Classifier
 from dbae_jax.evaluation.protocols import generation
 from dbae_jax.evaluation.sample_files import batches
-from dbae_jax.evaluation.suites.generation import SUITE, over_sets, sampled_images
+from dbae_jax.evaluation.suites.generation import SUITE, sampled_images
 from dbae_jax.metrics import generation as metric
 from dbae_jax.metrics.networks import classifier as network
 from dbae_jax.metrics.networks import published
@@ -297,7 +297,7 @@ def test_the_suite_samples_once_and_compares(context, tmp_path):
     measured = SUITE.measure(first)
     (name,) = (n[3:] for n in measured.scores if n.startswith("fd_") and "floor" not in n)
     assert name.startswith("classifier-digits-")
-    expected = {f"{n}_{name}" for n in ("fd", "kd", "precision", "recall")}
+    expected = {f"{n}_{name}" for n in ("fd", "kd", "precision", "recall")} | {"sharpness_error"}
     expected |= {"confidence", "class_distance", f"fd_{name}_floor", f"fd_{name}_floor_halves"}
     assert measured.scores.keys() == expected and first.model.drawn == 140
     assert measured.counts == {"generated": 70, "test": 360}
@@ -394,6 +394,6 @@ def test_inceptions_scores_are_of_training_images(context, monkeypatch):
 def test_a_score_that_one_set_lacks_has_none():
     have = {"a": results.score(1.0, "lower", net="n"), "b": results.score(2.0, "lower")}
     lack = {"a": results.score(3.0, "lower", net="n"), "b": results.score(np.nan, None, reason="r")}
-    joined = over_sets([have, lack])
+    joined = generation.over_sets([have, lack])
     assert joined["a"]["values"] == [1, 3] and joined["a"]["details"] == {"net": "n"}
     assert joined["b"]["value"] is None and joined["b"]["details"]["reason"] == "r"

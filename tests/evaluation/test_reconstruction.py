@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 from sklearn.decomposition import PCA
 
+from dbae_jax.data import sources
 from dbae_jax.errors import CheckpointError, ConfigError
 from dbae_jax.evaluation import results, summary
 from dbae_jax.evaluation.suites import reconstruction
-from dbae_jax.metrics import similarity
+from dbae_jax.metrics import similarity, spectra
 from dbae_jax.metrics.networks import alexnet_lpips
 from dbae_jax.metrics.networks.published import Origin, PerceptualNet
 from dbae_jax.report import cards
@@ -53,6 +54,19 @@ def test_scores_are_those_of_all_images_at_once():
     error = np.mean((pca.inverse_transform(pca.transform(flat[1])) - flat[1]) ** 2)
     assert measured.scores["pca_mse"]["value"] == pytest.approx(error, rel=1e-6)
     assert reconstruction.settings(context)["nfe"] == 3
+
+
+def test_sharpness_is_that_of_all_images_at_once():
+    measured, _ = _measure(0.1)
+    images = np.float32(tiny.images(70)) / 127.5 - 1
+    powers = [spectra.radial_power(x) for x in (np.clip(images + 0.1, -1, 1), images)]
+    expected = spectra.sharpness(*powers)
+    found = measured.scores["sharpness_error"]
+    assert found["value"] == pytest.approx(expected.error, rel=1e-5)
+    assert found["details"]["bias"] == pytest.approx(expected.bias, rel=1e-5)
+    assert found["details"]["band"] == [4, 8] and len(found["details"]["log_ratio"]) == 9
+    np.testing.assert_allclose(found["details"]["log_ratio"], expected.log_ratio, atol=1e-4)
+    assert _measure()[0].scores["sharpness_error"]["value"] < 1e-6
 
 
 def test_an_exact_reconstruction_has_no_psnr_but_a_reason():
@@ -135,3 +149,18 @@ def test_a_table_has_aligned_columns():
         "  mse   0.001518",
         "  ssim  0.95 +- 0.071",
     ]
+
+
+def test_reconstructions_are_compared_by_the_features_of_the_classifier(tmp_path):
+    """Labels make a classifier possible; exact reconstructions have the distance 0."""
+    splits = {name: sources.digits(name, 16) for name in ("train", "test")}
+    distances = {}
+    for error in (0.0, 0.3):
+        context = stubs.context(splits, cache=tmp_path, **{"eval.num_images": 0})
+        context.model.error = error
+        assert "classifier" in reconstruction.settings(context)
+        scores = reconstruction.measure(context).scores
+        (name,) = (name for name in scores if name.startswith("fd_classifier-digits"))
+        assert scores[name.replace("fd_", "kd_")]["better"] == "lower"
+        distances[error] = scores[name]["value"]
+    assert abs(distances[0.0]) < 1e-3 and distances[0.3] > 1

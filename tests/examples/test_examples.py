@@ -67,7 +67,7 @@ def test_the_teaser_is_drawn(tmp_path):
     free = {"bridge.endpoint": "free", "bridge.beta_d": 19.9}
     tiny.write_workdir(tiny.config(**colour | free), diffae)
     found = {"round": np.ones(8, np.float32)}
-    directions.save(model, "digits", DBAE.load(model).fingerprint, found)
+    directions.save(model, "digits", DBAE.load(model).encoder_fingerprint, found)
     options = [f"--weights={model}", f"--diffae={diffae}", "--attribute=round"]
     _main("teaser")([*options, f"--out={tmp_path / 'x.png'}"])
     assert Image.open(tmp_path / "x.png").size[0] == 1200

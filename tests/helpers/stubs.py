@@ -11,6 +11,7 @@ class Model:
     """A model whose code is the first `latent_dim` pixels, and whose images are what went in."""
 
     batch_size, step, gaussian_endpoint, fingerprint = 8, 7, False, "0123456789ab"
+    encoder_fingerprint = "cdef01234567"
 
     def __init__(self, config, *, error=0.0, scale=None):
         self.config, self.error, self.scale = config, error, scale

@@ -24,6 +24,14 @@ TWO_LEVELS = {
     "model.unet.attention_resolutions": (8,),
 }
 
+# Keys that distillation sets in the config of its model.
+DISTILLED = {
+    "train.objective": "consistency",
+    "train.init_from": "teacher",
+    "train.frozen": ("encoder", "decoder"),
+    "sample.sampler": "sharp",
+}
+
 
 def config_dict():
     c = digits.get_config()

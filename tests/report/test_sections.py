@@ -3,8 +3,19 @@
 import numpy as np
 import pytest
 
+from dbae_jax.api.dbae import DBAE
+from dbae_jax.data.images import to_uint8
+from dbae_jax.evaluation.context import Context
 from dbae_jax.report import plots
-from dbae_jax.report.sections import confusion, cost, latent_space, origin, reconstructions, samples
+from dbae_jax.report.sections import (
+    confusion,
+    cost,
+    latent_space,
+    origin,
+    reconstructions,
+    samples,
+    sharpness,
+)
 from dbae_jax.report.tables import Missing
 from dbae_jax.sampling.plan import Plan
 from tests.helpers import stubs, tiny
@@ -143,6 +154,58 @@ def test_the_error_is_measured_once_for_each_number_of_evaluations(tmp_path):
     assert model.calls == calls
     cost.curve(stubs.context(splits, model=model, cache=tmp_path), 6, (2, 5))
     assert model.calls > calls  # for other images it is measured again
+
+
+class _Halved(_Sampler):
+    """A model whose reconstructions have half the contrast: a quarter of the power everywhere."""
+
+    def decode(self, z, x_T=None, rng=None, *, plan):
+        return self.endpoint(z) / 2
+
+
+def _noise_images(count):
+    return stubs.Data(np.random.default_rng(0).integers(0, 256, (count, 16, 16, 1), np.uint8))
+
+
+def test_the_power_of_reconstructions_is_compared_with_that_of_images():
+    data = _noise_images(6)
+    splits = {"train": data, "test": data}
+    found = sharpness.sharpness(stubs.context(splits, model=_Halved(tiny.config())), 4, 2)
+    assert found.decodings == {} and found.missing is None
+    assert [line.name for line in found.chart.chart.lines] == ["test images", "reconstructions"]
+    assert "4 test images." in found.chart.caption
+    assert f"reconstructions: {np.log(4):.3f} and {-np.log(4):.3f}." in found.chart.caption
+    hints = [hint.text for hint in found.chart.chart.hover]
+    assert len(hints) == 8 and hints[0].startswith("frequency 1:")
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_distilled_model_stands_beside_its_teacher(tmp_path, monkeypatch, there):
+    teacher, data = tmp_path / "teacher", _noise_images(6)
+    config = tiny.config(**tiny.DISTILLED | {"train.init_from": str(teacher)})
+    tiny.write_workdir(tiny.config(), teacher, seed=0 if there else 1)
+    plans = {"accurate": Plan("dbim", 5, "lambda"), "sharp": Plan("euler", 4, churn=0.33)}
+    monkeypatch.setattr(sharpness.Plan, "named", plans.get)
+    model = DBAE(config, tiny.variables(tiny.config(), 0), batch_size=4)
+    context = Context(model, config, {"train": data, "test": data})
+    found = sharpness.sharpness(context, 4, 2)
+    names = ["sharp, 2 evaluations"]
+    if there:
+        names = ["accurate, 5 evaluations", *names, "stochastic, 8 evaluations"]
+    else:
+        assert "a model with another encoder now" in found.missing.sentence
+    assert list(found.decodings) == ["test image", *names]
+    assert [line.name for line in found.chart.chart.lines] == ["test images", *names]
+    assert all(len(images) == 2 for images in found.decodings.values())
+    ours = reconstructions.decode(model, data.images[:4], config.sample).x_0
+    shown = pixels(found.decodings["sharp, 2 evaluations"][1].uri)
+    np.testing.assert_array_equal(shown, to_uint8(ours[1])[..., 0])
+
+
+def test_a_teacher_that_is_gone_is_said(tmp_path):
+    config = tiny.config(**tiny.DISTILLED | {"train.init_from": str(tmp_path / "gone")})
+    missing = sharpness._teacher(DBAE(config, {}))
+    assert "reconstructions of the teacher are not here. There is no workdir" in missing.sentence
 
 
 def test_the_endpoint_is_shown_on_its_own_scale():

@@ -41,7 +41,8 @@ def test_grids_fall_from_their_start_to_zero(b, name, gap):
         times = _grid(name, b, steps, start)
         assert times.dtype == np.float64 and times.shape == (steps + 1,)
         assert times[0] == start and times[-1] == 0
-        assert times[-2] == pytest.approx(b.schedule.t_min, rel=1e-9)
+        if name != "near_end":
+            assert times[-2] == pytest.approx(b.schedule.t_min, rel=1e-9)
         assert np.all(np.diff(times) < 0)
 
 
@@ -75,11 +76,11 @@ def test_bad_grids_cannot_be_made(name, change, words):
     [
         ([0.5, 0.6, 0.0], "fall strictly"),
         ([0.5, 0.5, 0.0], "fall strictly"),
-        ([0.5, 0.1], "at least 2 steps"),
+        ([0.0], "steps are needed"),
         ([0.5, 0.2, 0.1], "to 0"),
         ([0.5, np.nan, 0.0], "fall strictly"),
         ([1.2, 0.5, 0.0], "below T = 1"),
-        ([[0.5, 0.1, 0.0]], "at least 2 steps"),
+        ([[0.5, 0.1, 0.0]], "steps are needed"),
     ],
 )
 @pytest.mark.parametrize("sampler", SAMPLERS)
@@ -99,12 +100,14 @@ def test_drifts_are_not_evaluated_at_T():
     ("plan", "words"),
     [
         (Plan("ddim"), "sampler='ddim'"),
+        (Plan("heun", 1), "at least 2 for euler and heun"),
+        (Plan("dbim", 0), "at least 1"),
         (Plan("heun", grid="cosine"), "grid='cosine'"),
         (Plan("heun", churn=1.0), r"churn=1.0 is not allowed: it must be in \[0, 1\)"),
         (Plan("dbim", eta=-0.1), r"eta=-0.1 is not allowed: it must be in \[0, 1\]"),
         (Plan("dbim", churn=0.1), "0 except for euler and heun"),
         (Plan("multistep2", eta=0.1), "0 except for dbim"),
-        (Plan("heun", boot=True), "boot=True is not allowed: it must be False for euler"),
+        (Plan("heun", boot=True), "boot=True is not allowed: it must be False except for dbim"),
         (Plan("power", rho=float("nan")), "sampler='power'"),
         (Plan("heun", rho=float("nan")), "rho=nan is not allowed: it must be positive"),
         (Plan("dbim", 1000, "power"), "take a smaller rho"),
@@ -296,6 +299,7 @@ def test_multistep_is_exact_where_D_is_a_polynomial_of_lambda(b, order):
 
 # --- whole runs -----------------------------------------------------------------------------
 
+KEY = jax.random.key(2)
 PLANS = [Plan(name, 20) for name in SAMPLERS]
 
 
@@ -304,7 +308,7 @@ PLANS = [Plan(name, 20) for name in SAMPLERS]
 def test_a_perfect_denoiser_reconstructs_the_image(b, plan):
     x_0 = jax.random.uniform(jax.random.key(0), (2, 8, 8, 3), minval=-1)
     x_T = jax.random.normal(jax.random.key(1), x_0.shape)
-    out = sample_by_plan.sample(lambda *_: x_0, x_T, plan, bridge=b).x_0
+    out = sample_by_plan.sample(lambda *_: x_0, x_T, plan, KEY, bridge=b).x_0
     np.testing.assert_allclose(out, x_0, atol=5e-3)
 
 
@@ -312,7 +316,7 @@ def test_a_perfect_denoiser_reconstructs_the_image(b, plan):
 def test_paths_start_at_x_T_and_have_one_state_per_step(plan):
     x_T = jnp.full((2, 4, 4, 1), 0.2)
     result = sample_by_plan.sample(
-        lambda x, at, x_T: 0.5 * x, x_T, plan, bridge=VP_BRIDGE, keep_path=True
+        lambda x, at, x_T: 0.5 * x, x_T, plan, KEY, bridge=VP_BRIDGE, keep_path=True
     )
     assert result.path.shape == (21, *x_T.shape)
     np.testing.assert_array_equal(result.path[0], x_T)
@@ -364,7 +368,12 @@ def test_a_second_grid_of_the_same_length_compiles_nothing_and_no_step_calls_the
     @jax.jit
     def run(x_T, table):
         traces.append(1)
-        return integrate.integrate(lambda x, at, x_T: 0.5 * x, x_T, table)[0]
+
+        # Random numbers would be a second loop.
+        def noise_fn(index):
+            return jnp.ones_like(x_T)
+
+        return integrate.integrate(lambda x, at, x_T: 0.5 * x, x_T, table, noise_fn)[0]
 
     x_T = jnp.ones((1, 4, 4, 1))
     made = [

@@ -44,7 +44,7 @@ def test_frozen_networks_stay_as_they_are_bit_for_bit_and_the_others_learn(
             same = _same(before["params"][part], weights["params"][part])
             assert same == (part in frozen), part
         assert _same(before["stats"], weights["stats"]) == ("decoder" in frozen)
-    origin = checkpoint.read_meta(tmp_path / "run", 4)[command.ORIGIN]
+    origin = checkpoint.read_meta(tmp_path / "run", 4)[workdir.ORIGIN]
     assert (
         origin["name"] == str(teacher) and origin["fingerprint"] == DBAE.load(teacher).fingerprint
     )
@@ -91,7 +91,7 @@ def test_another_bridge_is_told(teacher, tmp_path, caplog):
         tiny.config(seed=5, **{"train.num_steps": 2, "bridge.beta_d": 15.0}), tmp_path / "run"
     )
     meta = checkpoint.read_meta(tmp_path / "run", 2)
-    assert meta[command.ORIGIN]["name"] == str(teacher)  # without train.init_from too
+    assert meta[workdir.ORIGIN]["name"] == str(teacher)  # without train.init_from too
 
 
 @pytest.mark.parametrize(

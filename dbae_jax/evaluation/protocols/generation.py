@@ -6,7 +6,7 @@ reason. Features that are not finite, or a wrong number of images for a preset, 
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -97,7 +97,7 @@ def inception_scores(generated: ImageSet, real: ImageSet, *, preset: str = "") -
         entries = {"fid": _entry(metric.fid(generated.statistics, real.statistics, preset))}
     else:
         entries = _distance(generated, real)
-    entries |= _comparisons(generated, real)
+    entries |= _kernel(generated, real) | precision_recall(generated, real)
     name, net = "inception_score", generated.statistics.net
     if not net.origin.published:
         name = f"classifier_score_{net.origin.net}"
@@ -116,6 +116,29 @@ def precision_recall(generated: ImageSet, real: ImageSet) -> Entries:
         names = metric.precision_recall_names(sets[0].net.origin)
         return {name: score(np.nan, "higher", reason=str(error)) for name in names}
     return {found.name: _entry(found, "higher") for found in both}
+
+
+def distances(generated: ImageSet, real: ImageSet) -> Entries:
+    """Returns the Frechet distance and the kernel distance, with the name of the network."""
+    return _distance(generated, real) | _kernel(generated, real)
+
+
+def over_sets(parts: Sequence[Entries]) -> Entries:
+    """Returns the scores of several sets of images as one: all values, and the first details.
+
+    A score that is undefined for one of the sets is undefined.
+    """
+    if len(parts) == 1:
+        return dict(parts[0])
+    joined = {}
+    for name, first in parts[0].items():
+        values = [part[name]["value"] for part in parts]
+        undefined = [part[name] for part in parts if part[name]["value"] is None]
+        if undefined:
+            joined[name] = undefined[0]
+        else:
+            joined[name] = score(values, first["better"], **first["details"])
+    return joined
 
 
 def classifier_scores(
@@ -138,7 +161,7 @@ def classifier_scores(
     Raises:
       DataError: if the labels are not of the kind that the classifier was trained on.
     """
-    entries = _distance(generated, real) | _comparisons(generated, real)
+    entries = distances(generated, real) | precision_recall(generated, real)
     made, held = generated.statistics.logits, real.statistics.logits
     confidence = net.confidence(made)
     entries["confidence"] = score(
@@ -219,15 +242,14 @@ def _distance(generated: ImageSet, real: ImageSet) -> Entries:
     return _or_reason(f"fd_{first.net.origin.net}", "lower", measure)
 
 
-def _comparisons(generated: ImageSet, real: ImageSet) -> Entries:
-    """Returns the kernel distance, precision and recall."""
+def _kernel(generated: ImageSet, real: ImageSet) -> Entries:
+    """Returns the kernel distance with the name of the network."""
     sets = generated.statistics, real.statistics
     origin = sets[0].net.origin
     kernel = "kid" if origin.published else f"kd_{origin.net}"
     fewest = min(len(some.features) for some in sets)
     size = KID_SUBSET if origin.published else max(2, min(KID_SUBSET, fewest // 2))
-    entries = _or_reason(kernel, "lower", lambda: metric.kernel_score(*sets, subset_size=size))
-    return entries | precision_recall(generated, real)
+    return _or_reason(kernel, "lower", lambda: metric.kernel_score(*sets, subset_size=size))
 
 
 def _enough(net: FeatureNet, *counts: int) -> None:

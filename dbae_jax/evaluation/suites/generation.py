@@ -18,9 +18,9 @@ from dbae_jax.data.images import to_uint8
 from dbae_jax.errors import CheckpointError
 from dbae_jax.evaluation import dataset_classifier, sample_files
 from dbae_jax.evaluation.context import Context, Suite
-from dbae_jax.evaluation.protocols import generation
+from dbae_jax.evaluation.protocols import generation, sharpness
 from dbae_jax.evaluation.protocols.generation import Entries, ImageSet
-from dbae_jax.evaluation.results import Measured, score
+from dbae_jax.evaluation.results import Measured
 from dbae_jax.metrics.generation import PRESETS, preset_images
 from dbae_jax.metrics.networks.published import FeatureNet
 from dbae_jax.metrics.scores import provenance
@@ -94,7 +94,8 @@ def measure(context: Context) -> Measured:
         for sampled, part in zip(_generated(context, net), sets, strict=True):
             part |= generation.precision_recall(sampled, real)
         counts["train"] = real.statistics.moments.count
-    return Measured(over_sets(sets) | once, counts)
+    once["sharpness_error"] = _sharpness(context)
+    return Measured(generation.over_sets(sets) | once, counts)
 
 
 SUITE = Suite(obstacle, settings, measure)
@@ -119,24 +120,6 @@ def sampled_images(context: Context, seed: int) -> Iterator[np.ndarray]:
     yield from sample_files.batches(folder, num, shape=(size, size, channels))
 
 
-def over_sets(parts: Sequence[Entries]) -> Entries:
-    """Returns the scores of several sets of images as one: all values, and the first details.
-
-    A score that is undefined for one of the sets is undefined.
-    """
-    if len(parts) == 1:
-        return dict(parts[0])
-    joined = {}
-    for name, first in parts[0].items():
-        values = [part[name]["value"] for part in parts]
-        undefined = [part[name] for part in parts if part[name]["value"] is None]
-        if undefined:
-            joined[name] = undefined[0]
-        else:
-            joined[name] = score(values, first["better"], **first["details"])
-    return joined
-
-
 def _preparation(context: Context) -> str:
     preset = context.config.eval.fid_preset
     return PRESETS[preset].preparation if preset else PREPARATION
@@ -148,6 +131,13 @@ def _generated(context: Context, net: FeatureNet) -> Iterator[ImageSet]:
     for seed in range(section.generated_sets):
         images = sampled_images(context, seed)
         yield _image_set("generated", images, net, context, total=section.num_generated)
+
+
+def _sharpness(context: Context) -> dict[str, Any]:
+    """Returns how sharp the sampled images of each seed are, compared with test images."""
+    seeds = range(context.config.eval.generated_sets)
+    powers = [sharpness.mean_power(sampled_images(context, seed)) for seed in seeds]
+    return sharpness.score_of(powers, sharpness.mean_power(context.chunks("test")))
 
 
 def _by_classifier(context: Context, sets: Sequence[Entries], once: Entries) -> int:

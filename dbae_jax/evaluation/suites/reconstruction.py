@@ -3,19 +3,23 @@
 import logging
 import math
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from sklearn.decomposition import PCA
 
 from dbae_jax.api.dbae import DBAE
-from dbae_jax.data.images import to_float
+from dbae_jax.data.images import to_float, to_uint8
 from dbae_jax.errors import ConfigError
+from dbae_jax.evaluation import dataset_classifier
 from dbae_jax.evaluation.context import Context, Suite, always
+from dbae_jax.evaluation.protocols import generation, sharpness
+from dbae_jax.evaluation.protocols.generation import Entries
 from dbae_jax.evaluation.results import Measured, score
-from dbae_jax.metrics import similarity
+from dbae_jax.metrics import similarity, spectra
 from dbae_jax.metrics.networks import alexnet_lpips
+from dbae_jax.metrics.networks.published import FeatureNet
 from dbae_jax.metrics.perceptual import perceptual_distances
 from dbae_jax.metrics.scores import provenance
 from dbae_jax.metrics.similarity import pixel_mse
@@ -112,6 +116,8 @@ def settings(context: Context) -> dict[str, Any]:
         "train_images": _num_train_images(context),
         "images": context.limit("test"),
     }
+    if dataset_classifier.obstacle(context) is None:
+        found["classifier"] = dataset_classifier.settings(context)
     if config.eval.lpips:
         data, least = config.data, alexnet_lpips.SMALLEST
         if data.channels != 3 or data.image_size < least:
@@ -125,12 +131,19 @@ def settings(context: Context) -> dict[str, Any]:
 
 def measure(context: Context) -> Measured:
     """Returns the scores of the reconstructed test images, for each seed if there is noise."""
-    by_seed = [_of_seed(context, seed) for seed in range(_num_seeds(context))]
+    net = None
+    if dataset_classifier.obstacle(context) is None:
+        net = dataset_classifier.make(context).features
+    by_seed = [_of_seed(context, seed, net) for seed in range(_num_seeds(context))]
     scores = {}
-    for name in by_seed[0]:
+    for name in by_seed[0].means:
         better = "lower" if name in LOWER_IS_BETTER else "higher"
         reason = "the MSE of an image is 0" if name == "psnr" else ""
-        scores[name] = score([found[name] for found in by_seed], better, reason=reason)
+        scores[name] = score([found.means[name] for found in by_seed], better, reason=reason)
+    scores["sharpness_error"] = sharpness.score_of(
+        [found.power for found in by_seed], by_seed[0].power_of_images
+    )
+    scores |= generation.over_sets([found.distances for found in by_seed])
     if "lpips" in scores:
         scores["lpips"]["details"] |= provenance(context.perceptual_net.origin) | {"of": "8 bit"}
     scores["pca_mse"], counts = _baseline(context)
@@ -168,13 +181,27 @@ def _baseline(context: Context) -> tuple[dict[str, Any], dict[str, int]]:
     return score(found["mse"], "lower", components=int(pca.n_components_)), {"train": len(train)}
 
 
-def _of_seed(context: Context, seed: int) -> dict[str, float]:
+class _OfSeed(NamedTuple):
+    """Means over the test images."""
+
+    means: dict[str, float]
+    power: np.ndarray  # of reconstructions, by frequency
+    power_of_images: np.ndarray
+    distances: Entries  # by features of the data set's classifier
+
+
+def _of_seed(context: Context, seed: int, net: FeatureNet | None) -> _OfSeed:
     """Returns the means of all measures over the test images.
 
     The random numbers of an image depend on the seed and its index alone.
+
+    Args:
+      context: model and data.
+      seed: seed of codes and samplers.
+      net: features of the data set's classifier; None: there is no classifier.
     """
     model, config, done = context.model, context.config, 0
-    key, parts = jax.random.key(seed), []
+    key, parts, powers, rounded = jax.random.key(seed), [], [], []
     with Progress("Reconstructing images", context.limit("test"), "images") as progress:
         for images in context.chunks("test"):
             indices = np.arange(done, done + len(images))
@@ -183,9 +210,28 @@ def _of_seed(context: Context, seed: int) -> dict[str, float]:
             z = model.encode(images, rng=code_keys if config.eval.sample_codes else None)
             noise = rngs.per_example(key, indices)
             decoded = model.decode(z, rng=noise, plan=config.sample)
-            parts.append((len(images), _measured(context, decoded, np.asarray(to_float(images)))))
+            real = np.asarray(to_float(images))
+            parts.append((len(images), _measured(context, decoded, real)))
+            both = {"decoded": spectra.radial_power(decoded), "real": spectra.radial_power(real)}
+            powers.append((len(images), both))
+            rounded.append(to_uint8(decoded))
             progress.advance(len(images))
-    return _mean_of_parts(parts)
+    power = _mean_of_parts(powers)
+    return _OfSeed(
+        _mean_of_parts(parts),
+        power["decoded"],
+        power["real"],
+        {} if net is None else _distances(context, net, rounded),
+    )
+
+
+def _distances(context: Context, net: FeatureNet, decoded: list[np.ndarray]) -> Entries:
+    """Returns the distances between the features of reconstructions and of the images."""
+    sets = [
+        generation.image_set(name, images, net, batch_size=context.config.eval.batch_size)
+        for name, images in (("reconstructed", decoded), ("real", context.chunks("test")))
+    ]
+    return generation.distances(*sets)
 
 
 def _measured(context: Context, decoded: np.ndarray, images: np.ndarray) -> dict[str, float]:
@@ -198,7 +244,7 @@ def _measured(context: Context, decoded: np.ndarray, images: np.ndarray) -> dict
     return found
 
 
-def _mean_of_parts(parts: Iterable[tuple[int, dict[str, float]]]) -> dict[str, float]:
+def _mean_of_parts(parts: Iterable[tuple[int, dict[str, Any]]]) -> dict[str, Any]:
     """Returns the means over all images from pairs (number of images, means over them)."""
     parts = list(parts)
     total = sum(count for count, _ in parts)

@@ -85,6 +85,7 @@ def _measure(model: DBAE, images: np.ndarray, sample: Plan, steps: list[int]) ->
 
 def _identity(context: Context, images: int, steps: list[int]) -> dict[str, Any]:
     return context.identity_of("test") | {
+        "fingerprint": context.model.fingerprint,
         "sampler": dataclasses.asdict(context.config.sample),
         "images": images,
         "steps": steps,

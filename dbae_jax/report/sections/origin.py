@@ -14,7 +14,7 @@ from dbae_jax.configuration.config import Config
 from dbae_jax.report import about
 from dbae_jax.report.tables import NONE, Row
 from dbae_jax.runtime.progress import duration
-from dbae_jax.workdirs import checkpoint
+from dbae_jax.workdirs import checkpoint, workdir
 
 
 def provenance(
@@ -41,6 +41,7 @@ def provenance(
         Row("training", [command("train")]),
         Row("time of training", [_training(rows)]),
         Row("weights", [f"EMA weights of step {model.step:,}, fingerprint {model.fingerprint}"]),
+        *_start(meta.get(workdir.ORIGIN)),
         Row("encoder", [stochastic if config.model.stochastic else "deterministic"]),
         Row("sampler", [about.sampler(config, model)]),
         Row("seed", [f"{config.seed} in training, 0 for the random numbers of this page"]),
@@ -51,6 +52,14 @@ def provenance(
         Row("this page", [command("report")]),
         Row("date", [now.strftime("%Y-%m-%d %H:%M UTC")]),
     ]
+
+
+def _start(origin: dict[str, Any] | None) -> list[Row]:
+    """Returns the row about the model that a fine-tuned or distilled one started from."""
+    if origin is None:
+        return []
+    whose = f"step {origin['step']:,} of {origin['name']}, fingerprint {origin['fingerprint']}"
+    return [Row("weights at the start", [f"EMA weights of {whose}"])]
 
 
 def _training(rows: list[dict[str, Any]]) -> str:

@@ -1,0 +1,40 @@
+"""Distils a trained model: its U-Net learns to decode sharp images in one or two evaluations."""
+
+import pathlib
+
+from dbae_jax.commands import train
+from dbae_jax.configuration import paths
+from dbae_jax.configuration.config import Config
+from dbae_jax.configuration.distillation import distilled, is_distilled
+from dbae_jax.errors import ConfigError
+from dbae_jax.workdirs.train_state import TrainState
+
+
+def distill(config: Config, directory: pathlib.Path, teacher: str | None = None) -> TrainState:
+    """Trains until `config.distill.num_steps`, or resumes.
+
+    The new model keeps encoder and endpoint decoder of its teacher, bit for bit. So latent codes,
+    probes, directions and the latent prior of the teacher are those of the new model too.
+
+    Args:
+      config: checked config of the teacher, or of the distillation; its section `distill` applies.
+      directory: the workdir of the new model, made if missing.
+      teacher: a workdir, a file of released weights, or the name of weights in the package. A
+        distillation that resumes needs none.
+
+    Returns:
+      The state after the last step.
+
+    Raises:
+      ConfigError: if the teacher is missing, or is the workdir itself.
+      DBAEError: as `train.train` raises.
+    """
+    if not teacher and is_distilled(config):
+        teacher = config.train.init_from
+    if not teacher:
+        raise ConfigError("--teacher is missing; name the workdir of a trained model.")
+    if paths.read(teacher, "--teacher", buckets=True).resolve() == directory.resolve():
+        raise ConfigError(
+            f"--teacher={teacher} is the workdir itself; name another --workdir for the new model."
+        )
+    return train.train(distilled(config, teacher), directory)

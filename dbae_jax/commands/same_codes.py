@@ -1,0 +1,78 @@
+"""Copies the latent prior and the directions of a model to a workdir with the same encoder.
+
+Both belong to latent codes, which depend on the encoder alone.
+"""
+
+import dataclasses
+import logging
+import pathlib
+
+import jax
+
+from dbae_jax.api import directions, released_weights
+from dbae_jax.api.dbae import DBAE
+from dbae_jax.configuration.config import Config, to_dict
+from dbae_jax.errors import CheckpointError, DataError
+from dbae_jax.prior import prior
+from dbae_jax.runtime import kept, sharding
+from dbae_jax.training.optimizer import make_prior_optimizer
+from dbae_jax.training.state import state_from_variables
+from dbae_jax.workdirs import checkpoint, workdir
+
+COPIED = "copied_from"  # key in the meta of a latent prior's checkpoint
+
+log = logging.getLogger(__name__)
+
+
+def copy(name: str, config: Config, directory: pathlib.Path, mesh: jax.sharding.Mesh) -> None:
+    """Copies what a model has of the two. Nothing is copied from a model of other images.
+
+    Args:
+      name: the model: a workdir, a file of released weights, or the name of released weights.
+      config: config of the workdir.
+      directory: the workdir. Its encoder must have the weights of the model's.
+      mesh: devices of the run.
+    """
+    model = DBAE.load(name, mesh=mesh)
+    if other := workdir.differing(to_dict(model.config), config, ("data.",)):
+        log.info("The latent prior of %s is of other images: %s.", name, ", ".join(other))
+        return
+    try:
+        _copy_prior(model, name, config, directory / prior.FOLDER, mesh)
+    except CheckpointError as error:
+        log.info("No latent prior is copied. %s", error)
+    try:
+        _copy_directions(model, name, directory)
+    except DataError as error:
+        log.info("No directions of attributes are copied. %s", error)
+
+
+def _copy_prior(
+    model: DBAE, name: str, config: Config, folder: pathlib.Path, mesh: jax.sharding.Mesh
+) -> None:
+    """Writes the EMA weights of the model's latent prior as a checkpoint with a new optimizer."""
+    latent_prior = model.prior
+    config = dataclasses.replace(config, prior=latent_prior.config)
+    whose = prior.identity_of(model.step, model.variables)
+    meta = workdir.meta(config, **{prior.AUTOENCODER: whose, COPIED: name})
+    optimizer = make_prior_optimizer(config)
+    state = jax.jit(
+        lambda variables: state_from_variables(variables, optimizer),
+        out_shardings=sharding.replicated(mesh),
+    )(latent_prior.variables)
+    with checkpoint.Writer(folder, keep_last=1, keep_every_steps=0) as writer:
+        writer.save(state, latent_prior.step, meta)
+    workdir.write_config(folder, config)
+    log.info("The latent prior of %s is copied: it is of the same latent codes.", name)
+
+
+def _copy_directions(model: DBAE, name: str, directory: pathlib.Path) -> None:
+    found, data_name = model.directions, model.config.data.name
+    path = directions.file_of(released_weights.find(name) / directions.CACHE, data_name)
+    if path.is_file():  # with all that they depend on, so that commands need not find them anew
+        identity, content = kept.load(path)
+        identity |= {"encoder": model.encoder_fingerprint}
+        kept.write(directions.file_of(directory / directions.CACHE, data_name), identity, content)
+    else:
+        directions.save(directory, data_name, model.encoder_fingerprint, found)
+    log.info("The directions of %s are copied: they are of the same latent codes.", name)

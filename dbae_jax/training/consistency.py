@@ -1,0 +1,95 @@
+"""Consistency training: the U-Net learns to jump from any state of the bridge to the image.
+
+The denoiser of a trained model answers with a mean of images, which is blurred. A consistency
+function instead answers with the image at the end of the path of the probability-flow ODE through
+the state. Training asks for the same answer at two times of one path, and needs no teacher: two
+states with the same noise lie on one path up to terms that vanish with the gap between the times.
+The gap shrinks from stage to stage.
+
+Encoder and endpoint decoder must be frozen, so that latent codes stay those of the trained model.
+
+Sources: CDBM (He et al., 2024) for bridges; ECT (Geng et al., 2024) for the shrinking gap.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+from dbae_jax.bridge.marginals import marginal_sample
+from dbae_jax.bridge.preconditioning import Bridge, make_denoiser
+from dbae_jax.bridge.schedules import Schedule
+from dbae_jax.configuration.sections import DistillConfig
+from dbae_jax.training.losses import Draws, Endpoint, LossTerms, Networks
+
+HUBER = 5.4e-4  # constant of the distance, per square root of the number of pixel values
+
+
+def earlier_times(
+    gaps: DistillConfig, schedule: Schedule, t: jax.Array, step: jax.Array
+) -> jax.Array:
+    """Returns the earlier time r: [B] of every t: [B], which approaches t from stage to stage.
+
+    r = t (1 - n(t) / q^(stage + 1)), n(t) = 1 + k sigmoid(-b t / T), and 0 where that is below
+    t_min.
+
+    Args:
+      gaps: q, k, b and the steps of a stage.
+      schedule: noise schedule, with t_min and T.
+      t: times in (0, T).
+      step: training step, from 0.
+    """
+    stage = step // gaps.stage_steps
+    n = 1 + gaps.k * jax.nn.sigmoid(-gaps.b * t / schedule.t_max)
+    r = t * (1 - n / gaps.q ** (stage + 1.0))
+    return jnp.where(r > schedule.t_min, r, 0.0)
+
+
+def with_earlier_times(draws: Draws, bridge: Bridge, gaps: DistillConfig, step: jax.Array) -> Draws:
+    """Returns draws with times t that stay below T, and with the earlier times r."""
+    t_min, T = bridge.schedule.t_min, bridge.schedule.t_max
+    t = t_min + (draws.t - t_min) * (T * (1 - gaps.distance_to_end) - t_min) / (T - t_min)
+    return draws._replace(t=t, r=earlier_times(gaps, bridge.schedule, t, step))
+
+
+def consistency_loss(
+    networks: Networks,
+    bridge: Bridge,
+    variables: dict,
+    x_0: jax.Array,
+    codes: Endpoint,
+    draws: Draws,
+) -> LossTerms:
+    """Returns the distance of the answers at t and at r, divided by t - r.
+
+    The answer at r is the target: it has no gradient, and where r = 0 it is x_0 itself. Both
+    states have the same noise, and both passes the same dropout mask. The distance of an example is
+    sqrt(|difference|^2 + c^2) - c over all its pixels (pseudo-Huber).
+
+    Args:
+      networks: the networks, as functions of `variables`.
+      bridge: schedule and scalings.
+      variables: {"params", "stats"}.
+      x_0: images [B, H, W, C], pixels in [-1, 1].
+      codes: z and x_T of the images.
+      draws: times t and r, and noise.
+    """
+    assert draws.r is not None
+
+    def answer(variables: dict, t: jax.Array) -> jax.Array:
+        def network_fn(x, c_noise, z):
+            return networks.network(variables, x, c_noise, z, draws.dropout_key)
+
+        x_t = marginal_sample(bridge.schedule, t, x_0, codes.x_T, draws.noise)
+        return make_denoiser(network_fn)(x_t, bridge.at(t), codes.x_T, codes.z)
+
+    known = draws.r > 0
+    found = answer(variables, draws.t)
+    held = jax.lax.stop_gradient(variables)
+    target = answer(held, jnp.where(known, draws.r, bridge.schedule.t_min))
+    target = jax.lax.stop_gradient(jnp.where(known[:, None, None, None], target, x_0))
+    c = HUBER * math.sqrt(math.prod(x_0.shape[1:]))
+    square = jnp.sum((found - target) ** 2, axis=(1, 2, 3))
+    distance = jnp.sqrt(square + c**2) - c
+    error = jnp.mean((found - x_0) ** 2, axis=(1, 2, 3))
+    return LossTerms(distance / (draws.t - draws.r), error, codes.z, codes.stats)

@@ -1,0 +1,295 @@
+"""Distillation: what stays of the teacher, resumption, and the model that results."""
+
+import dataclasses
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+import dbae_jax
+from dbae_jax import convert
+from dbae_jax.api import directions
+from dbae_jax.commands import describe, distill, edit, evaluate, plan, sample, train, train_prior
+from dbae_jax.configuration import build
+from dbae_jax.configuration.config import from_dict
+from dbae_jax.configuration.distillation import distilled as config_of
+from dbae_jax.errors import CheckpointError, ConfigError, PreemptedError
+from dbae_jax.evaluation import results
+from dbae_jax.performance.flops import count_flops
+from dbae_jax.prior import prior
+from dbae_jax.runtime import sharding
+from dbae_jax.training.jitted_step import make_training
+from dbae_jax.workdirs import checkpoint, workdir
+from tests.commands.test_plan import needs_libtpu
+from tests.helpers import commands, tiny
+
+STEPS = 4
+DISTILL = {
+    "distill.num_steps": STEPS,
+    "distill.batch_size": 8,  # the teacher's is 16
+    "distill.learning_rate": 1e-3,
+    "distill.ema_decay": 0.9,
+    "distill.stage_steps": 2,
+    "checkpoint.every_steps": 2,
+}
+STEP = np.arange(8, dtype=np.float32)  # the direction of the digit 7
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    """The workdir of a model with drawn weights, a prior of four steps, and a direction."""
+    directory = tmp_path_factory.mktemp("teacher") / "run"
+    config = tiny.config(**DISTILL)
+    tiny.write_workdir(config, directory, step=3)
+    train_prior.train_prior(config, directory)
+    whose = dbae_jax.DBAE.load(directory).encoder_fingerprint
+    directions.save(directory, "digits", whose, {"7": STEP})
+    return directory
+
+
+@pytest.fixture(scope="module")
+def training():
+    """The compiled training step, which all runs share."""
+    return make_training(config_of(tiny.config(**DISTILL), "teacher"), sharding.make_mesh())
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiled_once(training):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "make_training", lambda config, mesh: training)
+        yield
+
+
+@pytest.fixture(scope="module")
+def sharp(teacher, tmp_path_factory):
+    """The workdir of the distilled model."""
+    directory = tmp_path_factory.mktemp("sharp") / "run"
+    distill.distill(tiny.config(**DISTILL), directory, str(teacher))
+    return directory
+
+
+@pytest.fixture
+def sharp_copy(sharp, tmp_path):
+    return shutil.copytree(sharp, tmp_path / "copy")
+
+
+def _config(directory):
+    """The config that commands read without --config."""
+    return from_dict(json.loads((directory / "config.json").read_text()))
+
+
+def _same(a, b):
+    return all(jax.tree.leaves(jax.tree.map(np.array_equal, a, b)))
+
+
+def _state(directory, training, step):
+    abstract = sharding.placed(
+        jax.eval_shape(training.init, jax.random.key(0)), sharding.replicated(training.mesh)
+    )
+    return checkpoint.read_state(directory, step, abstract)
+
+
+def test_encoder_and_endpoint_decoder_are_the_teachers_bit_for_bit(teacher, sharp):
+    before = workdir.load(teacher).variables
+    for which in ("raw", "ema"):
+        after = workdir.load(sharp, which).variables
+        for part in ("encoder", "decoder"):
+            assert _same(before["params"][part], after["params"][part]), (which, part)
+        assert _same(before["stats"], after["stats"]), which
+        assert not _same(before["params"]["unet"], after["params"]["unet"])
+    images = tiny.images(3)
+    models = [dbae_jax.DBAE.load(directory) for directory in (teacher, sharp)]
+    z, same = (model.encode(images) for model in models)
+    np.testing.assert_array_equal(z, same)
+    np.testing.assert_array_equal(*(model.endpoint(z) for model in models))
+    assert models[0].encoder_fingerprint == models[1].encoder_fingerprint
+    assert models[0].fingerprint != models[1].fingerprint
+
+
+def _stop(monkeypatch, step, *, saved):
+    """Stops a run after a step: saved, as by SIGTERM, or not, as by SIGKILL."""
+    if saved:
+        monkeypatch.setattr(checkpoint.Writer, "preempted", lambda self, at: at == step)
+        return PreemptedError
+
+    class Killed(BaseException):
+        pass
+
+    def preempted(self, at):
+        if at == step:
+            raise Killed
+
+    monkeypatch.setattr(checkpoint.Writer, "preempted", preempted)
+    return Killed
+
+
+@pytest.mark.parametrize("saved", [True, False], ids=["stopped", "killed"])
+def test_a_distillation_resumes_bit_for_bit(teacher, sharp, training, tmp_path, monkeypatch, saved):
+    directory = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        error = _stop(patch, 3, saved=saved)
+        with pytest.raises(error):
+            distill.distill(tiny.config(**DISTILL), directory, str(teacher))
+    assert checkpoint.steps(directory) == ([2, 3] if saved else [2])
+    # As `dbae distill --workdir=...` does, and with the teacher out of reach.
+    monkeypatch.setattr(train.loading, "arguments", None)
+    distill.distill(_config(directory), directory)
+    whole, resumed = (_state(of, training, STEPS) for of in (sharp, directory))
+    assert _same(whole.variables, resumed.variables)
+    assert _same(whole.ema, resumed.ema)
+    assert _same(whole.opt_state, resumed.opt_state)
+
+
+def test_the_model_says_what_it_is_and_decodes_with_its_own_sampler(teacher, sharp):
+    model = dbae_jax.DBAE.load(sharp)
+    assert f"teacher {teacher}" in model.summary()
+    origin = checkpoint.read_meta(sharp, STEPS)[workdir.ORIGIN]
+    assert origin["name"] == str(teacher) and origin["step"] == 3
+    assert origin["fingerprint"] == dbae_jax.DBAE.load(teacher).fingerprint
+    assert model.config.sample.sampler == "consistency" and model.config.train.batch_size == 8
+    assert model.nfe() == 2 and model.nfe(steps=1) == 1 and model.nfe(sampler="dbim") == 5
+    z = model.encode(tiny.images(2))
+    first, again, other = (model.decode(z, rng=seed) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
+    np.testing.assert_array_equal(model.decode(z, rng=1, steps=1), model.decode(z, steps=1))
+    assert dbae_jax.DBAE.load(teacher).nfe() == 5
+
+
+def test_the_prior_and_the_directions_of_the_teacher_serve(teacher, sharp_copy, tmp_path, caplog):
+    config = _config(sharp_copy)
+    meta = checkpoint.read_meta(sharp_copy / prior.FOLDER, 4)
+    variables = dbae_jax.DBAE.load(teacher).variables
+    assert meta["autoencoder"] == prior.identity_of(3, variables)
+    assert meta["copied_from"] == str(teacher)
+    out = sample.sample(config, sharp_copy, num=3, out=tmp_path / "samples")
+    assert len(list(out.glob("0*.png"))) == 3
+    ours, theirs = (dbae_jax.DBAE.load(directory) for directory in (sharp_copy, teacher))
+    np.testing.assert_array_equal(ours.sample_codes(3, 5), theirs.sample_codes(3, 5))
+    np.testing.assert_array_equal(ours.directions["7"], STEP)
+    with caplog.at_level("INFO", logger="dbae_jax"):
+        train_prior.train_prior(config, sharp_copy)
+    assert "has taken 4 steps already" in caplog.text
+
+
+def test_directions_are_not_found_again(teacher, tmp_path, caplog):
+    told, directory = shutil.copytree(teacher, tmp_path / "told"), tmp_path / "run"
+    (told / directions.CACHE / "digits_directions.npz").unlink()
+    config, ask = tiny.config(**DISTILL), {"attribute": "7", "image": "1", "scales": ["1"]}
+    edit.edit(config, told, **ask)
+    distill.distill(config, directory, str(told))
+    caplog.clear()
+    with caplog.at_level("INFO", logger="dbae_jax"):
+        path = edit.edit(_config(directory), directory, **ask)
+    assert path.exists() and "Finding" not in caplog.text
+    found = [dbae_jax.DBAE.load(each).directions["7"] for each in (told, directory)]
+    np.testing.assert_array_equal(*found)
+
+
+def test_a_teacher_with_neither_and_one_of_other_images(teacher, tmp_path, caplog):
+    bare, other = tmp_path / "bare", tmp_path / "other"
+    tiny.write_workdir(tiny.config(**DISTILL), bare)
+    with caplog.at_level("INFO", logger="dbae_jax"):
+        distill.distill(tiny.config(**DISTILL), tmp_path / "run", str(bare))
+    assert "No latent prior is copied. The model in" in caplog.text
+    assert "No directions of attributes are copied. There are no" in caplog.text
+    caplog.clear()
+    with caplog.at_level("INFO", logger="dbae_jax"):
+        changed = tiny.config(**DISTILL, **{"data.crop": "d2c"})
+        distill.distill(changed, other, str(teacher))
+    assert "is of other images: data.crop (" in caplog.text
+    assert not (other / prior.FOLDER).exists()
+    with pytest.raises(CheckpointError, match="no latent prior to sample from"):
+        sample.sample(_config(other), other, num=1)
+
+
+def test_evaluation_measures_the_sampler_of_the_model(sharp_copy):
+    config = _config(sharp_copy)
+    evaluation = dataclasses.replace(config.eval, suite="reconstruction", seeds=2)
+    evaluate.evaluate(dataclasses.replace(config, eval=evaluation), sharp_copy)
+    found = results.read(sharp_copy)["results"]["reconstruction/digits"]
+    assert found["settings"]["sampler"]["sampler"] == "consistency"
+    assert found["settings"]["nfe"] == 2 and found["settings"]["seeds"] == 2
+    assert found["scores"]["mse"]["std"] > 0
+    with pytest.raises(ConfigError, match=r"train.objective \('consistency' in the workdir"):
+        evaluate.evaluate(tiny.config(**DISTILL, **{"train.batch_size": 8}), sharp_copy)
+
+
+def test_conversion_to_the_authors_format_is_refused_and_packing_is_not(teacher, sharp, tmp_path):
+    with pytest.raises(CheckpointError, match=rf"is distilled: .* its teacher, {teacher}, which"):
+        convert.from_workdir(sharp, tmp_path / "ema.safetensors")
+    assert not list(tmp_path.iterdir())
+    convert.pack(sharp, tmp_path / "sharp.safetensors")
+    packed = dbae_jax.DBAE.load(tmp_path / "sharp.safetensors")
+    assert packed.nfe() == 2 and packed.sample(2, 0).shape == (2, 16, 16, 1)
+    assert "teacher run\n" in packed.summary() + "\n"  # the name of the folder alone
+    again = tmp_path / "again"
+    convert.unpack(str(tmp_path / "sharp.safetensors"), again)
+    assert dbae_jax.DBAE.load(again).nfe() == 2
+    distill.distill(_config(again), again)  # from step 0, with a new optimizer
+    assert checkpoint.steps(again)[-1] == STEPS
+
+
+def test_released_weights_are_distilled(teacher, tmp_path):
+    path, directory = tmp_path / "teacher.safetensors", tmp_path / "run"
+    convert.pack(teacher, path)
+    distill.distill(tiny.config(**DISTILL), directory, str(path))
+    model, released = (dbae_jax.DBAE.load(each) for each in (directory, path))
+    np.testing.assert_array_equal(model.encode(tiny.images(2)), released.encode(tiny.images(2)))
+    np.testing.assert_array_equal(model.sample_codes(2, 0), released.sample_codes(2, 0))
+    np.testing.assert_allclose(model.directions["7"], STEP, atol=1e-2)
+
+
+def test_what_cannot_be_distilled_is_refused(teacher, sharp, tmp_path):
+    config = tiny.config(**DISTILL)
+    with pytest.raises(ConfigError, match="--teacher is missing"):
+        distill.distill(config, tmp_path / "run")
+    with pytest.raises(ConfigError, match="is the workdir itself"):
+        distill.distill(config, teacher, str(teacher))
+    free = tiny.config(**DISTILL, **{"bridge.endpoint": "free", "bridge.beta_d": 19.9})
+    with pytest.raises(ConfigError, match="'denoising' for a Gaussian x_T"):
+        distill.distill(free, tmp_path / "run", str(teacher))
+    with pytest.raises(ConfigError, match="a divisor of batch_size=8"):
+        distill.distill(
+            tiny.config(**DISTILL, **{"train.accumulation_steps": 16}),
+            tmp_path / "run",
+            str(teacher),
+        )
+    with pytest.raises(ConfigError, match=r"train.objective \('consistency' in the workdir"):
+        train.train(tiny.config(**DISTILL, **{"train.batch_size": 8}), sharp)
+    assert not list(tmp_path.iterdir())
+
+
+def test_commands(teacher, tmp_path):
+    flags = [f"--teacher={teacher}", "--config.distill.num_steps=7"]
+    said = commands.run("main", "--mode=distill", *flags, "--dry_run")
+    assert said.returncode == 0 and "Training: 7 steps of 8 images" in said.stdout, said.stderr
+    assert '"objective": "consistency"' in said.stdout
+    said = commands.run("main", "--mode=distill", f"--workdir={tmp_path / 'run'}")
+    assert said.returncode == 2 and "--config is missing" in said.stderr
+    said = commands.run("main", "--mode=plan", *flags[:1], "--topology=nowhere")
+    assert said.returncode == 2 and "nowhere" in said.stderr
+    said = commands.run("main", "--mode=train", "--config=digits", f"--teacher={teacher}")
+    assert said.returncode == 2 and "--teacher is a flag of distill, plan, not" in said.stderr
+
+
+@needs_libtpu
+def test_the_plan_is_that_of_the_distillation():
+    made = plan.make_plan(config_of(tiny.config(**DISTILL), "teacher"), "v5e:1x1")
+    assert (made.num_steps, made.batch_size) == (STEPS, 8)
+    # The U-Net forward, backward (twice as much) and forward again; the others forward alone.
+    unet, others = _forward_flops()
+    assert 0.9 < made.flops / (8 * (4 * unet + others)) < 1.3
+
+
+def _forward_flops():
+    """FLOPs of the U-Net, and of encoder and endpoint decoder, for an image."""
+    config = tiny.config()
+    networks = build.make_networks(config)
+    shapes = jax.eval_shape(networks.init, jax.random.key(0))
+    arrays = [jax.ShapeDtypeStruct(s, np.float32) for s in ((1, 16, 16, 2), (1,), (1, 8))]
+    whole = describe.forward_flops(config, networks)
+    unet = count_flops(lambda v, *a: networks.network(v, *a, None), shapes, *arrays)
+    return unet, whole - unet

@@ -1,0 +1,181 @@
+"""Consistency training in a Gaussian world, where the consistency function is known."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dbae_jax.bridge.marginals import marginal_coefficients
+from dbae_jax.bridge.preconditioning import Bridge
+from dbae_jax.bridge.schedules import VE, VP
+from dbae_jax.configuration.sections import DistillConfig
+from dbae_jax.training import consistency, losses
+from tests.helpers import gaussian_world
+from tests.helpers.gaussian_world import SCHEDULES
+
+schedules = pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
+T = 0.5  # fraction of the end at which most tests look
+PLAIN = Bridge(VP(), moments=None)  # the denoiser is the network's output
+
+
+def _gaps(b=20.0):
+    return DistillConfig(
+        num_steps=1, batch_size=1, learning_rate=1.0, ema_decay=0.0,
+        q=2.0, k=8.0, b=b, stage_steps=1_000, distance_to_end=1e-3,
+    )  # fmt: skip
+
+
+def _earlier(gaps, t, stage, schedule=PLAIN.schedule):
+    step = jnp.int32(stage * gaps.stage_steps)
+    return float(consistency.earlier_times(gaps, schedule, jnp.float32([t]), step)[0])
+
+
+def test_gaps_shrink_as_published():
+    for stage, r in enumerate((0.25, 0.375, 0.4375)):
+        assert _earlier(_gaps(20.0), 0.5, stage) == pytest.approx(r, abs=1e-3)
+    assert _earlier(_gaps(1.0), 0.999, 0) == 0
+    for stage, r in enumerate((0.21, 0.61, 0.80, 0.90), start=1):
+        assert _earlier(_gaps(1.0), 0.999, stage) == pytest.approx(r, abs=0.01)
+    scaled = _earlier(_gaps(20.0), 40.0, 0, VE())  # T = 80
+    assert scaled == pytest.approx(80 * _earlier(_gaps(20.0), 0.5, 0))
+
+
+def test_times_are_below_the_end_and_r_is_below_t():
+    gaps = _gaps()
+    drawn = losses.draw(jax.random.key(0), (4096, 1, 1, 3), 2, PLAIN)
+    draws = consistency.with_earlier_times(drawn, PLAIN, gaps, jnp.int32(5000))
+    assert draws.t.min() >= 1e-4 and 0.99 < draws.t.max() <= 1 - gaps.distance_to_end
+    assert jnp.all(draws.r < draws.t) and jnp.all((draws.r == 0) | (draws.r > 1e-4))
+
+
+class _Networks:
+    """A network that adds a trained shift to a known answer at each time."""
+
+    def __init__(self, answers):
+        self.answers = answers  # time -> function of x_t [B, 1, 1, d]
+
+    def network(self, variables, x, c_noise, z, dropout_key=None):
+        del z, dropout_key
+        x_t = x[..., : x.shape[-1] // 2]
+        t = jnp.exp(c_noise / 250)[:, None, None, None]
+        found = sum(
+            jnp.where(jnp.abs(t - time) < 1e-3, answer(x_t), 0.0)
+            for time, answer in self.answers.items()
+        )
+        return found + variables["params"]["shift"]
+
+
+def _loss(networks, x_0, x_T, noise, t, r, shift=0.0):
+    count = len(x_0)
+    draws = losses.Draws(
+        t=jnp.full(count, t), noise=noise, eps=jnp.zeros((count, 1)), dropout_key=None,
+        r=jnp.full(count, r),
+    )  # fmt: skip
+    variables = {"params": {"shift": jnp.asarray(shift)}, "stats": {}}
+    codes = losses.Endpoint(jnp.zeros((count, 1)), x_T, {})
+    return consistency.consistency_loss(networks, PLAIN, variables, x_0, codes, draws)
+
+
+def _batch(count=6, d=3):
+    keys = jax.random.split(jax.random.key(0), 3)
+    return [0.3 * jax.random.normal(key, (count, 1, 1, d)) for key in keys]
+
+
+def test_at_the_boundary_the_target_is_the_image():
+    x_0, x_T, noise = _batch()
+    wrong = _Networks({T: lambda x: 0 * x, VP().t_min: lambda x: 100 + x})
+    terms = _loss(wrong, x_0, x_T, noise, T, 0.0)
+    c = consistency.HUBER * np.sqrt(3)
+    expected = np.sqrt(np.sum(np.square(x_0), (1, 2, 3)) + c**2) - c
+    np.testing.assert_allclose(terms.weighted, expected / T, rtol=1e-5)
+    np.testing.assert_allclose(terms.x_0_error, np.mean(np.square(x_0), (1, 2, 3)), rtol=1e-6)
+
+
+def test_the_target_has_no_gradient():
+    """The shift moves both answers alike, but the gradient is that of the answer at t alone."""
+    x_0, x_T, noise = _batch()
+    networks = _Networks({T: lambda x: 0.2 * x + 1, 0.4: lambda x: 0.2 * x})
+
+    def loss(shift):
+        return _loss(networks, x_0, x_T, noise, T, 0.4, shift).weighted.sum()
+
+    assert float(loss(1.0)) == pytest.approx(float(loss(0.0)), rel=1e-4)
+    # The difference is about 1 in each of three entries: 6 examples, each sqrt(3) / (t - r).
+    assert float(jax.grad(loss)(0.0)) == pytest.approx(6 * np.sqrt(3) / (T - 0.4), rel=0.02)
+
+
+def _flow_matrix(world, schedule, t):
+    """Returns h of the exact consistency function x -> h (x - mean_t) + mean_0, diagonal [d]."""
+    _, B, C = marginal_coefficients(schedule, np.float64(t))
+    values = world.posterior.values
+    return np.sqrt(values / (B**2 * values + C))
+
+
+def _minimisers(world, schedule, times):
+    """Returns what training with the gaps of a grid learns at its last time, diagonal [d].
+
+    The answer at t is the mean of the answer at r over all pairs of states with the same noise:
+    E[h_r (x_r - mean_r) | x_t], in the basis in which Cov[x_0 | z] is diagonal.
+    """
+    values, h = world.posterior.values, np.ones(3)
+    B_r, C_r = 1.0, 0.0
+    for t in times:
+        _, B, C = marginal_coefficients(schedule, np.float64(t))
+        h = h * (B_r * B * values + np.sqrt(C_r * C)) / (B**2 * values + C)
+        B_r, C_r = B, C
+    return h
+
+
+@schedules
+def test_the_minimiser_of_the_objective_becomes_the_consistency_function(schedule):
+    """The error falls like the gap, and its limit, extrapolated from three gaps, is exact."""
+    world = gaussian_world.make_world(4)
+    exact = _flow_matrix(world, schedule, T * schedule.t_max)
+    # Times at which lambda rises evenly: as gaps shrink, B_r / sqrt(C_r) approaches B / sqrt(C).
+    errors, found = [], []
+    for count in (2_000, 4_000, 8_000, 16_000):
+        angles = np.linspace(0, 1, count + 1)[1:] ** 3
+        h = _minimisers(world, schedule, T * schedule.t_max * angles)
+        found.append(h)
+        errors.append(np.abs(h - exact).max())
+    ratios = np.array(errors[:-1]) / np.array(errors[1:])
+    np.testing.assert_allclose(ratios, 2, rtol=0.02)
+    first = [2 * b - a for a, b in itertools.pairwise(found)]
+    second = [(4 * b - a) / 3 for a, b in itertools.pairwise(first)]
+    third = (8 * second[1] - second[0]) / 7
+    np.testing.assert_allclose(third, exact, rtol=1e-8)
+
+
+def test_the_gradient_vanishes_at_the_minimiser():
+    """Given x_t, targets are symmetric around their mean, where the distance has its minimum."""
+    world, schedule, r = gaussian_world.make_world(4), VP(), 0.4
+    values = world.posterior.values
+    (_, B, C), (_, B_r, C_r) = (
+        [float(v) for v in marginal_coefficients(schedule, np.float64(time))] for time in (T, r)
+    )
+    rng = np.random.default_rng(0)
+    image, noise = rng.standard_normal((2, 64, 3))
+    image = image * np.sqrt(values)
+    x_t = B * image + np.sqrt(C) * noise
+    gain = B * values / (B**2 * values + C)
+    # The pair with the same x_t, reflected at E[x_0 | x_t].
+    other = 2 * gain * x_t - image
+    other_noise = (x_t - B * other) / np.sqrt(C)
+    h_r = _flow_matrix(world, schedule, r)
+    best = h_r * (B_r * B * values + np.sqrt(C_r * C)) / (B**2 * values + C)
+    with jax.enable_x64(True):
+        networks = _Networks({T: lambda x: x * best, r: lambda x: x * h_r})
+        arrays = [
+            jnp.asarray(np.concatenate(pair))[:, None, None, :]
+            for pair in ((image, other), (noise, other_noise))
+        ]
+        x_T = jnp.zeros_like(arrays[0])
+
+        def loss(shift):
+            return _loss(networks, arrays[0], x_T, arrays[1], T, r, shift).weighted.mean()
+
+        assert np.abs(jax.grad(loss)(jnp.zeros(3))).max() < 1e-12
+        networks.answers[T] = lambda x: x * best + 0.01
+        assert jax.grad(loss)(jnp.zeros(3)).min() > 0.1
