@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from dbae_jax.errors import ConfigError, DeviceError
+from dbae_jax.errors import ConfigError, DBAEError, DeviceError
 
 HEARTBEAT_TIMEOUT_SECONDS = 60  # a process that is silent for longer counts as lost
 # Beginnings of the runtime's messages when a collective fails. Some of these are ValueErrors.
@@ -163,10 +163,32 @@ def from_writer(read: Callable[[], Any]) -> Any:
 
     Args:
       read: function without arguments; returns JSON types.
+
+    Raises:
+      DBAEError: on the other processes, if `read` raises an error, for which they would wait.
     """
     if not several():
         return read()
-    text = json.dumps(read()).encode() if is_writer() else b""
+    found, failure = {}, None
+    if is_writer():
+        try:
+            found = {"result": read()}
+        except Exception as error:
+            found, failure = {"failure": f"{type(error).__name__}: {error}"}, error
+    found = _from_process_0(found)
+    if failure is not None:
+        raise failure
+    if "failure" in found:
+        raise DBAEError(
+            f"Process {jax.process_index()} of {jax.process_count()} stops, because process 0 had "
+            f"an error ({found['failure']})."
+        )
+    return found["result"]
+
+
+def _from_process_0(value: dict[str, Any]) -> dict[str, Any]:
+    """Returns on every process the value of process 0."""
+    text = json.dumps(value).encode() if is_writer() else b""
     length = int(multihost_utils.broadcast_one_to_all(np.int32(len(text))))
     padded = np.zeros(length, np.uint8)
     padded[: len(text)] = np.frombuffer(text, np.uint8)

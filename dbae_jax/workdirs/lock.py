@@ -56,8 +56,11 @@ def _acquire(directory: pathlib.Path, stack: contextlib.ExitStack) -> str:
     path = directory / FILE
     while True:
         made = [folder for folder in (directory, *directory.parents) if not folder.exists()]
-        directory.mkdir(parents=True, exist_ok=True)
-        file = stack.enter_context(path.open("a+"))
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            file = stack.enter_context(path.open("a+"))
+        except FileNotFoundError:
+            continue  # the last holder has removed the empty folder in the meantime
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

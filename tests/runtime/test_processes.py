@@ -1,5 +1,6 @@
 """Several processes as one run, for real: the same losses, SIGTERM, a lost process, evaluation."""
 
+import errno
 import json
 import os
 import shutil
@@ -14,6 +15,7 @@ import pytest
 from dbae_jax.errors import (
     CheckpointError,
     ConfigError,
+    DBAEError,
     DeviceMemoryError,
     LostProcessError,
 )
@@ -206,6 +208,29 @@ def test_what_the_writer_sees_holds_for_all(monkeypatch):
         processes.multihost_utils, "broadcast_one_to_all", lambda value: next(replies)
     )
     assert processes.from_writer(lambda: pytest.fail("looked")) == found
+
+
+def test_an_error_of_the_writer_ends_all(monkeypatch):
+    sent = []
+
+    def broadcast(value):  # as of process 0
+        sent.append(np.asarray(value))
+        return sent[-1]
+
+    def full():
+        raise OSError(errno.ENOSPC, "No space left on device", "run/.lock")
+
+    monkeypatch.setattr(processes, "several", lambda: True)
+    monkeypatch.setattr(processes.multihost_utils, "broadcast_one_to_all", broadcast)
+    with pytest.raises(OSError, match="No space left"):
+        processes.from_writer(full)
+    replies = iter(sent)
+    monkeypatch.setattr(processes, "is_writer", lambda: False)
+    monkeypatch.setattr(
+        processes.multihost_utils, "broadcast_one_to_all", lambda value: next(replies)
+    )
+    with pytest.raises(DBAEError, match=r"because process 0 had an error \(OSError: .*No space"):
+        processes.from_writer(full)
 
 
 def test_a_lost_process_stops_the_other_and_the_restart_goes_on(shared, tmp_path):

@@ -1,6 +1,7 @@
 """The lock of a workdir: one holder at a time, which goes away with its process."""
 
 import os
+import pathlib
 import signal
 import subprocess
 import sys
@@ -38,6 +39,21 @@ def test_a_new_folder_that_stays_empty_is_removed(tmp_path):
     with lock.held(tmp_path / "b"):
         (tmp_path / "b" / "config.json").touch()
     assert [path.name for path in (tmp_path / "b").iterdir()] == ["config.json"]
+
+
+def test_a_folder_that_the_last_holder_removes_is_made_again(tmp_path, monkeypatch):
+    made, mkdir = [], pathlib.Path.mkdir
+
+    def removed_once(self, *args, **how):
+        mkdir(self, *args, **how)
+        if not made:
+            made.append(self)
+            self.rmdir()
+
+    monkeypatch.setattr(pathlib.Path, "mkdir", removed_once)
+    with lock.held(tmp_path / "run"):
+        assert (tmp_path / "run" / lock.FILE).exists()
+    assert made == [tmp_path / "run"]
 
 
 def test_the_lock_goes_away_with_a_killed_process(tmp_path):
