@@ -195,8 +195,8 @@ def _distill(c: ConfigDict) -> None:
     c.distill = ConfigDict()
     c.distill.num_steps = 50_000  # length of the distillation
     c.distill.batch_size = 128  # images per step over all devices
-    c.distill.learning_rate = 1e-5
-    c.distill.ema_decay = 0.9999
+    c.distill.learning_rate = 1e-5  # with the schedule of config.optim
+    c.distill.ema_decay = 0.9999  # decay per step of the EMA weights
     # The U-Net gives the same answer at t and at an earlier time
     # r = t (1 - n(t) / q^(stage + 1)), n(t) = 1 + k sigmoid(-b t / T).
     c.distill.q = 2.0  # factor by which the gap t - r shrinks from stage to stage
