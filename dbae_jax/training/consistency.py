@@ -16,11 +16,10 @@ import math
 import jax
 import jax.numpy as jnp
 
-from dbae_jax.bridge.marginals import marginal_sample
-from dbae_jax.bridge.preconditioning import Bridge, make_denoiser
+from dbae_jax.bridge.preconditioning import Bridge
 from dbae_jax.bridge.schedules import Schedule
 from dbae_jax.configuration.sections import DistillConfig
-from dbae_jax.training.losses import Draws, Endpoint, LossTerms, Networks
+from dbae_jax.training.losses import Draws, Endpoint, LossTerms, Networks, denoised
 
 HUBER = 5.4e-4  # constant of the distance, per square root of the number of pixel values
 
@@ -77,11 +76,7 @@ def consistency_loss(
     assert draws.r is not None
 
     def answer(variables: dict, t: jax.Array) -> jax.Array:
-        def network_fn(x, c_noise, z):
-            return networks.network(variables, x, c_noise, z, draws.dropout_key)
-
-        x_t = marginal_sample(bridge.schedule, t, x_0, codes.x_T, draws.noise)
-        return make_denoiser(network_fn)(x_t, bridge.at(t), codes.x_T, codes.z)
+        return denoised(networks, bridge, variables, x_0, codes, draws, t)
 
     known = draws.r > 0
     found = answer(variables, draws.t)

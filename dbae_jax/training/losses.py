@@ -196,12 +196,24 @@ def denoising_loss(
 
     The loss of an example does not depend on the rest of the batch.
     """
-    x_t = marginal_sample(bridge.schedule, draws.t, x_0, codes.x_T, draws.noise)
+    found = denoised(networks, bridge, variables, x_0, codes, draws, draws.t)
+    error = jnp.mean((found - x_0) ** 2, axis=(1, 2, 3))
+    return LossTerms(bridge.at(draws.t).weight * error, error, codes.z, codes.stats)
+
+
+def denoised(
+    networks: Networks,
+    bridge: Bridge,
+    variables: dict,
+    x_0: jax.Array,
+    codes: Endpoint,
+    draws: Draws,
+    t: jax.Array,
+) -> jax.Array:
+    """Returns D(x_t, t, x_T, z): [B, H, W, C] at times t: [B], with the noise of the draws."""
 
     def network_fn(x, c_noise, z):
         return networks.network(variables, x, c_noise, z, draws.dropout_key)
 
-    at = bridge.at(draws.t)
-    denoised = make_denoiser(network_fn)(x_t, at, codes.x_T, codes.z)
-    error = jnp.mean((denoised - x_0) ** 2, axis=(1, 2, 3))
-    return LossTerms(at.weight * error, error, codes.z, codes.stats)
+    x_t = marginal_sample(bridge.schedule, t, x_0, codes.x_T, draws.noise)
+    return make_denoiser(network_fn)(x_t, bridge.at(t), codes.x_T, codes.z)

@@ -1,4 +1,4 @@
-"""Causes of a failure are told apart."""
+"""Causes of a failure are distinguished."""
 
 import errno
 import os
