@@ -260,6 +260,8 @@ def _log_to_stderr() -> bug_reports.LastLines:
     sys.unraisablehook = _show_unraisable
     # PIL warns of metadata that it cannot read; what concerns the pixels is an error.
     warnings.filterwarnings("ignore", module=r"PIL\.")
+    # When one array cannot be saved, orbax raises that error and abandons the saves of the others.
+    warnings.filterwarnings("ignore", r"coroutine .* was never awaited", RuntimeWarning)
     handler = progress.Handler()
     last = bug_reports.LastLines()
     ours = logging.getLogger("dbae_jax")
