@@ -14,6 +14,10 @@ BIN := $(VENV)/bin
 SERIES = $(shell $(PYTHON) -c 'import sys; print(*sys.version_info[:2], sep="")')
 CONSTRAINTS = $(addprefix -c ,$(wildcard constraints/py$(SERIES).txt))
 
+# Without files of bytecode, every program that a target or a test starts would compile some 3,000
+# modules first, which takes 5 seconds.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test lint docs clean
 
 RUN = $(BIN)/python -m dbae_jax.main --config=configs/digits.py --workdir=$(WORKDIR)
