@@ -4,7 +4,7 @@ python examples/teaser.py --diffae=runs/emoji32_diffae --out=docs/images/teaser.
 
 The images are those of examples/images, which no model was trained on. DiffAE is a model of the
 same size that was trained as long, with --config.bridge.endpoint=free and
---config.bridge.beta_d=19.9.
+--config.bridge.beta_d=19.9. Without --diffae, the picture has no rows of DiffAE.
 """
 
 import argparse
@@ -19,12 +19,14 @@ COLUMNS = 12
 EDITED = "princess"
 
 
-def strips(model: dbae_jax.DBAE, diffae: dbae_jax.DBAE, attribute: str) -> dict[str, np.ndarray]:
+def strips(
+    model: dbae_jax.DBAE, diffae: dbae_jax.DBAE | None, attribute: str
+) -> dict[str, np.ndarray]:
     """Returns the rows of the picture, each [COLUMNS, H, W, C] in [0, 1], by title.
 
     Args:
       model: the DBAE.
-      diffae: a DiffAE of the same images.
+      diffae: a DiffAE of the same images; None for a picture without it.
       attribute: attribute that the last but one row edits.
     """
     paths = sorted((pathlib.Path(__file__).parent / "images").glob("*.png"))[:COLUMNS]
@@ -37,8 +39,12 @@ def strips(model: dbae_jax.DBAE, diffae: dbae_jax.DBAE, attribute: str) -> dict[
         "image": model.preprocess(paths),
         "DBAE: x_T = decoder(z)": 2 * (x_T - low) / (high - low) - 1,
         "DBAE: from x_T, NFE 5": model.decode(z),
-        "DiffAE: from z and\nrandom x_T": diffae.decode(diffae.encode(paths), rng=0),
-        "DiffAE: from z and\nanother random x_T": diffae.decode(diffae.encode(paths), rng=1),
+    }
+    for seed, x_T_name in enumerate(("random x_T", "another random x_T")):
+        if diffae is not None:
+            title = f"DiffAE: from z and\n{x_T_name}"
+            rows[title] = diffae.decode(diffae.encode(paths), rng=seed)
+    rows |= {
         f"DBAE: edit of\n{attribute}": model.edit(edited, attribute=attribute, scale=steps)[0],
         "DBAE: samples": model.sample(COLUMNS, rng=0),
     }
@@ -62,11 +68,12 @@ def main(argv: list[str] | None = None) -> None:
     """Draws the picture that the arguments ask for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--weights", default="emoji32")
-    parser.add_argument("--diffae", type=pathlib.Path, required=True)
+    parser.add_argument("--diffae", type=pathlib.Path)
     parser.add_argument("--attribute", default="dark_skin")
     parser.add_argument("--out", type=pathlib.Path, required=True)
     given = parser.parse_args(argv)
-    model, diffae = (dbae_jax.DBAE.load(name) for name in (given.weights, given.diffae))
+    model = dbae_jax.DBAE.load(given.weights)
+    diffae = dbae_jax.DBAE.load(given.diffae) if given.diffae else None
     draw(strips(model, diffae, given.attribute), given.out)
 
 

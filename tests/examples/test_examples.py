@@ -68,9 +68,13 @@ def test_the_teaser_is_drawn(tmp_path):
     tiny.write_workdir(tiny.config(**colour | free), diffae)
     found = {"round": np.ones(8, np.float32)}
     directions.save(model, "digits", DBAE.load(model).encoder_fingerprint, found)
-    options = [f"--weights={model}", f"--diffae={diffae}", "--attribute=round"]
-    _main("teaser")([*options, f"--out={tmp_path / 'x.png'}"])
-    assert Image.open(tmp_path / "x.png").size[0] == 1200
+    sizes = []
+    for of_diffae in ([f"--diffae={diffae}"], []):
+        options = [f"--weights={model}", *of_diffae, "--attribute=round"]
+        _main("teaser")([*options, f"--out={tmp_path / 'x.png'}"])
+        sizes.append(Image.open(tmp_path / "x.png").size)
+    (width, height), (other_width, less) = sizes
+    assert width == other_width == 1200 and less < height
 
 
 def test_guided_samples_are_drawn(directory, tmp_path):
