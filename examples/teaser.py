@@ -16,7 +16,7 @@ import numpy as np
 import dbae_jax
 
 COLUMNS = 12
-EDITED = "princess"
+EDITED = "child"
 
 
 def strips(
@@ -37,8 +37,8 @@ def strips(
     steps = np.linspace(-1, 1, COLUMNS)
     rows = {
         "image": model.preprocess(paths),
-        "DBAE: x_T = decoder(z)": 2 * (x_T - low) / (high - low) - 1,
-        "DBAE: from x_T, NFE 5": model.decode(z),
+        "DBAE:\nx_T = decoder(z)": 2 * (x_T - low) / (high - low) - 1,
+        "DBAE:\nfrom x_T, NFE 5": model.decode(z),
     }
     for seed, x_T_name in enumerate(("random x_T", "another random x_T")):
         if diffae is not None:
