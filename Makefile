@@ -14,8 +14,8 @@ BIN := $(VENV)/bin
 SERIES = $(shell $(PYTHON) -c 'import sys; print(*sys.version_info[:2], sep="")')
 CONSTRAINTS = $(addprefix -c ,$(wildcard constraints/py$(SERIES).txt))
 
-# Without files of bytecode, every program that a target or a test starts would compile some 3,000
-# modules first, which takes 5 seconds.
+# Without files of bytecode, every program that a target or a test starts would compile thousands of
+# modules first; docs/performance/measured.md has the seconds.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test lint docs clean
