@@ -40,10 +40,10 @@ def strips(
         "DBAE:\nx_T = decoder(z)": 2 * (x_T - low) / (high - low) - 1,
         "DBAE:\nfrom x_T, NFE 5": model.decode(z),
     }
-    for seed, x_T_name in enumerate(("random x_T", "another random x_T")):
-        if diffae is not None:
-            title = f"DiffAE: from z and\n{x_T_name}"
-            rows[title] = diffae.decode(diffae.encode(paths), rng=seed)
+    if diffae is not None:
+        z_diffae = diffae.encode(paths)
+        rows["DiffAE: from z and\nrandom x_T"] = diffae.decode(z_diffae, rng=0)
+        rows["DiffAE: from z and\nanother random x_T"] = diffae.decode(z_diffae, rng=1)
     rows |= {
         f"DBAE: edit of\n{attribute}": model.edit(edited, attribute=attribute, scale=steps)[0],
         "DBAE: samples": model.sample(COLUMNS, rng=0),
