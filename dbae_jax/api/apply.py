@@ -145,10 +145,9 @@ class Apply:
             raise DataError(_NOISE)
         if x_T is None:
             x_T = self._draw_x_T(len(z), key) if self._gaussian else self.endpoint(variables, z)
-        key, places = jax.random.key(0) if key is None else key, jnp.arange(z.shape[0])
-        return functions.decode(self.networks, variables, x_T, z, key, places, table, remat=remat)[
-            0
-        ]
+        key = jax.random.key(0) if key is None else key
+        keys = rngs.per_example(key, jnp.arange(z.shape[0]))
+        return functions.decode(self.networks, variables, x_T, z, keys, table, remat=remat)[0]
 
     def sample(
         self,

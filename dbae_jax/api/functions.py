@@ -63,9 +63,9 @@ def decode(
     variables: dict,
     x_T: jax.Array,
     z: jax.Array,
-    key: jax.Array,
-    indices: jax.Array | np.ndarray,
+    keys: jax.Array,
     table: Table,
+    num_rows: jax.Array | int | None = None,
     *,
     keep_path: bool = False,
     remat: bool = False,
@@ -77,9 +77,9 @@ def decode(
       variables: their weights and running statistics.
       x_T: endpoints to start from.
       z: latent codes.
-      key: one key, or keys [B].
-      indices: places of the examples, [B].
+      keys: keys of the examples, [B].
       table: coefficients of the sampler.
+      num_rows: how many rows of the table to run; see `integrate.integrate`.
       keep_path: whether to keep the states after every row.
       remat: whether a gradient computes the network's activations again, evaluation by evaluation,
         instead of keeping those of all evaluations in memory.
@@ -95,7 +95,8 @@ def decode(
         jax.checkpoint(denoise_fn) if remat else denoise_fn,
         x_T,
         table,
-        integrate.example_noise_fn(rngs.per_example(key, indices), x_T.shape[1:]),
+        integrate.example_noise_fn(keys, x_T.shape[1:]),
+        num_rows=num_rows,
         keep_path=keep_path,
     )
     return x_0, None if states is None else jnp.moveaxis(states, 0, 1)

@@ -15,9 +15,9 @@ from dbae_jax.bridge.preconditioning import At
 from dbae_jax.bridge.schedules import Schedule
 from dbae_jax.data.images import to_float
 from dbae_jax.models.autoencoder import Networks
-from dbae_jax.runtime import batching, sharding
+from dbae_jax.runtime import batching, rngs, sharding
 from dbae_jax.runtime.batching import ProgressFn
-from dbae_jax.sampling import integrate, inversion
+from dbae_jax.sampling import integrate, inversion, tables
 from dbae_jax.sampling.integrate import Sample
 from dbae_jax.sampling.tables import Table
 
@@ -33,7 +33,8 @@ class Functions(NamedTuple):
     posterior: Callable  # networks, variables, images -> mean and scale of z (or None)
     endpoint: Callable  # networks, variables, z -> x_T
     denoise: Callable  # networks, variables, x_t, at, x_T, z -> x_0
-    decode: Callable  # networks, variables, x_T, z, key, indices, table, *, keep_path -> x_0, path
+    decode: Callable  # networks, variables, x_T, z, keys, table, num_rows -> x_0, path
+    keys: Callable  # key, indices -> keys of the examples
     invert: Callable  # networks, variables, x, z, table -> x_T
     draw_x_T: Callable  # key, indices, scale, *, image_shape -> x_T
 
@@ -55,6 +56,7 @@ def jit_functions(mesh: jax.sharding.Mesh | None) -> Functions:
         endpoint=jit(functions.endpoint, "networks"),
         denoise=jit(functions.denoise, "networks"),
         decode=jit(functions.decode, "networks", "keep_path"),
+        keys=jit(rngs.per_example),
         invert=jit(functions.invert, "networks"),
         draw_x_T=jit(functions.draw_x_T, "image_shape"),
     )
@@ -138,12 +140,15 @@ class Programs:
           progress: called after every batch with the numbers of finished and of all images.
         """
 
-        key = self._whole_batches(key)
+        key, nfe = self._whole_batches(key), table.nfe
+        padded = tables.of_one_form(table, _table_length(nfe, keep_path=keep_path))
 
         def decode(x_T: jax.Array, z: jax.Array, indices: jax.Array) -> Any:
-            return self._jitted.decode(
-                self._networks, variables, x_T, z, key, indices, table, keep_path=keep_path
+            keys = self._jitted.keys(key, indices)
+            x_0, states = self._jitted.decode(
+                self._networks, variables, x_T, z, keys, padded, nfe, keep_path=keep_path
             )
+            return x_0, None if states is None else states[:, :nfe]
 
         x_0, states = self._run(decode, x_T, z, np.arange(len(z)), progress=progress)
         path = None
@@ -182,3 +187,12 @@ class Programs:
             return key
         size = batching.padded_size(len(key), self.batch_size, self._mesh)
         return jnp.concatenate([key, jnp.repeat(key[-1:], -len(key) % size, axis=0)])
+
+
+def _table_length(nfe: int, *, keep_path: bool) -> int:
+    """Returns the length of a sampler's table, so that few lengths are compiled.
+
+    Nearly all samplers share one length. With the trajectory, whose memory grows with the length
+    of the table, it is the next power of two.
+    """
+    return max(1 << (nfe - 1).bit_length(), 1 if keep_path else 1024)

@@ -34,6 +34,8 @@ OF_DATA = (
     *("data.train_split", "data.test_split"),
 )
 
+TRAJECTORIES = 4  # images in trajectory.png, with two rows each
+
 log = logging.getLogger(__name__)
 
 
@@ -186,4 +188,4 @@ def _paint(context: Context, directory: pathlib.Path, *, measured_now: bool) -> 
         return
     images = context.images("test", context.config.eval.num_pictures)
     pictures.reconstructions(paths[0], context.model, images, context.config.sample)
-    pictures.trajectories(paths[1], context.model, images)
+    pictures.trajectories(paths[1], context.model, images[:TRAJECTORIES])

@@ -19,6 +19,9 @@ from jax.experimental import multihost_utils
 from dbae_jax.errors import ConfigError, DBAEError, DeviceError
 
 HEARTBEAT_TIMEOUT_SECONDS = 60  # a process that is silent for longer counts as lost
+# A process that is alone may be silent for any time: suspended by Ctrl-Z, a sleeping laptop, a
+# debugger, or a scheduler.
+ALONE_TIMEOUT_SECONDS = 365 * 24 * 3600
 # Beginnings of the runtime's messages when a collective fails. Some of these are ValueErrors.
 LOSS = re.compile("(UNKNOWN|UNAVAILABLE|INTERNAL|DEADLINE_EXCEEDED|ABORTED|CANCELLED): ")
 
@@ -59,7 +62,7 @@ def start(
     except (RuntimeError, ValueError) as error:
         if given[0] is None and str(error).startswith("coordinator_address should be defined"):
             if save_on_sigterm:  # jax handles SIGTERM through a coordinator, even of one process
-                _join(f"127.0.0.1:{_free_port()}", 1, 0)
+                _join(f"127.0.0.1:{_free_port()}", 1, 0, timeout=ALONE_TIMEOUT_SECONDS)
             check_devices()
             return
         reason = " ".join(str(error).split())[:200]
@@ -128,12 +131,15 @@ def _from_environment(
     return given
 
 
-def _join(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
+def _join(
+    coordinator: str | None,
+    num_processes: int | None,
+    process_id: int | None,
+    *,
+    timeout: int = HEARTBEAT_TIMEOUT_SECONDS,
+) -> None:
     jax.distributed.initialize(
-        coordinator,
-        num_processes,
-        process_id,
-        heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT_SECONDS,
+        coordinator, num_processes, process_id, heartbeat_timeout_seconds=timeout
     )
 
 

@@ -1,4 +1,4 @@
-"""Runs the table of coefficients of any sampler as one `lax.scan` on the device."""
+"""Runs the table of coefficients of any sampler as one loop on the device."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -41,10 +41,11 @@ def integrate(
     table: Table,
     noise_fn: NoiseFn | None = None,
     *,
+    num_rows: jax.Array | int | None = None,
     keep_path: bool = False,
     clip: bool = True,
 ) -> tuple[jax.Array, jax.Array | None]:
-    """Integrates from x_T to x_0 with a sampler's table: one `lax.scan`, to be called inside jit.
+    """Integrates from x_T to x_0 with a sampler's table: one loop, to be called inside jit.
 
     With a table of `tables.inversion_table` it integrates in the other direction, from a state
     near x_0 to a Gaussian x_T.
@@ -55,16 +56,21 @@ def integrate(
       table: coefficients of a sampler. The table may be traced: a second grid of the same length
         does not compile again.
       noise_fn: function that returns the i-th noise; None for tables without noise.
+      num_rows: how many rows to run. Default: all. It may be traced, so that one program runs
+        every number of steps; it can then not be differentiated in reverse mode.
       keep_path: whether to return the state after every row.
       clip: whether to clip the final state to [-1, 1]. Images need this; a Gaussian x_T must not
         be clipped.
 
     Returns:
-      The final state [B, H, W, C], and the states after every row [NFE, B, H, W, C] or None.
+      The final state [B, H, W, C], and the states after every row [NFE, B, H, W, C] or None. Rows
+      that were not run have states of 0.
     """
+    rows = jax.tree.map(lambda a: jnp.asarray(a, x_T.dtype if a.dtype.kind == "f" else None), table)
 
-    def body(carry, row):
-        x, saved, D1, D2 = carry
+    def step(i, carry):
+        (x, saved, D1, D2), path = carry
+        row = jax.tree.map(lambda column: column[i], rows)
         denoised = jnp.clip(denoise_fn(x, row.at, x_T), -1, 1)
         move = row.w_x * (x - x_T) + row.w_xT * x_T + row.w_D * denoised
         if row.w_D1 is not None:
@@ -74,18 +80,19 @@ def integrate(
         new = (x if row.from_saved is None else jnp.where(row.from_saved, saved, x)) + move
         if row.w_noise is not None:
             new = new + row.w_noise * noise_fn(row.noise_index)
-        carry = (
+        state = (
             new,
             None if row.from_saved is None else x + 0.5 * move,
             None if row.w_D1 is None else denoised,
             None if row.w_D2 is None else D1,
         )
-        return carry, new if keep_path else None
+        return state, None if path is None else path.at[i].set(new)
 
-    rows = jax.tree.map(lambda a: a.astype(x_T.dtype) if a.dtype.kind == "f" else a, table)
     used = (True, table.from_saved is not None, table.w_D1 is not None, table.w_D2 is not None)
     first: Any = tuple(x_T if use else None for use in used)
-    (x, *_), path = lax.scan(body, first, rows)
+    path = jnp.zeros((table.nfe, *x_T.shape), x_T.dtype) if keep_path else None
+    num_rows = table.nfe if num_rows is None else num_rows
+    (x, *_), path = lax.fori_loop(0, num_rows, step, (first, path))
     return jnp.clip(x, -1, 1) if clip else x, path
 
 

@@ -3,7 +3,7 @@
 A sampler is a sequence of network evaluations. Each evaluation changes the state linearly in the
 state x, in x_T, in the denoised images D (the current one and up to two earlier ones) and in new
 noise. The coefficients depend only on the time grid, and are computed in float64 on the host.
-`integrate.integrate` runs any table as one scan. One row is one network evaluation, so the number
+`integrate.integrate` runs any table as one loop. One row is one network evaluation, so the number
 of rows is the NFE.
 
 To add a sampler, write a function (bridge, times, options) -> `Table`: it builds one dict per row
@@ -23,6 +23,7 @@ et al., 2025) for the implicit samplers, derived here from the marginals of `bri
 import itertools
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
 from dbae_jax.bridge.marginals import has_gaussian_endpoint, lambda_of, marginal_coefficients
@@ -64,6 +65,25 @@ class Table(NamedTuple):
         """Times of the states on the trajectory, [S]: the first time, then one per path row."""
         times_after = np.append(self.at.t[1:], 0.0)
         return np.append(self.at.t[0], times_after[self.on_path])
+
+
+def of_one_form(table: Table, length: int) -> Table:
+    """Returns the table with all columns, and with rows of zeros up to a length.
+
+    Tables of one length then have the same form, whatever their sampler and number of steps, and
+    run as one compiled program. Only the first `table.nfe` rows may be run.
+
+    Args:
+      table: coefficients of a sampler.
+      length: number of rows of the result, at least `table.nfe`.
+    """
+    weights, flags = np.zeros(table.nfe), np.zeros(table.nfe, bool)
+    others = {"w_D1": weights, "w_D2": weights, "from_saved": flags}
+    others |= {"w_noise": weights, "noise_index": np.zeros(table.nfe, int)}
+    missing = {name: zeros for name, zeros in others.items() if getattr(table, name) is None}
+    return jax.tree.map(
+        lambda column: np.pad(column, (0, length - table.nfe)), table._replace(**missing)
+    )
 
 
 def euler_table(bridge: Bridge, times: np.ndarray, *, churn: float = 0.0) -> Table:

@@ -60,7 +60,7 @@ def test_uint8_and_float_images_give_the_same_code(model):
     assert dbae_jax.to_uint8(np.array([-2.0, 0.0, 2.0])).tolist() == [0, 128, 255]
 
 
-def test_batches_are_padded_to_powers_of_two(model):
+def test_batches_are_padded_to_powers_of_four(model):
     """Every length gives the same up to rounding, and few sizes are compiled."""
     images = tiny.images(21)  # batches of 8 at most: split, and a short last one
     together = model.encode(images)
@@ -68,8 +68,9 @@ def test_batches_are_padded_to_powers_of_two(model):
         np.testing.assert_allclose(model.encode(images[:count]), together[:count], atol=1e-5)
     assert not _messages_of_compiling(lambda: [model.encode(images[:n]) for n in range(1, 22)])
     mesh = sharding.make_mesh(jax.devices()[:2])
-    for most, count, size in ((8, 1, 1), (8, 3, 4), (8, 8, 8), (8, 9, 8), (12, 9, 12), (12, 5, 8)):
+    for most, count, size in ((8, 1, 1), (8, 3, 4), (8, 5, 8), (8, 9, 8), (64, 5, 16), (64, 16, 16), (64, 17, 64)):
         assert batching.padded_size(count, most, None) == size
+    assert batching.padded_size(12, 12, None) == 12
     assert batching.padded_size(1, 8, mesh) == 2 and batching.padded_size(3, 8, mesh) == 4
     assert batching.padded_size(3, 3 * 8, sharding.make_mesh()) == 8
 
@@ -207,15 +208,17 @@ def test_wrong_input_gets_a_sentence(model, name):
     assert str(caught.value).endswith(".") and "\n" not in str(caught.value)
 
 
-def test_keys_of_several_numbers_of_images_compile_once():
+def test_one_program_serves_all_samplers_numbers_of_steps_and_keys():
     c = tiny.config(**{"eval.batch_size": 8})
     model = DBAE(c, tiny.variables(c))
     z, keys = model.encode(tiny.images(7)), jax.random.split(jax.random.key(0), 7)
     noisy = {"sampler": "dbim", "steps": 3, "eta": 1.0}
-    before = model.programs._jitted.decode._cache_size()
     whole = model.decode(z, rng=keys, **noisy)
+    before = model.programs._jitted.decode._cache_size()
     fewer = model.decode(z[:5], rng=keys[:5], **noisy)
-    assert model.programs._jitted.decode._cache_size() == before + 1
+    for options in ({"sampler": "heun", "steps": 4, "churn": 0.3}, {"sampler": "multistep3"}, {}):
+        model.decode(z, rng=1, **options)
+    assert model.programs._jitted.decode._cache_size() == before
     np.testing.assert_allclose(fewer, whole[:5], atol=1e-5)
     assert not np.allclose(model.decode(z[:5], rng=keys[2:], **noisy), fewer)
 

@@ -252,8 +252,7 @@ def test_traversals_change_one_dimension_only(monkeypatch):
     monkeypatch.setattr(latent_space.edits, "decode_rows", decode_rows)
     z = np.random.default_rng(0).normal(size=(500, 8))
     model = stubs.Model(tiny.config())
-    model.encode = lambda images: z[:1].astype(np.float32)
-    made = latent_space.traversals(model, None, z, np.array([5, 2]), 3, Plan("dbim", 5, "lambda"))
+    made = latent_space.traversals(model, z, np.array([5, 2]), 3, Plan("dbim", 5, "lambda"))
     (paths,) = codes
     paths = paths.reshape(2, 3, 8)
     for row, index in enumerate((5, 2)):

@@ -1,7 +1,13 @@
-"""Ctrl-C in a training: the first saves a checkpoint, the second ends the process."""
+"""A training that is interrupted or suspended.
+
+The first Ctrl-C saves a checkpoint, and the second ends the process.
+"""
 
 import subprocess
 import sys
+
+import jax
+from dbae_jax.runtime import processes
 
 PROGRAM = """
 import os, signal, time
@@ -42,3 +48,21 @@ def test_the_first_ctrl_c_saves_and_the_second_stops():
 
 def test_a_process_that_ignores_ctrl_c_goes_on_to_ignore_it():
     assert _run(IGNORING).stdout.split() == ["True"]
+
+
+def test_a_process_that_is_alone_may_be_suspended_for_a_day(monkeypatch):
+    """jax ends a process that misses heartbeats, even if no other process waits for it."""
+    calls = []
+
+    def initialize(coordinator, *_, heartbeat_timeout_seconds):
+        if coordinator is None:
+            raise ValueError("coordinator_address should be defined.")
+        calls.append(heartbeat_timeout_seconds)
+
+    monkeypatch.setattr(jax.distributed, "initialize", initialize)
+    monkeypatch.setattr(processes, "_handles_interrupts", lambda: False)
+    try:
+        processes.start(save_on_sigterm=True)
+    finally:
+        jax.config.update("jax_enable_preemption_service", False)
+    assert len(calls) == 1 and calls[0] > 24 * 3600

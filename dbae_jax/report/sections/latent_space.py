@@ -110,7 +110,7 @@ def latent_space(
         _dimensions_note(z, len(chosen)),
         None if sampled is None else _prior(found, z[:MOST_POINTS], sampled),
         _prior_note(found, z, sampled),
-        traversals(model, images[:1], z, order[:dimensions], points, context.config.sample),
+        traversals(model, z, order[:dimensions], points, context.config.sample),
     )
 
 
@@ -200,23 +200,21 @@ def _dimensions_note(z: np.ndarray, count: int) -> str:
 
 def traversals(
     model: DBAE,
-    image: np.ndarray,
     z: np.ndarray,
     chosen: np.ndarray,
     points: int,
     sample: Plan,
 ) -> ImageGrid:
-    """Decodes the code of an image with one dimension replaced, for several dimensions.
+    """Decodes the first code with one dimension replaced, for several dimensions.
 
     Args:
       model: a trained model.
-      image: uint8 [1, S, S, C].
       z: codes of test images [N, D]: a dimension goes from its 2% to its 98% quantile.
       chosen: indices of dimensions [K].
       points: number of values of each dimension.
       sample: the sampler.
     """
-    code, seed = model.encode(image), noise_seed(sample, free=model.gaussian_endpoint)
+    code, seed = np.float32(z[:1]), noise_seed(sample, free=model.gaussian_endpoint)
     paths = np.repeat(code[None], len(chosen), axis=0).repeat(points, axis=1)
     for row, index in enumerate(chosen):
         low, high = np.quantile(z[:, index], QUANTILES)
