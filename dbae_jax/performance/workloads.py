@@ -27,7 +27,7 @@ FUNCTIONS = {
     "encode": ("images", "key", "indices"),
     "endpoint": ("z",),
     "denoise": ("x_t", "at", "x_T", "z"),
-    "decode": ("x_T", "z", "key", "indices", "table"),
+    "decode": ("x_T", "z", "keys", "table"),
 }
 STATIC = {"encode": {"sample": False}, "decode": {"keep_path": False}}
 WHOLE = ("key", "table")  # arguments that have no batch axis
@@ -162,6 +162,7 @@ def _arguments(name: str, config: Config) -> dict[str, Any]:
         "at": jax.tree.map(np.float32, bridge.at(half_time)),
         "key": jax.random.key(config.seed),
         "indices": np.arange(size),
+        "keys": jax.random.split(jax.random.key(config.seed), size),
         "table": config.sample.table(bridge),
     }
     return {argument: values[argument] for argument in FUNCTIONS[name]}
