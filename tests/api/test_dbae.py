@@ -68,7 +68,14 @@ def test_batches_are_padded_to_powers_of_four(model):
         np.testing.assert_allclose(model.encode(images[:count]), together[:count], atol=1e-5)
     assert not _messages_of_compiling(lambda: [model.encode(images[:n]) for n in range(1, 22)])
     mesh = sharding.make_mesh(jax.devices()[:2])
-    for most, count, size in ((8, 1, 1), (8, 3, 4), (8, 5, 8), (8, 9, 8), (64, 5, 16), (64, 16, 16), (64, 17, 64)):
+    for most, count, size in (
+        (8, 1, 1),
+        (8, 3, 4),
+        (8, 5, 8),
+        (8, 9, 8),
+        (64, 5, 16),
+        (64, 17, 64),
+    ):
         assert batching.padded_size(count, most, None) == size
     assert batching.padded_size(12, 12, None) == 12
     assert batching.padded_size(1, 8, mesh) == 2 and batching.padded_size(3, 8, mesh) == 4

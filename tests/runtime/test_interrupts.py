@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import jax
+
 from dbae_jax.runtime import processes
 
 PROGRAM = """
