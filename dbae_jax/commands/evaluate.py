@@ -26,7 +26,7 @@ from dbae_jax.evaluation.context import Context
 from dbae_jax.evaluation.registry import SUITES, asked_for
 from dbae_jax.evaluation.results import Book
 from dbae_jax.runtime import files, processes
-from dbae_jax.workdirs import checkpoint, lock, workdir
+from dbae_jax.workdirs import lock, workdir
 
 # Keys that identify the data of a run.
 OF_DATA = (
@@ -94,8 +94,7 @@ def _tell_data(context: Context, directory: pathlib.Path, *, same_data: bool) ->
     found = context.identities
     for split, data in found.items():
         log.info("%s, %s: %s.", context.config.data.name, split, identity.describe(data))
-    step = context.model.step
-    known = None if step is None else checkpoint.read_meta(directory, step).get("data")
+    known = trained_model.training_images(context.model, directory)
     if same_data and known and identity.differences(known, found["train"]):
         log.warning(
             "The model was trained on %s, which are not the training images that are there now.",

@@ -13,7 +13,7 @@ from dbae_jax.report import about, page
 from dbae_jax.report.comparison import content
 from dbae_jax.report.contents import Amounts, make_page
 from dbae_jax.runtime import files
-from dbae_jax.workdirs import records, workdir
+from dbae_jax.workdirs import records
 
 log = logging.getLogger(__name__)
 
@@ -69,21 +69,24 @@ def _compare(config: Config, directory: pathlib.Path, other: pathlib.Path) -> pa
     names = (directory.name, other.name)
     if names[0] == names[1]:
         names = (str(directory), str(other))
-    theirs = workdir.load(other).config
-    opened = {directory: config, other: theirs}
-    first, second = (
-        content.Run(
-            name,
-            one,
-            trained_model.open_model(one, path).model,
-            records.read(path),
-            results.read(path),
-        )
-        for name, (path, one) in zip(names, opened.items(), strict=True)
-    )
+    first = _run(names[0], directory, config)
+    second = _run(names[1], other, None)
     context = trained_model.make_context(first.model, directory)
     made = content.compare(first, second, context)
     return _write(directory / COMPARISON, content.render(made))
+
+
+def _run(name: str, directory: pathlib.Path, config: Config | None) -> content.Run:
+    """Returns what the page needs of a run; without a config, that of its training."""
+    model, _ = trained_model.open_model(config, directory)
+    return content.Run(
+        name,
+        model.config,
+        model,
+        records.read(directory),
+        results.read(directory),
+        trained_model.training_images(model, directory),
+    )
 
 
 def _write(path: pathlib.Path, text: str) -> pathlib.Path:

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import pathlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from dbae_jax.api import directions
 from dbae_jax.api.dbae import DBAE
@@ -14,7 +14,7 @@ from dbae_jax.data.sources import Source
 from dbae_jax.evaluation.context import Context
 from dbae_jax.prior import prior
 from dbae_jax.runtime import sharding
-from dbae_jax.workdirs import workdir
+from dbae_jax.workdirs import checkpoint, workdir
 
 # Keys that must agree with the training run if a command uses a model on any data.
 OF_MODEL = ("model.", "bridge.", "data.image_size", "data.channels", "train.objective")
@@ -28,14 +28,15 @@ class Opened(NamedTuple):
 
 
 def open_model(
-    config: Config,
+    config: Config | None,
     directory: pathlib.Path,
     same_keys: tuple[str, ...] = workdir.FIXED_SECTIONS,
 ) -> Opened:
     """Reads the newest checkpoint of a workdir.
 
     Args:
-      config: config of the command, whose batch size and number formats apply.
+      config: config of the command, whose batch size and number formats apply; None for the
+        config of the training.
       directory: the workdir.
       same_keys: prefixes of the keys that must have the values of the training run.
 
@@ -45,6 +46,7 @@ def open_model(
     """
     mesh = sharding.make_mesh()
     loaded = workdir.load(directory, sharding=sharding.replicated(mesh))
+    config = loaded.config if config is None else config
     workdir.check_same_model(directory, to_dict(loaded.config), config, same_keys)
     weights = {"step": loaded.step, "weights": "ema"}
     model = DBAE(
@@ -71,6 +73,15 @@ def make_context(model: DBAE, directory: pathlib.Path) -> Context:
         named = dataclasses.replace(config.data, test_split=config.eval.validation_split)
         splits["validation"] = registry.make_source(named, "test")
     return Context(model, config, splits, cache=directory / CACHE)
+
+
+def training_images(model: DBAE, directory: pathlib.Path) -> dict[str, Any] | None:
+    """Returns the identity of the images that the model of a workdir was trained on.
+
+    It is None for a run of a version that saved none, and for released weights.
+    """
+    step = model.step
+    return None if step is None else checkpoint.read_meta(directory, step).get("data")
 
 
 def open_splits(config: Config) -> dict[str, Source]:

@@ -21,7 +21,7 @@ et al., 2025) for the implicit samplers, derived here from the marginals of `bri
 """
 
 import itertools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -78,7 +78,7 @@ def of_one_form(table: Table, length: int) -> Table:
       length: number of rows of the result, at least `table.nfe`.
     """
     weights, flags = np.zeros(table.nfe), np.zeros(table.nfe, bool)
-    others = {"w_D1": weights, "w_D2": weights, "from_saved": flags}
+    others: dict[str, Any] = {"w_D1": weights, "w_D2": weights, "from_saved": flags}
     others |= {"w_noise": weights, "noise_index": np.zeros(table.nfe, int)}
     missing = {name: zeros for name, zeros in others.items() if getattr(table, name) is None}
     return jax.tree.map(

@@ -3,6 +3,7 @@
 import functools
 import math
 import pathlib
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -114,9 +115,14 @@ def _draw(path: tuple[str, ...], shape: tuple[int, ...], rng: np.random.Generato
     return size * rng.standard_normal(shape, np.float32)
 
 
-def write_workdir(c: Config, directory: pathlib.Path, *, step: int = 1, seed: int = 0) -> None:
-    """Writes what a training run leaves after `step`, with drawn weights, without training."""
+def write_workdir(
+    c: Config, directory: pathlib.Path, *, step: int = 1, seed: int = 0, **about: Any
+) -> None:
+    """Writes what a training run leaves after `step`, with drawn weights, without training.
+
+    `about` is added to the item "meta" of the checkpoint.
+    """
     state = state_from_variables(variables(c, seed), make_optimizer(c))
     with checkpoint.Writer(directory, keep_last=9, keep_every_steps=0) as writer:
-        writer.save(state, step, workdir.meta(c))
+        writer.save(state, step, workdir.meta(c, **about))
     workdir.write_config(directory, c)

@@ -7,6 +7,7 @@ import numpy as np
 
 from dbae_jax.api.dbae import DBAE
 from dbae_jax.configuration.config import Config, to_dict
+from dbae_jax.data import identity
 from dbae_jax.evaluation.context import Context
 from dbae_jax.report import about, curves, page, tables
 from dbae_jax.report.comparison import scores
@@ -29,6 +30,7 @@ class Run(NamedTuple):
       model: its model.
       rows: rows of its metrics.jsonl.
       measured: its results.json, or None.
+      data: identity of its training images (see `data.identity`), or None if it is not known.
     """
 
     name: str
@@ -36,6 +38,7 @@ class Run(NamedTuple):
     model: DBAE
     rows: list[dict[str, Any]]
     measured: dict[str, Any] | None
+    data: dict[str, Any] | None
 
 
 class Reconstructed(NamedTuple):
@@ -71,6 +74,7 @@ class Comparison:
       image_size: height and width of the images, in pixels.
       images: images, or why there are none.
       facts: facts of both runs.
+      warning: a sentence if the runs were trained on different images, or "".
       tables: scores of both runs.
       missing: sentences on scores that a run lacks.
       charts: training curves of both runs.
@@ -81,6 +85,7 @@ class Comparison:
     image_size: int
     images: Images | Missing
     facts: list[Row]
+    warning: str
     tables: list[Table]
     missing: list[str]
     charts: list[CaptionedChart]
@@ -116,6 +121,7 @@ def compare(first: Run, second: Run, context: Context) -> Comparison:
         first.config.data.image_size,
         _images(first, second, context),
         _facts(first, second),
+        _warning(first, second),
         scores.tables(entries[0], entries[1], names),
         missing,
         curves.compared({run.name: run.rows for run in (first, second)}),
@@ -187,9 +193,25 @@ def _facts(first: Run, second: Run) -> list[Row]:
     return [
         Row("weights", [f"EMA weights of step {run.model.step:,}" for run in runs]),
         Row("fingerprint", [run.model.fingerprint for run in runs]),
+        Row("training images", [_data(run) for run in runs]),
         Row("sampler", [about.sampler(run.config, run.model) for run in runs]),
         Row("time of training", [_time(run.rows) for run in runs]),
     ]
+
+
+def _data(run: Run) -> str:
+    return NONE if run.data is None else identity.describe(run.data)
+
+
+def _warning(first: Run, second: Run) -> str:
+    """Returns a sentence if the runs are known to have been trained on different images."""
+    if None in (first.data, second.data) or first.data == second.data:
+        return ""
+    return (
+        f"The runs were trained on different images: {first.name} on {_data(first)}, and "
+        f"{second.name} on {_data(second)}. The comparison therefore shows more than the "
+        "differences of their settings."
+    )
 
 
 def _time(rows: list[dict[str, Any]]) -> str:

@@ -214,7 +214,7 @@ def traversals(
       points: number of values of each dimension.
       sample: the sampler.
     """
-    code, seed = np.float32(z[:1]), noise_seed(sample, free=model.gaussian_endpoint)
+    code, seed = z[:1].astype(np.float32), noise_seed(sample, free=model.gaussian_endpoint)
     paths = np.repeat(code[None], len(chosen), axis=0).repeat(points, axis=1)
     for row, index in enumerate(chosen):
         low, high = np.quantile(z[:, index], QUANTILES)
