@@ -1,6 +1,7 @@
 """Writes files of a run: each is complete or missing, and one process writes it."""
 
 import contextlib
+import fcntl
 import json
 import os
 import pathlib
@@ -71,13 +72,35 @@ def _replacing(path: pathlib.Path) -> Iterator[IO[bytes]]:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(f"{path.name}.tmp")
-    try:
-        with fresh.open("wb") as file:
+    with _open_alone(fresh) as file:
+        try:
             yield file
-        os.replace(fresh, path)
-    except BaseException:
-        fresh.unlink(missing_ok=True)
-        raise
+            file.flush()
+            os.fsync(file.fileno())  # an error of the disk must show before the file is replaced
+            os.replace(fresh, path)
+        except BaseException:
+            fresh.unlink(missing_ok=True)
+            raise
+
+
+def _open_alone(path: pathlib.Path) -> IO[bytes]:
+    """Opens an empty temporary file; waits while another process writes a file of this name.
+
+    The name is the same for every process, so that a killed process leaves one file at most, which
+    the next one overwrites. A file system without locks lets two processes write at once.
+    """
+    while True:
+        file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "wb")
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(file)
+            with contextlib.suppress(OSError):
+                fcntl.flock(file, fcntl.LOCK_EX)
+            # Without its name, the file has become the finished file of the other process.
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                    file.truncate(0)
+                    stack.pop_all()
+                    return file
 
 
 def write_npz(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
