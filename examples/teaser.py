@@ -1,4 +1,4 @@
-"""Draws the picture at the top of the README.
+"""Draws a picture of reconstructions, edits and samples of a model.
 
 python examples/teaser.py --diffae=runs/emoji32_diffae --out=docs/images/teaser.png
 
