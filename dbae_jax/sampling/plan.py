@@ -65,9 +65,9 @@ class Plan:
         """Returns the plan with a name; docs/results/samplers.md compares them.
 
         "accurate" has a low squared error and keeps details. "sharp" gives images with the detail
-        of real ones, and a larger error: the stochastic sampler of the paper, with 666 network evaluations, or
-        the two evaluations of a distilled model. The accurate plan of a distilled model is one
-        evaluation; its teacher is more accurate.
+        of real ones, and a larger error: the stochastic sampler of the paper, with 666 network
+        evaluations, or the two evaluations of a distilled model. The accurate plan of a distilled
+        model is one evaluation; its teacher is more accurate.
 
         Args:
           name: one of `NAMES`.
