@@ -44,6 +44,11 @@ def as_batch(images: Images, data: DataConfig) -> np.ndarray:
         images = [images]
     if not isinstance(images, (list, tuple)):
         array = np.asarray(images)
+        if array.ndim == 0:
+            raise DataError(
+                "images must be an array, a PIL image, the path of an image file, or a list of "
+                f"these, got {type(images).__name__}."
+            )
         return _check(array[None] if array.ndim == 3 else array, data)
     if not images:
         raise DataError("images must hold at least one image, got an empty list.")

@@ -69,6 +69,8 @@ def loaded(image: Image.Image) -> Image.Image:
         image.load()
     except Exception as error:  # of a damaged file that PIL has only opened so far
         raise DataError(f"the image cannot be decoded: {_reason(error)}; open another.") from error
+    if 0 in image.size:
+        raise DataError(f"the image is {image.width}x{image.height} and has no pixels.")
     check_mode(image)
     return _upright(image)
 

@@ -116,7 +116,14 @@ class Plan:
         others: dict[str, Any] = {"rho": rho, "churn": churn, "eta": eta, "boot": boot}
         if plan is not None:
             _check_left_out({"sampler": sampler, "steps": steps, "grid": grid, **others})
-            return cls.named(plan, default) if isinstance(plan, str) else plan
+            if isinstance(plan, str):
+                return cls.named(plan, default)
+            if not isinstance(plan, cls):
+                raise DataError(
+                    f"plan={plan!r} ({type(plan).__name__}) is not allowed: it must be a "
+                    f"dbae_jax.Plan, or one of {', '.join(NAMES)}."
+                )
+            return plan
         if sampler is None:
             sampler = "heun" if churn else default
         if grid is None:
@@ -176,10 +183,12 @@ class Plan:
     def _check_types(self, path: str) -> None:
         """Refuses values of another type than the attribute has, such as steps=5.0."""
         numbers = (int, float, np.integer, np.floating)
+        arrays = (np.ndarray, list, tuple, jax.Array)
+        is_times = isinstance(self.grid, arrays) and np.asarray(self.grid).dtype.kind in "fiu"
         for key, types, allowed in (
             ("sampler", (str,), "a name"),
             ("steps", (int, np.integer), "an integer"),
-            ("grid", (str, np.ndarray, list, tuple, jax.Array), "a name or an array of times"),
+            ("grid", arrays if is_times else (str,), "a name or an array of times"),
             ("rho", numbers, "a number"),
             ("churn", numbers, "a number"),
             ("eta", numbers, "a number"),

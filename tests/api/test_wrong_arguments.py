@@ -9,12 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 import dbae_jax
+from dbae_jax import editing
 from dbae_jax.api import checks
 from dbae_jax.api.images import as_batch
 from dbae_jax.data.images import to_uint8
-from dbae_jax.errors import ConfigError, DataError
+from dbae_jax.errors import CheckpointError, ConfigError, DataError
 from dbae_jax.runtime import rngs
 from dbae_jax.sampling.plan import Plan
 from tests.helpers import tiny
@@ -56,6 +58,10 @@ def test_what_is_no_seed_is_refused(rng, words):
         ({"steps": 5.0}, r"steps=5.0 \(float\) is not allowed: it must be an integer"),
         ({"steps": "5"}, r"steps='5' \(str\)"),
         ({"steps": True}, r"steps=True \(bool\)"),
+        (
+            {"grid": ["a", "b"]},
+            r"grid=\['a', 'b'\] \(list\) is not allowed: it must be a name or an array",
+        ),
         ({"sampler": 3}, r"sampler=3 \(int\) is not allowed: it must be a name"),
         ({"eta": "1"}, r"eta='1' \(str\) is not allowed: it must be a number"),
         ({"boot": 1}, r"boot=1 \(int\) is not allowed: it must be True or False"),
@@ -147,3 +153,23 @@ def test_backgrounds_are_colours():
     for colour in ("", "whitish", "#12", "#11223344"):
         with pytest.raises(ConfigError, match=r"config.data.background=.* must be a colour"):
             tiny.config(**{"data.background": colour})
+
+
+@pytest.mark.parametrize("given", [None, 3, b"bytes", (image for image in ())])
+def test_what_is_no_image_is_refused_by_its_type(given):
+    with pytest.raises(DataError, match=f"or a list of these, got {type(given).__name__}"):
+        as_batch(given, tiny.config().data)
+
+
+def test_an_image_without_pixels_is_refused():
+    with pytest.raises(DataError, match="the image is 0x5 and has no pixels"):
+        as_batch(Image.new("L", (0, 5)), tiny.config().data)
+
+
+def test_names_of_a_wrong_type_are_refused():
+    with pytest.raises(DataError, match=r"plan=3 \(int\) is not allowed: .* accurate, sharp"):
+        Plan.recommended(3)
+    with pytest.raises(DataError, match="There is no attribute 7: there are 7, 8"):
+        editing.check_name(7, ("7", "8"))
+    with pytest.raises(CheckpointError, match="the model None is not a path"):
+        dbae_jax.DBAE.load(None)
