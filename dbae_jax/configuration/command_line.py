@@ -146,11 +146,24 @@ def read_config() -> Config:
     """
     if CONFIG.value is None:
         raise ConfigError(
-            "--config is missing; name a file such as configs/digits.py, an installed config such "
-            "as digits, or the config.json of a workdir."
+            f"--config is missing{_about_workdir()}; name a file such as configs/digits.py, an "
+            "installed config such as digits, or the config.json of a workdir."
         )
     _check_named_plan(overrides())
     return config_lib.from_config_dict(CONFIG.value)
+
+
+def _about_workdir() -> str:
+    """Returns a part of a sentence: why the workdir of --workdir has no config; "" without one."""
+    if not WORKDIR.value:
+        return ""
+    path = read_workdir()
+    if path.is_dir():
+        return f", and {path} holds no config.json of a run"
+    if path.exists():
+        return f", and --workdir={path} is a file"
+    hint = paths.nearest(path).removesuffix("; ").removesuffix("? ")
+    return f", and --workdir={path} does not exist{f' ({hint}?)' if hint else ''}"
 
 
 def _check_named_plan(given: dict[str, Any]) -> None:
