@@ -228,7 +228,7 @@ def test_the_command_writes_figures_and_a_table(tmp_path):
     ("given", "sentence"),
     [
         (["--parts=deconde"], "error: --parts=deconde is not allowed"),
-        (["--json=docs"], "error: --json=docs cannot be written: it is a folder."),
+        (["--json=docs"], "error: --json=docs cannot be written: docs is a folder."),
     ],
 )
 def test_the_command_prints_errors_as_one_sentence(given, sentence):

@@ -51,6 +51,7 @@ def report(
       DataError: if data are missing, or results.json holds no results of an evaluation.
     """
     files.check_folder(directory, "--workdir")
+    files.check_file(directory / (FILE if compare is None else COMPARISON))
     if compare is not None:
         return _compare(config, directory, compare)
     model, _ = trained_model.open_model(config, directory)

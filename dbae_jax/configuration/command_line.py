@@ -208,7 +208,7 @@ def json_path() -> pathlib.Path | None:
     if not JSON.value:
         return None
     path = paths.read(JSON.value, "--json")
-    problem = "it is a folder" if path.is_dir() else files.obstacle(path)
+    problem = files.obstacle(path)
     if problem:
         raise ConfigError(f"--json={path} cannot be written: {problem}.")
     return path

@@ -27,12 +27,25 @@ def obstacle(path: pathlib.Path) -> str | None:
     """
     if access.is_bucket(path):
         return None
+    if path.is_dir():
+        return f"{path} is a folder"
     folder = path.parent
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     if not folder.is_dir():
         return f"{folder} is a file"
     return None if os.access(folder, os.W_OK | os.X_OK) else f"{folder} is not writable"
+
+
+def check_file(path: pathlib.Path) -> None:
+    """Checks that a file can be written, before long work makes its content.
+
+    Raises:
+      ConfigError: if it cannot be written; the error states why.
+    """
+    problem = obstacle(path)
+    if problem:
+        raise ConfigError(f"{path} cannot be written: {problem}.")
 
 
 def check_folder(folder: pathlib.Path, name: str) -> None:

@@ -5,6 +5,7 @@ import threading
 import numpy as np
 import pytest
 
+from dbae_jax.errors import ConfigError
 from dbae_jax.runtime import files
 
 
@@ -43,3 +44,16 @@ def test_an_error_leaves_the_earlier_file(tmp_path):
         files.write_npz(tmp_path / "file.json", {"n": np.zeros(2), 1: np.zeros(2)})
     assert (tmp_path / "file.json").read_text() == "earlier"
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_what_cannot_be_written_is_refused_with_its_reason(tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    files.check_file(tmp_path / "new" / "report.html")
+    for path, reason in (
+        (tmp_path / "folder", f"{tmp_path}/folder is a folder"),
+        (tmp_path / "file" / "report.html", f"{tmp_path}/file is a file"),
+    ):
+        with pytest.raises(ConfigError, match=f"{path} cannot be written: {reason}"):
+            files.check_file(path)
+    assert not (tmp_path / "new").exists()
