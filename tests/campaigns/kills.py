@@ -9,6 +9,7 @@ no temporary file.
 """
 
 import argparse
+import hashlib
 import json
 import pathlib
 import random
@@ -20,6 +21,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+import tensorflow_datasets as tfds
 from PIL import Image
 
 from tests.campaigns import outcomes
@@ -76,12 +78,24 @@ def write_pictures(folder: pathlib.Path) -> None:
 
 
 def prepared(folder: pathlib.Path) -> dict[str, np.ndarray]:
-    """Returns the hashes of all files of a prepared data set but its record of the preparation."""
-    return {
+    """Returns hashes of the examples of a prepared data set, in their order, and of its files.
+
+    Of the shards only the examples count, because TFDS writes the entries of an example in an order
+    of their own in every process. The record of the preparation holds hashes of the shards.
+    """
+    found = {
         name: digest
         for name, digest in outcomes.of_files(folder).items()
-        if not name.endswith("preparation.json")
+        if not name.endswith("preparation.json") and ".array_record-" not in name
     }
+    for file in folder.rglob("dataset_info.json"):
+        builder = tfds.builder_from_directory(file.parent)
+        for split in builder.info.splits:
+            for index, example in enumerate(builder.as_data_source(split)):
+                values = repr([(k, np.asarray(v).tobytes()) for k, v in sorted(example.items())])
+                digest = hashlib.sha256(values.encode()).digest()
+                found[f"{split}/{index}"] = np.frombuffer(digest, np.uint8)
+    return found
 
 
 def start(case: Case, log: pathlib.Path) -> subprocess.Popen:
