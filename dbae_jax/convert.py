@@ -106,7 +106,7 @@ def prior_to_workdir(path: pathlib.Path, config: Config, directory: pathlib.Path
             f"{folder} exists already; move it away to convert a different latent prior."
         )
     read = read_state_dict(path)
-    model, _ = trained_model.open_model(config, directory)
+    model = trained_model.open_model(config, directory).model
     stats = {name: read.pop(key, np.zeros(0)) for name, key in STATISTICS.items()}
     if any(value.shape != (model.latent_dim,) for value in stats.values()):
         raise CheckpointError(

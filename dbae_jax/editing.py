@@ -228,7 +228,11 @@ def check_name(name: str, names: Sequence[str]) -> str:
     """
     if name in names:
         return name
-    near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.4)
+    if not isinstance(name, str):
+        raise DataError(
+            f"The attribute {name!r} ({type(name).__name__}) must be a name, such as {names[0]!r}."
+        )
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
     if len(names) <= 20:
         known = f"there are {', '.join(names)}"
     else:

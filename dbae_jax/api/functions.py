@@ -1,8 +1,7 @@
 """The pure functions of a model on one batch, which `programs` compiles and `apply` offers.
 
-Every function takes the networks and their variables. Noise comes from `rngs.per_example(key,
-indices)`: from one key and the places of the examples in the whole input, or from one key per
-example.
+Nearly every function takes the networks and their variables. Noise comes from one key per example.
+`rngs.per_example` makes these keys from one key and the places of the examples in the whole input.
 """
 
 import jax

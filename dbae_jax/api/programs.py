@@ -25,15 +25,17 @@ from dbae_jax.sampling.tables import Table
 class Functions(NamedTuple):
     """Jitted functions of one batch, which may be split over the devices of a mesh.
 
-    The networks are a static argument of all functions except `draw_x_T`. Models with equal
-    networks therefore share the compiled programs.
+    The networks are a static argument of the functions that run them. Models with equal networks
+    therefore share the compiled programs.
     """
 
     encode: Callable  # networks, variables, images, key, indices, *, sample -> z
     posterior: Callable  # networks, variables, images -> mean and scale of z (or None)
     endpoint: Callable  # networks, variables, z -> x_T
     denoise: Callable  # networks, variables, x_t, at, x_T, z -> x_0
-    decode: Callable  # networks, variables, x_T, z, keys, table, num_rows -> x_0, path
+    decode: (
+        Callable  # networks, variables, x_T, z, keys, table, num_rows, *, keep_path -> x_0, path
+    )
     keys: Callable  # key, indices -> keys of the examples
     invert: Callable  # networks, variables, x, z, table -> x_T
     draw_x_T: Callable  # key, indices, scale, *, image_shape -> x_T
@@ -141,14 +143,13 @@ class Programs:
         """
 
         key, nfe = self._whole_batches(key), table.nfe
-        padded = tables.of_one_form(table, _table_length(nfe, keep_path=keep_path))
+        padded = common_table(table, keep_path=keep_path)
 
         def decode(x_T: jax.Array, z: jax.Array, indices: jax.Array) -> Any:
             keys = self._jitted.keys(key, indices)
-            x_0, states = self._jitted.decode(
+            return self._jitted.decode(
                 self._networks, variables, x_T, z, keys, padded, nfe, keep_path=keep_path
             )
-            return x_0, None if states is None else states[:, :nfe]
 
         x_0, states = self._run(decode, x_T, z, np.arange(len(z)), progress=progress)
         path = None
@@ -189,10 +190,12 @@ class Programs:
         return jnp.concatenate([key, jnp.repeat(key[-1:], -len(key) % size, axis=0)])
 
 
-def _table_length(nfe: int, *, keep_path: bool) -> int:
-    """Returns the length of a sampler's table, so that few lengths are compiled.
+def common_table(table: Table, *, keep_path: bool) -> Table:
+    """Returns a sampler's table in the form that nearly all samplers share.
 
-    Nearly all samplers share one length. With the trajectory, whose memory grows with the length
-    of the table, it is the next power of two.
+    So few forms are compiled. With the trajectory, whose memory grows with the length of the table,
+    the length is the next multiple of 32.
     """
-    return max(1 << (nfe - 1).bit_length(), 1 if keep_path else 1024)
+    nfe = table.nfe
+    length = -(-nfe // 32) * 32 if keep_path else max(1 << (nfe - 1).bit_length(), 1024)
+    return tables.of_one_form(table, length)

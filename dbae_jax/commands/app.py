@@ -47,7 +47,7 @@ def app(
             model = DBAE.load(weights)
         else:
             assert config is not None and directory is not None
-            model, _ = trained_model.open_model(config, directory, OF_MODEL)
+            model = trained_model.open_model(config, directory, OF_MODEL).model
         launching.launch(model, _test_images(model.config), host, listener)
 
 

@@ -51,7 +51,7 @@ def edit(
         raise ConfigError("edit needs --attribute (a name) and --image (files or items).")
     names, numbers = paths.split(image), parse_scales(scales)
     folder = edit_files.check_folder(directory, out)
-    opened, _ = trained_model.open_model(config, directory, OF_MODEL)
+    opened = trained_model.open_model(config, directory, OF_MODEL).model
     context = trained_model.make_context(opened, directory)
     attribute_directions.check(context, attribute)
     model, sample = context.model, config.sample

@@ -65,10 +65,10 @@ def evaluate(config: Config, directory: pathlib.Path) -> dict[str, Any]:
 
 
 def _evaluate(config: Config, directory: pathlib.Path, names: dict[str, bool]) -> dict[str, Any]:
-    model, trained = trained_model.open_model(config, directory, OF_MODEL)
+    model, trained, trained_on = trained_model.open_model(config, directory, OF_MODEL)
     context = trained_model.make_context(model, directory)
     same_data = not workdir.differing(to_dict(trained), config, OF_DATA)
-    _tell_data(context, directory, same_data=same_data)
+    _tell_data(context, trained_on if same_data else None)
     plan = settings_by_suite(context, names)
     book = Book(directory, _about(directory, model))
     pending = _pending(book, context, plan)
@@ -89,16 +89,21 @@ def _evaluate(config: Config, directory: pathlib.Path, names: dict[str, bool]) -
     return entries
 
 
-def _tell_data(context: Context, directory: pathlib.Path, *, same_data: bool) -> None:
-    """Logs what the splits hold, and warns if the model was trained on other images."""
+def _tell_data(context: Context, trained_on: dict[str, Any] | None) -> None:
+    """Logs what the splits hold, and warns if the model was trained on other images.
+
+    Args:
+      context: model and data.
+      trained_on: identity of the training images; None if it is not known, or if the model was
+        trained on a data set other than that of the config.
+    """
     found = context.identities
     for split, data in found.items():
         log.info("%s, %s: %s.", context.config.data.name, split, identity.describe(data))
-    known = trained_model.training_images(context.model, directory)
-    if same_data and known and identity.differences(known, found["train"]):
+    if trained_on and identity.differences(trained_on, found["train"]):
         log.warning(
             "The model was trained on %s, which are not the training images that are there now.",
-            identity.describe(known),
+            identity.describe(trained_on),
         )
 
 

@@ -55,7 +55,7 @@ def interpolate(
             "this model decodes x_T from z."
         )
     folder = edit_files.check_folder(directory, out)
-    model, _ = trained_model.open_model(config, directory, OF_MODEL)
+    model = trained_model.open_model(config, directory, OF_MODEL).model
     splits = functools.partial(trained_model.open_splits, config)
     first_images, second_images = (
         named_pictures.read_all(names, config.data, splits) for names in pairs

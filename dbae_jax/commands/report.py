@@ -54,7 +54,7 @@ def report(
     files.check_file(directory / (FILE if compare is None else COMPARISON))
     if compare is not None:
         return _compare(config, directory, compare)
-    model, _ = trained_model.open_model(config, directory)
+    model = trained_model.open_model(config, directory).model
     measured = results.read(directory)
     context = trained_model.make_context(model, directory)
     command = about.Command(config_path, directory, overrides or {})
@@ -79,14 +79,14 @@ def _compare(config: Config, directory: pathlib.Path, other: pathlib.Path) -> pa
 
 def _run(name: str, directory: pathlib.Path, config: Config | None) -> content.Run:
     """Returns what the page needs of a run; without a config, that of its training."""
-    model, _ = trained_model.open_model(config, directory)
+    model, _, data = trained_model.open_model(config, directory)
     return content.Run(
         name,
         model.config,
         model,
         records.read(directory),
         results.read(directory),
-        trained_model.training_images(model, directory),
+        data,
     )
 
 

@@ -48,7 +48,7 @@ def sample(
     """
     out = directory / FOLDER if out is None else out
     files.check_folder(out, "--out")
-    model, _ = trained_model.open_model(config, directory)
+    model = trained_model.open_model(config, directory).model
     how = sample_files.how(config)
     sample_files.sample(model, out, num=num, how=how, file_format=file_format, seed=seed)
     log.info("%d sampled images of seed %d are in %s.", num, seed, out)

@@ -75,7 +75,7 @@ def train_prior(config: Config, directory: pathlib.Path) -> TrainState:
 
 def _train(config: Config, directory: pathlib.Path, mesh: jax.sharding.Mesh) -> TrainState:
     folder = directory / prior.FOLDER
-    model, _ = trained_model.open_model(config, directory)
+    model = trained_model.open_model(config, directory).model
     autoencoder = prior.identity_of(model.step, model.variables)
     codes = _codes(model, directory / prior.FOLDER / CODES_FILE, autoencoder)
     run = set_up(config, folder, codes["train"], autoencoder, mesh)

@@ -14,17 +14,24 @@ from dbae_jax.data.sources import Source
 from dbae_jax.evaluation.context import Context
 from dbae_jax.prior import prior
 from dbae_jax.runtime import sharding
-from dbae_jax.workdirs import checkpoint, workdir
+from dbae_jax.workdirs import workdir
 
 # Keys that must agree with the training run if a command uses a model on any data.
 OF_MODEL = ("model.", "bridge.", "data.image_size", "data.channels", "train.objective")
 
 
 class Opened(NamedTuple):
-    """A model with the config of the command, and the config of its training run."""
+    """A model with the config of the command, and what its training run had.
+
+    Attributes:
+      model: the model.
+      trained: config of the training run.
+      data: identity of its training images, or None; see `workdir.Loaded`.
+    """
 
     model: DBAE
     trained: Config
+    data: dict[str, Any] | None
 
 
 def open_model(
@@ -58,7 +65,7 @@ def open_model(
         load_prior=functools.partial(prior.load, directory, weights, mesh=mesh),
         load_directions=functools.partial(directions.load, directory, config.data.name),
     )
-    return Opened(model, loaded.config)
+    return Opened(model, loaded.config, loaded.data)
 
 
 def make_context(model: DBAE, directory: pathlib.Path) -> Context:
@@ -73,15 +80,6 @@ def make_context(model: DBAE, directory: pathlib.Path) -> Context:
         named = dataclasses.replace(config.data, test_split=config.eval.validation_split)
         splits["validation"] = registry.make_source(named, "test")
     return Context(model, config, splits, cache=directory / CACHE)
-
-
-def training_images(model: DBAE, directory: pathlib.Path) -> dict[str, Any] | None:
-    """Returns the identity of the images that the model of a workdir was trained on.
-
-    It is None for a run of a version that saved none, and for released weights.
-    """
-    step = model.step
-    return None if step is None else checkpoint.read_meta(directory, step).get("data")
 
 
 def open_splits(config: Config) -> dict[str, Source]:

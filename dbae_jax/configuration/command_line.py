@@ -154,16 +154,19 @@ def read_config() -> Config:
 
 
 def _about_workdir() -> str:
-    """Returns a part of a sentence: why the workdir of --workdir has no config; "" without one."""
+    """Returns part of a sentence about --workdir, where a config may be; "" if that is missing."""
     if not WORKDIR.value:
         return ""
     path = read_workdir()
+    if (path / config_files.SAVED_NAME).is_file():
+        return f" (that of the workdir is {path / config_files.SAVED_NAME})"
     if path.is_dir():
-        return f", and {path} holds no config.json of a run"
+        return f", and {path} holds no {config_files.SAVED_NAME} of a run"
     if path.exists():
         return f", and --workdir={path} is a file"
-    hint = paths.nearest(path).removesuffix("; ").removesuffix("? ")
-    return f", and --workdir={path} does not exist{f' ({hint}?)' if hint else ''}"
+    hint = paths.nearest(path)
+    meant = f" ({hint.strip()})" if hint.startswith("did you mean") else ""
+    return f", and --workdir={path} does not exist{meant}"
 
 
 def _check_named_plan(given: dict[str, Any]) -> None:
@@ -208,9 +211,7 @@ def json_path() -> pathlib.Path | None:
     if not JSON.value:
         return None
     path = paths.read(JSON.value, "--json")
-    problem = files.obstacle(path)
-    if problem:
-        raise ConfigError(f"--json={path} cannot be written: {problem}.")
+    files.check_file(path, f"--json={path}")
     return path
 
 

@@ -33,14 +33,9 @@ def read(text: str | os.PathLike[str], name: str, *, buckets: bool = False) -> p
       ConfigError: if the path is empty, is a URL, names a user or a variable that do not exist, or
         is in a bucket that is not allowed or cannot be read.
     """
-    try:
-        written = os.fspath(text)
-    except TypeError as error:
-        raise ConfigError(
-            f"{_label(name, repr(text))} is not a path; name a file or folder."
-        ) from error
-    if not written.strip() or "\0" in written:
-        raise ConfigError(f"{_label(name, repr(written))} is not a path; name a file or folder.")
+    written = os.fspath(text) if isinstance(text, (str, os.PathLike)) else None
+    if not isinstance(written, str) or not written.strip() or "\0" in written:
+        raise ConfigError(f"{_label(name, repr(text))} is not a path; name a file or folder.")
     expanded = _expanded(written, name)
     if (url := _URL.match(expanded)) and not os.path.lexists(expanded):
         return _in_bucket(written, expanded, url[1].lower(), name, allowed=buckets)

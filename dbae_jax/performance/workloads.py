@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from dbae_jax.api.programs import jit_functions
+from dbae_jax.api.programs import common_table, jit_functions
 from dbae_jax.configuration import build
 from dbae_jax.configuration.config import Config
 from dbae_jax.performance.flops import count_flops
@@ -27,10 +27,10 @@ FUNCTIONS = {
     "encode": ("images", "key", "indices"),
     "endpoint": ("z",),
     "denoise": ("x_t", "at", "x_T", "z"),
-    "decode": ("x_T", "z", "keys", "table"),
+    "decode": ("x_T", "z", "keys", "table", "num_rows"),
 }
 STATIC = {"encode": {"sample": False}, "decode": {"keep_path": False}}
-WHOLE = ("key", "table")  # arguments that have no batch axis
+WHOLE = ("key", "keys", "table", "num_rows")  # arguments that have no batch axis
 # No backend resets its peak of device memory, so the largest program comes last.
 NAMES = (*FUNCTIONS, TRAIN_STEP)
 
@@ -89,12 +89,15 @@ def count(name: str, config: Config) -> float:
         mesh = sharding.make_mesh(jax.devices()[:1])
         step = jitted_step.make_jitted_step(config, mesh)
         return count_flops(step, *jitted_step.abstract_arguments(config, mesh))
-    networks = build.make_networks(config)
+    networks, arguments = build.make_networks(config), _arguments(name, config)
+    if name == "decode":  # rows can be counted in a table without padding
+        table = config.sample.table(build.make_bridge(config.bridge))
+        arguments |= {"table": table, "num_rows": None}
     function = functools.partial(getattr(jit_functions(None), name), **STATIC.get(name, {}))
     return count_flops(
         lambda variables, arguments: function(networks, variables, **arguments),
         jax.eval_shape(networks.init, jax.random.key(0)),
-        _arguments(name, config),
+        arguments,
     )
 
 
@@ -153,6 +156,7 @@ def _arguments(name: str, config: Config) -> dict[str, Any]:
     draw = np.random.default_rng(1)
     images = _images(config, size)
     noise = draw.standard_normal(images.shape, np.float32)
+    table = config.sample.table(bridge)
     half_time = np.full(size, bridge.schedule.t_max / 2)
     values = {
         "images": images,
@@ -163,7 +167,8 @@ def _arguments(name: str, config: Config) -> dict[str, Any]:
         "key": jax.random.key(config.seed),
         "indices": np.arange(size),
         "keys": jax.random.split(jax.random.key(config.seed), size),
-        "table": config.sample.table(bridge),
+        "table": common_table(table, keep_path=False),
+        "num_rows": table.nfe,
     }
     return {argument: values[argument] for argument in FUNCTIONS[name]}
 

@@ -27,8 +27,6 @@ def obstacle(path: pathlib.Path) -> str | None:
     """
     if access.is_bucket(path):
         return None
-    if path.is_dir():
-        return f"{path} is a folder"
     folder = path.parent
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
@@ -37,15 +35,19 @@ def obstacle(path: pathlib.Path) -> str | None:
     return None if os.access(folder, os.W_OK | os.X_OK) else f"{folder} is not writable"
 
 
-def check_file(path: pathlib.Path) -> None:
+def check_file(path: pathlib.Path, name: str = "") -> None:
     """Checks that a file can be written, before long work makes its content.
+
+    Args:
+      path: the file.
+      name: how the error names it, such as "--json=FILE". Default: the path.
 
     Raises:
       ConfigError: if it cannot be written; the error states why.
     """
-    problem = obstacle(path)
+    problem = f"{path} is a folder" if path.is_dir() else obstacle(path)
     if problem:
-        raise ConfigError(f"{path} cannot be written: {problem}.")
+        raise ConfigError(f"{name or path} cannot be written: {problem}.")
 
 
 def check_folder(folder: pathlib.Path, name: str) -> None:
@@ -108,7 +110,7 @@ def _open_alone(path: pathlib.Path) -> IO[bytes]:
             stack.enter_context(file)
             with contextlib.suppress(OSError):
                 fcntl.flock(file, fcntl.LOCK_EX)
-            # Without its name, the file has become the finished file of the other process.
+            # Without its name, the file is the finished file of the other process, or was deleted.
             with contextlib.suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(file.fileno()), path.stat()):
                     file.truncate(0)

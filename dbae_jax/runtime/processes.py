@@ -22,6 +22,7 @@ HEARTBEAT_TIMEOUT_SECONDS = 60  # a process that is silent for longer counts as 
 # A process that is alone may be silent for any time: suspended by Ctrl-Z, a sleeping laptop, a
 # debugger, or a scheduler.
 ALONE_TIMEOUT_SECONDS = 365 * 24 * 3600
+COUNTS = ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE")  # numbers of processes, as jax reads them
 # Beginnings of the runtime's messages when a collective fails. Some of these are ValueErrors.
 LOSS = re.compile("(UNKNOWN|UNAVAILABLE|INTERNAL|DEADLINE_EXCEEDED|ABORTED|CANCELLED): ")
 
@@ -57,12 +58,14 @@ def start(
     # A process that a shell starts in the background ignores Ctrl-C, and has another handler.
     if save_on_sigterm and in_main_thread and _handles_interrupts():
         signal.signal(signal.SIGINT, _save_at_interrupt)
+    counts = [given[1], *(os.environ.get(name) for name in COUNTS)]
+    known = next((count for count in counts if count is not None), None)
     try:
-        _join(*given)
+        _join(*given, alone=str(known) == "1")
     except (RuntimeError, ValueError) as error:
         if given[0] is None and str(error).startswith("coordinator_address should be defined"):
             if save_on_sigterm:  # jax handles SIGTERM through a coordinator, even of one process
-                _join(f"127.0.0.1:{_free_port()}", 1, 0, timeout=ALONE_TIMEOUT_SECONDS)
+                _join(f"127.0.0.1:{_free_port()}", 1, 0, alone=True)
             check_devices()
             return
         reason = " ".join(str(error).split())[:200]
@@ -136,8 +139,10 @@ def _join(
     num_processes: int | None,
     process_id: int | None,
     *,
-    timeout: int = HEARTBEAT_TIMEOUT_SECONDS,
+    alone: bool,
 ) -> None:
+    """Joins the processes of a run; `alone` says that this one is known to be the only one."""
+    timeout = ALONE_TIMEOUT_SECONDS if alone else HEARTBEAT_TIMEOUT_SECONDS
     jax.distributed.initialize(
         coordinator, num_processes, process_id, heartbeat_timeout_seconds=timeout
     )

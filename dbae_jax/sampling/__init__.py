@@ -1,1 +1,1 @@
-"""Samplers from x_T to x_0: time grids, tables of coefficients, and the scan that runs a table."""
+"""Samplers from x_T to x_0: time grids, tables of coefficients, and the loop that runs a table."""

@@ -79,7 +79,7 @@ def integrate(
             move = move + row.w_D2 * D2
         new = (x if row.from_saved is None else jnp.where(row.from_saved, saved, x)) + move
         if row.w_noise is not None:
-            new = new + row.w_noise * noise_fn(row.noise_index)
+            new = new + row.w_noise * noise_fn(row.noise_index).astype(x.dtype)
         state = (
             new,
             None if row.from_saved is None else x + 0.5 * move,

@@ -184,7 +184,7 @@ class Plan:
         """Refuses values of another type than the attribute has, such as steps=5.0."""
         numbers = (int, float, np.integer, np.floating)
         arrays = (np.ndarray, list, tuple, jax.Array)
-        is_times = isinstance(self.grid, arrays) and np.asarray(self.grid).dtype.kind in "fiu"
+        is_times = isinstance(self.grid, arrays) and _holds_numbers(self.grid)
         for key, types, allowed in (
             ("sampler", (str,), "a name"),
             ("steps", (int, np.integer), "an integer"),
@@ -221,6 +221,13 @@ class Plan:
             return np.array([start, 0.0])
         make = grids.GRIDS[self.grid]
         return make(bridge.schedule, self.steps, start=start, rho=self.rho)
+
+
+def _holds_numbers(values: Any) -> bool:
+    try:
+        return np.asarray(values).dtype.kind in "fiu"
+    except ValueError:  # rows of different lengths
+        return False
 
 
 def _check_left_out(options: dict[str, Any]) -> None:

@@ -71,7 +71,8 @@ def of_one_form(table: Table, length: int) -> Table:
     """Returns the table with all columns, and with rows of zeros up to a length.
 
     Tables of one length then have the same form, whatever their sampler and number of steps, and
-    run as one compiled program. Only the first `table.nfe` rows may be run.
+    run as one compiled program. Only the first `table.nfe` rows may be run, so `nfe` and
+    `path_times` of the result mean nothing.
 
     Args:
       table: coefficients of a sampler.

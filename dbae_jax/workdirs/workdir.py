@@ -42,12 +42,22 @@ log = logging.getLogger(__name__)
 
 
 class Loaded(NamedTuple):
-    """A model that was read from a workdir, and the step of its checkpoint."""
+    """A model that was read from a workdir.
+
+    Attributes:
+      config: config of its training.
+      networks: its networks.
+      variables: its weights and running statistics.
+      step: step of the checkpoint.
+      data: identity of the training images (see `data.identity`); None for a run of a version that
+        saved none.
+    """
 
     config: Config
     networks: Networks
     variables: dict
     step: int
+    data: dict[str, Any] | None
 
 
 def check_usable(workdir: pathlib.Path) -> None:
@@ -244,11 +254,12 @@ def load(
     device = next(iter(sharding.device_set)) if sharding else jax.devices()[0]
 
     def read(at: int) -> Loaded:
-        config = from_dict(upgrade(checkpoint.read_meta(workdir, at)["config"]))
+        meta = checkpoint.read_meta(workdir, at)
+        config = from_dict(upgrade(meta["config"]))
         networks = build.make_networks(config, platform_of(device))
         abstract = placed(jax.eval_shape(networks.init, jax.random.key(0)), sharding)
         variables = checkpoint.read_variables(workdir, at, items[weights], abstract)
-        return Loaded(config, networks, variables, at)
+        return Loaded(config, networks, variables, at, meta.get("data"))
 
     if step is not None:
         return read(step)

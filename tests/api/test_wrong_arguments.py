@@ -62,6 +62,7 @@ def test_what_is_no_seed_is_refused(rng, words):
             {"grid": ["a", "b"]},
             r"grid=\['a', 'b'\] \(list\) is not allowed: it must be a name or an array",
         ),
+        ({"grid": [[1, 2], [3]]}, r"grid=\[\[1, 2\], \[3\]\] \(list\) is not allowed"),
         ({"sampler": 3}, r"sampler=3 \(int\) is not allowed: it must be a name"),
         ({"eta": "1"}, r"eta='1' \(str\) is not allowed: it must be a number"),
         ({"boot": 1}, r"boot=1 \(int\) is not allowed: it must be True or False"),
@@ -169,7 +170,8 @@ def test_an_image_without_pixels_is_refused():
 def test_names_of_a_wrong_type_are_refused():
     with pytest.raises(DataError, match=r"plan=3 \(int\) is not allowed: .* accurate, sharp"):
         Plan.recommended(3)
-    with pytest.raises(DataError, match="There is no attribute 7: there are 7, 8"):
+    with pytest.raises(DataError, match=r"The attribute 7 \(int\) must be a name, such as '7'"):
         editing.check_name(7, ("7", "8"))
-    with pytest.raises(CheckpointError, match="the model None is not a path"):
-        dbae_jax.DBAE.load(None)
+    for name in (None, b"runs"):
+        with pytest.raises(CheckpointError, match=f"the model {name} is not a path"):
+            dbae_jax.DBAE.load(name)

@@ -198,7 +198,7 @@ def test_codes_of_other_images_are_not_taken(run_copy):
     config = _config(**{"data.flip": True})
 
     def make(config):
-        model, _ = trained_model.open_model(config, run_copy, trained_model.OF_MODEL)
+        model = trained_model.open_model(config, run_copy, trained_model.OF_MODEL).model
         return trained_model.make_context(model, run_copy)
 
     context = make(config)

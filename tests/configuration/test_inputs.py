@@ -57,10 +57,9 @@ def test_missing_flags_and_files(tmp_path):
         ([f"--config={tmp_path / 'broken.py'}"], "cannot be loaded: SyntaxError"),
         ([f"--config={tmp_path / 'empty.py'}"], "cannot be loaded: KeyError"),
         (["--config", "configs/digits.py", "--config.sed=1"], "did you mean 'seed'?"),
-        (
-            [f"--workdir={tmp_path / 'run'}"],
-            f"--config is missing, and --workdir={tmp_path}/run doe",
-        ),
+        ([f"--workdir={tmp_path / 'run'}"], f"and --workdir={tmp_path}/run does not exist; name a"),
+        ([f"--workdir={tmp_path / 'a' / 'b'}"], "/a/b does not exist; name a file such as"),
+        ([f"--workdir={tmp_path / 'Broken.py'}"], f"(did you mean '{tmp_path}/broken.py'?); name"),
         ([f"--workdir={tmp_path}"], f"--config is missing, and {tmp_path} holds no config.json"),
         ([f"--workdir={tmp_path / 'empty.py'}"], "empty.py is a file; name a file such as"),
         (["--config=configs/digits.py"], "--workdir is missing"),

@@ -139,7 +139,7 @@ def test_a_run_is_not_compared_with_itself_or_with_nothing(workdirs, tmp_path):
         report.report(tiny.config(), workdirs / "one", compare=tmp_path / "none")
 
 
-def test_a_comparison_of_runs_on_different_images_says_so(tmp_path):
+def test_a_comparison_of_runs_on_different_data_says_so(tmp_path):
     data = {"num_images": 90, "image_shape": [16, 16, 1], "entries": ["image"], "sha256": "0a1b"}
     more, files = data | {"num_images": 95}, {}
     for name, images in (("one", data), ("two", more), ("three", data)):
@@ -147,6 +147,7 @@ def test_a_comparison_of_runs_on_different_images_says_so(tmp_path):
     for name in ("two", "three"):
         path = report.report(tiny.config(), tmp_path / "one", compare=tmp_path / name)
         files[name] = " ".join(path.read_text().split())
-    warning = "The runs were trained on different images: one on 90 images of 16x16x1, hash 0a1b"
+    warning = "The runs were trained on different data: one on 90 images of 16x16x1, hash 0a1b"
     assert warning in files["two"] and "95 images of 16x16x1" in files["two"]
+    assert "They differ in num_images." in files["two"]
     assert warning not in files["three"] and files["three"].count("90 images of 16x16x1") == 2

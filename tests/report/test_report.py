@@ -76,7 +76,7 @@ def test_a_loss_at_one_time_is_no_curve():
 
 def test_suites_without_results_are_named(directory):
     config = tiny.config()
-    model, _ = trained_model.open_model(config, directory)
+    model = trained_model.open_model(config, directory).model
     context = trained_model.make_context(model, directory)
     command = about.Command("my.py", directory)
     some = {name: entry for name, entry in RESULTS.items() if entry["suite"] != "probe"}

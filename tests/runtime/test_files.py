@@ -48,6 +48,9 @@ def test_an_error_leaves_the_earlier_file(tmp_path):
 
 def test_what_cannot_be_written_is_refused_with_its_reason(tmp_path):
     (tmp_path / "folder").mkdir()
+    (tmp_path / "file").mkdir()
+    files.check_folder(tmp_path, "--out")  # a folder with the name of a file is no obstacle
+    (tmp_path / "file").rmdir()
     (tmp_path / "file").touch()
     files.check_file(tmp_path / "new" / "report.html")
     for path, reason in (

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import jax
+import pytest
 
 from dbae_jax.runtime import processes
 
@@ -51,12 +52,16 @@ def test_a_process_that_ignores_ctrl_c_goes_on_to_ignore_it():
     assert _run(IGNORING).stdout.split() == ["True"]
 
 
-def test_a_process_that_is_alone_may_be_suspended_for_a_day(monkeypatch):
+@pytest.mark.parametrize(("cluster", "alone"), [(None, True), ("1", True), ("2", False)])
+def test_a_process_that_is_alone_may_be_suspended_for_a_day(monkeypatch, cluster, alone):
     """jax ends a process that misses heartbeats, even if no other process waits for it."""
     calls = []
+    in_cluster = cluster is not None
+    if in_cluster:
+        monkeypatch.setenv("SLURM_NTASKS", cluster)
 
     def initialize(coordinator, *_, heartbeat_timeout_seconds):
-        if coordinator is None:
+        if coordinator is None and not in_cluster:
             raise ValueError("coordinator_address should be defined.")
         calls.append(heartbeat_timeout_seconds)
 
@@ -66,4 +71,4 @@ def test_a_process_that_is_alone_may_be_suspended_for_a_day(monkeypatch):
         processes.start(save_on_sigterm=True)
     finally:
         jax.config.update("jax_enable_preemption_service", False)
-    assert len(calls) == 1 and calls[0] > 24 * 3600
+    assert len(calls) == 1 and (calls[0] > 24 * 3600) == alone

@@ -74,7 +74,7 @@ class Comparison:
       image_size: height and width of the images, in pixels.
       images: images, or why there are none.
       facts: facts of both runs.
-      warning: a sentence if the runs were trained on different images, or "".
+      warning: a sentence if the runs were trained on different data, or "".
       tables: scores of both runs.
       missing: sentences on scores that a run lacks.
       charts: training curves of both runs.
@@ -193,7 +193,7 @@ def _facts(first: Run, second: Run) -> list[Row]:
     return [
         Row("weights", [f"EMA weights of step {run.model.step:,}" for run in runs]),
         Row("fingerprint", [run.model.fingerprint for run in runs]),
-        Row("training images", [_data(run) for run in runs]),
+        Row("training data", [_data(run) for run in runs]),
         Row("sampler", [about.sampler(run.config, run.model) for run in runs]),
         Row("time of training", [_time(run.rows) for run in runs]),
     ]
@@ -204,13 +204,17 @@ def _data(run: Run) -> str:
 
 
 def _warning(first: Run, second: Run) -> str:
-    """Returns a sentence if the runs are known to have been trained on different images."""
-    if None in (first.data, second.data) or first.data == second.data:
+    """Returns a sentence if the runs are known to have been trained on different data."""
+    if first.data is None or second.data is None:
+        return ""
+    both = first.data.keys() & second.data.keys()
+    differing = sorted(key for key in both if first.data[key] != second.data[key])
+    if not differing:
         return ""
     return (
-        f"The runs were trained on different images: {first.name} on {_data(first)}, and "
-        f"{second.name} on {_data(second)}. The comparison therefore shows more than the "
-        "differences of their settings."
+        f"The runs were trained on different data: {first.name} on {_data(first)}, and "
+        f"{second.name} on {_data(second)}. They differ in {', '.join(differing)}. The comparison "
+        "therefore shows more than the differences of their settings."
     )
 
 
