@@ -223,6 +223,17 @@ def test_members_without_a_name_and_folders_are_no_files(tmp_path):
     assert store.names == ["in/a.png"] and not sum(store.aside.values())
 
 
+@pytest.mark.parametrize("kind", [tarfile.FIFOTYPE, tarfile.CHRTYPE, b"\x80"])
+def test_pipes_devices_and_unknown_members_of_a_tar_are_left_aside(tmp_path, kind):
+    with tarfile.open(tmp_path / "x.tar", "w") as tar:
+        datasets._add(tar, "in/a.png", IMAGE)
+        member = tarfile.TarInfo("in/b.png")
+        member.type = kind
+        tar.addfile(member)
+    store = archives.open_archive(tmp_path / "x.tar")
+    assert store.names == ["in/a.png"] and store.aside["special"] == 1
+
+
 def test_files_in_archives_are_bounded(tmp_path, monkeypatch):
     for kind in ("zip", "tar"):
         path = tmp_path / f"x.{kind}"

@@ -94,7 +94,7 @@ class TarStore:
             leads out of it.
         """
         self.path, self._data, links = path, {}, {}
-        names, total = [], 0
+        names, total, special = [], 0, 0
         try:
             with tarfile.open(path) as file:
                 for member in file:
@@ -104,8 +104,11 @@ class TarStore:
                     if member.islnk() or member.issym():
                         links[name] = member
                         continue
+                    if not member.isfile():  # a pipe, a device, or of an unknown type
+                        special += 1
+                        continue
                     names.append(name)
-                    if not member.isfile() or not _is_wanted(name):
+                    if not _is_wanted(name):
                         continue
                     _check_size(name, member.size, path)
                     total += member.size
@@ -118,7 +121,7 @@ class TarStore:
             raise _unreadable(path, "tar", error) from error
         followed = self._follow(links)
         self.names, self.aside = _sorted_out([*names, *followed], path)
-        self.aside["link"] += len(links) - len(followed)
+        self.aside.update({"link": len(links) - len(followed), "special": special})
 
     def _follow(self, links: dict[str, tarfile.TarInfo]) -> list[str]:
         """Adds the images that are links to other images of the tar, and returns their names."""
