@@ -13,13 +13,11 @@ from dbae_jax.configs import bedroom, celeba, celebahq, celebahq256, ffhq, ffhq2
 
 from dbae_jax.configuration import build
 from dbae_jax.configuration.config import from_config_dict
+from dbae_jax.runtime.initial_weights import RUN_ONCE
 from dbae_jax.training.optimizer import make_optimizer
 from dbae_jax.training.state import create_state, state_from_variables
 from dbae_jax.training.step import make_train_step
 from tests.helpers import tiny
-
-# Optimising this program takes a minute longer than running it once without.
-RUN_ONCE = {"xla_backend_optimization_level": 0}
 
 
 def _config(module):

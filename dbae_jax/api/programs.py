@@ -33,9 +33,7 @@ class Functions(NamedTuple):
     posterior: Callable  # networks, variables, images -> mean and scale of z (or None)
     endpoint: Callable  # networks, variables, z -> x_T
     denoise: Callable  # networks, variables, x_t, at, x_T, z -> x_0
-    decode: (
-        Callable  # networks, variables, x_T, z, keys, table, num_rows, *, keep_path -> x_0, path
-    )
+    decode: Callable  # networks, variables, x_T, z, keys, table, num_rows, *, keep_path -> x_0, x_t
     keys: Callable  # key, indices -> keys of the examples
     invert: Callable  # networks, variables, x, z, table -> x_T
     draw_x_T: Callable  # key, indices, scale, *, image_shape -> x_T

@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 Tree = TypeVar("Tree")
 
 # Optimising a program that runs once takes longer than running it.
-_RUN_ONCE = {"xla_backend_optimization_level": 0}
+RUN_ONCE = {"xla_backend_optimization_level": 0}
 
 
 def draw(init: Callable[[jax.Array], Tree], seed: int, mesh: jax.sharding.Mesh) -> Tree:
@@ -29,7 +29,7 @@ def draw(init: Callable[[jax.Array], Tree], seed: int, mesh: jax.sharding.Mesh) 
       mesh: devices that get the result.
     """
     device = _cpu()
-    options = _RUN_ONCE if device.platform == "cpu" else None
+    options = RUN_ONCE if device.platform == "cpu" else None
     key = jax.device_put(jax.random.key(seed), device)
     tree = jax.device_get(jax.jit(init, compiler_options=options)(key))
     if processes.several():

@@ -58,10 +58,8 @@ def start(
     # A process that a shell starts in the background ignores Ctrl-C, and has another handler.
     if save_on_sigterm and in_main_thread and _handles_interrupts():
         signal.signal(signal.SIGINT, _save_at_interrupt)
-    counts = [given[1], *(os.environ.get(name) for name in COUNTS)]
-    known = next((count for count in counts if count is not None), None)
     try:
-        _join(*given, alone=str(known) == "1")
+        _join(*given, alone=_is_alone(given[1]))
     except (RuntimeError, ValueError) as error:
         if given[0] is None and str(error).startswith("coordinator_address should be defined"):
             if save_on_sigterm:  # jax handles SIGTERM through a coordinator, even of one process
@@ -134,12 +132,14 @@ def _from_environment(
     return given
 
 
+def _is_alone(num_processes: int | None) -> bool:
+    """Returns whether this process is known to be the only one, by its flags or its cluster."""
+    counts = [num_processes, *map(os.environ.get, COUNTS)]
+    return next((str(count) for count in counts if count is not None), "") == "1"
+
+
 def _join(
-    coordinator: str | None,
-    num_processes: int | None,
-    process_id: int | None,
-    *,
-    alone: bool,
+    coordinator: str | None, num_processes: int | None, process_id: int | None, *, alone: bool
 ) -> None:
     """Joins the processes of a run; `alone` says that this one is known to be the only one."""
     timeout = ALONE_TIMEOUT_SECONDS if alone else HEARTBEAT_TIMEOUT_SECONDS
