@@ -185,7 +185,7 @@ def _circumstances(config: Config) -> dict[str, Any]:
         "devices": len(devices),
         "processes": jax.process_count(),
         "host_cpu": _host_cpu(),
-        "host_cores": _host_cores(),
+        "host_cores": processes.cores(),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "compilation_cache": settings.jax_compilation_cache_dir is not None,
         "flops_counted": (
@@ -200,11 +200,6 @@ def _host_cpu() -> str:
     lines = info.read_text().splitlines() if info.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
-
-
-def _host_cores() -> int | None:
-    """Returns the number of cores that this process may use (Linux), or of all cores."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def _host_peak_bytes() -> int:

@@ -348,7 +348,7 @@ def main(argv: list[str]) -> None:
     evaluations = tuple(_integers("evaluations", EVALUATIONS.value, 2))
     gaussian_config(config)
     # SIGTERM ends the process at once; the next run resumes from the last checkpoint.
-    command_line.start_processes(save_on_sigterm=False)
+    command_line.start_processes()
     settings = Settings(TEST_IMAGES.value, DRAWS.value, evaluations)
     print(table(compare(config, directory, seeds, settings)))
 

@@ -32,14 +32,15 @@ class Mode(NamedTuple):
       examples: flags of commands for --help.
       flags: flag that belongs to this mode -> parameter of its function; "" for those that change
         the config instead.
-      saves: whether a SIGTERM or Ctrl-C saves a checkpoint.
+      trains: whether it trains: a SIGTERM or Ctrl-C then saves a checkpoint. A CPU is one device,
+        because the number of devices must divide the batch.
       shared: further flags, which several modes have.
     """
 
     about: str
     examples: tuple[str, ...]
     flags: Mapping[str, str] = {}
-    saves: bool = False
+    trains: bool = False
     shared: tuple[str, ...] = (*COMMON_FLAGS, *PROCESS_FLAGS)
 
 
@@ -58,7 +59,7 @@ MODES = {
             "--config=digits --workdir=runs/more --init_from=runs/digits  # fine-tunes",
         ),
         {"init_from": ""},
-        saves=True,
+        trains=True,
     ),
     "distill": Mode(
         "Distils a trained model: its U-Net learns to decode sharp images in 1 or 2 evaluations.",
@@ -68,12 +69,12 @@ MODES = {
             "--workdir=runs/digits_sharp  # resumes",
         ),
         _own("teacher"),
-        saves=True,
+        trains=True,
     ),
     "train_prior": Mode(
         "Trains the latent prior of a trained model, which `sample` needs.",
         ("--workdir=runs/digits",),
-        saves=True,
+        trains=True,
     ),
     "evaluate": Mode(
         "Measures the model and writes results.json and figures.",
@@ -220,7 +221,8 @@ def main(argv: list[str]) -> None:
         given["config_path"] = command_line.config_path()
         given["overrides"] = command_line.overrides()
     if set(PROCESS_FLAGS) <= set(MODES[name].shared):
-        command_line.start_processes(save_on_sigterm=MODES[name].saves)
+        trains = MODES[name].trains
+        command_line.start_processes(save_on_sigterm=trains, device_per_core=not trains)
     _function(name)(config, workdir, **given)
 
 

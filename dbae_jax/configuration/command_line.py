@@ -191,14 +191,19 @@ def overrides() -> dict[str, Any]:
     return dict(config_flags.get_override_values(flags.FLAGS["config"]))
 
 
-def start_processes(*, save_on_sigterm: bool) -> None:
+def start_processes(*, save_on_sigterm: bool = False, device_per_core: bool = False) -> None:
     """Joins the other processes of the run, as the flags or the environment describe them.
 
     Args:
       save_on_sigterm: whether a SIGTERM saves a checkpoint first; see `processes.start`.
+      device_per_core: whether each CPU core is a device; see `processes.start`.
     """
     processes.start(
-        COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value, save_on_sigterm=save_on_sigterm
+        COORDINATOR.value,
+        NUM_PROCESSES.value,
+        PROCESS_ID.value,
+        save_on_sigterm=save_on_sigterm,
+        device_per_core=device_per_core,
     )
 
 

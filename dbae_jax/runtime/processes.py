@@ -22,6 +22,8 @@ HEARTBEAT_TIMEOUT_SECONDS = 60  # a process that is silent for longer counts as 
 # A process that is alone may be silent for any time: suspended by Ctrl-Z, a sleeping laptop, a
 # debugger, or a scheduler.
 ALONE_TIMEOUT_SECONDS = 365 * 24 * 3600
+# Each device holds the weights, and shares a pool of one thread per core with the others.
+MOST_CPU_DEVICES = 8
 COUNTS = ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE")  # numbers of processes, as jax reads them
 # Beginnings of the runtime's messages when a collective fails. Some of these are ValueErrors.
 LOSS = re.compile("(UNKNOWN|UNAVAILABLE|INTERNAL|DEADLINE_EXCEEDED|ABORTED|CANCELLED): ")
@@ -33,6 +35,7 @@ def start(
     process_id: int | None = None,
     *,
     save_on_sigterm: bool = False,
+    device_per_core: bool = False,
 ) -> None:
     """Joins the other processes of the run; must be called before a device is used.
 
@@ -46,6 +49,8 @@ def start(
       process_id: number of this process, from 0.
       save_on_sigterm: whether a SIGTERM or the first Ctrl-C asks the training to save and stop
         (see `checkpoint.Writer.preempted`), instead of ending the process at once.
+      device_per_core: whether each CPU core is a device of its own, which makes decoding faster.
+        The environment's number of CPU devices and a run of several processes have precedence.
 
     Raises:
       ConfigError: if some of the first three arguments are missing and others are given, or if
@@ -58,6 +63,8 @@ def start(
     # A process that a shell starts in the background ignores Ctrl-C, and has another handler.
     if save_on_sigterm and in_main_thread and _handles_interrupts():
         signal.signal(signal.SIGINT, _save_at_interrupt)
+    if device_per_core and given[0] is None:
+        _make_a_device_per_core()
     try:
         _join(*given, alone=_is_alone(given[1]))
     except (RuntimeError, ValueError) as error:
@@ -92,6 +99,24 @@ def check_devices() -> None:
             "and that the extra for these devices is installed, such as "
             "pip install 'dbae_jax[cuda]', or set JAX_PLATFORMS=cpu."
         ) from error
+
+
+def cores() -> int:
+    """Returns the number of CPU cores that this process may use (Linux), or of all cores."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _make_a_device_per_core() -> None:
+    """Makes each CPU core a device of JAX, unless the environment sets the number of CPU devices.
+
+    Devices that share a batch decode more images a second than one device with as many threads,
+    because its threads wait for each other at every convolution (docs/performance/measured.md).
+    """
+    by_flag = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+    if jax.config.jax_num_cpu_devices == -1 and not by_flag:
+        jax.config.update("jax_num_cpu_devices", min(cores(), MOST_CPU_DEVICES))
 
 
 def _handles_interrupts() -> bool:

@@ -6,6 +6,8 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
+import sys
 import time
 
 import jax
@@ -274,6 +276,32 @@ def test_sigterm_saves_at_the_next_step_and_other_devices_go_on(shared, tmp_path
     assert len(losses) == reached + 2
     both = min(len(losses), STEPS)
     np.testing.assert_allclose(losses[:both], _losses(shared)[:both], rtol=1e-3)
+
+
+DEVICES = """
+import sys, jax
+from dbae_jax.runtime import processes
+processes.start(device_per_core=sys.argv[1] == "per core")
+print(jax.device_count())
+"""
+BY_FLAG = {"XLA_FLAGS": "--xla_force_host_platform_device_count=5"}
+
+
+@pytest.mark.parametrize(
+    ("asked", "environment", "count"),
+    [
+        ("one", {}, 1),
+        ("per core", {}, min(processes.cores(), processes.MOST_CPU_DEVICES)),
+        ("per core", {"JAX_NUM_CPU_DEVICES": "3"}, 3),
+        ("per core", BY_FLAG, 5),
+    ],
+)
+def test_each_core_is_a_device_unless_the_environment_sets_their_number(asked, environment, count):
+    environment = os.environ | {"XLA_FLAGS": ""} | environment
+    done = subprocess.run(
+        [sys.executable, "-c", DEVICES, asked], capture_output=True, text=True, env=environment
+    )
+    assert done.stdout.split() == [str(count)], done.stderr
 
 
 @pytest.mark.parametrize(
