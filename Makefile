@@ -30,8 +30,7 @@ demo: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0.05
 demo: $(VENV)/installed-demo
 	$(RUN)
 	$(RUN) --mode=train_prior
-	$(RUN) --mode=evaluate --config.eval.suite=all
-	$(RUN) --mode=report
+	$(RUN) --mode=evaluate --config.eval.suite=all --report
 	@echo "Open $(WORKDIR)/report.html in a browser."
 
 test: $(VENV)/installed-$(EXTRAS)

@@ -82,7 +82,9 @@ MODES = {
             "--workdir=runs/digits",
             "--workdir=runs/digits --config.eval.suite=all",
             "--workdir=runs/digits --config.eval.suite=probe,generation",
+            "--workdir=runs/digits --config.eval.suite=all --report  # writes report.html too",
         ),
+        {"report": ""},
     ),
     "sample": Mode(
         "Samples images with the latent prior.",
@@ -184,6 +186,7 @@ flags.DEFINE_bool(
     False,
     "Hold the x_T of the unedited image fixed, instead of recomputing x_T from the edited code.",
 )
+flags.DEFINE_bool("report", False, "Write report.html after the evaluation.")
 flags.DEFINE_string("compare", None, "A different workdir to compare the run with.")
 flags.DEFINE_string(
     "topology", "v5e:4x4", "Devices to plan for, such as v5e:4x4, h100:8, or gpu:8."
@@ -218,12 +221,20 @@ def main(argv: list[str]) -> None:
         return
     workdir = command_line.read_workdir()
     if name == "report":
-        given["config_path"] = command_line.config_path()
-        given["overrides"] = command_line.overrides()
+        given |= _how_called()
     if set(PROCESS_FLAGS) <= set(MODES[name].shared):
         trains = MODES[name].trains
         command_line.start_processes(save_on_sigterm=trains, device_per_core=not trains)
     _function(name)(config, workdir, **given)
+    if flags.FLAGS["report"].value:  # in this process, which has compiled the model's programs
+        _function("report")(config, workdir, **_how_called())
+
+
+def _how_called() -> dict[str, Any]:
+    """Returns what the commands in the report repeat: the config file and the changed keys."""
+    changed = command_line.overrides()
+    changed.pop("eval.suite", None)  # of an evaluation alone
+    return {"config_path": command_line.config_path(), "overrides": changed}
 
 
 def _planned(config: Config) -> Config:

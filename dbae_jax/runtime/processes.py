@@ -114,8 +114,9 @@ def _make_a_device_per_core() -> None:
     Devices that share a batch decode more images a second than one device with as many threads,
     because its threads wait for each other at every convolution (docs/performance/measured.md).
     """
-    by_flag = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
-    if jax.config.jax_num_cpu_devices == -1 and not by_flag:
+    environ = os.environ
+    by_flag = "xla_force_host_platform_device_count" in environ.get("XLA_FLAGS", "")
+    if "JAX_NUM_CPU_DEVICES" not in environ and not by_flag:
         jax.config.update("jax_num_cpu_devices", min(cores(), MOST_CPU_DEVICES))
 
 

@@ -11,7 +11,7 @@ from dbae_jax.errors import CheckpointError, ConfigError, TooFewError
 from dbae_jax.evaluation import registry, results
 from dbae_jax.evaluation.context import Suite
 from dbae_jax.evaluation.results import Measured, score
-from tests.helpers import stubs, tiny
+from tests.helpers import commands, stubs, tiny
 
 SHAPES = {
     "data.name": "shapes",
@@ -216,3 +216,14 @@ def test_codes_of_other_images_are_not_taken(run_copy):
     assert len(fewer.mean) == 32 and path.stat().st_mtime_ns != written
     path.write_bytes(path.read_bytes()[:100])
     assert len(make(config).codes("train").mean) == 64
+
+
+def test_a_report_is_written_after_the_evaluation(tmp_path):
+    tiny.write_workdir(tiny.config(), tmp_path)
+    suite = "--config.eval.suite=reconstruction"
+    done = commands.run("main", "evaluate", f"--workdir={tmp_path}", suite, "--report")
+    assert done.returncode == 0, done.stderr
+    text = (tmp_path / "report.html").read_text()
+    mse = results.read(tmp_path)["results"]["reconstruction/digits"]["scores"]["mse"]["value"]
+    assert f"{mse:.4g}" in text  # the report was made after the measurement
+    assert "--mode=train_prior" in text and suite not in text
