@@ -22,8 +22,8 @@ unexport PYTHONDONTWRITEBYTECODE
 
 RUN = $(BIN)/python -m dbae_jax.main --config=configs/digits.py --workdir=$(WORKDIR)
 
-# The programs that one command compiles serve the next ones. They are not in the workdir: a training
-# that is killed early would leave a folder there that is no run.
+# Compiled programs are kept for a second `make demo`. They are not in the workdir: a training that is
+# killed early would leave a folder there that is no run.
 demo: export JAX_COMPILATION_CACHE_DIR ?= $(abspath $(VENV))/compiled_programs
 # JAX itself keeps only programs that took a second to compile.
 demo: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0.05

@@ -4,8 +4,7 @@ npm pack emoji-datasource-google@16.0.0
 python -m dbae_jax.data.prepare --dataset=emoji --source=emoji-datasource-google-16.0.0.tgz
 dbae train --config=emoji --workdir=runs/emoji
 dbae train_prior --workdir=runs/emoji
-dbae evaluate --workdir=runs/emoji --config.eval.suite=all
-dbae report --workdir=runs/emoji
+dbae evaluate --workdir=runs/emoji --config.eval.suite=all --report
 
 The networks and the batch are those of configs/folder64.py. By plan, a step takes 11.0 ms at best
 on an H100. With twice that time per step, the training takes 9 minutes. It has not been run yet.

@@ -5,8 +5,7 @@ python -m dbae_jax.data.prepare --dataset=emoji --source=emoji-datasource-google
 python -m dbae_jax.main --config=configs/emoji32.py --workdir=runs/emoji32
 python -m dbae_jax.main --config=configs/emoji32.py --workdir=runs/emoji32 --mode=train_prior
 python -m dbae_jax.main --config=configs/emoji32.py --workdir=runs/emoji32 --mode=evaluate \
-    --config.eval.suite=all
-python -m dbae_jax.main --config=configs/emoji32.py --workdir=runs/emoji32 --mode=report
+    --config.eval.suite=all --report
 
 Labels are categories, attributes are skin tones and subcategories; see docs/reference/data_sets.md.
 """

@@ -3,8 +3,7 @@ r"""DBAE on shapes, rendered images with nine known factors, at 32x32 RGB: train
 python -m dbae_jax.main --config=configs/shapes.py --workdir=runs/shapes
 python -m dbae_jax.main --config=configs/shapes.py --workdir=runs/shapes --mode=train_prior
 python -m dbae_jax.main --config=configs/shapes.py --workdir=runs/shapes --mode=evaluate \
-    --config.eval.suite=all
-python -m dbae_jax.main --config=configs/shapes.py --workdir=runs/shapes --mode=report
+    --config.eval.suite=all --report
 
 dbae_jax/data/shapes.py describes the factors and attributes.
 """

@@ -32,8 +32,9 @@ class Mode(NamedTuple):
       examples: flags of commands for --help.
       flags: flag that belongs to this mode -> parameter of its function; "" for those that change
         the config instead.
-      trains: whether it trains: a SIGTERM or Ctrl-C then saves a checkpoint. A CPU is one device,
-        because the number of devices must divide the batch.
+      trains: whether it trains; a SIGTERM or Ctrl-C then saves a checkpoint. If it does not train,
+        each CPU core is a device. For a training a CPU is one device, because its batch might not
+        divide by the number of cores.
       shared: further flags, which several modes have.
     """
 
@@ -84,7 +85,7 @@ MODES = {
             "--workdir=runs/digits --config.eval.suite=probe,generation",
             "--workdir=runs/digits --config.eval.suite=all --report  # writes report.html too",
         ),
-        {"report": ""},
+        {"report": "with_report"},
     ),
     "sample": Mode(
         "Samples images with the latent prior.",
@@ -226,14 +227,18 @@ def main(argv: list[str]) -> None:
         trains = MODES[name].trains
         command_line.start_processes(save_on_sigterm=trains, device_per_core=not trains)
     _function(name)(config, workdir, **given)
-    if flags.FLAGS["report"].value:  # in this process, which has compiled the model's programs
+    # Here, and not in a command of its own, it uses programs that the evaluation has compiled.
+    if given.get("with_report"):
         _function("report")(config, workdir, **_how_called())
 
 
 def _how_called() -> dict[str, Any]:
-    """Returns what the commands in the report repeat: the config file and the changed keys."""
+    """Returns what the commands on the report's page repeat: the config file and changed keys.
+
+    The key eval.suite is left out, because these commands name suites themselves.
+    """
     changed = command_line.overrides()
-    changed.pop("eval.suite", None)  # of an evaluation alone
+    changed.pop("eval.suite", None)
     return {"config_path": command_line.config_path(), "overrides": changed}
 
 

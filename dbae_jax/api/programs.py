@@ -43,12 +43,11 @@ def jit_functions(mesh: jax.sharding.Mesh | None) -> Functions:
     """Jits the functions of a model for a mesh.
 
     Args:
-      mesh: devices that share a batch; each gets the whole result. None: one device.
+      mesh: devices that share a batch, see `sharding.results`. None: one device.
     """
-    placed = None if mesh is None else sharding.replicated(mesh)
 
     def jit(function: Callable, *static: str) -> Callable:
-        return jax.jit(function, static_argnames=static, out_shardings=placed)
+        return jax.jit(function, static_argnames=static, out_shardings=sharding.results(mesh))
 
     return Functions(
         encode=jit(functions.encode, "networks", "sample"),

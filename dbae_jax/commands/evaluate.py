@@ -39,7 +39,9 @@ TRAJECTORIES = 4  # images in trajectory.png, with two rows each
 log = logging.getLogger(__name__)
 
 
-def evaluate(config: Config, directory: pathlib.Path) -> dict[str, Any]:
+def evaluate(
+    config: Config, directory: pathlib.Path, *, with_report: bool = False
+) -> dict[str, Any]:
     """Measures the model of a workdir with its EMA weights, and writes results.json.
 
     The suite "reconstruction" also writes reconstructions.png and trajectory.png, if the data are
@@ -48,6 +50,8 @@ def evaluate(config: Config, directory: pathlib.Path) -> dict[str, Any]:
     Args:
       config: config that fits the run's model; its sections `data`, `sample` and `eval` apply.
       directory: the workdir.
+      with_report: whether a report follows, which is refused for data of another kind than those of
+        the training, and needs a file that can be written; both are checked before any measurement.
 
     Returns:
       The requested suites -> their entries in results.json.
@@ -60,12 +64,17 @@ def evaluate(config: Config, directory: pathlib.Path) -> dict[str, Any]:
     names = asked_for(config.eval.suite)
     files.check_folder(directory, "--workdir")
     workdir.check_exists(directory)
+    if with_report:
+        files.check_file(directory / workdir.REPORT)
+    same_keys = workdir.FIXED_SECTIONS if with_report else OF_MODEL
     with lock.held(directory / CACHE):
-        return _evaluate(config, directory, names)
+        return _evaluate(config, directory, names, same_keys)
 
 
-def _evaluate(config: Config, directory: pathlib.Path, names: dict[str, bool]) -> dict[str, Any]:
-    model, trained, trained_on = trained_model.open_model(config, directory, OF_MODEL)
+def _evaluate(
+    config: Config, directory: pathlib.Path, names: dict[str, bool], same_keys: tuple[str, ...]
+) -> dict[str, Any]:
+    model, trained, trained_on = trained_model.open_model(config, directory, same_keys)
     context = trained_model.make_context(model, directory)
     same_data = not workdir.differing(to_dict(trained), config, OF_DATA)
     _tell_data(context, trained_on if same_data else None)

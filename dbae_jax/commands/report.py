@@ -13,11 +13,11 @@ from dbae_jax.report import about, page
 from dbae_jax.report.comparison import content
 from dbae_jax.report.contents import Amounts, make_page
 from dbae_jax.runtime import files
-from dbae_jax.workdirs import records
+from dbae_jax.workdirs import records, workdir
 
 log = logging.getLogger(__name__)
 
-FILE, COMPARISON = "report.html", "comparison.html"
+COMPARISON = "comparison.html"
 
 
 def report(
@@ -51,7 +51,7 @@ def report(
       DataError: if data are missing, or results.json holds no results of an evaluation.
     """
     files.check_folder(directory, "--workdir")
-    files.check_file(directory / (FILE if compare is None else COMPARISON))
+    files.check_file(directory / (workdir.REPORT if compare is None else COMPARISON))
     if compare is not None:
         return _compare(config, directory, compare)
     model = trained_model.open_model(config, directory).model
@@ -60,7 +60,7 @@ def report(
     command = about.Command(config_path, directory, overrides or {})
     amounts = amounts or Amounts.of_size(config.data.image_size)
     text = page.render(make_page(context, directory, measured, command, amounts))
-    return _write(directory / FILE, text)
+    return _write(directory / workdir.REPORT, text)
 
 
 def _compare(config: Config, directory: pathlib.Path, other: pathlib.Path) -> pathlib.Path:

@@ -73,6 +73,8 @@ class HeldOut(NamedTuple):
 def measure(model: DBAE, held_out: HeldOut, **plan: Any) -> dict[str, Any]:
     """Returns mse, ssim, sharpness, nfe and seconds per image of decoding with one sampler.
 
+    The seconds are those of all devices together.
+
     Args:
       model: a trained model.
       held_out: images to decode.

@@ -40,7 +40,7 @@ def make_measure(
     bound = diffusion.bound(config.prior.bound_points, uniform)
     measure_batch = jax.jit(
         functools.partial(_measure_batch, build.make_latent_network(config), diffusion),
-        out_shardings=sharding.replicated(mesh),
+        out_shardings=sharding.results(mesh),
     )
     key = jax.random.key(0)
     size = batching.whole_size(config.prior.batch_size, mesh)

@@ -59,9 +59,7 @@ class Prior:
         self._network = network
         self._diffusion = LatentDiffusion(config.prior.timesteps, config.prior.beta)
         self._mesh = mesh
-        self._sample = jax.jit(
-            self.sample_batch, out_shardings=None if mesh is None else sharding.replicated(mesh)
-        )
+        self._sample = jax.jit(self.sample_batch, out_shardings=sharding.results(mesh))
 
     @functools.cached_property
     def fingerprint(self) -> str:

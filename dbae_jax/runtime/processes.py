@@ -22,7 +22,7 @@ HEARTBEAT_TIMEOUT_SECONDS = 60  # a process that is silent for longer counts as 
 # A process that is alone may be silent for any time: suspended by Ctrl-Z, a sleeping laptop, a
 # debugger, or a scheduler.
 ALONE_TIMEOUT_SECONDS = 365 * 24 * 3600
-# Each device holds the weights, and shares a pool of one thread per core with the others.
+# Each device holds a copy of the weights. More than two devices have not been measured.
 MOST_CPU_DEVICES = 8
 COUNTS = ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE")  # numbers of processes, as jax reads them
 # Beginnings of the runtime's messages when a collective fails. Some of these are ValueErrors.
@@ -50,7 +50,8 @@ def start(
       save_on_sigterm: whether a SIGTERM or the first Ctrl-C asks the training to save and stop
         (see `checkpoint.Writer.preempted`), instead of ending the process at once.
       device_per_core: whether each CPU core is a device of its own, which makes decoding faster.
-        The environment's number of CPU devices and a run of several processes have precedence.
+        Without effect if the environment sets the number of CPU devices (JAX_NUM_CPU_DEVICES, or an
+        option in XLA_FLAGS), or if an argument, SLURM or Open MPI counts several processes.
 
     Raises:
       ConfigError: if some of the first three arguments are missing and others are given, or if
@@ -63,10 +64,10 @@ def start(
     # A process that a shell starts in the background ignores Ctrl-C, and has another handler.
     if save_on_sigterm and in_main_thread and _handles_interrupts():
         signal.signal(signal.SIGINT, _save_at_interrupt)
-    if device_per_core and given[0] is None:
+    if device_per_core and _count(given[1]) in (None, "1"):
         _make_a_device_per_core()
     try:
-        _join(*given, alone=_is_alone(given[1]))
+        _join(*given, alone=_count(given[1]) == "1")
     except (RuntimeError, ValueError) as error:
         if given[0] is None and str(error).startswith("coordinator_address should be defined"):
             if save_on_sigterm:  # jax handles SIGTERM through a coordinator, even of one process
@@ -111,8 +112,8 @@ def cores() -> int:
 def _make_a_device_per_core() -> None:
     """Makes each CPU core a device of JAX, unless the environment sets the number of CPU devices.
 
-    Devices that share a batch decode more images a second than one device with as many threads,
-    because its threads wait for each other at every convolution (docs/performance/measured.md).
+    Devices that share a batch decode more images a second than one device with as many threads
+    (docs/performance/measured.md): its threads wait for each other at every convolution.
     """
     environ = os.environ
     by_flag = "xla_force_host_platform_device_count" in environ.get("XLA_FLAGS", "")
@@ -158,10 +159,10 @@ def _from_environment(
     return given
 
 
-def _is_alone(num_processes: int | None) -> bool:
-    """Returns whether this process is known to be the only one, by its flags or its cluster."""
+def _count(num_processes: int | None) -> str | None:
+    """Returns the number of processes by the flags or by the cluster, None if neither says it."""
     counts = [num_processes, *map(os.environ.get, COUNTS)]
-    return next((str(count) for count in counts if count is not None), "") == "1"
+    return next((str(count) for count in counts if count is not None), None)
 
 
 def _join(

@@ -52,6 +52,18 @@ def batched(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec("data"))
 
 
+def results(mesh: Mesh | None) -> NamedSharding | None:
+    """Returns the sharding of results that have one entry per example and go to the host.
+
+    The devices of one process keep their parts, so that no device waits for another: XLA ends the
+    process if a CPU device waits for 40 seconds. Of several processes, each gets the whole result.
+    None for None, which is one device.
+    """
+    if mesh is None:
+        return None
+    return replicated(mesh) if mesh.is_multi_process else batched(mesh)
+
+
 def to_global(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
     """Returns the global batch, of which each process gives its own part."""
     sharding = batched(mesh)

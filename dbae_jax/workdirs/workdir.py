@@ -18,6 +18,7 @@ from dbae_jax.workdirs import checkpoint
 from dbae_jax.workdirs.train_state import TrainState
 
 METRICS = "metrics.jsonl"
+REPORT = "report.html"
 CONFIG = config_files.SAVED_NAME
 
 ORIGIN = "initialised_from"  # key in the meta of a fine-tuned or distilled model's checkpoints

@@ -227,3 +227,13 @@ def test_a_report_is_written_after_the_evaluation(tmp_path):
     mse = results.read(tmp_path)["results"]["reconstruction/digits"]["scores"]["mse"]["value"]
     assert f"{mse:.4g}" in text  # the report was made after the measurement
     assert "--mode=train_prior" in text and suite not in text
+
+
+def test_a_report_that_will_be_refused_is_refused_before_the_evaluation(run_copy):
+    config = _config(**{"data.crop": "d2c"})
+    with pytest.raises(ConfigError, match=r"data\.crop"):
+        evaluate.evaluate(config, run_copy, with_report=True)
+    (run_copy / "report.html").mkdir()
+    with pytest.raises(ConfigError, match=r"report\.html"):
+        evaluate.evaluate(_config(), run_copy, with_report=True)
+    assert results.read(run_copy) is None

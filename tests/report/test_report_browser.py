@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from dbae_jax.commands import report
+from dbae_jax.workdirs import workdir
 from tests.helpers import browser, tiny
 from tests.helpers.report_workdirs import AMOUNTS, pixels, write_model, write_prior, write_results
 
@@ -34,7 +35,7 @@ def driver():
 
 @pytest.fixture(scope="module")
 def page(driver, directory):
-    browser.open_page(driver, (directory / report.FILE).as_uri())
+    browser.open_page(driver, (directory / workdir.REPORT).as_uri())
     return driver
 
 

@@ -294,10 +294,12 @@ BY_FLAG = {"XLA_FLAGS": "--xla_force_host_platform_device_count=5"}
         ("per core", {}, min(processes.cores(), processes.MOST_CPU_DEVICES)),
         ("per core", {"JAX_NUM_CPU_DEVICES": "3"}, 3),
         ("per core", BY_FLAG, 5),
+        ("per core", {"SLURM_NTASKS": "2"}, 1),  # without the variables by which jax would join
     ],
 )
 def test_each_core_is_a_device_unless_the_environment_sets_their_number(asked, environment, count):
-    environment = os.environ | {"XLA_FLAGS": ""} | environment
+    inherited = {k: v for k, v in os.environ.items() if k != "JAX_NUM_CPU_DEVICES"}
+    environment = inherited | {"XLA_FLAGS": ""} | environment
     done = subprocess.run(
         [sys.executable, "-c", DEVICES, asked], capture_output=True, text=True, env=environment
     )

@@ -85,11 +85,11 @@ def commit() -> str:
 
 
 def devices() -> str:
-    """Returns the number and the model of the devices, such as two H100."""
+    """Returns the number and the model of the devices, such as two H100; a CPU is told once."""
     there = jax.devices()
     kind = there[0].device_kind
     if there[0].platform == "cpu":
-        kind = _processor() or kind
+        return f"{_processor() or kind}, as {len(there)} device{'s' * (len(there) > 1)} of JAX"
     return f"{len(there)} {about.TIMES} {kind}"
 
 
