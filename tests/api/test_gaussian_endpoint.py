@@ -40,14 +40,21 @@ def test_x_T_is_drawn_from_rng_an_example_a_key(model):
     assert not np.allclose(trajectory.x_0, again[:2])  # the sampler's noise is another than x_T
 
 
-def test_every_device_gets_all_of_what_they_draw_together(model):
-    """Else a process, which holds some of the devices, could not fetch it."""
+@pytest.mark.parametrize("several", [True, False])
+def test_results_of_several_processes_are_on_every_device(model, several, monkeypatch):
+    """Else a process, which holds some of the devices, could not fetch them.
+
+    In one process the results stay split, so that no device waits for another.
+    """
     mesh = sharding.make_mesh()
+    monkeypatch.setattr(type(mesh), "is_multi_process", several)
     programs = jit_functions(mesh)
     places = sharding.spread(mesh, np.arange(8))
     scale = inversion.end_scale(model.bridge.schedule)
+    draw = programs.draw_x_T.lower(jax.random.key(3), places, scale, image_shape=(16, 16, 1))
+    assert ("all-gather" in draw.compile().as_text()) == several
     drawn = programs.draw_x_T(jax.random.key(3), places, scale, image_shape=(16, 16, 1))
-    assert not places.is_fully_replicated and drawn.is_fully_replicated
+    assert not places.is_fully_replicated and drawn.is_fully_replicated == several
     np.testing.assert_array_equal(drawn, model.draw_x_T(8, 3))
 
 
