@@ -29,7 +29,7 @@ from dbae_jax.errors import ConfigError
 from dbae_jax.performance import timing, workloads
 from dbae_jax.performance.timing import Matmul
 from dbae_jax.performance.workloads import Program
-from dbae_jax.runtime import files, processes, sharding
+from dbae_jax.runtime import files, host, processes, sharding
 
 flags.adopt_module_key_flags(command_line)  # --help shows them
 BATCH_SIZE = flags.DEFINE_integer(
@@ -184,22 +184,14 @@ def _circumstances(config: Config) -> dict[str, Any]:
         "device_kind": devices[0].device_kind,
         "devices": len(devices),
         "processes": jax.process_count(),
-        "host_cpu": _host_cpu(),
-        "host_cores": processes.cores(),
+        "host_cpu": host.processor(),
+        "host_cores": host.cores(),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "compilation_cache": settings.jax_compilation_cache_dir is not None,
         "flops_counted": (
             "convolutions and matrix products without recomputation, a multiply-add as 2"
         ),
     }
-
-
-def _host_cpu() -> str:
-    """Returns the name of the processor."""
-    info = pathlib.Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def _host_peak_bytes() -> int:

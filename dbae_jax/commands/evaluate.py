@@ -50,8 +50,8 @@ def evaluate(
     Args:
       config: config that fits the run's model; its sections `data`, `sample` and `eval` apply.
       directory: the workdir.
-      with_report: whether a report follows, which is refused for data of another kind than those of
-        the training, and needs a file that can be written; both are checked before any measurement.
+      with_report: whether a report follows. A report needs the data settings of the training and a
+        file that can be written, so both are checked before any measurement.
 
     Returns:
       The requested suites -> their entries in results.json.

@@ -15,7 +15,7 @@ from dbae_jax.configuration import command_line
 from dbae_jax.configuration.config import Config
 from dbae_jax.data import pipeline, registry
 from dbae_jax.errors import ConfigError
-from dbae_jax.runtime import files, processes
+from dbae_jax.runtime import files, host
 
 flags.adopt_module_key_flags(command_line)  # so that --help shows them
 SECONDS = flags.DEFINE_float("measure_seconds", 5.0, "Seconds to measure, after the first batch.")
@@ -65,7 +65,7 @@ def measure(config: Config, seconds: float) -> dict[str, Any]:
         "memory_rise_mib": peak - before,
         # The system counts only children that have ended, so the workers must be closed here.
         "worker_memory_mib": _peak_mib(resource.RUSAGE_CHILDREN) if data.num_workers else 0.0,
-        "cpus": processes.cores(),
+        "cpus": host.cores(),
         "batch_size": config.train.batch_size,
         "data": dataclasses.asdict(data),
     }

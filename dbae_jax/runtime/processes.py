@@ -17,6 +17,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from dbae_jax.errors import ConfigError, DBAEError, DeviceError
+from dbae_jax.runtime import host
 
 HEARTBEAT_TIMEOUT_SECONDS = 60  # a process that is silent for longer counts as lost
 # A process that is alone may be silent for any time: suspended by Ctrl-Z, a sleeping laptop, a
@@ -102,13 +103,6 @@ def check_devices() -> None:
         ) from error
 
 
-def cores() -> int:
-    """Returns the number of CPU cores that this process may use (Linux), or of all cores."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def _make_a_device_per_core() -> None:
     """Makes each CPU core a device of JAX, unless the environment sets the number of CPU devices.
 
@@ -118,7 +112,7 @@ def _make_a_device_per_core() -> None:
     environ = os.environ
     by_flag = "xla_force_host_platform_device_count" in environ.get("XLA_FLAGS", "")
     if "JAX_NUM_CPU_DEVICES" not in environ and not by_flag:
-        jax.config.update("jax_num_cpu_devices", min(cores(), MOST_CPU_DEVICES))
+        jax.config.update("jax_num_cpu_devices", min(host.cores(), MOST_CPU_DEVICES))
 
 
 def _handles_interrupts() -> bool:

@@ -56,8 +56,8 @@ def results(mesh: Mesh | None) -> NamedSharding | None:
     """Returns the sharding of results that have one entry per example and go to the host.
 
     The devices of one process keep their parts, so that no device waits for another: XLA ends the
-    process if a CPU device waits for 40 seconds. Of several processes, each gets the whole result.
-    None for None, which is one device.
+    process if CPU devices wait for each other for 40 seconds. In a run of several processes, every
+    device gets the whole result. Without a mesh there is one device, and no sharding is needed.
     """
     if mesh is None:
         return None

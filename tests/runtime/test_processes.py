@@ -22,7 +22,7 @@ from dbae_jax.errors import (
     LostProcessError,
 )
 from dbae_jax.evaluation import sample_files
-from dbae_jax.runtime import failures, processes
+from dbae_jax.runtime import failures, host, processes
 from dbae_jax.workdirs import checkpoint, records, workdir
 from tests.helpers import commands
 
@@ -291,7 +291,7 @@ BY_FLAG = {"XLA_FLAGS": "--xla_force_host_platform_device_count=5"}
     ("asked", "environment", "count"),
     [
         ("one", {}, 1),
-        ("per core", {}, min(processes.cores(), processes.MOST_CPU_DEVICES)),
+        ("per core", {}, min(host.cores(), processes.MOST_CPU_DEVICES)),
         ("per core", {"JAX_NUM_CPU_DEVICES": "3"}, 3),
         ("per core", BY_FLAG, 5),
         ("per core", {"SLURM_NTASKS": "2"}, 1),  # without the variables by which jax would join

@@ -13,6 +13,7 @@ from dbae_jax.api.dbae import DBAE
 from dbae_jax.configuration.config import Config
 from dbae_jax.report import about
 from dbae_jax.report.tables import NONE, Row
+from dbae_jax.runtime import host
 from dbae_jax.runtime.progress import duration
 from dbae_jax.workdirs import checkpoint, workdir
 
@@ -85,19 +86,9 @@ def commit() -> str:
 
 
 def devices() -> str:
-    """Returns the number and the model of the devices, such as two H100; a CPU is told once."""
+    """Returns the number and the model of the devices; of a CPU also the number of cores."""
     there = jax.devices()
-    kind = there[0].device_kind
     if there[0].platform == "cpu":
-        return f"{_processor() or kind}, as {len(there)} device{'s' * (len(there) > 1)} of JAX"
-    return f"{len(there)} {about.TIMES} {kind}"
-
-
-def _processor() -> str:
-    """Returns the name of the processor if the system tells it, else ""."""
-    info = pathlib.Path("/proc/cpuinfo")
-    if not info.is_file():
-        return platform.processor()
-    lines = info.read_text(encoding="utf-8", errors="replace").splitlines()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0]} ({len(names)} threads)" if names else platform.processor()
+        number = f"{len(there)} device{'s' * (len(there) > 1)}"
+        return f"{host.processor()}, {host.cores()} cores, as {number} of JAX"
+    return f"{len(there)} {about.TIMES} {there[0].device_kind}"
