@@ -47,6 +47,7 @@ class DBAE(TrainedAutoencoder):
         *,
         networks: Networks | None = None,
         batch_size: int | None = None,
+        whole_batches: bool = False,
         mesh: jax.sharding.Mesh | None = None,
         step: int | None = None,
         source: str = "weights in memory",
@@ -61,6 +62,8 @@ class DBAE(TrainedAutoencoder):
           networks: networks of the config, if they are built already.
           batch_size: most images per batch, rounded up for the mesh. Default:
             config.eval.batch_size.
+          whole_batches: whether smaller inputs are padded to a whole batch, not to a power of four.
+            A program that handles many inputs is faster so, because it compiles fewer sizes.
           mesh: devices that share every batch (`sharding.make_mesh`) and hold the variables. With
             several processes, each process makes the same calls and gets the whole result.
           step: number of training steps that the weights have taken.
@@ -70,7 +73,14 @@ class DBAE(TrainedAutoencoder):
           load_directions: the same fingerprints -> directions of attributes; called at the first
             use.
         """
-        super().__init__(config, variables, networks=networks, batch_size=batch_size, mesh=mesh)
+        super().__init__(
+            config,
+            variables,
+            networks=networks,
+            batch_size=batch_size,
+            whole_batches=whole_batches,
+            mesh=mesh,
+        )
         self.step, self._source = step, source if step is None else f"step {step}, {source}"
         self._load_prior, self._load_directions = load_prior, load_directions
 

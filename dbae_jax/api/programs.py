@@ -69,15 +69,24 @@ class Programs:
     running statistics of the model.
     """
 
-    def __init__(self, networks: Networks, batch_size: int, mesh: jax.sharding.Mesh | None):
+    def __init__(
+        self,
+        networks: Networks,
+        batch_size: int,
+        mesh: jax.sharding.Mesh | None,
+        *,
+        whole_batches: bool = False,
+    ):
         """Jits the functions.
 
         Args:
           networks: networks of the model.
           batch_size: most examples per batch, rounded up to a multiple of the number of devices.
           mesh: devices that share every batch. None: one device.
+          whole_batches: whether every batch has this size, except with trajectories.
         """
         self.batch_size = batching.whole_size(batch_size, mesh)
+        self._whole_batches = whole_batches
         self._networks = networks
         self._mesh = mesh
         self._jitted = jit_functions(mesh)
@@ -139,7 +148,8 @@ class Programs:
           progress: called after every batch with the numbers of finished and of all images.
         """
 
-        key, nfe = self._whole_batches(key), table.nfe
+        size = self._size(len(z), keep_path=keep_path)
+        key, nfe = _lengthened(key, size), table.nfe
         padded = common_table(table, keep_path=keep_path)
 
         def decode(x_T: jax.Array, z: jax.Array, indices: jax.Array) -> Any:
@@ -148,7 +158,10 @@ class Programs:
                 self._networks, variables, x_T, z, keys, padded, nfe, keep_path=keep_path
             )
 
-        x_0, states = self._run(decode, x_T, z, np.arange(len(z)), progress=progress)
+        places = np.arange(len(z))
+        x_0, states = batching.run(
+            decode, x_T, z, places, size=size, mesh=self._mesh, progress=progress
+        )
         path = None
         if keep_path:
             states = np.moveaxis(states, 1, 0)
@@ -175,16 +188,21 @@ class Programs:
 
         return self._run(draw, np.arange(num))
 
-    def _run(self, fn: Callable, *arrays: Any, progress: ProgressFn | None = None) -> Any:
-        size = batching.padded_size(len(arrays[0]), self.batch_size, self._mesh)
-        return batching.run(fn, *arrays, size=size, mesh=self._mesh, progress=progress)
+    def _run(self, fn: Callable, *arrays: Any) -> Any:
+        return batching.run(fn, *arrays, size=self._size(len(arrays[0])), mesh=self._mesh)
 
-    def _whole_batches(self, key: jax.Array) -> jax.Array:
-        """Repeats the last of several keys up to whole batches, so that few sizes are compiled."""
-        if not key.ndim:
-            return key
-        size = batching.padded_size(len(key), self.batch_size, self._mesh)
-        return jnp.concatenate([key, jnp.repeat(key[-1:], -len(key) % size, axis=0)])
+    def _size(self, count: int, *, keep_path: bool = False) -> int:
+        """Returns the size of the batches; trajectories need much memory for each image."""
+        if self._whole_batches and not keep_path:
+            return self.batch_size
+        return batching.padded_size(count, self.batch_size, self._mesh)
+
+
+def _lengthened(key: jax.Array, size: int) -> jax.Array:
+    """Repeats the last of several keys up to whole batches, so that few sizes are compiled."""
+    if not key.ndim:
+        return key
+    return jnp.concatenate([key, jnp.repeat(key[-1:], -len(key) % size, axis=0)])
 
 
 def common_table(table: Table, *, keep_path: bool) -> Table:

@@ -36,6 +36,7 @@ class TrainedAutoencoder:
         *,
         networks: Networks | None = None,
         batch_size: int | None = None,
+        whole_batches: bool = False,
         mesh: jax.sharding.Mesh | None = None,
     ):
         """Combines a config with weights.
@@ -46,6 +47,8 @@ class TrainedAutoencoder:
           networks: networks of the config, if they are built already.
           batch_size: most images per batch, rounded up for the mesh. Default:
             config.eval.batch_size.
+          whole_batches: whether smaller inputs are padded to a whole batch, not to a power of four.
+            A program that handles many inputs is faster so, because it compiles fewer sizes.
           mesh: devices that share every batch (`sharding.make_mesh`) and hold the variables. With
             several processes, each process makes the same calls and gets the whole result.
         """
@@ -55,7 +58,9 @@ class TrainedAutoencoder:
             device = jax.devices()[0] if mesh is None else mesh.devices.flat[0]
             networks = build.make_networks(config, platforms.platform_of(device))
         self.networks = networks
-        self.programs = Programs(networks, batch_size or config.eval.batch_size, mesh)
+        self.programs = Programs(
+            networks, batch_size or config.eval.batch_size, mesh, whole_batches=whole_batches
+        )
 
     @property
     def latent_dim(self) -> int:

@@ -74,7 +74,9 @@ def evaluate(
 def _evaluate(
     config: Config, directory: pathlib.Path, names: dict[str, bool], same_keys: tuple[str, ...]
 ) -> dict[str, Any]:
-    model, trained, trained_on = trained_model.open_model(config, directory, same_keys)
+    model, trained, trained_on = trained_model.open_model(
+        config, directory, same_keys, whole_batches=True
+    )
     context = trained_model.make_context(model, directory)
     same_data = not workdir.differing(to_dict(trained), config, OF_DATA)
     _tell_data(context, trained_on if same_data else None)

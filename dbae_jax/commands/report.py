@@ -54,7 +54,7 @@ def report(
     files.check_file(directory / (workdir.REPORT if compare is None else COMPARISON))
     if compare is not None:
         return _compare(config, directory, compare)
-    model = trained_model.open_model(config, directory).model
+    model = trained_model.open_model(config, directory, whole_batches=True).model
     measured = results.read(directory)
     context = trained_model.make_context(model, directory)
     command = about.Command(config_path, directory, overrides or {})

@@ -38,6 +38,8 @@ def open_model(
     config: Config | None,
     directory: pathlib.Path,
     same_keys: tuple[str, ...] = workdir.FIXED_SECTIONS,
+    *,
+    whole_batches: bool = False,
 ) -> Opened:
     """Reads the newest checkpoint of a workdir.
 
@@ -46,6 +48,7 @@ def open_model(
         config of the training.
       directory: the workdir.
       same_keys: prefixes of the keys that must have the values of the training run.
+      whole_batches: see `DBAE`.
 
     Raises:
       CheckpointError: if the workdir holds no model.
@@ -59,6 +62,7 @@ def open_model(
     model = DBAE(
         config,
         loaded.variables,
+        whole_batches=whole_batches,
         mesh=mesh,
         step=loaded.step,
         source=f"EMA weights of {directory}",

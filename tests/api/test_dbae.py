@@ -82,6 +82,24 @@ def test_batches_are_padded_to_powers_of_four(model):
     assert batching.padded_size(3, 3 * 8, sharding.make_mesh()) == 8
 
 
+def test_whole_batches_compile_one_size(model):
+    """Trajectories, which need much memory for each image, are padded as always."""
+    whole = DBAE(model.config, model.variables, whole_batches=True)
+    images = tiny.images(9)
+    z = whole.encode(images)
+    x_0 = whole.decode(z, steps=3)
+
+    def shorter():
+        for count in (1, 3, 5):
+            np.testing.assert_array_equal(whole.encode(images[:count]), z[:count])
+            np.testing.assert_array_equal(whole.decode(z[:count], steps=3), x_0[:count])
+
+    assert not _messages_of_compiling(shorter)
+    x_T = model.endpoint(z[:1])
+    path = whole.trajectory(z[:1], x_T, steps=3).path
+    np.testing.assert_array_equal(path, model.trajectory(z[:1], x_T, steps=3).path)
+
+
 def test_progress_is_told_after_every_batch(model):
     told, z = [], model.encode(tiny.images(21))
     model.decode(z, steps=3, progress=lambda done, count: told.append((done, count)))
