@@ -6,6 +6,7 @@ dbae evaluate --workdir=runs/digits
 `dbae NAME` runs dbae_jax/commands/NAME.py. It is the same as `python -m dbae_jax.main --mode=NAME`.
 """
 
+import functools
 import importlib
 import sys
 from collections.abc import Callable, Mapping
@@ -85,7 +86,7 @@ MODES = {
             "--workdir=runs/digits --config.eval.suite=probe,generation",
             "--workdir=runs/digits --config.eval.suite=all --report  # writes report.html too",
         ),
-        {"report": "with_report"},
+        {"report": "report"},
     ),
     "sample": Mode(
         "Samples images with the latent prior.",
@@ -226,10 +227,10 @@ def main(argv: list[str]) -> None:
     if set(PROCESS_FLAGS) <= set(MODES[name].shared):
         trains = MODES[name].trains
         command_line.start_processes(save_on_sigterm=trains, device_per_core=not trains)
+    if name == "evaluate":
+        report = functools.partial(_function("report"), config, workdir, **_how_called())
+        given["report"] = report if given["report"] else None
     _function(name)(config, workdir, **given)
-    # Here, and not in a command of its own, it uses programs that the evaluation has compiled.
-    if given.get("with_report"):
-        _function("report")(config, workdir, **_how_called())
 
 
 def _how_called() -> dict[str, Any]:

@@ -9,7 +9,7 @@ import logging
 import pathlib
 import time
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -17,7 +17,7 @@ import jax
 from dbae_jax.api.dbae import DBAE
 from dbae_jax.api.directions import CACHE
 from dbae_jax.commands import trained_model
-from dbae_jax.commands.trained_model import OF_MODEL
+from dbae_jax.commands.trained_model import OF_MODEL, Opened
 from dbae_jax.configuration.config import Config, to_dict
 from dbae_jax.data import identity
 from dbae_jax.errors import ConfigError, TooFewError
@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 
 
 def evaluate(
-    config: Config, directory: pathlib.Path, *, with_report: bool = False
+    config: Config, directory: pathlib.Path, *, report: Callable[..., Any] | None = None
 ) -> dict[str, Any]:
     """Measures the model of a workdir with its EMA weights, and writes results.json.
 
@@ -50,8 +50,9 @@ def evaluate(
     Args:
       config: config that fits the run's model; its sections `data`, `sample` and `eval` apply.
       directory: the workdir.
-      with_report: whether a report follows. A report needs the data settings of the training and a
-        file that can be written, so both are checked before any measurement.
+      report: writes a report after the measurements; called with the keyword argument `model`, so
+        that it uses the programs that are compiled already. A report needs the data settings of
+        the training and a file that can be written, so both are checked before any measurement.
 
     Returns:
       The requested suites -> their entries in results.json.
@@ -64,19 +65,21 @@ def evaluate(
     names = asked_for(config.eval.suite)
     files.check_folder(directory, "--workdir")
     workdir.check_exists(directory)
-    if with_report:
+    if report is not None:
         files.check_file(directory / workdir.REPORT)
-    same_keys = workdir.FIXED_SECTIONS if with_report else OF_MODEL
+    same_keys = OF_MODEL if report is None else workdir.FIXED_SECTIONS
     with lock.held(directory / CACHE):
-        return _evaluate(config, directory, names, same_keys)
+        opened = trained_model.open_model(config, directory, same_keys, whole_batches=True)
+        entries = _evaluate(config, directory, names, opened)
+    if report is not None:
+        report(model=opened.model)
+    return entries
 
 
 def _evaluate(
-    config: Config, directory: pathlib.Path, names: dict[str, bool], same_keys: tuple[str, ...]
+    config: Config, directory: pathlib.Path, names: dict[str, bool], opened: Opened
 ) -> dict[str, Any]:
-    model, trained, trained_on = trained_model.open_model(
-        config, directory, same_keys, whole_batches=True
-    )
+    model, trained, trained_on = opened
     context = trained_model.make_context(model, directory)
     same_data = not workdir.differing(to_dict(trained), config, OF_DATA)
     _tell_data(context, trained_on if same_data else None)

@@ -5,6 +5,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from dbae_jax.api.dbae import DBAE
 from dbae_jax.commands import trained_model
 from dbae_jax.configuration.config import Config
 from dbae_jax.errors import ConfigError
@@ -27,6 +28,7 @@ def report(
     config_path: str = "CONFIG",
     overrides: Mapping[str, Any] | None = None,
     amounts: Amounts | None = None,
+    model: DBAE | None = None,
     compare: pathlib.Path | None = None,
 ) -> pathlib.Path:
     """Writes the report of the model of a workdir, with its EMA weights.
@@ -40,6 +42,7 @@ def report(
       config_path: file name of the config, for the commands on the page.
       overrides: keys of `config` that differ from this file, and their values, for the commands.
       amounts: numbers of images. Default: by the image size.
+      model: the model of the workdir, if it is open already.
       compare: a different workdir, or None.
 
     Returns:
@@ -54,7 +57,8 @@ def report(
     files.check_file(directory / (workdir.REPORT if compare is None else COMPARISON))
     if compare is not None:
         return _compare(config, directory, compare)
-    model = trained_model.open_model(config, directory, whole_batches=True).model
+    if model is None:
+        model = trained_model.open_model(config, directory, whole_batches=True).model
     measured = results.read(directory)
     context = trained_model.make_context(model, directory)
     command = about.Command(config_path, directory, overrides or {})

@@ -230,10 +230,10 @@ def test_a_report_is_written_after_the_evaluation(tmp_path):
 
 
 def test_a_report_that_will_be_refused_is_refused_before_the_evaluation(run_copy):
-    config = _config(**{"data.crop": "d2c"})
+    config, report = _config(**{"data.crop": "d2c"}), pytest.fail
     with pytest.raises(ConfigError, match=r"data\.crop"):
-        evaluate.evaluate(config, run_copy, with_report=True)
+        evaluate.evaluate(config, run_copy, report=report)
     (run_copy / "report.html").mkdir()
     with pytest.raises(ConfigError, match=r"report\.html"):
-        evaluate.evaluate(_config(), run_copy, with_report=True)
+        evaluate.evaluate(_config(), run_copy, report=report)
     assert results.read(run_copy) is None
