@@ -59,6 +59,7 @@ class Prior:
         self._network = network
         self._diffusion = LatentDiffusion(config.prior.timesteps, config.prior.beta)
         self._mesh = mesh
+        self._keys = jax.jit(rngs.per_example, out_shardings=sharding.results(mesh))
         self._sample = jax.jit(self.sample_batch, out_shardings=sharding.results(mesh))
 
     @functools.cached_property
@@ -94,7 +95,9 @@ class Prior:
         size = batching.padded_size(num, most, self._mesh)
 
         def sample_batch(indices):
-            return self._sample(self.variables, key, indices, table)
+            # Keys of one batch: with those of all codes, each number of codes compiles a program.
+            keys = self._keys(key, indices)
+            return self._sample(self.variables, keys, np.arange(size), table)
 
         return batching.run(sample_batch, np.arange(num), size=size, mesh=self._mesh)
 

@@ -1,7 +1,5 @@
 """`DBAE` in Python: shapes, ranges, batches, randomness, and what it refuses."""
 
-import logging
-
 import jax
 import numpy as np
 import pytest
@@ -11,6 +9,7 @@ from dbae_jax import DBAE
 from dbae_jax.errors import DBAEError
 from dbae_jax.runtime import batching, fingerprint, sharding
 from tests.helpers import tiny
+from tests.helpers.compiling import compiled
 
 
 @pytest.fixture(scope="module")
@@ -23,20 +22,6 @@ def model():
 def stochastic():
     c = tiny.config(**{"model.stochastic": True})
     return DBAE(c, tiny.variables(c))
-
-
-def _messages_of_compiling(call) -> list[str]:
-    """Returns what jax logs of the programs that a call compiles."""
-    messages, handler = [], logging.Handler()
-    handler.emit = lambda record: messages.append(record.getMessage())
-    with jax.log_compiles(), pytest.MonkeyPatch.context() as patch:
-        logging.getLogger("jax").addHandler(handler)
-        patch.setattr(logging.getLogger("jax"), "propagate", False)
-        try:
-            call()
-        finally:
-            logging.getLogger("jax").removeHandler(handler)
-    return [line for line in messages if "Compiling jit(encode)" in line]
 
 
 def test_the_whole_way(model):
@@ -66,7 +51,7 @@ def test_batches_are_padded_to_powers_of_four(model):
     together = model.encode(images)
     for count in range(1, 22):
         np.testing.assert_allclose(model.encode(images[:count]), together[:count], atol=1e-5)
-    assert not _messages_of_compiling(lambda: [model.encode(images[:n]) for n in range(1, 22)])
+    assert not compiled(lambda: [model.encode(images[:n]) for n in range(1, 22)], "encode")
     mesh = sharding.make_mesh(jax.devices()[:2])
     for most, count, size in (
         (8, 1, 1),
@@ -94,7 +79,7 @@ def test_whole_batches_compile_one_size(model):
             np.testing.assert_array_equal(whole.encode(images[:count]), z[:count])
             np.testing.assert_array_equal(whole.decode(z[:count], steps=3), x_0[:count])
 
-    assert not _messages_of_compiling(shorter)
+    assert not compiled(shorter, "encode", "endpoint", "decode")
     x_T = model.endpoint(z[:1])
     path = whole.trajectory(z[:1], x_T, steps=3).path
     np.testing.assert_array_equal(path, model.trajectory(z[:1], x_T, steps=3).path)
@@ -174,12 +159,12 @@ def test_a_model_says_what_it_is(tmp_path):
 
 def test_models_of_one_shape_share_the_programs():
     c, images = tiny.config(), tiny.images(2)
-    compiled = _messages_of_compiling(lambda: DBAE(c, tiny.variables(c)).encode(images))
+    first = compiled(lambda: DBAE(c, tiny.variables(c)).encode(images), "encode")
     alike = tiny.config(seed=1, **{"sample.steps": 4})
-    again = _messages_of_compiling(lambda: DBAE(alike, tiny.variables(c)).encode(images))
+    again = compiled(lambda: DBAE(alike, tiny.variables(c)).encode(images), "encode")
     wider = tiny.config(**{"model.latent_dim": 4})
-    other = _messages_of_compiling(lambda: DBAE(wider, tiny.variables(wider)).encode(images))
-    assert not again and other, compiled
+    other = compiled(lambda: DBAE(wider, tiny.variables(wider)).encode(images), "encode")
+    assert not again and other, first
 
 
 IMAGES = np.zeros((2, 16, 16, 1), np.uint8)

@@ -14,6 +14,7 @@ from dbae_jax.errors import CheckpointError, ConfigError, DataError
 from dbae_jax.evaluation import sample_files
 from dbae_jax.prior.prior import Prior
 from tests.helpers import commands, tiny
+from tests.helpers.compiling import compiled
 
 NOISY = {"sampler": "dbim", "steps": 3, "eta": 1.0}
 
@@ -52,6 +53,17 @@ def test_codes_of_a_known_prior_have_its_mean_and_scale(sampler):
     z = prior.sample(4000, jax.random.key(0), batch_size=1000, sampler=sampler, steps=200)
     np.testing.assert_allclose((z.mean(axis=0) - mean) / std, 0, atol=0.08)
     np.testing.assert_allclose(z.std(axis=0) / std, 1, atol=0.06)
+
+
+def test_another_number_of_codes_compiles_no_program(model):
+    keys = jax.random.split(jax.random.key(1), 8)
+    whole = model.sample_codes(8, keys)
+
+    def fewer():
+        for count in (5, 6, 7):  # batches of eight, as above
+            np.testing.assert_array_equal(model.sample_codes(count, keys[:count]), whole[:count])
+
+    assert not compiled(fewer, "sample_batch")
 
 
 def test_an_image_depends_on_its_seed_and_index_alone(model):
