@@ -34,7 +34,7 @@ demo: $(VENV)/installed-demo
 	@echo "Open $(WORKDIR)/report.html in a browser."
 
 test: $(VENV)/installed-$(EXTRAS)
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(if $(SLOW),--slow)
 
 lint: $(VENV)/installed-$(EXTRAS)
 	$(BIN)/ruff check .

@@ -86,7 +86,7 @@ MODES = {
             "--workdir=runs/digits --config.eval.suite=probe,generation",
             "--workdir=runs/digits --config.eval.suite=all --report  # writes report.html too",
         ),
-        {"report": "report"},
+        _own("report"),
     ),
     "sample": Mode(
         "Samples images with the latent prior.",
@@ -227,9 +227,9 @@ def main(argv: list[str]) -> None:
     if set(PROCESS_FLAGS) <= set(MODES[name].shared):
         trains = MODES[name].trains
         command_line.start_processes(save_on_sigterm=trains, device_per_core=not trains)
-    if name == "evaluate":
-        report = functools.partial(_function("report"), config, workdir, **_how_called())
-        given["report"] = report if given["report"] else None
+    if name == "evaluate":  # --report stands for the function that writes the report
+        write = functools.partial(_function("report"), config, workdir, **_how_called())
+        given["report"] = write if given["report"] else None
     _function(name)(config, workdir, **given)
 
 

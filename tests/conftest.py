@@ -37,8 +37,18 @@ LONG = (
 )
 
 
-def pytest_collection_modifyitems(items):
-    """Begins with the modules that take longest."""
+def pytest_addoption(parser):
+    """Adds --slow."""
+    parser.addoption("--slow", action="store_true", help="Also run the tests marked as slow.")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Begins with the modules that take longest, and skips slow tests that nobody asked for."""
+    if not config.getoption("--slow"):
+        skip = pytest.mark.skip(reason="slow: runs with `pytest --slow` or `make test SLOW=1`")
+        for item in items:
+            if item.get_closest_marker("slow"):
+                item.add_marker(skip)
     order = {name: place for place, name in enumerate(LONG)}
     items.sort(key=lambda item: order.get(_module(item), len(order)))
 

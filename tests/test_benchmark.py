@@ -16,6 +16,8 @@ from dbae_jax.runtime import sharding
 from tests.helpers import commands, tiny
 from tests.helpers.paths import ROOT
 
+pytestmark = pytest.mark.slow
+
 
 class Machine:
     """A clock that programs move forward; `speed` is the machine's speed at a time."""

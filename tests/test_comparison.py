@@ -21,6 +21,8 @@ from dbae_jax.training.state import state_from_variables
 from dbae_jax.workdirs import checkpoint, workdir
 from tests.helpers import tiny
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = comparison.Settings(num_images=4, draws=2, evaluations=(2,))
 
 

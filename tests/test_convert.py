@@ -66,6 +66,7 @@ def test_a_converted_model_computes_the_same_and_can_be_trained(small, tmp_path)
     assert checkpoint.steps(tmp_path / "run")[-1] == 4
 
 
+@pytest.mark.slow
 def test_a_released_model_through_files(tmp_path):
     """At full size: keys and shapes of a release -> .safetensors -> workdir -> codes and back."""
     case = golden.Case("celeba64_vp_stochastic")

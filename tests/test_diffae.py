@@ -316,6 +316,7 @@ def test_functions_that_need_an_endpoint_decoder_refuse_diffae():
 # --- training -------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_training_resumes_where_it_stopped(tmp_path, caplog):
     config = tiny.config(**OVERRIDES, **{"train.num_steps": 2, "checkpoint.every_steps": 1})
     one = dataclasses.replace(config, train=dataclasses.replace(config.train, num_steps=1))

@@ -19,6 +19,8 @@ from dbae_jax.training.state import create_state, state_from_variables
 from dbae_jax.training.step import make_train_step
 from tests.helpers import tiny
 
+pytestmark = pytest.mark.slow
+
 
 def _config(module):
     return from_config_dict(module.get_config())

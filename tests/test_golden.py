@@ -22,7 +22,10 @@ from tests.helpers import golden
 CASES = ["celeba64_vp", "celeba64_ve", "celeba64_vp_stochastic", "ffhq128_vp"]
 
 
-@pytest.fixture(scope="module", params=CASES)
+@pytest.fixture(
+    scope="module",
+    params=[CASES[0], *(pytest.param(case, marks=pytest.mark.slow) for case in CASES[1:])],
+)
 def case(request):
     yield golden.Case(request.param)
     if request.param != "celeba64_vp":  # the next case has the same networks

@@ -5,6 +5,7 @@ import time
 
 import jax
 import numpy as np
+import pytest
 
 from dbae_jax.commands import train
 from dbae_jax.data import identity, registry
@@ -13,6 +14,8 @@ from dbae_jax.training.jitted_step import make_training
 from dbae_jax.workdirs import checkpoint, records, workdir
 from dbae_jax.workdirs.train_state import TrainState
 from tests.helpers import commands, tiny
+
+pytestmark = pytest.mark.slow
 
 MOMENTS = ("load", "step", "save", "evaluate")
 KILLS = 11  # and one before them; the campaign of kills makes a hundred

@@ -12,6 +12,8 @@ import pytest
 
 from tests.helpers.paths import ROOT
 
+pytestmark = pytest.mark.slow
+
 NOT_COPIED = (".venv", ".git", "runs", "build", "dist", "*.egg-info", "__pycache__", "recordings")
 # What setuptools would install is here already: the test's own environment has it.
 DEPENDENCIES = pathlib.Path(pytest.__file__).parents[1]

@@ -62,8 +62,10 @@ class DBAE(TrainedAutoencoder):
           networks: networks of the config, if they are built already.
           batch_size: most images per batch, rounded up for the mesh. Default:
             config.eval.batch_size.
-          whole_batches: whether smaller inputs are padded to a whole batch, not to a power of four.
-            A program that handles many inputs is faster so, because it compiles fewer sizes.
+          whole_batches: whether inputs smaller than a batch are padded to `batch_size`, and
+            not to a power of four. The networks then compile for one size, which saves time where
+            compiling takes longer than the added images. Trajectories and the latent prior keep the
+            powers of four.
           mesh: devices that share every batch (`sharding.make_mesh`) and hold the variables. With
             several processes, each process makes the same calls and gets the whole result.
           step: number of training steps that the weights have taken.
@@ -92,6 +94,7 @@ class DBAE(TrainedAutoencoder):
         *,
         step: int | None = None,
         batch_size: int | None = None,
+        whole_batches: bool = False,
         mesh: jax.sharding.Mesh | None = None,
     ) -> Self:
         """Loads a model from a workdir, or from a file of released weights.
@@ -102,13 +105,14 @@ class DBAE(TrainedAutoencoder):
           weights: "ema", the EMA weights, or "raw", the weights of the last training step.
           step: step of the checkpoint. Default: the newest checkpoint that can be read.
           batch_size: most images per batch. Default: config.eval.batch_size of the run.
+          whole_batches: whether smaller inputs are padded to `batch_size`, see the constructor.
           mesh: devices that share the work, such as `sharding.make_mesh()`. Default: the first one.
 
         Raises:
           CheckpointError: if there is no such workdir, or no checkpoint that can be read.
         """
         found = loading.arguments(directory, weights, step=step, mesh=mesh)
-        return cls(**found, batch_size=batch_size, mesh=mesh)
+        return cls(**found, batch_size=batch_size, whole_batches=whole_batches, mesh=mesh)
 
     def __getstate__(self) -> dict[str, Any]:
         """Returns what a pickle or a copy holds: the model, its prior and directions if it has any.
@@ -120,6 +124,7 @@ class DBAE(TrainedAutoencoder):
             "config": self.config,
             "variables": jax.device_get(self.variables),
             "batch_size": self.batch_size,
+            "whole_batches": self.whole_batches,
             "step": self.step,
             "source": self._source,
             "prior": prior and (prior.config, jax.device_get(prior.variables), prior.step),
@@ -128,7 +133,8 @@ class DBAE(TrainedAutoencoder):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         config, variables = state["config"], jax.device_put(state["variables"], jax.devices()[0])
-        super().__init__(config, variables, batch_size=state["batch_size"])
+        size = {name: state[name] for name in ("batch_size", "whole_batches")}
+        super().__init__(config, variables, **size)
         self.step, self._source = state["step"], state["source"]
         self._load_prior = self._load_directions = None
         if state["prior"] is not None:

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from dbae_jax.api import functions
@@ -64,7 +63,7 @@ def jit_functions(mesh: jax.sharding.Mesh | None) -> Functions:
 class Programs:
     """The compiled functions of one model, for inputs of any length.
 
-    Inputs run in batches of `batching.padded_size`, so that each function compiles for few sizes.
+    Inputs run in padded batches, so that each function compiles for few sizes.
     Results are numpy arrays. The argument `variables` of the methods holds the weights and
     running statistics of the model.
     """
@@ -83,10 +82,11 @@ class Programs:
           networks: networks of the model.
           batch_size: most examples per batch, rounded up to a multiple of the number of devices.
           mesh: devices that share every batch. None: one device.
-          whole_batches: whether every batch has this size, except with trajectories.
+          whole_batches: whether every batch has `batch_size` examples. Trajectories are an
+            exception, because they need much memory for each image.
         """
         self.batch_size = batching.whole_size(batch_size, mesh)
-        self._whole_batches = whole_batches
+        self.whole_batches = whole_batches
         self._networks = networks
         self._mesh = mesh
         self._jitted = jit_functions(mesh)
@@ -94,6 +94,7 @@ class Programs:
     def encode(self, variables: dict, images: np.ndarray, key: jax.Array | None) -> np.ndarray:
         """Returns the mean of z: [B, D]; with a key (or keys [B]) a sample of q(z | x_0)."""
         given, key = key is not None, jax.random.key(0) if key is None else key
+        key = rngs.lengthened(key, self._size(len(images)))
 
         def encode(images: jax.Array, indices: jax.Array) -> jax.Array:
             return self._jitted.encode(
@@ -149,7 +150,7 @@ class Programs:
         """
 
         size = self._size(len(z), keep_path=keep_path)
-        key, nfe = _lengthened(key, size), table.nfe
+        key, nfe = rngs.lengthened(key, size), table.nfe
         padded = common_table(table, keep_path=keep_path)
 
         def decode(x_T: jax.Array, z: jax.Array, indices: jax.Array) -> Any:
@@ -182,6 +183,7 @@ class Programs:
         self, num: int, key: jax.Array, scale: float, image_shape: tuple[int, ...]
     ) -> np.ndarray:
         """Samples Gaussian endpoints: [num, H, W, C], standard normal times `scale`."""
+        key = rngs.lengthened(key, self._size(num))
 
         def draw(indices: jax.Array) -> jax.Array:
             return self._jitted.draw_x_T(key, indices, scale, image_shape=image_shape)
@@ -192,17 +194,10 @@ class Programs:
         return batching.run(fn, *arrays, size=self._size(len(arrays[0])), mesh=self._mesh)
 
     def _size(self, count: int, *, keep_path: bool = False) -> int:
-        """Returns the size of the batches; trajectories need much memory for each image."""
-        if self._whole_batches and not keep_path:
+        """Returns the size of the batches in which `count` examples run."""
+        if self.whole_batches and not keep_path:
             return self.batch_size
         return batching.padded_size(count, self.batch_size, self._mesh)
-
-
-def _lengthened(key: jax.Array, size: int) -> jax.Array:
-    """Repeats the last of several keys up to whole batches, so that few sizes are compiled."""
-    if not key.ndim:
-        return key
-    return jnp.concatenate([key, jnp.repeat(key[-1:], -len(key) % size, axis=0)])
 
 
 def common_table(table: Table, *, keep_path: bool) -> Table:

@@ -47,8 +47,10 @@ class TrainedAutoencoder:
           networks: networks of the config, if they are built already.
           batch_size: most images per batch, rounded up for the mesh. Default:
             config.eval.batch_size.
-          whole_batches: whether smaller inputs are padded to a whole batch, not to a power of four.
-            A program that handles many inputs is faster so, because it compiles fewer sizes.
+          whole_batches: whether inputs smaller than a batch are padded to `batch_size`, and
+            not to a power of four. The networks then compile for one size, which saves time where
+            compiling takes longer than the added images. Trajectories and the latent prior keep the
+            powers of four.
           mesh: devices that share every batch (`sharding.make_mesh`) and hold the variables. With
             several processes, each process makes the same calls and gets the whole result.
         """
@@ -87,6 +89,11 @@ class TrainedAutoencoder:
     def batch_size(self) -> int:
         """Most images per batch."""
         return self.programs.batch_size
+
+    @property
+    def whole_batches(self) -> bool:
+        """Whether smaller inputs are padded to `batch_size`."""
+        return self.programs.whole_batches
 
     @property
     def gaussian_endpoint(self) -> bool:

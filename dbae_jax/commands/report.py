@@ -42,7 +42,8 @@ def report(
       config_path: file name of the config, for the commands on the page.
       overrides: keys of `config` that differ from this file, and their values, for the commands.
       amounts: numbers of images. Default: by the image size.
-      model: the model of the workdir, if it is open already.
+      model: the model of the workdir, if it was opened with this config already. A comparison does
+        not use it.
       compare: a different workdir, or None.
 
     Returns:

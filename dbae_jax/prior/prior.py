@@ -59,8 +59,9 @@ class Prior:
         self._network = network
         self._diffusion = LatentDiffusion(config.prior.timesteps, config.prior.beta)
         self._mesh = mesh
-        self._keys = jax.jit(rngs.per_example, out_shardings=sharding.results(mesh))
-        self._sample = jax.jit(self.sample_batch, out_shardings=sharding.results(mesh))
+        split = None if mesh is None else sharding.batched(mesh)
+        self._keys = jax.jit(rngs.per_example, out_shardings=split)
+        self._sample = jax.jit(self._sample_batch, out_shardings=sharding.results(mesh))
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -94,10 +95,12 @@ class Prior:
         most = batching.whole_size(batch_size, self._mesh)
         size = batching.padded_size(num, most, self._mesh)
 
+        key = rngs.lengthened(key, size)
+
         def sample_batch(indices):
-            # Keys of one batch: with those of all codes, each number of codes compiles a program.
-            keys = self._keys(key, indices)
-            return self._sample(self.variables, keys, np.arange(size), table)
+            # The sampler gets the keys of one batch. With the keys of all codes as argument, it
+            # would compile again for every number of codes.
+            return self._sample(self.variables, self._keys(key, indices), table)
 
         return batching.run(sample_batch, np.arange(num), size=size, mesh=self._mesh)
 
@@ -127,7 +130,10 @@ class Prior:
           indices: [B], positions of the codes, which are folded into one key or select keys.
           table: coefficients of the sampler, see `table`.
         """
-        keys = jax.vmap(lambda k: rngs.stream(k, "prior"))(rngs.per_example(key, indices))
+        return self._sample_batch(variables, rngs.per_example(key, indices), table)
+
+    def _sample_batch(self, variables: dict, keys: jax.Array, table: diffusion.Table) -> jax.Array:
+        keys = jax.vmap(lambda k: rngs.stream(k, "prior"))(keys)
         shape = (self._network.latent_dim,)
 
         def noise_fn(index):

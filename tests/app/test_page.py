@@ -222,6 +222,7 @@ def test_the_server_downloads_nothing_for_a_visitor(running):
         assert b"nothing from other servers" in refused.value.read()
 
 
+@needs_gradio
 def test_no_function_is_offered_to_programs(running):
     with urllib.request.urlopen(f"{running[1]}/gradio_api/info") as answer:
         assert answer.read() == b'{"named_endpoints":{},"unnamed_endpoints":{}}'

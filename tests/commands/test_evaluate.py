@@ -1,5 +1,6 @@
 """The runner: which suites, what is not measured again, other data, one sentence for what fails."""
 
+import functools
 import pathlib
 import shutil
 
@@ -7,11 +8,13 @@ import numpy as np
 import pytest
 
 from dbae_jax.commands import evaluate, trained_model
+from dbae_jax.commands import report as report_command
 from dbae_jax.errors import CheckpointError, ConfigError, TooFewError
 from dbae_jax.evaluation import registry, results
 from dbae_jax.evaluation.context import Suite
 from dbae_jax.evaluation.results import Measured, score
 from tests.helpers import commands, stubs, tiny
+from tests.helpers.report_workdirs import AMOUNTS
 
 SHAPES = {
     "data.name": "shapes",
@@ -62,6 +65,7 @@ def counted(monkeypatch):
     return done
 
 
+@pytest.mark.slow
 def test_probe_of_shapes_end_to_end(run_copy):
     """Attributes and labels, with a split to choose on; codes are computed once."""
     config = _config(**{"eval.suite": "probe", "eval.validation_split": "val"})
@@ -229,8 +233,26 @@ def test_a_report_is_written_after_the_evaluation(tmp_path):
     assert "--mode=train_prior" in text and suite not in text
 
 
+def test_the_report_gets_the_model_of_the_evaluation(run_copy, monkeypatch):
+    config = _config(**{"eval.suite": "probe"})
+    models = []
+    write = functools.partial(report_command.report, config, run_copy, amounts=AMOUNTS)
+
+    def report(*, model):
+        models.append(model)
+        monkeypatch.setattr(trained_model, "open_model", lambda *_, **__: pytest.fail("opened"))
+        write(model=model)
+
+    evaluate.evaluate(config, run_copy, report=report)
+    assert models[0].step and (run_copy / "report.html").exists()
+
+
 def test_a_report_that_will_be_refused_is_refused_before_the_evaluation(run_copy):
-    config, report = _config(**{"data.crop": "d2c"}), pytest.fail
+    config = _config(**{"data.crop": "d2c"})
+
+    def report(**_):
+        pytest.fail("The report was written.")
+
     with pytest.raises(ConfigError, match=r"data\.crop"):
         evaluate.evaluate(config, run_copy, report=report)
     (run_copy / "report.html").mkdir()

@@ -13,6 +13,7 @@ from dbae_jax.commands import sample, train, train_prior
 from dbae_jax.errors import CheckpointError, ConfigError, DataError
 from dbae_jax.evaluation import sample_files
 from dbae_jax.prior.prior import Prior
+from dbae_jax.runtime import sharding
 from tests.helpers import commands, tiny
 from tests.helpers.compiling import compiled
 
@@ -55,15 +56,38 @@ def test_codes_of_a_known_prior_have_its_mean_and_scale(sampler):
     np.testing.assert_allclose(z.std(axis=0) / std, 1, atol=0.06)
 
 
-def test_another_number_of_codes_compiles_no_program(model):
-    keys = jax.random.split(jax.random.key(1), 8)
-    whole = model.sample_codes(8, keys)
+def test_another_number_of_codes_does_not_compile_the_sampler_again(model):
+    fresh = Prior(model.config, model.prior._network, model.prior.variables, step=0)
+    keys = jax.random.split(jax.random.key(1), 16)
+
+    def sample(count):
+        return fresh.sample(count, keys[:count], batch_size=16)
+
+    names = "_sample_batch", "per_example"
+    assert len(compiled(lambda: sample(16), *names)) == 2
+    whole = sample(16)
 
     def fewer():
-        for count in (5, 6, 7):  # batches of eight, as above
-            np.testing.assert_array_equal(model.sample_codes(count, keys[:count]), whole[:count])
+        for count in (5, 6, 7):  # batches of 16, too
+            np.testing.assert_array_equal(sample(count), whole[:count])
 
-    assert not compiled(fewer, "sample_batch")
+    assert not compiled(fewer, *names)
+
+
+@pytest.mark.parametrize("several", [True, False])
+def test_devices_share_the_codes(model, several, monkeypatch):
+    """Devices of one process do not wait for each other; those of several get the whole result."""
+    mesh = sharding.make_mesh()
+    monkeypatch.setitem(vars(mesh), "is_multi_process", several)
+    variables = sharding.replicate(model.prior.variables, sharding.replicated(mesh))
+    fresh = Prior(model.config, model.prior._network, variables, step=0, mesh=mesh)
+    keys = fresh._keys(jax.random.split(jax.random.key(1), 8), sharding.spread(mesh, np.arange(8)))
+    assert len({part.index for part in keys.addressable_shards}) == mesh.devices.size
+    program = fresh._sample.lower(variables, keys, fresh.table(None, None, 0.0)).compile()
+    assert ("all-gather" in program.as_text()) == several
+    whole = fresh.sample(5, jax.random.key(3), batch_size=8)
+    alone = model.prior.sample(5, jax.random.key(3), batch_size=8)
+    np.testing.assert_allclose(whole, alone, atol=1e-5)
 
 
 def test_an_image_depends_on_its_seed_and_index_alone(model):

@@ -9,6 +9,8 @@ from dbae_jax.evaluation import pictures, sampler_study
 from dbae_jax.metrics import spectra
 from tests.helpers import tiny
 
+pytestmark = pytest.mark.slow
+
 
 def test_every_sampler_meets_every_grid_and_every_number_of_evaluations():
     plans = sampler_study.plans()

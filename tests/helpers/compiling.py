@@ -1,4 +1,4 @@
-"""Counts the programs that a call compiles."""
+"""Finds the programs that a call compiles."""
 
 import logging
 from collections.abc import Callable

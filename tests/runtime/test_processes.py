@@ -26,6 +26,8 @@ from dbae_jax.runtime import failures, host, processes
 from dbae_jax.workdirs import checkpoint, records, workdir
 from tests.helpers import commands
 
+pytestmark = pytest.mark.slow
+
 PATIENCE_SECONDS = 300
 # Tolerances: of scores that differ only by the order of sums, and of scores of probes and
 # classifiers, which learn from numbers that differ in this way.

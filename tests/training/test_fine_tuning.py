@@ -30,7 +30,9 @@ def _same(a, b):
     return all(jax.tree.leaves(jax.tree.map(np.array_equal, a, b)))
 
 
-@pytest.mark.parametrize("frozen", [("encoder", "decoder"), ("unet",)])
+@pytest.mark.parametrize(
+    "frozen", [("encoder", "decoder"), pytest.param(("unet",), marks=pytest.mark.slow)]
+)
 def test_frozen_networks_stay_as_they_are_bit_for_bit_and_the_others_learn(
     teacher, tmp_path, frozen
 ):
@@ -64,6 +66,7 @@ def test_parts_that_are_not_named_are_new(teacher, tmp_path):
     assert max(far) > 0.05  # one step changes a weight by no more than the learning rate
 
 
+@pytest.mark.slow
 def test_frozen_networks_with_accumulation_equal_those_without(teacher, tmp_path):
     changes = {"train.frozen": ("encoder", "decoder"), "model.unet.dropout": 0.0}
     whole = _fine_tuned(tmp_path / "whole", teacher, 1, **changes)
