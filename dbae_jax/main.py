@@ -228,8 +228,11 @@ def main(argv: list[str]) -> None:
         trains = MODES[name].trains
         command_line.start_processes(save_on_sigterm=trains, device_per_core=not trains)
     if name == "evaluate":  # --report stands for the function that writes the report
-        write = functools.partial(_function("report"), config, workdir, **_how_called())
-        given["report"] = write if given["report"] else None
+        given["report"] = (
+            functools.partial(_function("report"), config, workdir, **_how_called())
+            if given["report"]
+            else None
+        )
     _function(name)(config, workdir, **given)
 
 

@@ -94,7 +94,7 @@ class Programs:
     def encode(self, variables: dict, images: np.ndarray, key: jax.Array | None) -> np.ndarray:
         """Returns the mean of z: [B, D]; with a key (or keys [B]) a sample of q(z | x_0)."""
         given, key = key is not None, jax.random.key(0) if key is None else key
-        key = rngs.lengthened(key, self._size(len(images)))
+        key = batching.whole_keys(key, self._size(len(images)))
 
         def encode(images: jax.Array, indices: jax.Array) -> jax.Array:
             return self._jitted.encode(
@@ -150,7 +150,7 @@ class Programs:
         """
 
         size = self._size(len(z), keep_path=keep_path)
-        key, nfe = rngs.lengthened(key, size), table.nfe
+        key, nfe = batching.whole_keys(key, size), table.nfe
         padded = common_table(table, keep_path=keep_path)
 
         def decode(x_T: jax.Array, z: jax.Array, indices: jax.Array) -> Any:
@@ -183,7 +183,7 @@ class Programs:
         self, num: int, key: jax.Array, scale: float, image_shape: tuple[int, ...]
     ) -> np.ndarray:
         """Samples Gaussian endpoints: [num, H, W, C], standard normal times `scale`."""
-        key = rngs.lengthened(key, self._size(num))
+        key = batching.whole_keys(key, self._size(num))
 
         def draw(indices: jax.Array) -> jax.Array:
             return self._jitted.draw_x_T(key, indices, scale, image_shape=image_shape)

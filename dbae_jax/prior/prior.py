@@ -94,8 +94,7 @@ class Prior:
         table = self.table(sampler, steps, eta)
         most = batching.whole_size(batch_size, self._mesh)
         size = batching.padded_size(num, most, self._mesh)
-
-        key = rngs.lengthened(key, size)
+        key = batching.whole_keys(key, size)
 
         def sample_batch(indices):
             # The sampler gets the keys of one batch. With the keys of all codes as argument, it

@@ -10,7 +10,7 @@ import numpy as np
 from dbae_jax.runtime import sharding
 
 Tree = TypeVar("Tree")  # a tree of arrays
-Array = jax.Array | np.ndarray
+Array = TypeVar("Array", jax.Array, np.ndarray)
 ProgressFn = Callable[[int, int], None]  # (examples that are done, all examples)
 
 
@@ -71,6 +71,14 @@ def whole_size(size: int, mesh: jax.sharding.Mesh | None) -> int:
     return -(-size // count) * count
 
 
+def whole_keys(key: jax.Array, size: int) -> jax.Array:
+    """Repeats the last of several keys up to a multiple of `size`; one key stays as it is.
+
+    Functions that get all keys then compile for few numbers of keys.
+    """
+    return _lengthen(key, -len(key) % size) if key.ndim else key
+
+
 def _lengthen(array: Array, missing: int) -> Array:
-    xp = jnp if isinstance(array, jax.Array) else np
+    xp: Any = jnp if isinstance(array, jax.Array) else np
     return xp.concatenate([array, xp.repeat(array[-1:], missing, axis=0)])

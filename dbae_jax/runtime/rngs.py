@@ -3,7 +3,6 @@
 import zlib
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 _WORD = 2**32 - 1
@@ -38,13 +37,3 @@ def per_example(key: jax.Array, indices: jax.Array | np.ndarray) -> jax.Array:
     if key.ndim:
         return key[indices]
     return jax.vmap(lambda index: jax.random.fold_in(key, index))(indices)
-
-
-def lengthened(key: jax.Array, size: int) -> jax.Array:
-    """Repeats the last of several keys up to a multiple of `size`; one key stays as it is.
-
-    Functions that get all keys then compile for few numbers of keys.
-    """
-    if not key.ndim:
-        return key
-    return jnp.concatenate([key, jnp.repeat(key[-1:], -len(key) % size, axis=0)])
