@@ -16,8 +16,6 @@ from dbae_jax.runtime import sharding
 from tests.helpers import commands, tiny
 from tests.helpers.paths import ROOT
 
-pytestmark = pytest.mark.slow
-
 
 class Machine:
     """A clock that programs move forward; `speed` is the machine's speed at a time."""
@@ -162,6 +160,7 @@ def test_recomputing_adds_no_flops_of_the_model():
     assert workloads.count("train_step", again) == workloads.count("train_step", config)
 
 
+@pytest.mark.slow
 def test_the_benchmark_of_a_tiny_model_is_complete(tmp_path):
     config = tiny.config()
     kept: list[dict] = []
@@ -215,6 +214,7 @@ def _command(*given, cold=False):
     return commands.run("benchmark", "--config=configs/digits.py", *given, cold=cold, **one_device)
 
 
+@pytest.mark.slow
 def test_the_command_writes_figures_and_a_table(tmp_path):
     path = tmp_path / "figures.json"
     changes = ("decoder.base_channels=4", "latent_dim=4", "encoder.channel_mult=(1,)")

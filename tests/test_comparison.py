@@ -21,8 +21,6 @@ from dbae_jax.training.state import state_from_variables
 from dbae_jax.workdirs import checkpoint, workdir
 from tests.helpers import tiny
 
-pytestmark = pytest.mark.slow
-
 SETTINGS = comparison.Settings(num_images=4, draws=2, evaluations=(2,))
 
 
@@ -91,6 +89,7 @@ def compared(tmp_path_factory):
     return config, directory, record
 
 
+@pytest.mark.slow
 def test_a_comparison_trains_measures_and_writes(compared):
     _, directory, record = compared
     assert checkpoint.steps(directory / "dbae-3") == checkpoint.steps(directory / "diffae-3") == [1]
@@ -133,6 +132,7 @@ def test_all_seeds_of_a_model_share_one_training(tmp_path, monkeypatch):
         assert first is second
 
 
+@pytest.mark.slow
 def test_what_is_done_is_not_done_again(compared, monkeypatch):
     config, directory, record = compared
 
@@ -169,6 +169,7 @@ def _again(directory, monkeypatch, config):
     return False
 
 
+@pytest.mark.slow
 def test_results_that_are_not_valid_are_measured_again(compared, tmp_path, monkeypatch):
     """After another training, with another number format, on other images, or damaged."""
     config, directory, _ = compared

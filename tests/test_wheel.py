@@ -12,8 +12,6 @@ import pytest
 
 from tests.helpers.paths import ROOT
 
-pytestmark = pytest.mark.slow
-
 NOT_COPIED = (".venv", ".git", "runs", "build", "dist", "*.egg-info", "__pycache__", "recordings")
 # What setuptools would install is here already: the test's own environment has it.
 DEPENDENCIES = pathlib.Path(pytest.__file__).parents[1]
@@ -96,6 +94,7 @@ def test_the_console_script_shows_its_help(environment, tmp_path):
     assert "interpolate" in done.stdout and "Usage: dbae COMMAND [flags]" in done.stdout
 
 
+@pytest.mark.slow
 def test_it_trains_and_reports_in_an_empty_folder(environment, tmp_path):
     quick = ["--config.train.num_steps=2", "--config.train.picture_every_steps=0"]
     quick += ["--config.train.diagnose_every_steps=0", "--config.train.batch_size=16"]

@@ -9,8 +9,6 @@ from dbae_jax.evaluation import pictures, sampler_study
 from dbae_jax.metrics import spectra
 from tests.helpers import tiny
 
-pytestmark = pytest.mark.slow
-
 
 def test_every_sampler_meets_every_grid_and_every_number_of_evaluations():
     plans = sampler_study.plans()
@@ -34,6 +32,7 @@ def test_every_sampler_meets_every_grid_and_every_number_of_evaluations():
         assert set(np.subtract(wanted, found)) <= {0, 1, 2}, name
 
 
+@pytest.mark.slow
 def test_a_study_of_two_models_and_of_those_distilled_from_them(tmp_path, monkeypatch):
     config = tiny.config()
     sharp = tiny.config(**tiny.DISTILLED)

@@ -26,8 +26,6 @@ from dbae_jax.runtime import failures, host, processes
 from dbae_jax.workdirs import checkpoint, records, workdir
 from tests.helpers import commands
 
-pytestmark = pytest.mark.slow
-
 PATIENCE_SECONDS = 300
 # Tolerances: of scores that differ only by the order of sums, and of scores of probes and
 # classifiers, which learn from numbers that differ in this way.
@@ -135,6 +133,7 @@ def shared(tmp_path_factory):
     return directory
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("devices", [1, 8])
 def test_the_losses_do_not_depend_on_how_the_work_is_shared(shared, tmp_path, devices):
     alone = tmp_path / "alone"
@@ -154,6 +153,7 @@ def with_prior(shared):
     return shared
 
 
+@pytest.mark.slow
 def test_evaluation_is_shared_and_written_once(with_prior):
     """All suites, the images they draw among them."""
     found, results = {}, with_prior / "results.json"
@@ -181,6 +181,7 @@ def test_evaluation_is_shared_and_written_once(with_prior):
     assert (with_prior / "trajectory.png").is_file()
 
 
+@pytest.mark.slow
 def test_samples_are_shared_and_written_once(with_prior, tmp_path):
     drawn = {}
     for count, devices in ((2, 2), (1, 1)):
@@ -237,6 +238,7 @@ def test_an_error_of_the_writer_ends_all(monkeypatch):
         processes.from_writer(full)
 
 
+@pytest.mark.slow
 def test_a_lost_process_stops_the_other_and_the_restart_goes_on(shared, tmp_path):
     directory = tmp_path / "run"
     often = {"checkpoint.every_steps": 1, "train.num_steps": 10_000}
@@ -259,6 +261,7 @@ def test_a_lost_process_stops_the_other_and_the_restart_goes_on(shared, tmp_path
     jax.tree.map(np.testing.assert_array_equal, _params(directory), _params(shared))
 
 
+@pytest.mark.slow
 def test_sigterm_saves_at_the_next_step_and_other_devices_go_on(shared, tmp_path):
     """In interpreters of their own, which no test has prepared."""
     directory = tmp_path / "run"
@@ -349,6 +352,7 @@ def test_errors_of_the_runtime_are_told_apart(message, count, kind, monkeypatch)
     assert type(caught.value) is kind
 
 
+@pytest.mark.slow
 def test_a_process_lost_while_loading_leaves_the_checkpoint_alone(shared, monkeypatch):
     step = checkpoint.steps(shared)[-1]
 
@@ -364,6 +368,7 @@ def test_a_process_lost_while_loading_leaves_the_checkpoint_alone(shared, monkey
     assert type(caught.value) is ValueError
 
 
+@pytest.mark.slow
 def test_processes_that_find_other_checkpoints_are_refused(shared, monkeypatch):
     monkeypatch.setattr(processes, "agree", lambda step: step != checkpoint.steps(shared)[-1])
     with pytest.raises(CheckpointError, match="do not find the same checkpoints"):
