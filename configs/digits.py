@@ -33,8 +33,6 @@ def get_config() -> ConfigDict:
     c.train.picture_every_steps = 425
     c.checkpoint.every_steps = 300
 
-    c.distill.batch_size = 32
-
     c.prior.width = 464  # the released weights, model and prior, then fit in 4 MB
     c.prior.learning_rate = 2e-3
     c.prior.num_steps = 6_000

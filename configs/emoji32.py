@@ -38,8 +38,6 @@ def get_config() -> ConfigDict:
     c.train.picture_every_steps = 1_000
     c.checkpoint.every_steps = 500
 
-    c.distill.batch_size = 32
-
     c.prior.evaluate_every_steps = 2_000
     c.prior.checkpoint_every_steps = 2_000
 
