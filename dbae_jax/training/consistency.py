@@ -2,9 +2,10 @@
 
 The denoiser of a trained model answers with a mean of images, which is blurred. A consistency
 function instead answers with the image at the end of the path of the probability-flow ODE through
-the state. Training asks for the same answer at two times of one path, and needs no teacher: two
-states with the same noise lie on one path up to terms that vanish with the gap between the times.
-The gap shrinks from stage to stage.
+the state. Training asks for the same answer at two times, and does not evaluate a teacher: the two
+states have the same image and noise. Averaged over all images and noises that lead to the state at
+the later time, the step between them is that of the ODE, up to second order in the gap between the
+times. The gap shrinks from stage to stage.
 
 Encoder and endpoint decoder must be frozen, so that latent codes stay those of the trained model.
 
