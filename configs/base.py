@@ -195,15 +195,17 @@ def _distill(c: ConfigDict) -> None:
     c.distill = ConfigDict()
     c.distill.num_steps = 50_000  # length of the distillation
     c.distill.batch_size = 128  # images per step over all devices
-    c.distill.learning_rate = 1e-5  # with the schedule of config.optim
+    c.distill.learning_rate = 1e-5
+    c.distill.schedule = "constant"  # of the learning rate: "constant" or "cosine"
     c.distill.ema_decay = 0.9999  # decay per step of the EMA weights
     # The U-Net gives the same answer at t and at an earlier time
-    # r = t (1 - n(t) / q^(stage + 1)), n(t) = 1 + k sigmoid(-b t / T).
+    # r = t (1 - n(t) / q^stage), n(t) = 1 + k sigmoid(-b t / T), with stages from 1.
     c.distill.q = 2.0  # factor by which the gap t - r shrinks from stage to stage
     c.distill.k = 8.0  # how much larger the gap is near t = 0
     c.distill.b = 20.0  # how fast this falls with t
-    c.distill.stage_steps = 6_250  # training steps of a stage; eight stages
-    c.distill.distance_to_end = 1e-3  # fraction of [0, T], near T, without training times
+    c.distill.stages = 8  # number of stages, of equal numbers of training steps
+    # Share of the images of a batch at t = T, where the sampler begins. Their target is x_0.
+    c.distill.share_at_T = 0.1
 
 
 def _sample(c: ConfigDict) -> None:

@@ -25,7 +25,6 @@ def get_config() -> ConfigDict:
     c.distill.batch_size = 32
     c.distill.learning_rate = 3e-4
     c.distill.ema_decay = 0.99
-    c.distill.stage_steps = 250
 
     c.checkpoint.keep_every_steps = 0
 

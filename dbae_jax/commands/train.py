@@ -13,6 +13,7 @@ from dbae_jax.api import loading
 from dbae_jax.api.dbae import DBAE
 from dbae_jax.commands import same_codes
 from dbae_jax.configuration.config import Config, to_dict
+from dbae_jax.configuration.distillation import is_distilled
 from dbae_jax.data import identity, images, pipeline, registry
 from dbae_jax.data.pipeline import Batches
 from dbae_jax.data.sources import Source, gather
@@ -139,12 +140,13 @@ def set_up(
             "weights"
         )
         identity.check(directory, meta.get("data"), data, otherwise)
-        return run, _origin(directory, meta, section.init_from)
+        return run, _origin(directory, meta, config)
     return _fine_tuned(run, config) if section.init_from else (run, {})
 
 
-def _origin(directory: pathlib.Path, meta: dict[str, Any], init_from: str) -> dict[str, Any]:
+def _origin(directory: pathlib.Path, meta: dict[str, Any], config: Config) -> dict[str, Any]:
     """Returns where the weights of a run that resumes came from, as its checkpoint says."""
+    init_from = config.train.init_from
     known = {key: meta[key] for key in (workdir.ORIGIN, workdir.RELEASED) if key in meta}
     if init_from and not known:
         raise ConfigError(
@@ -152,6 +154,11 @@ def _origin(directory: pathlib.Path, meta: dict[str, Any], init_from: str) -> di
             "not start from another model. Leave it out, or name a new workdir."
         )
     begun = known[workdir.ORIGIN]["name"] if workdir.ORIGIN in known else meta.get(workdir.RELEASED)
+    if init_from and begun != init_from and is_distilled(config):
+        raise ConfigError(
+            f"--teacher={init_from} is not the teacher of the run in {directory}, which started from "
+            f"{begun}. Leave --teacher out to resume, or name a new workdir."
+        )
     if init_from and begun != init_from:
         log.warning(
             "The run in %s started from %s. config.train.init_from=%s has no effect on it.",
@@ -164,6 +171,11 @@ def _fine_tuned(run: Run, config: Config) -> tuple[Run, dict[str, Any]]:
     """Returns a new run with the weights of the model `train.init_from`, and their origin."""
     name, parts = config.train.init_from, config.train.init_parts
     read = loading.arguments(name, "ema", step=None, mesh=run.mesh)
+    if is_distilled(config) and is_distilled(read["config"]):
+        raise ConfigError(
+            f"--teacher={name} is a distilled model itself. Name the model that it was distilled "
+            f"from, {read['config'].train.init_from}."
+        )
     for difference in workdir.differing(to_dict(read["config"]), config, ("bridge.",)):
         log.warning(
             "The model %s was trained with another bridge: config.%s. Its U-Net fits its own best.",

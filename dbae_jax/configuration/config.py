@@ -31,6 +31,8 @@ from dbae_jax.configuration.suggestions import did_you_mean
 from dbae_jax.errors import ConfigError
 from dbae_jax.sampling.plan import CONSISTENCY, NAMES, Plan
 
+WITHOUT_SCALINGS = ("vp_simple", "ve_simple")  # their denoiser is the network's output
+
 
 @dataclasses.dataclass(frozen=True)
 class Config:
@@ -71,6 +73,12 @@ class Config:
             self.bridge.endpoint == "decoded" or self.train.objective == "denoising",
             f"{path}.train.objective={self.train.objective!r}",
             f"'denoising' for a Gaussian x_T ({path}.bridge.endpoint='free')",
+        )
+        require(
+            not (self.train.objective == "consistency" and self.bridge.schedule in WITHOUT_SCALINGS),
+            f"{path}.bridge.schedule={self.bridge.schedule!r}",
+            f"'vp' or 've' for {path}.train.objective='consistency', which needs scalings with D = x "
+            "at t = 0",
         )
         require(
             not (self.train.deterministic and self.model.attention == "cudnn"),
@@ -155,9 +163,12 @@ def _with_plan(values: Mapping[str, Any]) -> Mapping[str, Any]:
 def upgrade(saved: Mapping[str, Any]) -> dict[str, Any]:
     """Returns a saved config, with missing keys taken from configs/base.py.
 
-    Keys are missing if a newer version of the package added them.
+    Keys are missing if a newer version of the package added them. Keys of the section `distill` that
+    this version no longer has are left out: no trained model depends on them.
     """
-    return _with_missing(saved, base.get_config().to_dict())
+    defaults = base.get_config().to_dict()
+    known = {k: v for k, v in saved.get("distill", {}).items() if k in defaults["distill"]}
+    return _with_missing({**saved, "distill": known}, defaults)
 
 
 def _with_missing(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:

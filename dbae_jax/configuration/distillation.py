@@ -20,7 +20,7 @@ def distilled(config: Config, teacher: str) -> Config:
     """Returns the config of the training that distils a teacher.
 
     Args:
-      config: checked config of the teacher.
+      config: checked config of the teacher, or of the distillation that resumes.
       teacher: name of the teacher.
 
     Raises:
@@ -31,19 +31,22 @@ def distilled(config: Config, teacher: str) -> Config:
     whole = replaced(
         config,
         optim=replaced(
-            config.optim, learning_rate=section.learning_rate, ema_decay=section.ema_decay
+            config.optim,
+            learning_rate=section.learning_rate,
+            schedule=section.schedule,
+            ema_decay=section.ema_decay,
         ),
         train=replaced(
             config.train,
             objective="consistency",
             tc_weight=0.0,  # of the codes, which stay as they are
-            share_at_T=0.0,  # no time of this training is T
+            share_at_T=section.share_at_T,
             init_from=teacher,
             init_parts=("encoder", "decoder", "unet"),
             frozen=("encoder", "decoder"),
             num_steps=section.num_steps,
             batch_size=section.batch_size,
         ),
-        sample=Plan.recommended(sampler=CONSISTENCY),
+        sample=config.sample if is_distilled(config) else Plan.recommended(sampler=CONSISTENCY),
     )
     return from_dict(to_dict(whole))  # checked again

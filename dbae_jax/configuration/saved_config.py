@@ -6,6 +6,7 @@ from ml_collections import ConfigDict
 
 from dbae_jax.configs import base
 from dbae_jax.configuration import paths
+from dbae_jax.configuration.config import upgrade
 
 
 def get_config(path: str) -> ConfigDict:
@@ -16,5 +17,5 @@ def get_config(path: str) -> ConfigDict:
     """
     c = base.get_config()
     file = paths.read(path, "--config", buckets=True)
-    c.update(json.loads(file.read_text(encoding="utf-8")))
+    c.update(upgrade(json.loads(file.read_text(encoding="utf-8"))))
     return c

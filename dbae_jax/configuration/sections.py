@@ -60,6 +60,8 @@ POSITIVE = Rule(lambda value: value > 0, "positive")
 FRACTION = Rule(lambda value: 0 < value < 1, "in (0, 1)")
 BELOW_ONE = Rule(lambda value: 0 <= value < 1, "in [0, 1)")
 OPTIMIZERS = one_of("radam", "adam")
+SCHEDULES = one_of("constant", "cosine")
+FINEST_GAP = 2**16  # largest q^stages of a distillation: float32 has 24 bits for t and r
 
 Count = Annotated[int, at_least(1)]
 Interval = Annotated[int, at_least(0, "positive, or 0 for never")]  # in steps
@@ -210,7 +212,7 @@ class OptimConfig(Section):
 
     optimizer: Annotated[str, OPTIMIZERS]
     learning_rate: Annotated[float, POSITIVE]
-    schedule: Annotated[str, one_of("constant", "cosine")]
+    schedule: Annotated[str, SCHEDULES]
     warmup_steps: Annotated[int, at_least(0, "0 or more")]
     grad_clip_norm: Annotated[float, at_least(0, "positive, or 0 for no clipping")]
     ema_decay: Annotated[float, BELOW_ONE]
@@ -270,12 +272,21 @@ class DistillConfig(Section):
     num_steps: Count
     batch_size: Count
     learning_rate: Annotated[float, POSITIVE]
+    schedule: Annotated[str, SCHEDULES]
     ema_decay: Annotated[float, BELOW_ONE]
     q: Annotated[float, Rule(lambda value: value > 1, "above 1")]
     k: Annotated[float, at_least(0, "0 or more")]
     b: Annotated[float, POSITIVE]
-    stage_steps: Count
-    distance_to_end: Annotated[float, FRACTION]
+    stages: Count
+    share_at_T: Annotated[float, BELOW_ONE]
+
+    def check(self, path: str) -> None:
+        """Refuses stages that cannot be told apart in float32 or in steps."""
+        require(
+            self.q**self.stages <= FINEST_GAP,
+            f"{path}.stages={self.stages} with {path}.q={self.q:g}",
+            f"such that q^stages is at most {FINEST_GAP}; the times t and r would coincide",
+        )
 
 
 @dataclasses.dataclass(frozen=True)

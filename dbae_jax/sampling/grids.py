@@ -89,16 +89,15 @@ def uniform_lambda(schedule: Schedule, steps: int, *, start: float, rho: float =
 def near_end(schedule: Schedule, steps: int, *, start: float, rho: float = 7.0) -> np.ndarray:
     """Returns start, then equal intervals from (1 - `END_FRACTION`) start to 0: [steps + 1].
 
-    It is the grid of the consistency sampler: noise enters where almost nothing of the image is
-    decided yet. `rho` has no effect, and the other arguments and errors are those of `karras`.
-
-    Source: CDBM (He et al., 2024), whose gamma is `END_FRACTION`.
+    It is the grid of the consistency sampler: noise enters where little of the image is decided
+    yet. `rho` has no effect, and the other arguments and errors are those of `karras`.
     """
     _check(schedule, steps, start, rho)
     return np.append(start, np.linspace((1 - END_FRACTION) * start, 0, steps))
 
 
-END_FRACTION = 1e-3
+# The consistency sampler adds noise at (1 - END_FRACTION) T.
+END_FRACTION = 0.05
 
 # The second time of the lambda grid of a decoded x_T, as a fraction of T. Measured on trained
 # digits models: docs/results/samplers.md.

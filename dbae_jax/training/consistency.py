@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from dbae_jax.bridge.preconditioning import Bridge
 from dbae_jax.bridge.schedules import Schedule
 from dbae_jax.configuration.sections import DistillConfig
+from dbae_jax.sampling.grids import END_FRACTION
 from dbae_jax.training.losses import Draws, Endpoint, LossTerms, Networks, denoised
 
 HUBER = 5.4e-4  # constant of the distance, per square root of the number of pixel values
@@ -30,25 +31,30 @@ def earlier_times(
 ) -> jax.Array:
     """Returns the earlier time r: [B] of every t: [B], which approaches t from stage to stage.
 
-    r = t (1 - n(t) / q^(stage + 1)), n(t) = 1 + k sigmoid(-b t / T), and 0 where that is below
-    t_min.
+    r = t (1 - n(t) / q^stage), n(t) = 1 + k sigmoid(-b t / T), with stages from 1. It is 0 where
+    that is below t_min, and for t = T: the network learns there to answer with a mean of images.
 
     Args:
-      gaps: q, k, b and the steps of a stage.
+      gaps: q, k, b, the number of stages and the number of steps.
       schedule: noise schedule, with t_min and T.
-      t: times in (0, T).
+      t: times in (0, T].
       step: training step, from 0.
     """
-    stage = step // gaps.stage_steps
+    stage = 1 + jnp.minimum(step * gaps.stages // gaps.num_steps, gaps.stages - 1)
     n = 1 + gaps.k * jax.nn.sigmoid(-gaps.b * t / schedule.t_max)
-    r = t * (1 - n / gaps.q ** (stage + 1.0))
-    return jnp.where(r > schedule.t_min, r, 0.0)
+    r = t * (1 - n / gaps.q ** stage.astype(t.dtype))
+    return jnp.where((r > schedule.t_min) & (t < schedule.t_max), r, 0.0)
 
 
 def with_earlier_times(draws: Draws, bridge: Bridge, gaps: DistillConfig, step: jax.Array) -> Draws:
-    """Returns draws with times t that stay below T, and with the earlier times r."""
+    """Returns draws at the times that the sampler visits, with the earlier times r.
+
+    The sampler begins at T, and goes on at a lower time (`grids.near_end`). So the times t that are
+    not T are drawn below this time.
+    """
     t_min, T = bridge.schedule.t_min, bridge.schedule.t_max
-    t = t_min + (draws.t - t_min) * (T * (1 - gaps.distance_to_end) - t_min) / (T - t_min)
+    lower = t_min + (draws.t - t_min) * (T * (1 - END_FRACTION) - t_min) / (T - t_min)
+    t = jnp.where(draws.t < T, lower, T)
     return draws._replace(t=t, r=earlier_times(gaps, bridge.schedule, t, step))
 
 

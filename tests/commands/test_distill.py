@@ -31,7 +31,7 @@ DISTILL = {
     "distill.batch_size": 8,  # the teacher's is 16
     "distill.learning_rate": 1e-3,
     "distill.ema_decay": 0.9,
-    "distill.stage_steps": 2,
+    "distill.stages": 2,
     "checkpoint.every_steps": 2,
 }
 STEP = np.arange(8, dtype=np.float32)  # the direction of the digit 7

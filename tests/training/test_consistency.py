@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from dbae_jax.bridge.marginals import marginal_coefficients
-from dbae_jax.bridge.preconditioning import Bridge
+from dbae_jax.bridge.preconditioning import Bridge, Moments, make_denoiser
 from dbae_jax.bridge.schedules import VE, VP
 from dbae_jax.configuration.sections import DistillConfig
+from dbae_jax.sampling.plan import Plan
 from dbae_jax.training import consistency, losses
 from tests.helpers import gaussian_world
 from tests.helpers.gaussian_world import SCHEDULES
@@ -22,13 +23,13 @@ PLAIN = Bridge(VP(), moments=None)  # the denoiser is the network's output
 
 def _gaps(b=20.0):
     return DistillConfig(
-        num_steps=1, batch_size=1, learning_rate=1.0, ema_decay=0.0,
-        q=2.0, k=8.0, b=b, stage_steps=1_000, distance_to_end=1e-3,
+        num_steps=8_000, batch_size=1, learning_rate=1.0, schedule="constant", ema_decay=0.0,
+        q=2.0, k=8.0, b=b, stages=8, share_at_T=0.1,
     )  # fmt: skip
 
 
 def _earlier(gaps, t, stage, schedule=PLAIN.schedule):
-    step = jnp.int32(stage * gaps.stage_steps)
+    step = jnp.int32(stage * gaps.num_steps // gaps.stages)
     return float(consistency.earlier_times(gaps, schedule, jnp.float32([t]), step)[0])
 
 
@@ -42,12 +43,24 @@ def test_gaps_shrink_as_published():
     assert scaled == pytest.approx(80 * _earlier(_gaps(20.0), 0.5, 0))
 
 
-def test_times_are_below_the_end_and_r_is_below_t():
-    gaps = _gaps()
-    drawn = losses.draw(jax.random.key(0), (4096, 1, 1, 3), 2, PLAIN)
-    draws = consistency.with_earlier_times(drawn, PLAIN, gaps, jnp.int32(5000))
-    assert draws.t.min() >= 1e-4 and 0.99 < draws.t.max() <= 1 - gaps.distance_to_end
-    assert jnp.all(draws.r < draws.t) and jnp.all((draws.r == 0) | (draws.r > 1e-4))
+def test_stages_end_with_the_training():
+    """A training that is made longer keeps the gap of the last stage, which float32 can hold."""
+    last = _earlier(_gaps(), 0.5, 7)
+    assert 0.5 - last == pytest.approx(0.5 / 2**8, rel=1e-3)
+    assert _earlier(_gaps(), 0.5, 1_000) == last
+
+
+@schedules
+@pytest.mark.parametrize("step", [0, 5_000, 10**6])
+def test_times_are_those_of_the_sampler_and_r_is_below_t(schedule, step):
+    bridge, T = Bridge(schedule), schedule.t_max
+    drawn = losses.draw(jax.random.key(0), (4096, 1, 1, 3), 2, bridge, share_at_T=0.1)
+    draws = consistency.with_earlier_times(drawn, bridge, _gaps(), jnp.int32(step))
+    t, r = draws.t, draws.r
+    at_T, second = t == T, Plan.named("sharp", "consistency").table(bridge).at.t[1]
+    assert 0.08 < at_T.mean() < 0.12 and jnp.all(r[at_T] == 0)
+    assert t.min() >= schedule.t_min and 0.99 * second < t[~at_T].max() <= second
+    assert jnp.all(r < t) and jnp.all((r == 0) | (r > schedule.t_min))
 
 
 class _Networks:
@@ -67,11 +80,11 @@ class _Networks:
         return found + variables["params"]["shift"]
 
 
-def _loss(networks, x_0, x_T, noise, t, r, shift=0.0):
+def _loss(networks, x_0, x_T, noise, t, r, shift=0.0, dropout_key=None):
     count = len(x_0)
     draws = losses.Draws(
-        t=jnp.full(count, t), noise=noise, eps=jnp.zeros((count, 1)), dropout_key=None,
-        r=jnp.full(count, r),
+        t=jnp.full(count, t), noise=noise, eps=jnp.zeros((count, 1)),
+        dropout_key=dropout_key, r=jnp.full(count, r),
     )  # fmt: skip
     variables = {"params": {"shift": jnp.asarray(shift)}, "stats": {}}
     codes = losses.Endpoint(jnp.zeros((count, 1)), x_T, {})
@@ -91,6 +104,33 @@ def test_at_the_boundary_the_target_is_the_image():
     expected = np.sqrt(np.sum(np.square(x_0), (1, 2, 3)) + c**2) - c
     np.testing.assert_allclose(terms.weighted, expected / T, rtol=1e-5)
     np.testing.assert_allclose(terms.x_0_error, np.mean(np.square(x_0), (1, 2, 3)), rtol=1e-6)
+
+
+@schedules
+@pytest.mark.parametrize("covariance", [0.0, 0.1])
+def test_at_time_0_the_answer_is_the_state(schedule, covariance):
+    """Whatever the network says: so the consistency function has its boundary condition."""
+    bridge = Bridge(schedule, Moments(covariance=covariance))
+    x, x_T = np.random.default_rng(0).standard_normal((2, 4, 1, 1, 3))
+    denoise = make_denoiser(lambda x, c_noise, z: 100.0 + x[..., :3])
+    with np.errstate(divide="ignore"):  # c_noise = log 0
+        at = bridge.at(np.zeros(4))
+    with jax.enable_x64(True):
+        np.testing.assert_array_equal(denoise(x, at, x_T, np.zeros((4, 2))), x)
+
+
+def test_both_passes_have_the_same_dropout():
+    x_0, x_T, noise = _batch()
+    keys = []
+
+    class Networks(_Networks):
+        def network(self, variables, x, c_noise, z, dropout_key=None):
+            keys.append(jax.random.key_data(dropout_key))
+            return super().network(variables, x, c_noise, z)
+
+    networks = Networks({T: lambda x: x, 0.4: lambda x: x})
+    _loss(networks, x_0, x_T, noise, T, 0.4, dropout_key=jax.random.key(3))
+    np.testing.assert_array_equal(keys, [jax.random.key_data(jax.random.key(3))] * 2)
 
 
 def test_the_target_has_no_gradient():
@@ -126,6 +166,23 @@ def _minimisers(world, schedule, times):
         h = h * (B_r * B * values + np.sqrt(C_r * C)) / (B**2 * values + C)
         B_r, C_r = B, C
     return h
+
+
+@schedules
+def test_the_consistency_function_is_the_same_along_a_path(schedule):
+    """It maps all states of one path of the ODE to its end, and a state at t = 0 to itself."""
+    world, T = gaussian_world.make_world(4), schedule.t_max
+    rng = np.random.default_rng(0)
+    z = world.code.sample(rng, 5)
+    vectors, mean = world.posterior.vectors, world.posterior.code_mean(z)
+    x_t = world.path_mean(schedule, 0.9 * T, z) + 0.3 * rng.standard_normal((5, 3))
+    end = world.flow(schedule, 0.9 * T, 0.0, x_t, z)
+    for fraction in (0.9, 0.5, 0.1, 1e-3, 0.0):
+        t = fraction * T
+        state = world.flow(schedule, 0.9 * T, t, x_t, z)
+        apart = (state - world.path_mean(schedule, t, z)) @ vectors
+        answer = mean + (apart * _flow_matrix(world, schedule, t)) @ vectors.T
+        np.testing.assert_allclose(answer, end, rtol=1e-9)
 
 
 @schedules
