@@ -31,6 +31,11 @@ def get_config() -> ConfigDict:
     c.train.evaluate_every_steps = 10_000
     c.checkpoint.keep_every_steps = 0
 
+    c.distill.num_steps = 5_000
+    c.distill.batch_size = 64
+    c.distill.learning_rate = 1e-4
+    c.distill.ema_decay = 0.999
+
     c.sample.sampler = "dbim"
     c.sample.grid = "lambda"
     c.sample.steps = 5

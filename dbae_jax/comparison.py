@@ -321,7 +321,7 @@ def _paint(config: Config, directory: pathlib.Path, seed: int, settings: Setting
     rows["DiffAE, inferred x_T"] = diffae.decode(z, x_T, **how)
     # The pixels are in [-1, 1]: 2 x std here is 4 x std for pixels in [0, 1].
     rows["4 x std over x_T"] = 2 * np.clip(2 * draws.std(axis=0, ddof=1), 0, 1) - 1
-    pictures.labelled_rows(directory / PICTURE, rows)
+    pictures.labelled_grid(directory / PICTURE, list(rows.items()))
 
 
 def _plain(settings: Settings) -> dict[str, Any]:

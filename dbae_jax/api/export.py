@@ -53,9 +53,12 @@ def export(
     if function not in FUNCTIONS:
         raise DataError(f"{function!r} is not allowed: export one of {', '.join(FUNCTIONS)}.")
     if importlib.util.find_spec("flatbuffers") is None:
-        raise DataError("jax.export needs flatbuffers: install it, or dbae_jax[export].")
+        raise DataError("jax.export needs flatbuffers: pip install -e '.[export]'.")
     if plan.needs_noise:
-        raise DataError("An exported decoder takes no random key: leave out churn, eta and boot.")
+        raise DataError(
+            "An exported decoder takes no random key: leave out churn, eta and boot, and export that "
+            "of a distilled model with steps=1."
+        )
     # One program serves all platforms, so its attention must be one that all of them have.
     networks = build.make_networks(model.config)
     apply = dataclasses.replace(model.apply, networks=networks)

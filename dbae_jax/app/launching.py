@@ -19,7 +19,7 @@ def check_installed() -> None:
       ConfigError: if gradio is missing.
     """
     if importlib.util.find_spec("gradio") is None:
-        raise ConfigError("The app needs gradio: pip install 'dbae_jax[app]'.")
+        raise ConfigError("The app needs gradio: pip install -e '.[app]'.")
 
 
 def listen(host: str, port: int) -> socket.socket:

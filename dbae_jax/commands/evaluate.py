@@ -19,6 +19,7 @@ from dbae_jax.api.directions import CACHE
 from dbae_jax.commands import trained_model
 from dbae_jax.commands.trained_model import OF_MODEL, Opened
 from dbae_jax.configuration.config import Config, to_dict
+from dbae_jax.configuration.distillation import is_distilled
 from dbae_jax.data import identity
 from dbae_jax.errors import ConfigError, TooFewError
 from dbae_jax.evaluation import pictures, results, summary
@@ -201,9 +202,10 @@ def _paint(context: Context, directory: pathlib.Path, *, measured_now: bool) -> 
     """Writes the figures if reconstructions were measured now or a figure is missing."""
     paths = [directory / name for name in ("reconstructions.png", "trajectory.png")]
     # All processes make the figures together, so one process decides for all.
-    exist = processes.from_writer(lambda: all(path.exists() for path in paths))
+    exist = processes.from_writer(lambda: paths[0].exists())
     if exist and not measured_now:
         return
     images = context.images("test", context.config.eval.num_pictures)
     pictures.reconstructions(paths[0], context.model, images, context.config.sample)
-    pictures.trajectories(paths[1], context.model, images[:TRAJECTORIES])
+    if not is_distilled(context.model.config):  # which has no ODE and no SDE
+        pictures.trajectories(paths[1], context.model, images[:TRAJECTORIES])

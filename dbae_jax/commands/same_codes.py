@@ -1,6 +1,7 @@
 """Copies the latent prior and the directions of a model to a workdir with the same encoder.
 
-Both belong to latent codes, which depend on the encoder alone.
+Both belong to latent codes, which depend on the encoder alone. The classifier of the data set, by
+which models are compared, is copied too if the model was evaluated: it depends on the data alone.
 """
 
 import dataclasses
@@ -14,7 +15,7 @@ from dbae_jax.api.dbae import DBAE
 from dbae_jax.configuration.config import Config, to_dict
 from dbae_jax.errors import CheckpointError, DataError
 from dbae_jax.prior import prior
-from dbae_jax.runtime import kept, sharding
+from dbae_jax.runtime import files, kept, sharding
 from dbae_jax.training.optimizer import make_prior_optimizer
 from dbae_jax.training.state import state_from_variables
 from dbae_jax.workdirs import checkpoint, workdir
@@ -37,6 +38,7 @@ def copy(name: str, config: Config, directory: pathlib.Path, mesh: jax.sharding.
     if other := workdir.differing(to_dict(model.config), config, ("data.",)):
         log.info("The latent prior of %s is of other images: %s.", name, ", ".join(other))
         return
+    _copy_classifier(name, config.data.name, directory)
     try:
         _copy_prior(model, name, config, directory / prior.FOLDER, mesh)
     except CheckpointError as error:
@@ -76,3 +78,11 @@ def _copy_directions(model: DBAE, name: str, directory: pathlib.Path) -> None:
     else:
         directions.save(directory, data_name, model.encoder_fingerprint, found)
     log.info("The directions of %s are copied: they are of the same latent codes.", name)
+
+
+def _copy_classifier(name: str, data_name: str, directory: pathlib.Path) -> None:
+    cache, file = directions.CACHE, f"{data_name}_classifier.npz"
+    path = released_weights.find(name) / cache / file
+    if path.is_file():
+        files.write_bytes(directory / cache / file, path.read_bytes())
+        log.info("The classifier of %s is copied from %s.", data_name, name)

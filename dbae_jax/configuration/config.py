@@ -74,11 +74,11 @@ class Config:
             f"{path}.train.objective={self.train.objective!r}",
             f"'denoising' for a Gaussian x_T ({path}.bridge.endpoint='free')",
         )
+        schedule = self.bridge.schedule
         require(
-            not (self.train.objective == "consistency" and self.bridge.schedule in WITHOUT_SCALINGS),
-            f"{path}.bridge.schedule={self.bridge.schedule!r}",
-            f"'vp' or 've' for {path}.train.objective='consistency', which needs scalings with D = x "
-            "at t = 0",
+            self.train.objective == "denoising" or schedule not in WITHOUT_SCALINGS,
+            f"{path}.bridge.schedule={schedule!r}",
+            f"'vp' or 've' for {path}.train.objective='consistency', since others lack scalings",
         )
         require(
             not (self.train.deterministic and self.model.attention == "cudnn"),
@@ -163,8 +163,8 @@ def _with_plan(values: Mapping[str, Any]) -> Mapping[str, Any]:
 def upgrade(saved: Mapping[str, Any]) -> dict[str, Any]:
     """Returns a saved config, with missing keys taken from configs/base.py.
 
-    Keys are missing if a newer version of the package added them. Keys of the section `distill` that
-    this version no longer has are left out: no trained model depends on them.
+    Keys are missing if a newer version of the package added them. Keys of the section `distill`
+    that this version no longer has are left out: no trained model depends on them.
     """
     defaults = base.get_config().to_dict()
     known = {k: v for k, v in saved.get("distill", {}).items() if k in defaults["distill"]}

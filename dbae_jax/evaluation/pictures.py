@@ -59,42 +59,19 @@ def trajectories(
         for name, run in runs.items()
     ]
     times = [f"t = {runs['ODE'].times[k]:.2g}" for k in at]
-    _labelled_grid(path, shown, (*times, "image"))
+    labelled_grid(path, shown, (*times, "image"))
+
+
+# The samplers of the figure; the table has all of them.
+SHOWN = ("dbim", "euler", "heun", "multistep3", "dbim eta=1", "euler churn=0.33", "consistency")
+MARKERS = "os^vDX*"
 
 
 def samplers(path: pathlib.Path, rows: list[dict]) -> None:
-    """Writes plots of relative error and SSIM against NFE, one column per time grid.
+    """Writes plots of error, SSIM and sharpness against NFE, a line for each sampler of `SHOWN`.
 
-    The error is divided by that of the baseline. Ratios above 5 are outside the plot.
-
-    Args:
-      path: the PNG file.
-      rows: the rows that `sampler_study.study` returns.
-    """
-    grids = list(dict.fromkeys(row["grid"] for row in rows))
-    names = list(dict.fromkeys(row["sampler"] for row in rows))
-    figure = Figure(figsize=(3 * len(grids), 6), layout="constrained")
-    panels = figure.subplots(2, len(grids), sharey="row", sharex=True)
-    for j, title in enumerate(grids):
-        for i, value in enumerate(("mse_ratio", "ssim")):
-            for k, name in enumerate(names):
-                chosen = [row for row in rows if (row["sampler"], row["grid"]) == (name, title)]
-                points = sorted((row["nfe"], row[value]) for row in chosen)
-                x, y = zip(*points, strict=True) if points else ((), ())
-                panels[i, j].plot(x, y, f"C{k}o-", markersize=3, label=name)
-        panels[0, j].axhline(1, color="gray", linewidth=0.8)
-        panels[0, j].set(title=title, ylim=(0.8, 5), yscale="log")
-        panels[1, j].set(xlabel="network evaluations", xscale="log", ylim=(0.9, 1))
-    panels[0, 0].set_ylabel("MSE / the baseline's")
-    panels[1, 0].set_ylabel("SSIM")
-    panels[0, -1].legend(fontsize=8)
-    _save(figure, path, dpi=100)
-
-
-def trade_off(path: pathlib.Path, rows: list[dict]) -> None:
-    """Writes plots of error, SSIM and sharpness against NFE, a line for each sampler.
-
-    Where a sampler was measured on several grids, the line is that of the least error.
+    Where a sampler was measured on several grids, the line is that of the least error. Errors above
+    20 times the least error are outside the plot.
 
     Args:
       path: the PNG file.
@@ -103,33 +80,27 @@ def trade_off(path: pathlib.Path, rows: list[dict]) -> None:
     best: dict[tuple[str, int], dict] = {}
     for row in sorted(rows, key=lambda row: row["mse"], reverse=True):
         best[row["sampler"], row["nfe"]] = row
-    figure = Figure(figsize=(13, 4.2), layout="constrained")
+    figure = Figure(figsize=(13, 4.6), layout="constrained")
     panels = figure.subplots(1, 3, sharex=True)
-    titles = {"mse": "MSE", "ssim": "SSIM", "sharpness_error": "sharpness error"}
+    titles = {"mse": "MSE", "ssim": "SSIM", "sharpness_error": "sharpness error (0: as sharp)"}
     for axes, (value, title) in zip(panels, titles.items(), strict=True):
-        for k, name in enumerate(dict.fromkeys(row["sampler"] for row in rows)):
+        for k, name in enumerate(SHOWN):
             points = sorted((nfe, row[value]) for (who, nfe), row in best.items() if who == name)
-            style = f"C{k % 10}o{'--' if k >= 10 else '-'}"
-            axes.plot(*zip(*points, strict=True), style, markersize=3, label=name)
-        axes.set(title=title, xlabel="network evaluations", xscale="log")
+            if points:
+                nfes, values = zip(*points, strict=True)
+                axes.plot(nfes, values, f"C{k}{MARKERS[k]}-", markersize=5, label=name)
+        axes.set(title=title, xlabel="network evaluations per image", xscale="log")
         axes.set_yscale("linear" if value == "ssim" else "log")
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.grid(visible=True, alpha=0.3)
     panels[0].set_ylim(top=20 * min(row["mse"] for row in rows))
     panels[1].set_ylim(max(0.0, min(0.9, *(row["ssim"] for row in rows))), 1)
-    panels[2].legend(fontsize=7)
+    handles, names = panels[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=len(SHOWN), frameon=False)
     _save(figure, path, dpi=100)
 
 
-def labelled_rows(path: pathlib.Path, rows: dict[str, np.ndarray]) -> None:
-    """Writes rows of images, each with its name on the left.
-
-    Args:
-      path: the PNG file.
-      rows: name -> images [columns, H, W, C] in [-1, 1].
-    """
-    _labelled_grid(path, list(rows.items()))
-
-
-def _labelled_grid(
+def labelled_grid(
     path: pathlib.Path, rows: list[tuple[str, np.ndarray]], columns: Sequence[str] = ()
 ) -> None:
     """Writes rows of images with their names on the left, and names of columns at the top.

@@ -2,8 +2,9 @@
 
 python -m dbae_jax.evaluation.sampler_study --workdirs=runs/digits,runs/digits-1 --output=study
 
-writes samplers.json, samplers_table.md, images/samplers.png and images/trade_off.png into the
-output folder. --distilled=runs/digits_sharp,... adds the models distilled from those of --workdirs.
+writes samplers_DATA.json, samplers_DATA.md (a table) and images/samplers_DATA.png into the output
+folder; DATA is the name of the data set. --distilled=runs/digits_sharp,... adds models that were
+distilled from those of --workdirs.
 """
 
 import itertools
@@ -26,7 +27,7 @@ from dbae_jax.data.sources import gather
 from dbae_jax.errors import ConfigError
 from dbae_jax.evaluation import pictures
 from dbae_jax.metrics import spectra
-from dbae_jax.metrics.similarity import pixel_mse, ssim
+from dbae_jax.metrics.similarity import eight_bit, pixel_mse, ssim
 from dbae_jax.runtime import files, processes, sharding
 from dbae_jax.runtime.progress import track
 from dbae_jax.sampling.plan import CONSISTENCY, RECOMMENDED, Plan
@@ -39,7 +40,7 @@ OUTPUT = flags.DEFINE_string(
 )
 
 DISTILLED = flags.DEFINE_list(
-    "distilled", None, "Workdirs of models that were distilled from those of --workdirs, in order."
+    "distilled", None, "Workdirs of models that were distilled from those of --workdirs."
 )
 
 EVALUATIONS = (3, 5, 10)  # at which all grids are compared
@@ -48,7 +49,7 @@ SAMPLERS = ("euler", "heun", "dbim", "multistep2", "multistep3")
 # The sampler that the authors use for reconstructions.
 BASELINE: dict[str, Any] = {"sampler": "euler", "grid": "karras", "steps": 100}
 # Samplers that are compared from few evaluations to many, each on its recommended grid.
-MANY = (1, 2, 3, 5, 10, 20, 50, 100, 200, 400, 700)
+MANY = (1, 2, 3, 5, 10, 20, 50, 100, 200, 400, 666)  # 666: the plan "sharp"
 VARIANTS: tuple[dict[str, Any], ...] = (
     *({"sampler": sampler} for sampler in SAMPLERS),
     {"sampler": "euler", "churn": 0.33},
@@ -84,7 +85,8 @@ def measure(model: DBAE, held_out: HeldOut, **plan: Any) -> dict[str, Any]:
     started = time.perf_counter()
     decoded = model.decode(held_out.z, held_out.x_T, rng=rng, **plan)
     seconds = time.perf_counter() - started
-    found = spectra.sharpness(spectra.radial_power(decoded), spectra.radial_power(held_out.x_0))
+    rounded = eight_bit(decoded)  # as the images are
+    found = spectra.sharpness(spectra.radial_power(rounded), spectra.radial_power(held_out.x_0))
     return {
         "sampler": label(plan),
         "grid": plan["grid"],
@@ -143,8 +145,7 @@ def study(
     Args:
       workdirs: workdirs of models with the same config but for the seed.
       num_images: number of held-out images to decode; 0 for all.
-      distilled: workdirs of models that were distilled from these models, in the same order; or
-        none.
+      distilled: workdirs of models that were distilled from some of these models.
 
     Returns:
       One row per plan, with means and ranges over the models. mse_ratio is the plan's error
@@ -153,20 +154,38 @@ def study(
     Raises:
       ConfigError: if the models do not belong together.
     """
-    if distilled and len(distilled) != len(workdirs):
-        raise ConfigError(
-            f"--distilled names {len(distilled)} workdirs and --workdirs {len(workdirs)}; name the "
-            "distilled model of each."
-        )
+    teachers = _teachers(workdirs, distilled)
     rows = _measured(workdirs, plans(), num_images)
     bases = [row["mse"] for row in rows[0]]
-    if distilled:
-        rows += _measured(list(distilled), plans_of_distilled(), num_images)
-    for group in rows:
-        for row, base in zip(group, bases, strict=True):
-            row["mse_ratio"] = row["mse"] / base
     log.info("The baseline's MSE is %s.", ", ".join(f"{base:.5f}" for base in bases))
+    for group in rows:
+        _add_ratios(group, bases)
+    if distilled:
+        of_distilled = _measured(list(distilled), plans_of_distilled(), num_images)
+        for group in of_distilled:
+            _add_ratios(group, [bases[index] for index in teachers])
+        rows += of_distilled
     return [_summarised(group) for group in rows]
+
+
+def _teachers(workdirs: list[pathlib.Path], distilled: Sequence[pathlib.Path]) -> list[int]:
+    """Returns which of the workdirs has the encoder of each distilled model."""
+    if not distilled:
+        return []
+    encoders = [DBAE.load(directory).encoder_fingerprint for directory in workdirs]
+    found = [DBAE.load(directory).encoder_fingerprint for directory in distilled]
+    for directory, encoder in zip(distilled, found, strict=True):
+        if encoder not in encoders:
+            raise ConfigError(
+                f"--distilled={directory} was not distilled from a model of --workdirs: its "
+                "encoder is another one."
+            )
+    return [encoders.index(encoder) for encoder in found]
+
+
+def _add_ratios(group: list[dict[str, Any]], bases: list[float]) -> None:
+    for row, base in zip(group, bases, strict=True):
+        row["mse_ratio"] = row["mse"] / base
 
 
 def _measured(
@@ -234,9 +253,9 @@ def main(argv: list[str]) -> None:
     output = paths.read(OUTPUT.value, "--output", buckets=True)
     processes.start(device_per_core=True)
     rows = study(directories, NUM_IMAGES.value, distilled)
+    name = f"samplers_{DBAE.load(directories[0]).config.data.name}"
     (output / "images").mkdir(parents=True, exist_ok=True)
-    pictures.samplers(output / "images" / "samplers.png", rows)
-    pictures.trade_off(output / "images" / "trade_off.png", rows)
+    pictures.samplers(output / "images" / f"{name}.png", rows)
     record = {
         "device": jax.devices()[0].device_kind,
         "devices": jax.device_count(),
@@ -244,9 +263,9 @@ def main(argv: list[str]) -> None:
         "num_images": NUM_IMAGES.value,
         "rows": rows,
     }
-    files.write_json(output / "samplers.json", record)
-    files.write_text(output / "samplers_table.md", table(rows))
-    log.info("samplers.json, samplers_table.md and two figures in images are in %s.", output)
+    files.write_json(output / f"{name}.json", record)
+    files.write_text(output / f"{name}.md", table(rows))
+    log.info("%s.json, %s.md and images/%s.png are in %s.", name, name, name, output)
 
 
 if __name__ == "__main__":

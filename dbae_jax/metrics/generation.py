@@ -218,11 +218,15 @@ def frechet_score(generated: ImageStatistics, real: ImageStatistics) -> Score:
 
 
 def kernel_score(
-    generated: ImageStatistics, real: ImageStatistics, *, subset_size: int = 1000
+    generated: ImageStatistics,
+    real: ImageStatistics,
+    *,
+    subset_size: int = 1000,
+    paired: bool = False,
 ) -> Score:
     """Returns the kernel distance: "kid" for published weights, otherwise "kd_<network>"."""
     net, x, y = _one_net(generated, real), generated.features, real.features
-    found = kernel_distance(x, y, subset_size=subset_size)
+    found = kernel_distance(x, y, subset_size=subset_size, paired=paired)
     details = _counts(net, len(x), len(y)) | {"std": found.std, "subset_size": subset_size}
     return named(found.mean, "kid", "kd", net.origin, **details)
 

@@ -5,6 +5,7 @@ import pathlib
 from typing import Any, Self
 
 from dbae_jax.configuration.config import Config, to_dict
+from dbae_jax.configuration.distillation import is_distilled
 from dbae_jax.errors import CheckpointError
 from dbae_jax.evaluation import attribute_directions, results
 from dbae_jax.evaluation.context import Context
@@ -32,6 +33,7 @@ from dbae_jax.report.tables import Missing
 from dbae_jax.workdirs import records, workdir
 
 TRAJECTORY_STEPS = 50
+JUMPS = (1, 2, 3, 4)  # numbers of steps of a distilled model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,8 +130,12 @@ def make_page(
         samples_note=samples_note,
         charts=charts,
         missing_charts=missing_charts,
-        cost=cost.curve(context, amounts.swept, amounts.steps),
-        sharpness=sharpness(context, amounts.swept, config.eval.num_pictures),
+        cost=cost.curve(
+            context, amounts.swept, JUMPS if is_distilled(model.config) else amounts.steps
+        ),
+        sharpness=sharpness(
+            context, amounts.swept, config.eval.num_pictures, about.samples_log_ratio(entries)
+        ),
         tables=about.measurements(context, measured),
         missing_scores=about.missing_scores(context, measured, command),
         provenance=origin.provenance(config, directory, model, command, rows),
@@ -197,7 +203,12 @@ def _latent_space(context: Context, amounts: Amounts) -> LatentSpace:
     )
 
 
-def _trajectories(context: Context, amounts: Amounts) -> ImageGrid:
+def _trajectories(context: Context, amounts: Amounts) -> ImageGrid | Missing:
+    if is_distilled(context.model.config):
+        return Missing(
+            "This model is distilled: it jumps from a state to the image, so its states do not "
+            "follow the ODE or the SDE. The report of its teacher shows them."
+        )
     images = context.images("test", amounts.trajectories)
     return image_grids.trajectories(
         context.model, images, steps=TRAJECTORY_STEPS, every=amounts.every

@@ -83,7 +83,7 @@ class Page:
     commands: dict[str, str]
     latent_space: LatentSpace
     confusion: Confusion | Missing
-    trajectory: ImageGrid
+    trajectory: ImageGrid | Missing
     samples: Samples | Missing
     samples_note: str
     charts: list[CaptionedChart]

@@ -99,7 +99,7 @@ def check_devices() -> None:
             f"JAX_PLATFORMS={asked} asks for devices that JAX cannot use here"
             f"{f' ({reason})' if reason else ''}. Check the driver (nvidia-smi for NVIDIA GPUs) "
             "and that the extra for these devices is installed, such as "
-            "pip install 'dbae_jax[cuda]', or set JAX_PLATFORMS=cpu."
+            "pip install -e '.[cuda]', or set JAX_PLATFORMS=cpu."
         ) from error
 
 

@@ -60,6 +60,7 @@ def make_training(config: Config, mesh: jax.sharding.Mesh) -> Training:
     sharding.check_batch_size(config.train.batch_size // parts, mesh, key)
     networks, bridge = build.make_networks(config, platform), build.make_bridge(config.bridge)
     optimizer = make_optimizer(config)
+    gaps = config.distill if config.train.objective == "consistency" else None
     step = make_train_step(
         networks,
         bridge,
@@ -69,9 +70,9 @@ def make_training(config: Config, mesh: jax.sharding.Mesh) -> Training:
         tc_weight=config.train.tc_weight,
         share_at_T=config.train.share_at_T,
         frozen_parts=config.train.frozen,
-        gaps=config.distill if config.train.objective == "consistency" else None,
+        gaps=gaps,
     )
-    diagnose = make_diagnose(networks, bridge)
+    diagnose = make_diagnose(networks, bridge, gaps)
 
     def initial_state(key: jax.Array) -> TrainState:
         # Networks for any platform, because the weights are drawn on a CPU.

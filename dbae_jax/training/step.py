@@ -57,7 +57,7 @@ def make_train_step(
         bridge,
         accumulation_steps=accumulation_steps,
         tc_weight=tc_weight,
-        loss_fn=losses.denoising_loss if gaps is None else consistency.consistency_loss,
+        loss_fn=_loss_fn(gaps),
     )
 
     def train_step(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, Metrics]:
@@ -97,7 +97,9 @@ def _metrics(terms: losses.LossTerms, grads: dict, params: dict, tc_weight: floa
     return metrics
 
 
-def make_diagnose(networks: losses.Networks, bridge: Bridge) -> DiagnoseFn:
+def make_diagnose(
+    networks: losses.Networks, bridge: Bridge, gaps: DistillConfig | None = None
+) -> DiagnoseFn:
     """Returns diagnose(state, batch, key) -> metrics of the latent code, with EMA weights.
 
     The metrics are scalars:
@@ -105,15 +107,25 @@ def make_diagnose(networks: losses.Networks, bridge: Bridge) -> DiagnoseFn:
       eval_loss: the loss in evaluation mode, without dropout.
       code_gap: the loss with each image given the latent code of a different image, minus
         eval_loss, at the same times and noise. Near 0, the denoiser ignores the latent code.
+
+    Args:
+      networks: the networks, as functions of variables.
+      bridge: schedule and scalings.
+      gaps: see `make_train_step`; the loss is that of the training.
     """
 
     def diagnose(state: TrainState, batch: Batch, key: jax.Array) -> Metrics:
         x_0 = images.to_float(batch["image"])
         draws = _draw(networks, bridge, x_0, key)._replace(dropout_key=None)
+        if gaps is not None:
+            draws = consistency.with_earlier_times(draws, bridge, gaps, state.step)
 
         def loss(*, shuffle_codes: bool) -> losses.LossTerms:
             return losses.bridge_loss(
-                networks, bridge, state.ema, x_0, draws, train=False, shuffle_codes=shuffle_codes
+                *(networks, bridge, state.ema, x_0, draws),
+                train=False,
+                shuffle_codes=shuffle_codes,
+                loss_fn=_loss_fn(gaps),
             )
 
         own = loss(shuffle_codes=False)
@@ -159,6 +171,10 @@ def _make_gradient(
         return terms, grads
 
     return gradient
+
+
+def _loss_fn(gaps: DistillConfig | None) -> losses.LossFn:
+    return losses.denoising_loss if gaps is None else consistency.consistency_loss
 
 
 def _objective(terms: losses.LossTerms, tc_weight: float) -> jax.Array:

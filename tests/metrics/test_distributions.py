@@ -78,6 +78,16 @@ def test_kernel_distance_is_unbiased():
     assert abs(found.mean) < 4 * found.std / np.sqrt(30)
 
 
+def test_the_kernel_distance_of_pairs_is_unbiased():
+    """Images and their exact reconstructions have the distance 0, not a negative one."""
+    x = np.random.default_rng(4).standard_normal((200, 4))
+    found = kernel_distance(x, x, subsets=400, subset_size=100, paired=True)
+    biased = kernel_distance(x, x, subsets=400, subset_size=100)
+    assert biased.mean < -0.05 and abs(found.mean) < 0.3 * abs(biased.mean)
+    with pytest.raises(DataError, match="202 rows or more, got 200"):
+        kernel_distance(x, x, subset_size=101, paired=True)
+
+
 def test_precision_and_recall_follow_their_definition(sets):
     generated, real = (s[:150] for s in sets)
 

@@ -1,5 +1,7 @@
 """The sections of the report that are computed from the model and its data."""
 
+import re
+
 import jax
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ import pytest
 from dbae_jax.api.dbae import DBAE
 from dbae_jax.data.images import to_uint8
 from dbae_jax.evaluation.context import Context
-from dbae_jax.report import plots
+from dbae_jax.report import about, plots
 from dbae_jax.report.sections import (
     confusion,
     cost,
@@ -175,9 +177,39 @@ def test_the_power_of_reconstructions_is_compared_with_that_of_images():
     assert found.decodings == {} and found.missing is None
     assert [line.name for line in found.chart.chart.lines] == ["test images", "reconstructions"]
     assert "4 test images." in found.chart.caption
-    assert f"reconstructions: {np.log(4):.3f} and {-np.log(4):.3f}." in found.chart.caption
+    error, bias = re.search(r"reconstructions: (.*) and (.*)\.$", found.chart.caption).groups()
+    np.testing.assert_allclose([float(error), float(bias)], [np.log(4), -np.log(4)], atol=2e-3)
     hints = [hint.text for hint in found.chart.chart.hover]
     assert len(hints) == 8 and hints[0].startswith("frequency 1:")
+
+
+def test_the_power_of_samples_is_in_the_chart_if_it_was_measured():
+    data = _noise_images(6)
+    context = stubs.context({"train": data, "test": data}, model=_Halved(tiny.config()))
+    measured = {"value": 0.5, "details": {"log_ratio": [0.5] * 9}}
+    entries = {"generation/digits": {"scores": {"sharpness_error": measured}}}
+    found = sharpness.sharpness(context, 4, 2, about.samples_log_ratio(entries))
+    names = ["test images", "reconstructions", "samples"]
+    assert [line.name for line in found.chart.chart.lines] == names
+    assert "; samples: 0.500 and +0.500." in found.chart.caption
+    assert about.samples_log_ratio({"generation/digits": {"scores": {}}}) is None
+
+
+def test_what_the_teacher_decodes_is_kept(tmp_path, monkeypatch):
+    teacher, data = tmp_path / "teacher", _noise_images(6)
+    config = tiny.config(**tiny.DISTILLED | {"train.init_from": str(teacher)})
+    tiny.write_workdir(tiny.config(), teacher)
+    plans = {"accurate": Plan("dbim", 2, "lambda"), "sharp": Plan("euler", 2, churn=0.33)}
+    monkeypatch.setattr(sharpness.Plan, "named", plans.get)
+    model = DBAE(config, tiny.variables(tiny.config(), 0), batch_size=4)
+    splits = {"train": data, "test": data}
+    context = Context(model, config, splits, cache=tmp_path / "cache")
+    first = sharpness.sharpness(context, 4, 2)
+    own = lambda of, *args: reconstructions.decode(of, *args)  # noqa: E731
+    monkeypatch.setattr(
+        sharpness, "decode", lambda of, *args: own(of, *args) if of is model else pytest.fail("it")
+    )
+    assert sharpness.sharpness(context, 4, 2) == first
 
 
 @pytest.mark.parametrize("there", [True, False])

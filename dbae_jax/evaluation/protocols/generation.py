@@ -119,8 +119,13 @@ def precision_recall(generated: ImageSet, real: ImageSet) -> Entries:
 
 
 def distances(generated: ImageSet, real: ImageSet) -> Entries:
-    """Returns the Frechet distance and the kernel distance, with the name of the network."""
-    return _distance(generated, real) | _kernel(generated, real)
+    """Returns the Frechet distance and the kernel distance, with the name of the network.
+
+    Args:
+      generated: the reconstructions of all real images, in their order.
+      real: the images.
+    """
+    return _distance(generated, real) | _kernel(generated, real, paired=True)
 
 
 def over_sets(parts: Sequence[Entries]) -> Entries:
@@ -242,14 +247,18 @@ def _distance(generated: ImageSet, real: ImageSet) -> Entries:
     return _or_reason(f"fd_{first.net.origin.net}", "lower", measure)
 
 
-def _kernel(generated: ImageSet, real: ImageSet) -> Entries:
+def _kernel(generated: ImageSet, real: ImageSet, *, paired: bool = False) -> Entries:
     """Returns the kernel distance with the name of the network."""
     sets = generated.statistics, real.statistics
     origin = sets[0].net.origin
     kernel = "kid" if origin.published else f"kd_{origin.net}"
     fewest = min(len(some.features) for some in sets)
     size = KID_SUBSET if origin.published else max(2, min(KID_SUBSET, fewest // 2))
-    return _or_reason(kernel, "lower", lambda: metric.kernel_score(*sets, subset_size=size))
+
+    def measure() -> Score:
+        return metric.kernel_score(*sets, subset_size=size, paired=paired)
+
+    return _or_reason(kernel, "lower", measure)
 
 
 def _enough(net: FeatureNet, *counts: int) -> None:

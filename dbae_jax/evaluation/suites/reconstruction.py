@@ -17,7 +17,7 @@ from dbae_jax.evaluation.context import Context, Suite, always
 from dbae_jax.evaluation.protocols import generation, sharpness
 from dbae_jax.evaluation.protocols.generation import Entries
 from dbae_jax.evaluation.results import Measured, score
-from dbae_jax.metrics import similarity, spectra
+from dbae_jax.metrics import similarity
 from dbae_jax.metrics.networks import alexnet_lpips
 from dbae_jax.metrics.networks.published import FeatureNet
 from dbae_jax.metrics.perceptual import perceptual_distances
@@ -212,9 +212,11 @@ def _of_seed(context: Context, seed: int, net: FeatureNet | None) -> _OfSeed:
             decoded = model.decode(z, rng=noise, plan=config.sample)
             real = np.asarray(to_float(images))
             parts.append((len(images), _measured(context, decoded, real)))
-            both = {"decoded": spectra.radial_power(decoded), "real": spectra.radial_power(real)}
-            powers.append((len(images), both))
+            # Of 8-bit images both: rounding has power at high frequencies.
             rounded.append(to_uint8(decoded))
+            both = {"decoded": sharpness.mean_power([rounded[-1]])}
+            both["real"] = sharpness.mean_power([images])
+            powers.append((len(images), both))
             progress.advance(len(images))
     power = _mean_of_parts(powers)
     return _OfSeed(

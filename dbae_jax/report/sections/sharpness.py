@@ -1,11 +1,13 @@
 """Sharpness: power spectra of reconstructions, and a distilled model beside its teacher."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
 from dbae_jax.api.dbae import DBAE
 from dbae_jax.configuration.distillation import is_distilled
+from dbae_jax.data.images import to_float, to_uint8
 from dbae_jax.errors import DBAEError
 from dbae_jax.evaluation.context import Context
 from dbae_jax.evaluation.protocols import sharpness as protocol
@@ -14,6 +16,7 @@ from dbae_jax.report.curves import CaptionedChart
 from dbae_jax.report.pictures import Strip, strips
 from dbae_jax.report.sections.reconstructions import decode
 from dbae_jax.report.tables import Missing
+from dbae_jax.runtime import kept
 from dbae_jax.sampling.plan import Plan
 
 OWN = "reconstructions"
@@ -35,31 +38,54 @@ class Sharpness:
     missing: Missing | None
 
 
-def sharpness(context: Context, count: int, first: int) -> Sharpness:
+def sharpness(
+    context: Context, count: int, first: int, samples: Sequence[float] | None = None
+) -> Sharpness:
     """Decodes test images and compares their power spectra.
+
+    What a teacher decodes is kept in the cache of the workdir, as its stochastic sampler is slow.
 
     Args:
       context: model and data.
       count: number of test images of the spectra.
       first: number of test images of a distilled model that are shown.
+      samples: log-ratio of the power of samples and images by frequency, as the suite generation
+        measured it; None: it was not measured.
     """
     model, sample = context.model, context.config.sample
     images = context.images("test", min(count, context.limit("test")))
     own = decode(model, images, sample)
     if not is_distilled(model.config):
-        return Sharpness(_chart(own.real, {OWN: own.x_0}), {}, None)
+        return Sharpness(_chart(own.real, {OWN: own.x_0}, samples), {}, None)
     decoded = {_label("sharp", model.nfe(plan=sample)): own.x_0}
     teacher = _teacher(model)
     if isinstance(teacher, Missing):
-        return Sharpness(_chart(own.real, decoded), _shown(own.real, decoded, first), teacher)
-    plans = {"accurate": Plan.named("accurate"), "stochastic": Plan.named("sharp")}
-    of_teacher = {
-        _label(name, teacher.nfe(plan=plan)): decode(teacher, images, plan).x_0
-        for name, plan in plans.items()
-    }
-    accurate, stochastic = of_teacher.items()
+        chart = _chart(own.real, decoded, samples)
+        return Sharpness(chart, _shown(own.real, decoded, first), teacher)
+    accurate, stochastic = _decoded_by(teacher, context, images).items()
     decoded = dict([accurate, *decoded.items(), stochastic])
-    return Sharpness(_chart(own.real, decoded), _shown(own.real, decoded, first), None)
+    return Sharpness(_chart(own.real, decoded, samples), _shown(own.real, decoded, first), None)
+
+
+def _decoded_by(teacher: DBAE, context: Context, images: np.ndarray) -> dict[str, np.ndarray]:
+    """Returns the teacher's accurate and stochastic reconstructions, rounded to 8 bits."""
+    plans = {"accurate": Plan.named("accurate"), "stochastic": Plan.named("sharp")}
+    labels = {name: _label(name, teacher.nfe(plan=plan)) for name, plan in plans.items()}
+
+    def make() -> dict[str, np.ndarray]:
+        return {name: to_uint8(decode(teacher, images, plan).x_0) for name, plan in plans.items()}
+
+    if context.cache is None:
+        found = make()
+    else:
+        identity = context.identity_of("test") | {
+            "teacher": teacher.fingerprint,
+            "images": len(images),
+            "plans": {name: dataclasses.asdict(plan) for name, plan in plans.items()},
+        }
+        path = context.cache / f"{context.config.data.name}_by_teacher.npz"
+        found = kept.read_or_make(path, identity, make)
+    return {labels[name]: np.asarray(to_float(found[name])) for name in plans}
 
 
 def _label(name: str, nfe: int) -> str:
@@ -85,15 +111,20 @@ def _shown(real: np.ndarray, decoded: dict[str, np.ndarray], first: int) -> dict
     return {name: strips(images[:first]) for name, images in rows.items()}
 
 
-def _chart(real: np.ndarray, decoded: dict[str, np.ndarray]) -> CaptionedChart | None:
+def _chart(
+    real: np.ndarray, decoded: dict[str, np.ndarray], samples: Sequence[float] | None
+) -> CaptionedChart | None:
     """Returns the chart of power by frequency, with the scores in its caption.
 
     Args:
       real: test images [N, S, S, C] in [-1, 1].
       decoded: name -> their reconstructions.
+      samples: see `sharpness`.
     """
-    powers = {name: protocol.mean_power([some]) for name, some in decoded.items()}
+    powers = {name: protocol.mean_power([to_uint8(some)]) for name, some in decoded.items()}
     of_images = protocol.mean_power([real])
+    if samples is not None:
+        powers["samples"] = of_images * np.exp(samples)
     made = chart(
         [
             Series(name, range(1, len(power)), power[1:].tolist())

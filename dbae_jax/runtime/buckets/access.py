@@ -26,7 +26,7 @@ CREDENTIALS = {
     "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile in ~/.aws; AWS_ENDPOINT_URL "
     "for a store that is not Amazon's",
 }
-INSTALL = "pip install 'dbae_jax[cloud]'"
+INSTALL = "pip install -e '.[cloud]'"
 
 # Packages whose errors mean that a bucket could not be reached, or refused to be read or written.
 _CLIENTS = ["aiobotocore", "aiohttp", "botocore", "fsspec", "gcsfs", "google", "requests", "s3fs"]
