@@ -1,13 +1,11 @@
 """Diffusion Bridge AutoEncoders (Kim et al., ICLR 2025) in JAX and Flax.
 
-Train a model on a CPU in minutes, then use it from Python:
-
-    dbae train --config=digits --workdir=runs/digits
+Use a model whose weights come with the package, from Python:
 
     import dbae_jax
     from dbae_jax.data import sources
 
-    model = dbae_jax.DBAE.load("runs/digits")
+    model = dbae_jax.DBAE.load("digits")            # or a workdir, such as "runs/mine"
     images = sources.digits("test", 16).images[:8]  # uint8 [8, 16, 16, 1]
     z = model.encode(images)                        # latent codes [8, D]
     x_T = model.endpoint(z)                         # endpoints [8, 16, 16, 1]
@@ -24,8 +22,8 @@ Public modules:
 
 Commands; each explains its flags with --help:
 
-    dbae: train, evaluate, sample, interpolate, edit, report, app and plan. `python -m dbae_jax` is
-      the same command.
+    dbae: train, train_prior, distill, evaluate, sample, interpolate, edit, report, app and plan.
+      `python -m dbae_jax` is the same command.
     python -m dbae_jax.data.prepare: prepares a data set.
     python -m dbae_jax.comparison: trains DBAE and DiffAE and compares them.
     python -m dbae_jax.data.loader_speed: measures how fast a data set is read.

@@ -14,7 +14,6 @@ which `DBAE.load` reads. The last one makes a workdir of such a file, or of weig
 the package, for commands that need a workdir.
 """
 
-import dataclasses
 import logging
 import pathlib
 
@@ -24,13 +23,11 @@ from absl import flags
 
 from dbae_jax.api import directions, released_weights
 from dbae_jax.api.dbae import DBAE
-from dbae_jax.api.released_weights import Released
 from dbae_jax.commands import trained_model
-from dbae_jax.configs import base
 from dbae_jax.configuration import build, command_line, paths
-from dbae_jax.configuration.config import Config, from_dict, to_dict
+from dbae_jax.configuration.config import Config
 from dbae_jax.configuration.distillation import is_distilled
-from dbae_jax.errors import CheckpointError, ConfigError, DataError
+from dbae_jax.errors import CheckpointError, ConfigError
 from dbae_jax.models import torch_state_dict
 from dbae_jax.models.state_dict_prefixes import without_prefixes
 from dbae_jax.prior import prior
@@ -51,11 +48,6 @@ UNPACK = flags.DEFINE_string(
     "unpack", None, "File of released weights, or the name of weights in the package."
 )
 
-OF_ONE_MACHINE = {
-    "data": ("data_dir", "lmdb"),
-    "train": ("init_from", "init_parts", "frozen", "trackers"),
-    "eval": ("weights_dir",),
-}
 COUNTERS = "torch_counters"  # in a checkpoint's meta: batches that PyTorch's batch norms have seen
 STATISTICS = {"mean": "conds_mean", "std": "conds_std"}  # of the latent codes -> DiffAE's keys
 
@@ -159,33 +151,8 @@ def pack(directory: pathlib.Path, path: pathlib.Path) -> None:
       CheckpointError: if the workdir cannot be read, or the file cannot be written.
     """
     model = DBAE.load(directory)
-    has_prior = bool(checkpoint.steps(directory / prior.FOLDER))
-    steps = {"autoencoder": model.step or 0}
-    config, variables = _portable(model.config), None
-    if has_prior:
-        steps["prior"], variables = model.prior.step, model.prior.variables
-        config = dataclasses.replace(config, prior=model.prior.config)
-    try:
-        found = model.directions
-    except DataError:  # none have been found yet
-        found = {}
-    released_weights.write(path, Released(config, model.variables, variables, steps, found))
+    model.save(path)
     log.info("Wrote the EMA weights of %s to %s.", model, path)
-
-
-def _portable(config: Config) -> Config:
-    """Returns the config without folders of one machine and accounts of one person.
-
-    A distilled model keeps the name of its teacher, without the folder.
-    """
-    values, defaults = to_dict(config), base.get_config().to_dict()
-    for section, keys in OF_ONE_MACHINE.items():
-        values[section] |= {key: defaults[section][key] for key in keys}
-    if is_distilled(config):
-        kept = ("init_from", "init_parts", "frozen")
-        values["train"] |= {key: getattr(config.train, key) for key in kept}
-        values["train"]["init_from"] = pathlib.Path(config.train.init_from).name
-    return from_dict(values)
 
 
 def unpack(name: str, directory: pathlib.Path) -> None:

@@ -123,10 +123,14 @@ def test_hooks_and_evaluation_write_what_they_should(tmp_path, caplog):
     assert (tmp_path / "run" / "pictures" / "reconstructions_00000002.png").exists()
     data, first, *others = caplog.messages
     assert data.startswith("Data: digits at 16x16x1, 1,437 training images, 360 test images")
-    assert first.startswith("Training on 8 devices (cpu), 1 process: digits, ")
-    assert re.search(r", \S+M parameters, 2 steps of 16 images\.$", first)
+    assert first.startswith("Training on 8 devices (cpu), 1 process, jax ")
+    what = r": digits, \S+M parameters, 2 steps of 16 images, float32\. The workdir is "
+    assert re.search(what, first)
     assert others[0] == "Compiling the training step ..." and others[1].startswith("Compiled in ")
-    line = r"step 2/2, loss \d\.\d{4}, \d+ images/s, \d+\.\d% waiting for data, 0s left"
+    line = (
+        r"step 2/2, loss \d\.\d{4}, gradient norm \S+, learning rate \S+, \d+ images/s, "
+        r"\d+\.\d% waiting for data, 0s left"
+    )
     assert any(re.fullmatch(line, message) for message in others)
     assert "(near +0 means that z is not used)" in caplog.text
     assert "z is hardly used" in caplog.text  # after two steps it is not

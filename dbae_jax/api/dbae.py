@@ -9,7 +9,7 @@ from typing import Any, Self
 import jax
 import numpy as np
 
-from dbae_jax.api import checks, edits, loading, summaries
+from dbae_jax.api import checks, edits, loading, released_weights, summaries
 from dbae_jax.api import export as exports
 from dbae_jax.api.apply import Apply
 from dbae_jax.api.checks import Rng, make_key
@@ -151,7 +151,22 @@ class DBAE(TrainedAutoencoder):
 
     def summary(self) -> str:
         """Returns the model in a few lines: its networks with their sizes, bridge and prior."""
-        return f"{self!r}\n{summaries.table(self.config, self.variables)}"
+        latent_prior = _or_none(lambda: self.prior)
+        return f"{self!r}\n{summaries.table(self.config, self.variables, latent_prior)}"
+
+    def save(self, path: str | pathlib.Path) -> None:
+        """Writes the model into one file, which `DBAE.load` reads.
+
+        The file holds the weights (kernels in float16), the config, and the latent prior and the
+        directions of attributes if the model has any.
+
+        Args:
+          path: a new .safetensors file.
+
+        Raises:
+          CheckpointError: if the file exists, or a value is too large for float16.
+        """
+        released_weights.save(self, paths.read(path, "path"))
 
     def with_variables(self, variables: dict) -> Self:
         """Returns the same model with other weights, without a latent prior and directions."""

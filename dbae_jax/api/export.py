@@ -56,8 +56,8 @@ def export(
         raise DataError("jax.export needs flatbuffers: pip install -e '.[export]'.")
     if plan.needs_noise:
         raise DataError(
-            "An exported decoder takes no random key: leave out churn, eta and boot, and export that "
-            "of a distilled model with steps=1."
+            "An exported decoder takes no random key: leave out churn, eta and boot, and export "
+            "that of a distilled model with steps=1."
         )
     # One program serves all platforms, so its attention must be one that all of them have.
     networks = build.make_networks(model.config)

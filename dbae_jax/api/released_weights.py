@@ -1,27 +1,35 @@
 """Released weights: the EMA weights of a model, and of its latent prior, in one .safetensors file.
 
 The file also holds the config and the directions of attributes, so nothing else is needed to use
-the model. Kernels are float16,
-which halves the file; biases, scales and statistics are float32.
+the model. Kernels are float16, which halves the file; biases, scales and statistics are float32.
 """
 
+import dataclasses
 import json
 import pathlib
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import numpy as np
 
+from dbae_jax.configs import base
 from dbae_jax.configuration import build, config_files, paths
 from dbae_jax.configuration.config import Config, from_dict, to_dict, upgrade
+from dbae_jax.configuration.distillation import is_distilled
 from dbae_jax.configuration.suggestions import did_you_mean
-from dbae_jax.errors import CheckpointError, ConfigError
+from dbae_jax.errors import CheckpointError, ConfigError, DataError
 from dbae_jax.prior import prior
 from dbae_jax.runtime import tensor_files
 from dbae_jax.runtime.buckets import access
 
 FORMAT = "dbae_jax released weights, version 1"
 SUFFIX = ".safetensors"
+# Keys that name folders of one machine, accounts of one person, or where a training began.
+OF_ONE_MACHINE = {
+    "data": ("data_dir", "lmdb"),
+    "train": ("init_from", "init_parts", "frozen", "trackers"),
+    "eval": ("weights_dir",),
+}
 
 
 class Released(NamedTuple):
@@ -32,6 +40,20 @@ class Released(NamedTuple):
     prior: dict | None  # {"params", "stats"} of the latent prior, float32
     steps: dict[str, int]  # training steps of "autoencoder" and "prior"
     directions: dict[str, np.ndarray]  # name of an attribute -> change [D] of z at scale 1
+
+
+class Model(Protocol):
+    """The parts of a model that `save` writes; `DBAE` has them."""
+
+    config: Config
+    variables: dict
+    step: int | None
+
+    @property
+    def prior(self) -> prior.Prior: ...
+
+    @property
+    def directions(self) -> dict[str, np.ndarray]: ...
 
 
 def folder() -> pathlib.Path:
@@ -88,6 +110,42 @@ def _known_file(path: pathlib.Path) -> pathlib.Path:
             "PyTorch are converted with `python -m dbae_jax.convert`."
         )
     return path
+
+
+def save(model: Model, path: pathlib.Path) -> None:
+    """Writes the weights of a model, and its latent prior and directions if it has any.
+
+    Raises:
+      CheckpointError: if the file exists, or a value is too large for float16.
+    """
+    steps, config, of_prior = {"autoencoder": model.step or 0}, _portable(model.config), None
+    try:
+        latent_prior = model.prior
+    except CheckpointError:  # there is none, or one of other weights
+        pass
+    else:
+        steps["prior"], of_prior = latent_prior.step, latent_prior.variables
+        config = dataclasses.replace(config, prior=latent_prior.config)
+    try:
+        found = model.directions
+    except DataError:  # none have been found yet
+        found = {}
+    write(path, Released(config, model.variables, of_prior, steps, found))
+
+
+def _portable(config: Config) -> Config:
+    """Returns the config without the keys of one machine.
+
+    A distilled model keeps the name of its teacher, without the folder.
+    """
+    values, defaults = to_dict(config), base.get_config().to_dict()
+    for section, keys in OF_ONE_MACHINE.items():
+        values[section] |= {key: defaults[section][key] for key in keys}
+    if is_distilled(config):
+        kept = ("init_from", "init_parts", "frozen")
+        values["train"] |= {key: getattr(config.train, key) for key in kept}
+        values["train"]["init_from"] = pathlib.Path(config.train.init_from).name
+    return from_dict(values)
 
 
 def write(path: pathlib.Path, released: Released) -> None:

@@ -4,6 +4,7 @@ import jax
 
 from dbae_jax.configuration.config import Config
 from dbae_jax.configuration.distillation import is_distilled
+from dbae_jax.prior.prior import Prior
 
 _PARTS = {
     "encoder": "x_0 -> z",
@@ -24,8 +25,8 @@ def describe(config: Config, variables: dict) -> str:
     )
 
 
-def table(config: Config, variables: dict) -> str:
-    """Returns a line for each network, and lines about the bridge and the sampler of the config."""
+def table(config: Config, variables: dict, latent_prior: Prior | None) -> str:
+    """Returns a line for each network, and lines about bridge, latent prior and sampler."""
     params = variables["params"]
     rows = [
         f"  {part:8}{_count(params[part]):>14,} parameters  {what}"
@@ -37,11 +38,18 @@ def table(config: Config, variables: dict) -> str:
         [
             *rows,
             f"  bridge  {bridge.schedule}, data_std={bridge.data_std:g}",
+            f"  prior   {_of_prior(latent_prior)}",
             f"  sampler {sample.sampler}, {sample.steps} steps, {sample.grid} grid (config.sample)",
             f"  numbers {config.model.dtype}, weights {config.model.param_dtype}",
             *([f"  teacher {config.train.init_from}"] if is_distilled(config) else []),
         ]
     )
+
+
+def _of_prior(latent_prior: Prior | None) -> str:
+    if latent_prior is None:
+        return "none"
+    return f"{_count(latent_prior.variables['params']):,} parameters, step {latent_prior.step:,}"
 
 
 def _count(tree: dict) -> int:

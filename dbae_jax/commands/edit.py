@@ -73,10 +73,10 @@ def edit(
             edit_files.slug(names),
             "fixed" if fix_endpoint else "following",
         ),
-        np.concatenate([shown, edited], axis=1),
+        dict(zip(names, np.concatenate([shown, edited], axis=1), strict=True)),
         {"z": moved, "step": step, "images": to_uint8(edited), "before": images},
         edit_files.about(config, model, "edit") | context.settings() | settings,
-        columns=f"the image, then its edits with scales {', '.join(f'{s:g}' for s in numbers)}",
+        columns=["image", *(f"{attribute} {number:+g}" for number in numbers)],
     )
 
 

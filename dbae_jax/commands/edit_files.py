@@ -1,8 +1,9 @@
 """The files of interpolations and edits: a PNG, an .npz and a .json with the same name.
 
-The PNG shows one row per image. The .npz holds latent codes and images, and the .json the settings,
-the model's fingerprint and the data. The name ends with a hash of the settings: the same command
-replaces its files; a different model, different data or different arguments write other files.
+The PNG shows one row per image, with the names of rows and columns. The .npz holds latent codes and
+images, and the .json the settings, the model's fingerprint and the data. The name ends with a hash
+of the settings: the same command replaces its files; a different model, different data or different
+arguments write other files.
 """
 
 import hashlib
@@ -16,7 +17,7 @@ import numpy as np
 
 from dbae_jax.api.dbae import DBAE
 from dbae_jax.configuration.config import Config
-from dbae_jax.data.images import save_grid
+from dbae_jax.evaluation import pictures
 from dbae_jax.runtime import files
 
 FOLDER = "edits"  # default folder in the workdir
@@ -64,21 +65,21 @@ def slug(names: list[str]) -> str:
 def write(
     folder: pathlib.Path,
     words: tuple[str, ...],
-    rows: np.ndarray,
+    rows: dict[str, np.ndarray],
     arrays: dict[str, np.ndarray],
     settings: dict[str, Any],
     *,
-    columns: str,
+    columns: list[str],
 ) -> pathlib.Path:
     """Writes the three files, and logs where they are.
 
     Args:
       folder: folder for the files.
       words: first parts of the file name.
-      rows: rows of images [N, columns, H, W, C] in [-1, 1], for the PNG.
+      rows: of the PNG, name -> images [columns, H, W, C] in [-1, 1].
       arrays: content of the .npz.
       settings: content of the .json.
-      columns: what the columns of the PNG are, from left to right, for the log.
+      columns: names of the columns of the PNG, from left to right.
 
     Returns:
       The PNG file.
@@ -86,9 +87,8 @@ def write(
     text = json.dumps(settings, sort_keys=True)
     stem = "_".join((*words, hashlib.sha256(text.encode()).hexdigest()[:DIGITS]))
     named = {ending: folder / f"{stem}.{ending}" for ending in ("png", "npz", "json")}
-    save_grid(named["png"], list(rows))
+    pictures.labelled_grid(named["png"], list(rows.items()), columns)
     files.write_npz(named["npz"], arrays)
     files.write_json(named["json"], settings)
     log.info("The images are in %s, with the codes (.npz) and settings (.json).", named["png"])
-    log.info("From left to right, each row has %s.", columns)
     return named["png"]

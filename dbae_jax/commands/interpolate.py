@@ -66,15 +66,16 @@ def interpolate(
     )
     decoded = edits.decode_rows(model, z, x_T, rng=seed, plan=config.sample)
     shown = [np.asarray(to_float(some))[:, None] for some in (first_images, second_images)]
+    rows = np.concatenate([shown[0], decoded, shown[1]], axis=1)
     settings: dict[str, Any] = {"first": pairs[0], "second": pairs[1], "points": points}
     settings |= {"method": method, "infer_endpoint": infer_endpoint}
     return edit_files.write(
         folder,
         (edit_files.slug(pairs[0]), edit_files.slug(pairs[1]), method),
-        np.concatenate([shown[0], decoded, shown[1]], axis=1),
+        dict(zip(map(" to ".join, zip(*pairs, strict=True)), rows, strict=True)),
         {"z": z, "images": to_uint8(decoded), "first": first_images, "second": second_images},
         edit_files.about(config, model, "interpolate") | settings,
-        columns=f"the first image, {points} decoded images and the second image",
+        columns=["first", *(f"{100 * a:.0f}%" for a in np.linspace(0, 1, points)), "second"],
     )
 
 

@@ -129,7 +129,8 @@ def set_up(
         description=Description(
             what="Training",
             data=config.data.name,
-            length=f"{section.num_steps} steps of {section.batch_size} images",
+            length=f"{section.num_steps} steps of {section.batch_size} images, "
+            f"{config.model.dtype}",
             remedy=REMEDY,
         ),
     )

@@ -34,7 +34,7 @@ from dbae_jax.sampling.plan import CONSISTENCY, NAMES, Plan
 WITHOUT_SCALINGS = ("vp_simple", "ve_simple")  # their denoiser is the network's output
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Config:
     """The checked config of a model: its data, networks, training, sampling and evaluation."""
 
@@ -49,6 +49,11 @@ class Config:
     prior: PriorConfig
     sample: Plan
     eval: EvalConfig
+
+    def __repr__(self) -> str:
+        """Returns the sections, each on a line of its own."""
+        sections = (f"  {f.name}={getattr(self, f.name)!r}" for f in dataclasses.fields(self))
+        return "Config(\n" + ",\n".join(sections) + ",\n)"
 
     def check(self, path: str) -> None:
         """Checks combinations of keys from several sections; `path` is the name of the config."""

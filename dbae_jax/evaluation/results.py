@@ -23,6 +23,8 @@ from dbae_jax.runtime import files
 
 FILE = "results.json"
 
+ARROWS = {"higher": "\u2191", "lower": "\u2193", None: " "}  # which values are better
+
 log = logging.getLogger(__name__)
 
 
@@ -37,6 +39,13 @@ class Measured:
 
     scores: dict[str, dict[str, Any]]
     counts: dict[str, int]
+
+
+def spread(score: dict[str, Any]) -> float | None:
+    """Returns the standard deviation or the standard error of a score, or None if unknown."""
+    details = score.get("details", {})
+    found = score.get("std", details.get("standard_error", details.get("std")))
+    return None if found is None else float(found)
 
 
 def score(

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from dbae_jax.evaluation import results
 from dbae_jax.workdirs import records
 
 log = logging.getLogger(__name__)
@@ -45,10 +46,17 @@ def report(entries: dict[str, dict[str, Any]]) -> None:
 
 
 def table(suite: str, entry: dict[str, Any]) -> str:
-    """Returns the scores of a suite as lines with aligned names and values."""
+    """Returns the scores of a suite as lines with aligned names and values.
+
+    An arrow says whether a higher or a lower value is better. The number after +- is the standard
+    deviation over seeds, or the standard error over images.
+    """
     counts = ", ".join(f"{count} {split}" for split, count in entry["counts"].items())
     width = max(map(len, entry["scores"]), default=0)
-    rows = [f"  {name:<{width}}  {_shown(score)}" for name, score in entry["scores"].items()]
+    rows = [
+        f"  {results.ARROWS[score['better']]} {name:<{width}}  {_shown(score)}"
+        for name, score in entry["scores"].items()
+    ]
     return "\n".join([f"{suite} on {entry['data']} ({counts} images):", *rows])
 
 
@@ -56,4 +64,5 @@ def _shown(score: dict[str, Any]) -> str:
     """Returns "value" or "value +- std"; the reason where a score has no value."""
     if score["value"] is None:
         return f"undefined: {score['details']['reason']}"
-    return f"{score['value']:.4g}" + (f" +- {score['std']:.2g}" if "std" in score else "")
+    known = results.spread(score)
+    return f"{score['value']:.4g}" + ("" if known is None else f" +- {known:.2g}")

@@ -76,7 +76,7 @@ def kernel_distance(
     values = []
     for _ in range(subsets):
         if paired:
-            chosen = rng.choice(min(map(len, sets)), rows, replace=False).reshape(2, -1)
+            chosen = list(rng.choice(min(map(len, sets)), rows, replace=False).reshape(2, -1))
         else:
             chosen = [rng.choice(len(s), subset_size, replace=False) for s in sets]
         x, y = (s[indices] for s, indices in zip(sets, chosen, strict=True))

@@ -2,12 +2,13 @@
 
 from typing import Any, NamedTuple
 
+from dbae_jax.evaluation import results
 from dbae_jax.evaluation.registry import SUITES
 from dbae_jax.report import glossary, paper
 from dbae_jax.report.paper import Comparison
 
 NONE = "\N{EN DASH}"
-ARROWS = {"higher": " ↑", "lower": " ↓", None: ""}
+ARROWS = {better: f" {arrow}".rstrip() for better, arrow in results.ARROWS.items()}
 # Endings of pairs of scores that share a row -> the column of each.
 PAIRS = {"_following": "x_T recomputed", "_fixed": "x_T fixed"}
 FLOOR, FLOOR_COLUMN = "_floor", "real images"
@@ -174,17 +175,10 @@ def _by_attribute(entry: dict[str, Any]) -> list[FoldedTable]:
     return [FoldedTable("Scores per attribute", ["attribute", *columns], rows)] if rows else []
 
 
-def spread(score: dict[str, Any]) -> float | None:
-    """Returns the standard deviation or the standard error of a score, or None if unknown."""
-    details = score.get("details", {})
-    found = score.get("std", details.get("standard_error", details.get("std")))
-    return None if found is None else float(found)
-
-
 def _value(score: dict[str, Any]) -> str:
     if score["value"] is None:
         return NONE
-    known = spread(score)
+    known = results.spread(score)
     return format_number(score["value"]) + (
         "" if known is None else f" ± {format_number(known, 2)}"
     )

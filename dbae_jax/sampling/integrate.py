@@ -34,6 +34,14 @@ class Sample(NamedTuple):
     times: np.ndarray
     nfe: int
 
+    def __repr__(self) -> str:
+        """Returns the shapes instead of all values, which would fill a notebook."""
+        path = None if self.path is None else list(self.path.shape)
+        return (
+            f"Sample(x_0: {list(self.x_0.shape)} {self.x_0.dtype}, path: {path}, "
+            f"times: {self.times.tolist()}, nfe: {self.nfe})"
+        )
+
 
 def integrate(
     denoise_fn: BoundDenoiseFn,

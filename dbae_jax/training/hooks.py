@@ -147,7 +147,8 @@ class TrainingLog:
         self._scalars.write(step, row)
         left = duration((self._num_steps - step) * self._batch_size / rate)
         details = (
-            f"loss {means['loss']:.4f}, {rate:.0f} {self._unit}/s, "
+            f"loss {means['loss']:.4f}, gradient norm {means['grad_norm']:.2g}, learning rate "
+            f"{row['learning_rate']:.2g}, {rate:.0f} {self._unit}/s, "
             f"{100 * waited / seconds:.1f}% waiting for data"
         )
         self._progress.report(

@@ -62,7 +62,7 @@ def start_run(
     everywhere = sharding.replicated(mesh)
     key = sharding.replicate(jax.random.key(seed), everywhere)
     abstract = sharding.placed(jax.eval_shape(init, key), everywhere)
-    _announce(description, abstract, mesh)
+    _announce(description, abstract, mesh, directory)
     state = resume(abstract)
     if state is None:
         state = initial_weights.draw(init, seed, mesh)
@@ -71,15 +71,18 @@ def start_run(
     return Run(train_step, state, rngs.stream(key, "train"), mesh, description)
 
 
-def _announce(description: Description, abstract: TrainState, mesh: jax.sharding.Mesh) -> None:
-    """Logs what is trained, on what devices and for how long."""
+def _announce(
+    description: Description, abstract: TrainState, mesh: jax.sharding.Mesh, directory: pathlib.Path
+) -> None:
+    """Logs what is trained, where, on what devices and for how long."""
     devices, processes = mesh.devices.size, jax.process_count()
     size = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(abstract.variables["params"]))
     log.info(
-        "%s on %d device%s (%s), %d process%s: %s, %.3gM parameters, %s.",
+        "%s on %d device%s (%s), %d process%s, jax %s: %s, %.3gM parameters, %s. The workdir "
+        "is %s.",
         *(description.what, devices, "" if devices == 1 else "s"),
         *(mesh.devices.flat[0].device_kind, processes, "" if processes == 1 else "es"),
-        *(description.data, size / 1e6, description.length),
+        *(jax.__version__, description.data, size / 1e6, description.length, directory),
     )
 
 

@@ -147,8 +147,8 @@ def test_a_table_has_aligned_columns():
     entry = {"data": "digits", "counts": {"train": 1437, "test": 360}, "scores": scores}
     assert summary.table("reconstruction", entry).splitlines() == [
         "reconstruction on digits (1437 train, 360 test images):",
-        "  mse   0.001518",
-        "  ssim  0.95 +- 0.071",
+        "  \u2193 mse   0.001518",
+        "  \u2191 ssim  0.95 +- 0.071",
     ]
 
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from dbae_jax.evaluation import results
 from dbae_jax.report import glossary
 from dbae_jax.report.about import Entries
 from dbae_jax.report.tables import (
@@ -12,7 +13,6 @@ from dbae_jax.report.tables import (
     Row,
     Table,
     format_number,
-    spread,
 )
 
 FACTOR = 2.0  # a difference exceeds the spread beyond this multiple of it
@@ -51,7 +51,7 @@ def verdict(first: dict[str, Any], second: dict[str, Any]) -> str:
         return "equal"
     sides = {"higher": b > a, "lower": b < a}
     word = "differs" if first["better"] is None else "better" if sides[first["better"]] else "worse"
-    known = [spread(score) for score in (first, second)]
+    known = [results.spread(score) for score in (first, second)]
     if None in known:
         return f"{word}; spread unknown"
     both = sum(float(value) ** 2 for value in known if value is not None) ** 0.5
@@ -95,7 +95,7 @@ def _row(suite: str, name: str, first: dict[str, Any], second: dict[str, Any]) -
 def _value(score: dict[str, Any]) -> str:
     if score["value"] is None:
         return NONE
-    known = spread(score)
+    known = results.spread(score)
     text = format_number(score["value"])
     return text if known is None else f"{text} \N{PLUS-MINUS SIGN} {format_number(known, 2)}"
 
