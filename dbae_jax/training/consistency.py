@@ -31,8 +31,8 @@ def earlier_times(
 ) -> jax.Array:
     """Returns the earlier time r: [B] of every t: [B], which approaches t from stage to stage.
 
-    r = t (1 - n(t) / q^stage), n(t) = 1 + k sigmoid(-b t / T), with stages from 1. It is 0 where
-    that is below t_min, and for t = T: the network learns there to answer with a mean of images.
+    r = t (1 - n(t) / q^stage), n(t) = 1 + k sigmoid(-b t / T), with stages from 1, and 0 where that
+    is below t_min.
 
     Args:
       gaps: q, k, b, the number of stages and the number of steps.
@@ -43,7 +43,7 @@ def earlier_times(
     stage = 1 + jnp.minimum(step * gaps.stages // gaps.num_steps, gaps.stages - 1)
     n = 1 + gaps.k * jax.nn.sigmoid(-gaps.b * t / schedule.t_max)
     r = t * (1 - n / gaps.q ** stage.astype(t.dtype))
-    return jnp.where((r > schedule.t_min) & (t < schedule.t_max), r, 0.0)
+    return jnp.where(r > schedule.t_min, r, 0.0)
 
 
 def with_earlier_times(draws: Draws, bridge: Bridge, gaps: DistillConfig, step: jax.Array) -> Draws:
@@ -68,8 +68,9 @@ def consistency_loss(
 ) -> LossTerms:
     """Returns the distance of the answers at t and at r, divided by t - r.
 
-    The answer at r is the target: it has no gradient, and where r = 0 it is x_0 itself. Both
-    states have the same noise, and both passes the same dropout mask. The distance of an example is
+    The answer at r is the target: it has no gradient. Where r = 0 or t = T it is x_0 itself. So the
+    answer at T is a mean of images, which keeps one evaluation accurate. Both states have the same
+    noise, and both passes the same dropout mask. The distance of an example is
     sqrt(|difference|^2 + c^2) - c over all its pixels (pseudo-Huber).
 
     Args:
@@ -85,7 +86,7 @@ def consistency_loss(
     def answer(variables: dict, t: jax.Array) -> jax.Array:
         return denoised(networks, bridge, variables, x_0, codes, draws, t)
 
-    known = draws.r > 0
+    known = (draws.r > 0) & (draws.t < bridge.schedule.t_max)
     found = answer(variables, draws.t)
     held = jax.lax.stop_gradient(variables)
     target = answer(held, jnp.where(known, draws.r, bridge.schedule.t_min))
