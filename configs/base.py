@@ -231,6 +231,7 @@ def _eval(c: ConfigDict) -> None:
     c.eval.num_train_images = 10_000  # training images for the linear baseline, in memory; 0: all
     c.eval.num_pictures = 8  # images shown in each figure
     c.eval.edited_images = 64  # test images that the suite "editing" edits
+    c.eval.edit_scales = (-0.3, -0.15, 0.15, 0.3)  # of these edits; the paper's
     c.eval.information_points = 64  # times at which the information bound evaluates the loss
     # What is measured: names of suites (docs/reference/scores.md), separated by commas; "all"
     # suites that apply; or "default": reconstruction, information, and the probe where it applies.

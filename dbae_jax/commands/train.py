@@ -155,7 +155,7 @@ def _origin(directory: pathlib.Path, meta: dict[str, Any], config: Config) -> di
             "not start from another model. Leave it out, or name a new workdir."
         )
     begun = known[workdir.ORIGIN]["name"] if workdir.ORIGIN in known else meta.get(workdir.RELEASED)
-    if init_from and begun != init_from and is_distilled(config):
+    if workdir.ORIGIN in known and begun != init_from and is_distilled(config):
         raise ConfigError(
             f"--teacher={init_from} is not the teacher of the run in {directory}, which started "
             f"from {begun}. Leave --teacher out to resume, or name a new workdir."

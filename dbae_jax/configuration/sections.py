@@ -74,6 +74,9 @@ Channels = Annotated[
         f"a positive multiple of {GROUP_NORM_GROUPS}, the groups of the group norms",
     ),
 ]
+EditScales = Annotated[
+    tuple[float, ...], Rule(lambda v: len(v) >= 1 and all(v), "one or more numbers that are not 0")
+]
 ChannelMult = Annotated[
     tuple[int, ...],
     Rule(
@@ -336,6 +339,7 @@ class EvalConfig(Section):
     num_train_images: NumImages
     num_pictures: Count
     edited_images: Count
+    edit_scales: EditScales
     information_points: Count
     suite: str
     label: str

@@ -130,9 +130,7 @@ def make_page(
         samples_note=samples_note,
         charts=charts,
         missing_charts=missing_charts,
-        cost=cost.curve(
-            context, amounts.swept, JUMPS if is_distilled(model.config) else amounts.steps
-        ),
+        cost=_cost(context, amounts),
         sharpness=sharpness(
             context, amounts.swept, config.eval.num_pictures, about.samples_log_ratio(entries)
         ),
@@ -201,6 +199,11 @@ def _latent_space(context: Context, amounts: Amounts) -> LatentSpace:
         points=amounts.values,
         how={"sampler": context.config.prior.sampler, "steps": context.config.prior.sample_steps},
     )
+
+
+def _cost(context: Context, amounts: Amounts) -> CaptionedChart | None:
+    steps = JUMPS if is_distilled(context.model.config) else amounts.steps
+    return cost.curve(context, amounts.swept, steps)
 
 
 def _trajectories(context: Context, amounts: Amounts) -> ImageGrid | Missing:

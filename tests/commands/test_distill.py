@@ -251,6 +251,16 @@ def test_what_cannot_be_distilled_is_refused(teacher, sharp, tmp_path):
     free = tiny.config(**DISTILL, **{"bridge.endpoint": "free", "bridge.beta_d": 19.9})
     with pytest.raises(ConfigError, match="'denoising' for a Gaussian x_T"):
         distill.distill(free, tmp_path / "run", str(teacher))
+    for flag, words in (
+        ({"bridge.schedule": "vp_simple"}, "'vp' or 've' for config.train.objective='consistency'"),
+        ({"distill.stages": 24}, r"stages=24 with config.distill.q=2 is not .* at most 65536"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            distill.distill(tiny.config(**DISTILL | flag), tmp_path / "run", str(teacher))
+    with pytest.raises(ConfigError, match=f"is a distilled model itself. Name .* from, {teacher}"):
+        distill.distill(config, tmp_path / "run", str(sharp))
+    with pytest.raises(ConfigError, match=f"is not the teacher of the run in .* from {teacher}"):
+        distill.distill(_config(sharp), sharp, "digits")
     with pytest.raises(ConfigError, match="a divisor of batch_size=8"):
         distill.distill(
             tiny.config(**DISTILL, **{"train.accumulation_steps": 16}),

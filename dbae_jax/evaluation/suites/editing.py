@@ -25,7 +25,6 @@ from dbae_jax.evaluation.suites.reconstruction import noise_seed
 from dbae_jax.runtime.progress import track
 from dbae_jax.sampling.inversion import INVERSION_STEPS
 
-SCALES = (-0.3, -0.15, 0.15, 0.3)  # as in the paper
 # Attributes with at least this |correlation| in training images count as related to the target.
 RELATED = 0.25
 MODES = {"following": False, "fixed": True}  # name -> whether x_T is held fixed
@@ -59,7 +58,7 @@ def settings(context: Context) -> dict[str, Any]:
         "edited_images": _edited_images(context),
         "real_images": context.limit("test"),  # their log-odds define the unit of the scores
         "probe_images": context.limit("train"),
-        "scales": list(SCALES),
+        "scales": list(context.config.eval.edit_scales),
         "probe": PROBE,
         "normalise_codes": context.config.eval.normalise_codes,
         "related": RELATED,
@@ -110,7 +109,7 @@ def measure_with(net: AttributeClassifier, context: Context, about: Mapping[str,
     scores: dict[str, Any] = {}
     for mode, fix_endpoint in MODES.items():
         by_name = _edited(context, net, found, images, real, edited, related, fix_endpoint)
-        scores |= _summary(by_name, mode, about)
+        scores |= _summary(by_name, np.array(context.config.eval.edit_scales), mode, about)
     constant = [name for name, ok in zip(names, varied, strict=True) if not ok]
     if constant:
         log.info(
@@ -175,6 +174,7 @@ def _edited(
 ) -> dict[str, EditScores]:
     """Returns the scores of the edits of each attribute; `columns` are the edited attributes."""
     model, sample, by_name = context.model, context.config.sample, {}
+    scales = context.config.eval.edit_scales
     how: dict[str, Any] = {"rng": noise_seed(sample, free=model.gaussian_endpoint), "plan": sample}
     z = model.encode(images)
     # An image and its edits share a fixed x_T. For None, x_T is decoded from each code, or drawn
@@ -183,22 +183,22 @@ def _edited(
     before = log_odds(net, to_uint8(model.decode(z, x_T, **how)))[:, columns]
     steps = track(found.steps, _WHAT[fix_endpoint], total=len(found.steps), unit="attributes")
     for target, (name, step) in enumerate(zip(found.names, steps, strict=True)):
-        rows = edits.decode_rows(model, moved(z, step, SCALES), x_T, **how)
+        rows = edits.decode_rows(model, moved(z, step, scales), x_T, **how)
         by_scale = to_uint8(np.moveaxis(rows, 1, 0))  # [S, N, ...]
         after = np.stack([log_odds(net, pixels)[:, columns] for pixels in by_scale])
         left_out = [i for i in np.flatnonzero(related[target]).tolist() if i != target]
         by_name[name] = edit_scores(
-            before, after, SCALES, target, real=real[:, columns], left_out=left_out
+            before, after, scales, target, real=real[:, columns], left_out=left_out
         )
     return by_name
 
 
 def _summary(
-    by_name: Mapping[str, EditScores], mode: str, about: Mapping[str, Any]
+    by_name: Mapping[str, EditScores], scales: np.ndarray, mode: str, about: Mapping[str, Any]
 ) -> dict[str, dict[str, Any]]:
     """Returns means over attributes at the largest scales; details hold each attribute's score."""
-    largest = np.abs(SCALES) == np.abs(SCALES).max()
-    sign = np.sign(SCALES)
+    largest = np.abs(scales) == np.abs(scales).max()
+    sign = np.sign(scales)
     each = {
         "target": {n: (s.target * sign)[largest].mean() for n, s in by_name.items()},
         "others": {n: s.others[largest].mean() for n, s in by_name.items()},
@@ -215,7 +215,7 @@ def _summary(
             better[key],
             reason="it is undefined for every edit",
             per_attribute={n: float(v) for n, v in each[key].items() if np.isfinite(v)},
-            at_scale=float(np.abs(SCALES).max()),
+            at_scale=float(np.abs(scales).max()),
             **about,
         )
         for key, value in means.items()
