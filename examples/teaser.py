@@ -17,6 +17,7 @@ import dbae_jax
 
 COLUMNS = 12
 EDITED = "child"
+LABELS = 1.7  # width of the titles in inches
 
 
 def strips(
@@ -53,14 +54,16 @@ def strips(
 
 def draw(rows: dict[str, np.ndarray], path: pathlib.Path) -> None:
     """Writes the rows with their titles as a PNG file."""
-    figure, axes = plt.subplots(len(rows), 1, figsize=(12, 0.82 * len(rows)))
+    height = 0.82
+    width = LABELS + COLUMNS * height
+    figure, axes = plt.subplots(len(rows), 1, figsize=(width, height * len(rows)))
     for axis, (title, row) in zip(axes, rows.items(), strict=True):
         axis.imshow(np.concatenate(list(row), axis=1), interpolation="nearest")
-        axis.set_ylabel(title, rotation=0, ha="right", va="center", fontsize=10)
+        axis.set_ylabel(title, rotation=0, ha="right", va="center", fontsize=9)
         axis.set_xticks([])
         axis.set_yticks([])
         axis.spines[:].set_visible(False)
-    figure.tight_layout(pad=0.3, h_pad=0.2)
+    figure.subplots_adjust(left=LABELS / width, right=1, bottom=0, top=1, hspace=0.04)
     figure.savefig(path, dpi=100)
 
 

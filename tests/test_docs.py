@@ -22,6 +22,7 @@ from tests.helpers.paths import ROOT
 PAGES = {str(p.relative_to(ROOT)): p for p in sorted((ROOT / "docs").rglob("*.md"))}
 TEXTS = PAGES | {name: ROOT / name for name in ("README.md", "CONTRIBUTING.md")}
 COMMANDS = ("data.prepare", "convert", "comparison", "benchmark", "data.loader_speed")
+RUN = ("README.md", "docs/tutorials/trained_model.md")  # pages whose code needs no data set
 NEEDED = ("mkdocs", "material", "mkdocstrings", "latex2mathml")
 # Values of attributes that a browser loads without a click.
 LOADED = re.compile(r'(?:src|srcset|<link[^>]*href)="((?:https?:)?//[^"]*)"')
@@ -65,6 +66,15 @@ def test_commands_have_the_flags_that_a_page_shows(page):
 def test_python_code_is_valid(page):
     for code in re.findall(r"^ *```python\n(.*?)^ *```", TEXTS[page].read_text(), re.M | re.S):
         assert ast.parse(textwrap.dedent(code)).body, page
+
+
+@pytest.mark.parametrize("page", RUN)
+def test_python_code_runs_as_printed(page, tmp_path, monkeypatch):
+    blocks = re.findall(r"^```python\n(.*?)^```", TEXTS[page].read_text(), re.M | re.S)
+    monkeypatch.chdir(tmp_path)
+    exec("\n".join(blocks), {"__name__": page})
+    written = {path.name for path in tmp_path.iterdir()}
+    assert written == set(re.findall(r'"(\w+\.png)"', "".join(blocks)))
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from PIL import Image
 from dbae_jax import DBAE, editing
 from dbae_jax.commands import named_pictures
 from dbae_jax.data import registry, transforms
-from dbae_jax.errors import DataError
+from dbae_jax.errors import ConfigError, DataError
 from dbae_jax.evaluation import attribute_directions
 from dbae_jax.evaluation.suites import editing as suite
 from tests.helpers import stubs, tiny
@@ -282,14 +282,14 @@ class _Classifier:
         return images.reshape(len(images), -1)[:, :3].astype(np.float64) - 127.5
 
 
-def _context(rng):
+def _context(rng, **keys):
     sources = {}
     for split, count in (("train", 4000), ("test", 40)):
         z = rng.uniform(-0.3, 0.3, (count, 8))
         attributes = np.int8(z[:, :3] > 0)
         sources[split] = stubs.Data(stubs.images(z), _Classifier.labels, attributes=attributes)
     config = tiny.config(**{"eval.num_images": 0})
-    return stubs.context(sources, model=_Model(config), **{"eval.edited_images": 64})
+    return stubs.context(sources, model=_Model(config), **{"eval.edited_images": 64, **keys})
 
 
 def test_the_suite_measures_the_edits_of_an_ideal_model():
@@ -308,6 +308,16 @@ def test_the_suite_measures_the_edits_of_an_ideal_model():
     details = measured.scores["target_fixed"]["details"]
     assert set(details["per_attribute"]) == set(_Classifier.labels) and details["classifier"] == "c"
     assert json.dumps(measured.scores, allow_nan=False)
+
+
+def test_the_scales_are_those_of_the_config():
+    context = _context(np.random.default_rng(0), **{"eval.edit_scales": (-0.02, 0.1)})
+    target = suite.measure_with(_Classifier(), context, {}).scores["target_following"]
+    assert target["details"]["at_scale"] == 0.1
+    assert target["value"] == pytest.approx(0.1 * 8**0.5 / (0.6 / 12**0.5), rel=0.15)
+    assert suite.settings(context)["scales"] == [-0.02, 0.1]
+    with pytest.raises(ConfigError, match="edit_scales.* one or more numbers that are not 0"):
+        tiny.config(**{"eval.edit_scales": (0.0, 0.1)})
 
 
 def test_log_odds_of_a_class_are_against_all_other_classes():
