@@ -47,8 +47,9 @@ RESULT, TABLE, PICTURE = "comparison.json", "comparison_table.md", "comparison.p
 MODELS = ("dbae", "diffae")
 # The VP schedule of DDPM, on which DiffAE is trained: its x_T is noise.
 FREE_BETA_D, FREE_BETA_MIN = 19.9, 0.1
-# The figure: images, random reconstructions per image, and draws for the standard deviation.
-SHOWN, SHOWN_DRAWS, STD_DRAWS = 8, 3, 8
+# The figure: images to choose from, images, random reconstructions of each, and draws for the
+# standard deviation.
+AMONG, SHOWN, SHOWN_DRAWS, STD_DRAWS = 64, 8, 3, 8
 
 log = logging.getLogger("dbae_jax.comparison")  # run as a command, __name__ is "__main__"
 
@@ -304,24 +305,41 @@ def _show(values: list[float], digits: int) -> str:
 
 
 def _paint(config: Config, directory: pathlib.Path, seed: int, settings: Settings) -> None:
-    """Writes the figure: images, both models' reconstructions, and DiffAE's standard deviation."""
+    """Writes the figure: images, reconstructions by both models, and how far they differ.
+
+    Of the first test images, it shows those whose DiffAE reconstructions depend most on x_T.
+    """
     source = registry.make_source(config.data, "test")
-    images = gather(source, min(SHOWN, settings.num_images or SHOWN))[0]
+    images = gather(source, min(AMONG, settings.num_images or AMONG))[0]
     dbae, diffae = _models(directory, seed).values()
     steps = max(settings.evaluations)
     how = endpoint_split.plan_of(diffae, steps)
-    reconstructed = dbae.reconstruct(images, **endpoint_split.plan_of(dbae, steps))
     z = diffae.encode(images)
     draws = diffae.decode(np.concatenate([z] * STD_DRAWS), rng=0, **how)
-    draws = draws.reshape(STD_DRAWS, *images.shape)
+    std = draws.reshape(STD_DRAWS, *images.shape).std(axis=0, ddof=1)
+    chosen = np.argsort(-std.mean(axis=(1, 2, 3)), kind="stable")[:SHOWN]
+    images, z, std = images[chosen], z[chosen], std[chosen]
+    draws = draws.reshape(STD_DRAWS, -1, *images.shape[1:])[:, chosen]
+    x_0 = np.asarray(to_float(images))
+    reconstructed = dbae.reconstruct(images, **endpoint_split.plan_of(dbae, steps))
     x_T = diffae.invert(images, z, steps=steps, grid=how["grid"])
-    rows = {"image": np.asarray(to_float(images)), "DBAE, z alone": reconstructed}
+    rows = {"image": x_0, "DBAE, z alone": reconstructed}
     for k in range(SHOWN_DRAWS):
         rows[f"DiffAE, x_T no. {k + 1}"] = draws[k]
     rows["DiffAE, inferred x_T"] = diffae.decode(z, x_T, **how)
-    # The pixels are in [-1, 1]: 2 x std here is 4 x std for pixels in [0, 1].
-    rows["4 x std over x_T"] = 2 * np.clip(2 * draws.std(axis=0, ddof=1), 0, 1) - 1
+    errors = {"DBAE": np.abs(reconstructed - x_0), "DiffAE, x_T no. 1": np.abs(draws[0] - x_0)}
+    rows |= _differences({f"|error|, {name}": error for name, error in errors.items()})
+    rows |= _differences({"DiffAE, std over x_T": std})
     pictures.labelled_grid(directory / PICTURE, list(rows.items()))
+
+
+def _differences(rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns differences of pixels as images on one scale, whose largest value is white."""
+    largest = max(row.max() for row in rows.values())
+    # The pixels are in [-1, 1]; the titles are for pixels in [0, 1].
+    return {
+        f"{name}\n(white: {largest / 2:.2f})": 2 * row / largest - 1 for name, row in rows.items()
+    }
 
 
 def _plain(settings: Settings) -> dict[str, Any]:

@@ -316,7 +316,7 @@ def test_the_scales_are_those_of_the_config():
     assert target["details"]["at_scale"] == 0.1
     assert target["value"] == pytest.approx(0.1 * 8**0.5 / (0.6 / 12**0.5), rel=0.15)
     assert suite.settings(context)["scales"] == [-0.02, 0.1]
-    with pytest.raises(ConfigError, match="edit_scales.* one or more numbers that are not 0"):
+    with pytest.raises(ConfigError, match=r"edit_scales.* one or more numbers that are not 0"):
         tiny.config(**{"eval.edit_scales": (0.0, 0.1)})
 
 

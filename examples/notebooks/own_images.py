@@ -15,13 +15,25 @@
 # model has not seen. The images here are drawn by a program, so the notebook downloads nothing.
 # To use your own images, set `photos` to a folder whose subfolders are the classes, and leave out
 # the cell that draws.
-#
-# Install the package first, in a clone of the repository: `pip install -e .`
+
+# %% [markdown]
+# In Colab, the next cell clones the repository and installs it: write the address of the
+# repository into it first. Elsewhere it does nothing, so install the package before, in a clone
+# of the repository: `pip install -e .`
+
+# %%
+import subprocess
+import sys
+
+REPOSITORY = ""  # the address to clone, such as https://github.com/OWNER/dbae_jax
+
+if "google.colab" in sys.modules and REPOSITORY:
+    subprocess.run(["git", "clone", "--quiet", REPOSITORY, "dbae_jax"], check=True)
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "-e", "dbae_jax"], check=True)
+    sys.path.insert(0, "dbae_jax")  # an editable installation is found after a restart only
 
 # %%
 import pathlib
-import subprocess
-import sys
 import tempfile
 
 import matplotlib.pyplot as plt

@@ -14,8 +14,22 @@
 # You encode images, decode them again, mix them, edit them, sample new ones, and train a
 # classifier on latent codes. Nothing else is trained: the weights of two small models, of emoji
 # and of handwritten digits, come with the repository.
-#
-# Install the package first, in a clone of the repository: `pip install -e .`
+
+# %% [markdown]
+# In Colab, the next cell clones the repository and installs it: write the address of the
+# repository into it first. Elsewhere it does nothing, so install the package before, in a clone
+# of the repository: `pip install -e .`
+
+# %%
+import subprocess
+import sys
+
+REPOSITORY = ""  # the address to clone, such as https://github.com/OWNER/dbae_jax
+
+if "google.colab" in sys.modules and REPOSITORY:
+    subprocess.run(["git", "clone", "--quiet", REPOSITORY, "dbae_jax"], check=True)
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "-e", "dbae_jax"], check=True)
+    sys.path.insert(0, "dbae_jax")  # an editable installation is found after a restart only
 
 # %%
 import pathlib
@@ -51,7 +65,7 @@ def show(rows, titles):
 # endpoint of the diffusion. The bridge runs from x_T back to an image, in five network
 # evaluations.
 #
-# The model has not been trained on these images. It is small and was trained for half an hour on
+# The model has not been trained on these images. It is small and was trained for an hour on
 # two CPU cores, so it keeps outlines and colours, and loses details.
 
 # %%
