@@ -334,6 +334,7 @@ class DBAE(TrainedAutoencoder):
         sampler: str | None = None,
         steps: int | None = None,
         eta: float = 0.0,
+        progress: ProgressFn | None = None,
     ) -> np.ndarray:
         """Samples latent codes from the prior: [num, D]; see `sample` for the options."""
         num = checks.check_count(num, "num")
@@ -344,6 +345,7 @@ class DBAE(TrainedAutoencoder):
             sampler=sampler,
             steps=steps,
             eta=eta,
+            progress=progress,
         )
 
     def export(

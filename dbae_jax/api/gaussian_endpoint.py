@@ -11,6 +11,7 @@ from dbae_jax.api.programs import Programs
 from dbae_jax.bridge.preconditioning import Bridge
 from dbae_jax.configuration.config import Config
 from dbae_jax.errors import DataError
+from dbae_jax.runtime.batching import ProgressFn
 from dbae_jax.sampling import inversion
 
 
@@ -39,7 +40,13 @@ def draw_x_T(model: Model, num: int, rng: Rng) -> np.ndarray:
 
 
 def invert(
-    model: Model, images: Images, z: np.ndarray | None, *, steps: int, grid: str
+    model: Model,
+    images: Images,
+    z: np.ndarray | None,
+    *,
+    steps: int,
+    grid: str,
+    progress: ProgressFn | None = None,
 ) -> np.ndarray:
     """Infers endpoints by DDIM inversion; see `DBAE.invert`."""
     if not model.gaussian_endpoint:
@@ -51,4 +58,4 @@ def invert(
             f"invert takes one latent code per image, got {len(z)} for {len(batch)} images."
         )
     table = inversion.inversion(model.bridge, steps, grid)
-    return model.programs.invert(model.variables, batch, z, table, model.bridge.schedule)
+    return model.programs.invert(model.variables, batch, z, table, model.bridge.schedule, progress)

@@ -91,7 +91,13 @@ class Programs:
         self._mesh = mesh
         self._jitted = jit_functions(mesh)
 
-    def encode(self, variables: dict, images: np.ndarray, key: jax.Array | None) -> np.ndarray:
+    def encode(
+        self,
+        variables: dict,
+        images: np.ndarray,
+        key: jax.Array | None,
+        progress: ProgressFn | None = None,
+    ) -> np.ndarray:
         """Returns the mean of z: [B, D]; with a key (or keys [B]) a sample of q(z | x_0)."""
         given, key = key is not None, jax.random.key(0) if key is None else key
         key = batching.whole_keys(key, self._size(len(images)))
@@ -101,7 +107,7 @@ class Programs:
                 self._networks, variables, images, key, indices, sample=given
             )
 
-        return self._run(encode, images, np.arange(len(images)))
+        return self._run(encode, images, np.arange(len(images)), progress=progress)
 
     def posterior(
         self, variables: dict, images: np.ndarray
@@ -170,13 +176,20 @@ class Programs:
         return Sample(x_0, path, table.path_times, table.nfe)
 
     def invert(
-        self, variables: dict, images: np.ndarray, z: np.ndarray, table: Table, schedule: Schedule
+        self,
+        variables: dict,
+        images: np.ndarray,
+        z: np.ndarray,
+        table: Table,
+        schedule: Schedule,
+        progress: ProgressFn | None = None,
     ) -> np.ndarray:
         """Integrates the ODE from images at t_min to x_T: [B, H, W, C]; see `inversion`."""
         return self._run(
             lambda x, z: self._jitted.invert(self._networks, variables, x, z, table),
             inversion.initial_state(np.asarray(to_float(images)), schedule),
             z,
+            progress=progress,
         )
 
     def draw_x_T(
@@ -190,8 +203,9 @@ class Programs:
 
         return self._run(draw, np.arange(num))
 
-    def _run(self, fn: Callable, *arrays: Any) -> Any:
-        return batching.run(fn, *arrays, size=self._size(len(arrays[0])), mesh=self._mesh)
+    def _run(self, fn: Callable, *arrays: Any, progress: ProgressFn | None = None) -> Any:
+        size = self._size(len(arrays[0]))
+        return batching.run(fn, *arrays, size=size, mesh=self._mesh, progress=progress)
 
     def _size(self, count: int, *, keep_path: bool = False) -> int:
         """Returns the size of the batches in which `count` examples run."""

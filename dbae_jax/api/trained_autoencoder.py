@@ -107,17 +107,19 @@ class TrainedAutoencoder:
         """
         return to_float(as_batch(images, self.config.data))
 
-    def encode(self, images: Images, rng: Rng = None) -> np.ndarray:
+    def encode(
+        self, images: Images, rng: Rng = None, *, progress: ProgressFn | None = None
+    ) -> np.ndarray:
         """Encodes images to latent codes z: [B, D], float32.
 
         A stochastic encoder gives the mean of q(z | x_0), or with `rng` a sample of it. A
-        deterministic encoder takes no `rng`.
+        deterministic encoder takes no `rng`. `progress` is as for `decode`.
         """
         batch = as_batch(images, self.config.data)
         if rng is not None and not self.config.model.stochastic:
             raise DataError("This model's encoder is deterministic: call encode without rng.")
         key = None if rng is None else make_key(rng, len(batch))
-        return self.programs.encode(self.variables, batch, key)
+        return self.programs.encode(self.variables, batch, key, progress)
 
     def posterior(self, images: Images) -> tuple[np.ndarray, np.ndarray | None]:
         """Returns mean and standard deviation (deterministic: None) of q(z | x_0): [B, D] each."""
@@ -151,6 +153,7 @@ class TrainedAutoencoder:
         *,
         steps: int = INVERSION_STEPS,
         grid: str = "lambda",
+        progress: ProgressFn | None = None,
     ) -> np.ndarray:
         """Infers Gaussian endpoints by DDIM inversion: x_T, [B, H, W, C].
 
@@ -161,11 +164,12 @@ class TrainedAutoencoder:
           z: [B, D]; by default the latent codes of the images.
           steps: network evaluations, 2 or more.
           grid: "karras", "uniform", "power" or "lambda".
+          progress: as for `decode`.
 
         Raises:
           DataError: if x_T is decoded from z.
         """
-        return gaussian_endpoint.invert(self, images, z, steps=steps, grid=grid)
+        return gaussian_endpoint.invert(self, images, z, steps=steps, grid=grid, progress=progress)
 
     def denoise(
         self, x_t: np.ndarray, t: float | np.ndarray, x_T: np.ndarray, z: np.ndarray

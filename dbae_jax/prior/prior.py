@@ -77,6 +77,7 @@ class Prior:
         sampler: str | None = None,
         steps: int | None = None,
         eta: float = 0.0,
+        progress: batching.ProgressFn | None = None,
     ) -> np.ndarray:
         """Returns sampled latent codes: [num, D], float32.
 
@@ -87,6 +88,7 @@ class Prior:
           sampler: "ancestral" or "ddim"; by default the sampler of the config.
           steps: number of network evaluations; by default the number of the config.
           eta: amount of noise of "ddim", in [0, 1]. With 0 only the initial state is random.
+          progress: called after every batch with the numbers of finished and of all codes.
 
         Raises:
           DataError: for an unknown sampler, or a value out of range.
@@ -101,7 +103,9 @@ class Prior:
             # would compile again for every number of codes.
             return self._sample(self.variables, self._keys(key, indices), table)
 
-        return batching.run(sample_batch, np.arange(num), size=size, mesh=self._mesh)
+        return batching.run(
+            sample_batch, np.arange(num), size=size, mesh=self._mesh, progress=progress
+        )
 
     def table(
         self, sampler: str | None = None, steps: int | None = None, eta: float = 0.0
