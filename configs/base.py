@@ -195,7 +195,7 @@ def _distill(c: ConfigDict) -> None:
     c.distill = ConfigDict()
     c.distill.num_steps = 50_000  # length of the distillation
     c.distill.batch_size = 128  # images per step over all devices
-    c.distill.learning_rate = 1e-5
+    c.distill.learning_rate = 1e-5  # largest learning rate
     c.distill.schedule = "constant"  # of the learning rate: "constant" or "cosine"
     c.distill.ema_decay = 0.9999  # decay per step of the EMA weights
     # The U-Net gives the same answer at t and at an earlier time

@@ -73,10 +73,13 @@ def edit(
             edit_files.slug(names),
             "fixed" if fix_endpoint else "following",
         ),
-        dict(zip(names, np.concatenate([shown, edited], axis=1), strict=True)),
+        [
+            (f"{edit_files.short(name)}\n{attribute}", row)
+            for name, row in zip(names, np.concatenate([shown, edited], axis=1), strict=True)
+        ],
         {"z": moved, "step": step, "images": to_uint8(edited), "before": images},
         edit_files.about(config, model, "edit") | context.settings() | settings,
-        columns=["image", *(f"{attribute} {number:+g}" for number in numbers)],
+        columns=["image", *(f"{number:+g}" for number in numbers)],
     )
 
 

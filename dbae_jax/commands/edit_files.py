@@ -55,6 +55,11 @@ def check_folder(directory: pathlib.Path, out: pathlib.Path | None) -> pathlib.P
     return folder
 
 
+def short(name: str) -> str:
+    """Returns an item such as "test:3" as it is, and the name of a file without its folder."""
+    return name.replace("\\", "/").rpartition("/")[2]
+
+
 def slug(names: list[str]) -> str:
     """Returns a part of a file name that contains the first of several names."""
     name = pathlib.Path(names[0]).stem
@@ -65,7 +70,7 @@ def slug(names: list[str]) -> str:
 def write(
     folder: pathlib.Path,
     words: tuple[str, ...],
-    rows: dict[str, np.ndarray],
+    rows: list[tuple[str, np.ndarray]],
     arrays: dict[str, np.ndarray],
     settings: dict[str, Any],
     *,
@@ -76,7 +81,7 @@ def write(
     Args:
       folder: folder for the files.
       words: first parts of the file name.
-      rows: of the PNG, name -> images [columns, H, W, C] in [-1, 1].
+      rows: of the PNG: names, and images [columns, H, W, C] in [-1, 1].
       arrays: content of the .npz.
       settings: content of the .json.
       columns: names of the columns of the PNG, from left to right.
@@ -87,7 +92,7 @@ def write(
     text = json.dumps(settings, sort_keys=True)
     stem = "_".join((*words, hashlib.sha256(text.encode()).hexdigest()[:DIGITS]))
     named = {ending: folder / f"{stem}.{ending}" for ending in ("png", "npz", "json")}
-    pictures.labelled_grid(named["png"], list(rows.items()), columns)
+    pictures.labelled_grid(named["png"], rows, columns)
     files.write_npz(named["npz"], arrays)
     files.write_json(named["json"], settings)
     log.info("The images are in %s, with the codes (.npz) and settings (.json).", named["png"])

@@ -72,7 +72,10 @@ def interpolate(
     return edit_files.write(
         folder,
         (edit_files.slug(pairs[0]), edit_files.slug(pairs[1]), method),
-        dict(zip(map(" to ".join, zip(*pairs, strict=True)), rows, strict=True)),
+        [
+            (f"{edit_files.short(one)}\nto {edit_files.short(other)}", row)
+            for one, other, row in zip(*pairs, rows, strict=True)
+        ],
         {"z": z, "images": to_uint8(decoded), "first": first_images, "second": second_images},
         edit_files.about(config, model, "interpolate") | settings,
         columns=["first", *(f"{100 * a:.0f}%" for a in np.linspace(0, 1, points)), "second"],

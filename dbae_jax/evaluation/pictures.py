@@ -65,6 +65,7 @@ def trajectories(
 # The samplers of the figure; the table has all of them.
 SHOWN = ("dbim", "euler", "heun", "multistep3", "dbim eta=1", "euler churn=0.33", "consistency")
 MARKERS = "os^vDX*"
+DPI = 64  # of grids of images
 
 
 def samplers(path: pathlib.Path, rows: list[dict]) -> None:
@@ -111,17 +112,21 @@ def labelled_grid(
       columns: names of the columns; none: no names.
     """
     names, images = zip(*rows, strict=True)
-    scale = max(1, 64 // images[0].shape[1])
-    pixels = grid(images, scale=scale)
-    height, width = pixels.shape[0] / len(rows), pixels.shape[1] / len(images[0])
-    figure = Figure(figsize=(pixels.shape[1] / 64, pixels.shape[0] / 64), layout="constrained")
-    axes = figure.subplots()
-    axes.imshow(pixels)
-    axes.set_yticks((np.arange(len(rows)) + 0.5) * height, names)
-    axes.set_xticks((np.arange(len(columns)) + 0.5) * width, columns)
-    axes.tick_params(length=0, labelsize=8, labeltop=True, labelbottom=False)
+    pixels = grid(images, scale=max(1, 64 // images[0].shape[1]))
+    height, width = pixels.shape[:2]
+    left = 8 + 6 * max(len(line) for name in names for line in name.split("\n"))
+    top = 20 if columns else 0
+    # One pixel of the file for each pixel of the images.
+    figure = Figure(figsize=((left + width) / DPI, (top + height) / DPI))
+    axes = figure.add_axes(
+        (left / (left + width), 0, width / (left + width), height / (top + height))
+    )
+    axes.imshow(pixels, interpolation="nearest")
+    axes.set_yticks((np.arange(len(rows)) + 0.5) * height / len(rows), names)
+    axes.set_xticks((np.arange(len(columns)) + 0.5) * width / len(images[0]), columns)
+    axes.tick_params(length=0, labelsize=10, labeltop=True, labelbottom=False)
     axes.spines[:].set_visible(False)
-    _save(figure, path, dpi=80)
+    _save(figure, path, dpi=DPI)
 
 
 def _save(figure: Figure, path: pathlib.Path, *, dpi: int) -> None:

@@ -264,7 +264,7 @@ def test_wrong_flags_are_answered_by_a_sentence(name):
 
 def test_without_gradio_the_command_says_what_to_install(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"pip install 'dbae_jax\[app\]'"):
+    with pytest.raises(ConfigError, match=r"pip install -e '.\[app\]'"):
         app.app(None, None, weights="digits")
 
 

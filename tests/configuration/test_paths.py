@@ -74,7 +74,7 @@ def test_buckets_need_an_extra(home, without_cloud):
         ("S3:/bucket/run", "s3fs"),
         ("$BUCKET/run", "gcsfs"),
     ):
-        words = rf"is in a bucket, which needs the package {package}: pip install .dbae_jax\[cloud"
+        words = rf"is in a bucket, which needs the package {package}: pip install -e ..\[cloud"
         with pytest.raises(ConfigError, match=words):
             paths.read(text, "--x", buckets=True)
     for text in ("gs://", "s3:/"):

@@ -88,7 +88,7 @@ def test_pca_is_not_scored_on_images_that_it_learned(caplog):
     entry |= {"counts": measured.counts, "scores": measured.scores}
     with caplog.at_level("INFO", logger="dbae_jax"):
         summary.report({"reconstruction": entry})
-    assert "  pca_mse            undefined: config.data.train_split" in caplog.text
+    assert "  \u2193 pca_mse            undefined: config.data.train_split" in caplog.text
     assert "than PCA" not in caplog.text
     apart = _measure(0.1)[0]
     with caplog.at_level("INFO", logger="dbae_jax"):
