@@ -190,8 +190,9 @@ def _prior(c: ConfigDict) -> None:
 
 
 def _distill(c: ConfigDict) -> None:
-    # What `dbae distill` trains with; the rest is as in training. The values are those that CDBM
-    # (He et al., 2024) publishes for bridges, and those of ECT (Geng et al., 2024) for q and k.
+    # What `dbae distill` trains with; the rest is as in training. The first three values and b are
+    # those that CDBM (He et al., 2024) publishes for bridges; q, k and the number of stages are
+    # those of ECT (Geng et al., 2024); share_at_T is ours.
     c.distill = ConfigDict()
     c.distill.num_steps = 50_000  # length of the distillation
     c.distill.batch_size = 128  # images per step over all devices

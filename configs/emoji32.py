@@ -44,11 +44,7 @@ def get_config() -> ConfigDict:
     c.eval.num_images = 0
     c.eval.num_train_images = 0
     c.eval.validation_split = "validation"
-    c.eval.edit_scales = (
-        -1.0,
-        -0.5,
-        0.5,
-        1.0,
-    )  # an edit of a small model is faint at the paper's 0.3
+    # At the paper's 0.3, an edit of a small model is faint.
+    c.eval.edit_scales = (-1.0, -0.5, 0.5, 1.0)
     c.eval.num_generated = 1_000
     return c

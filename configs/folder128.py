@@ -24,4 +24,5 @@ def get_config() -> ConfigDict:
 
     c.train.batch_size = 32
     c.train.num_steps = 200_000
+    c.distill.batch_size = 32
     return c

@@ -24,7 +24,9 @@ def get_config() -> ConfigDict:
     c.distill.num_steps = 2_000
     c.distill.batch_size = 32
     c.distill.learning_rate = 3e-4
-    c.distill.ema_decay = 0.99
+    c.distill.schedule = "cosine"
+    c.distill.ema_decay = 0.995
+    c.distill.stages = 6
 
     c.checkpoint.keep_every_steps = 0
 

@@ -335,7 +335,7 @@ def _paint(config: Config, directory: pathlib.Path, seed: int, settings: Setting
 
 def _differences(rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Returns differences of pixels as images on one scale, whose largest value is white."""
-    largest = max(row.max() for row in rows.values())
+    largest = max(row.max() for row in rows.values()) or 1.0
     # The pixels are in [-1, 1]; the titles are for pixels in [0, 1].
     return {
         f"{name}\n(white: {largest / 2:.2f})": 2 * row / largest - 1 for name, row in rows.items()

@@ -18,6 +18,7 @@ __all__ = [
     "DeviceError",
     "DeviceMemoryError",
     "LostProcessError",
+    "MissingPriorError",
     "NonFiniteError",
     "PreemptedError",
     "StorageError",
@@ -49,6 +50,10 @@ class TooFewError(DataError):
 
 class CheckpointError(DBAEError):
     """A workdir or a file of weights is missing, damaged or of a different model."""
+
+
+class MissingPriorError(CheckpointError):
+    """A model has no latent prior."""
 
 
 class NonFiniteError(DBAEError):

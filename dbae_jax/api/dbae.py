@@ -18,7 +18,7 @@ from dbae_jax.api.trained_autoencoder import TrainedAutoencoder
 from dbae_jax.configuration import build, paths
 from dbae_jax.configuration.config import Config
 from dbae_jax.configuration.distillation import default_sampler
-from dbae_jax.errors import CheckpointError, DataError
+from dbae_jax.errors import CheckpointError, DataError, MissingPriorError
 from dbae_jax.models.autoencoder import Networks
 from dbae_jax.prior.prior import Prior
 from dbae_jax.runtime.batching import ProgressFn
@@ -164,7 +164,8 @@ class DBAE(TrainedAutoencoder):
           path: a new .safetensors file.
 
         Raises:
-          CheckpointError: if the file exists, or a value is too large for float16.
+          CheckpointError: if the file exists or has another suffix, if a value is too large for
+            float16, or if the latent prior belongs to other weights.
         """
         released_weights.save(self, paths.read(path, "path"))
 
@@ -196,7 +197,7 @@ class DBAE(TrainedAutoencoder):
           CheckpointError: if the model has none, or one that was trained with other weights.
         """
         if self._load_prior is None:
-            raise CheckpointError(checks.NO_PRIOR)
+            raise MissingPriorError(checks.NO_PRIOR)
         return self._load_prior(self.fingerprint, self.encoder_fingerprint)
 
     @functools.cached_property

@@ -9,7 +9,7 @@ import numpy as np
 
 from dbae_jax.api import directions, released_weights
 from dbae_jax.configuration import build
-from dbae_jax.errors import CheckpointError, DataError
+from dbae_jax.errors import CheckpointError, DataError, MissingPriorError
 from dbae_jax.prior import prior
 from dbae_jax.prior.prior import Prior
 from dbae_jax.runtime import sharding
@@ -64,7 +64,7 @@ def _of_file(path: pathlib.Path, mesh: jax.sharding.Mesh | None) -> dict[str, An
 
     def load_prior(*fingerprints: str) -> Prior:
         if released.prior is None:
-            raise CheckpointError(f"The model in {path} has no latent prior to sample from.")
+            raise MissingPriorError(f"The model in {path} has no latent prior to sample from.")
         network = build.make_latent_network(released.config)
         variables = sharding.replicate(released.prior, everywhere)
         return Prior(released.config, network, variables, step=released.steps["prior"], mesh=mesh)

@@ -17,15 +17,15 @@ from dbae_jax.configuration import build, config_files, paths
 from dbae_jax.configuration.config import Config, from_dict, to_dict, upgrade
 from dbae_jax.configuration.distillation import is_distilled
 from dbae_jax.configuration.suggestions import did_you_mean
-from dbae_jax.errors import CheckpointError, ConfigError, DataError
+from dbae_jax.errors import CheckpointError, ConfigError, DataError, MissingPriorError
 from dbae_jax.prior import prior
 from dbae_jax.runtime import tensor_files
 from dbae_jax.runtime.buckets import access
 
 FORMAT = "dbae_jax released weights, version 1"
 SUFFIX = ".safetensors"
-# Keys that name folders of one machine, accounts of one person, or where a training began.
-OF_ONE_MACHINE = {
+# Keys that a file does not keep: folders of one machine, accounts, where a training began.
+LEFT_OUT = {
     "data": ("data_dir", "lmdb"),
     "train": ("init_from", "init_parts", "frozen", "trackers"),
     "eval": ("weights_dir",),
@@ -116,12 +116,13 @@ def save(model: Model, path: pathlib.Path) -> None:
     """Writes the weights of a model, and its latent prior and directions if it has any.
 
     Raises:
-      CheckpointError: if the file exists, or a value is too large for float16.
+      CheckpointError: if the file exists, if a value is too large for float16, or if the latent
+        prior belongs to other weights or cannot be read.
     """
     steps, config, of_prior = {"autoencoder": model.step or 0}, _portable(model.config), None
     try:
         latent_prior = model.prior
-    except CheckpointError:  # there is none, or one of other weights
+    except MissingPriorError:
         pass
     else:
         steps["prior"], of_prior = latent_prior.step, latent_prior.variables
@@ -134,12 +135,12 @@ def save(model: Model, path: pathlib.Path) -> None:
 
 
 def _portable(config: Config) -> Config:
-    """Returns the config without the keys of one machine.
+    """Returns the config with default values for the keys of `LEFT_OUT`.
 
     A distilled model keeps the name of its teacher, without the folder.
     """
     values, defaults = to_dict(config), base.get_config().to_dict()
-    for section, keys in OF_ONE_MACHINE.items():
+    for section, keys in LEFT_OUT.items():
         values[section] |= {key: defaults[section][key] for key in keys}
     if is_distilled(config):
         kept = ("init_from", "init_parts", "frozen")

@@ -92,8 +92,8 @@ def write(
     text = json.dumps(settings, sort_keys=True)
     stem = "_".join((*words, hashlib.sha256(text.encode()).hexdigest()[:DIGITS]))
     named = {ending: folder / f"{stem}.{ending}" for ending in ("png", "npz", "json")}
-    pictures.labelled_grid(named["png"], rows, columns)
     files.write_npz(named["npz"], arrays)
     files.write_json(named["json"], settings)
+    pictures.labelled_grid(named["png"], rows, columns)
     log.info("The images are in %s, with the codes (.npz) and settings (.json).", named["png"])
     return named["png"]

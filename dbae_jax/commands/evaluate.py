@@ -200,12 +200,15 @@ def _measure(context: Context, book: Book, name: str, settings: dict[str, Any]) 
 
 def _paint(context: Context, directory: pathlib.Path, *, measured_now: bool) -> None:
     """Writes the figures if reconstructions were measured now or a figure is missing."""
-    paths = [directory / name for name in ("reconstructions.png", "trajectory.png")]
+    names = ["reconstructions.png", "trajectory.png"]
+    if is_distilled(context.model.config):
+        del names[1]  # its states follow neither the ODE nor the SDE
+    paths = [directory / name for name in names]
     # All processes make the figures together, so one process decides for all.
-    exist = processes.from_writer(lambda: paths[0].exists())
+    exist = processes.from_writer(lambda: all(path.exists() for path in paths))
     if exist and not measured_now:
         return
     images = context.images("test", context.config.eval.num_pictures)
     pictures.reconstructions(paths[0], context.model, images, context.config.sample)
-    if not is_distilled(context.model.config):  # which has no ODE and no SDE
-        pictures.trajectories(paths[1], context.model, images[:TRAJECTORIES])
+    for path in paths[1:]:
+        pictures.trajectories(path, context.model, images[:TRAJECTORIES])

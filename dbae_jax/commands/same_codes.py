@@ -14,6 +14,7 @@ from dbae_jax.api import directions, released_weights
 from dbae_jax.api.dbae import DBAE
 from dbae_jax.configuration.config import Config, to_dict
 from dbae_jax.errors import CheckpointError, DataError
+from dbae_jax.evaluation import dataset_classifier
 from dbae_jax.prior import prior
 from dbae_jax.runtime import files, kept, sharding
 from dbae_jax.training.optimizer import make_prior_optimizer
@@ -26,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 def copy(name: str, config: Config, directory: pathlib.Path, mesh: jax.sharding.Mesh) -> None:
-    """Copies what a model has of the two. Nothing is copied from a model of other images.
+    """Copies what a model has of the three. Nothing is copied from a model of other images.
 
     Args:
       name: the model: a workdir, a file of released weights, or the name of released weights.
@@ -81,8 +82,8 @@ def _copy_directions(model: DBAE, name: str, directory: pathlib.Path) -> None:
 
 
 def _copy_classifier(name: str, data_name: str, directory: pathlib.Path) -> None:
-    cache, file = directions.CACHE, f"{data_name}_classifier.npz"
-    path = released_weights.find(name) / cache / file
+    path = dataset_classifier.file_of(released_weights.find(name) / directions.CACHE, data_name)
     if path.is_file():
-        files.write_bytes(directory / cache / file, path.read_bytes())
+        copied = dataset_classifier.file_of(directory / directions.CACHE, data_name)
+        files.write_bytes(copied, path.read_bytes())
         log.info("The classifier of %s is copied from %s.", data_name, name)

@@ -12,6 +12,7 @@ import numpy as np
 from dbae_jax.api import loading
 from dbae_jax.api.dbae import DBAE
 from dbae_jax.commands import same_codes
+from dbae_jax.configuration import paths
 from dbae_jax.configuration.config import Config, to_dict
 from dbae_jax.configuration.distillation import is_distilled
 from dbae_jax.data import identity, images, pipeline, registry
@@ -155,7 +156,7 @@ def _origin(directory: pathlib.Path, meta: dict[str, Any], config: Config) -> di
             "not start from another model. Leave it out, or name a new workdir."
         )
     begun = known[workdir.ORIGIN]["name"] if workdir.ORIGIN in known else meta.get(workdir.RELEASED)
-    if workdir.ORIGIN in known and begun != init_from and is_distilled(config):
+    if workdir.ORIGIN in known and is_distilled(config) and _place(begun) != _place(init_from):
         raise ConfigError(
             f"--teacher={init_from} is not the teacher of the run in {directory}, which started "
             f"from {begun}. Leave --teacher out to resume, or name a new workdir."
@@ -166,6 +167,11 @@ def _origin(directory: pathlib.Path, meta: dict[str, Any], config: Config) -> di
             *(directory, begun, init_from),
         )
     return known
+
+
+def _place(name: str) -> pathlib.Path:
+    """Returns the absolute path of a model that may be written in several ways."""
+    return paths.read(name, "--teacher", buckets=True).resolve()
 
 
 def _fine_tuned(run: Run, config: Config) -> tuple[Run, dict[str, Any]]:

@@ -35,7 +35,7 @@ def obstacle(context: Context) -> str | None:
 
 def is_made(context: Context) -> bool:
     """Returns whether the cache has a file of a classifier."""
-    return context.cache is not None and _path(context.cache, context).exists()
+    return context.cache is not None and file_of(context.cache, context.config.data.name).exists()
 
 
 def settings(context: Context) -> dict[str, Any]:
@@ -56,12 +56,13 @@ def make(context: Context) -> Classifier:
         names = context.attribute_names
     if context.cache is None:
         return fit.fit(images, labels, name=name, label_names=names)
-    path = _path(context.cache, context)
+    path = file_of(context.cache, context.config.data.name)
     return fit.load_or_fit(path, images, labels, name=name, label_names=names)
 
 
-def _path(cache: pathlib.Path, context: Context) -> pathlib.Path:
-    return cache / f"{context.config.data.name}_classifier.npz"
+def file_of(cache: pathlib.Path, data_name: str) -> pathlib.Path:
+    """Returns the file that holds the classifier of a data set."""
+    return cache / f"{data_name}_classifier.npz"
 
 
 def labelled(context: Context, split: str, count: int) -> tuple[np.ndarray, np.ndarray]:

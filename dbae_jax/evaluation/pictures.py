@@ -65,7 +65,7 @@ def trajectories(
 # The samplers of the figure; the table has all of them.
 SHOWN = ("dbim", "euler", "heun", "multistep3", "dbim eta=1", "euler churn=0.33", "consistency")
 MARKERS = "os^vDX*"
-DPI = 64  # of grids of images
+DPI = 64  # of grids of images; a power of two, so that sizes in pixels are exact
 
 
 def samplers(path: pathlib.Path, rows: list[dict]) -> None:
@@ -122,8 +122,10 @@ def labelled_grid(
         (left / (left + width), 0, width / (left + width), height / (top + height))
     )
     axes.imshow(pixels, interpolation="nearest")
-    axes.set_yticks((np.arange(len(rows)) + 0.5) * height / len(rows), names)
-    axes.set_xticks((np.arange(len(columns)) + 0.5) * width / len(images[0]), columns)
+    axes.set_yticks((np.arange(len(rows)) + 0.5) * height / len(rows), names, parse_math=False)
+    axes.set_xticks(
+        (np.arange(len(columns)) + 0.5) * width / len(images[0]), columns, parse_math=False
+    )
     axes.tick_params(length=0, labelsize=10, labeltop=True, labelbottom=False)
     axes.spines[:].set_visible(False)
     _save(figure, path, dpi=DPI)

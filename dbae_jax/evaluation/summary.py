@@ -49,7 +49,8 @@ def table(suite: str, entry: dict[str, Any]) -> str:
     """Returns the scores of a suite as lines with aligned names and values.
 
     An arrow says whether a higher or a lower value is better. The number after +- is the standard
-    deviation over seeds, or the standard error over images.
+    deviation over seeds, the standard error over images, or for kernel distances the standard
+    deviation over random subsets.
     """
     counts = ", ".join(f"{count} {split}" for split, count in entry["counts"].items())
     width = max(map(len, entry["scores"]), default=0)

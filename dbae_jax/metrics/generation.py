@@ -228,6 +228,8 @@ def kernel_score(
     net, x, y = _one_net(generated, real), generated.features, real.features
     found = kernel_distance(x, y, subset_size=subset_size, paired=paired)
     details = _counts(net, len(x), len(y)) | {"std": found.std, "subset_size": subset_size}
+    if paired:
+        details["paired"] = True
     return named(found.mean, "kid", "kd", net.origin, **details)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from dbae_jax.configuration import build
 from dbae_jax.configuration.config import Config, from_dict, upgrade
-from dbae_jax.errors import CheckpointError, DataError
+from dbae_jax.errors import CheckpointError, DataError, MissingPriorError
 from dbae_jax.models.latent_net import LatentNetwork
 from dbae_jax.prior import diffusion
 from dbae_jax.prior.diffusion import LatentDiffusion
@@ -182,7 +182,7 @@ def load(
     """
     folder = directory / FOLDER
     if not checkpoint.steps(folder):
-        raise CheckpointError(
+        raise MissingPriorError(
             f"The model in {directory} has no latent prior to sample from; train one with "
             "`dbae train_prior`."
         )

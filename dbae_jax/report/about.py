@@ -147,12 +147,10 @@ def current(measured: dict[str, Any] | None, model: DBAE) -> Entries:
     return measured["results"]
 
 
-def samples_log_ratio(entries: Entries) -> list[float] | None:
+def samples_log_ratio(entries: Entries, data_name: str) -> list[float] | None:
     """Returns the log-ratio of the power of samples and images by frequency, if it was measured."""
-    for name, entry in entries.items():
-        if name.startswith("generation/") and "sharpness_error" in entry["scores"]:
-            return entry["scores"]["sharpness_error"].get("details", {}).get("log_ratio")
-    return None
+    scores = entries.get(f"generation/{data_name}", {}).get("scores", {})
+    return scores.get("sharpness_error", {}).get("details", {}).get("log_ratio")
 
 
 def _is_current(measured: dict[str, Any], model: DBAE) -> bool:

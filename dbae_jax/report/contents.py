@@ -132,7 +132,10 @@ def make_page(
         missing_charts=missing_charts,
         cost=_cost(context, amounts),
         sharpness=sharpness(
-            context, amounts.swept, config.eval.num_pictures, about.samples_log_ratio(entries)
+            context,
+            amounts.swept,
+            config.eval.num_pictures,
+            about.samples_log_ratio(entries, config.data.name),
         ),
         tables=about.measurements(context, measured),
         missing_scores=about.missing_scores(context, measured, command),

@@ -39,7 +39,8 @@ class Sample(NamedTuple):
         path = None if self.path is None else list(self.path.shape)
         return (
             f"Sample(x_0: {list(self.x_0.shape)} {self.x_0.dtype}, path: {path}, "
-            f"times: {self.times.tolist()}, nfe: {self.nfe})"
+            f"times: {len(self.times)} from {self.times[0]:g} to {self.times[-1]:g}, "
+            f"nfe: {self.nfe})"
         )
 
 

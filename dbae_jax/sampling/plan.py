@@ -64,9 +64,9 @@ class Plan:
     def named(cls, name: str, default: str = "dbim") -> Self:
         """Returns the plan with a name; docs/results/samplers.md compares them.
 
-        "accurate" has a low squared error and keeps details. "sharp" gives images with the detail
-        of real ones, and a larger error: the stochastic sampler of the paper, with 666 network
-        evaluations, or the two evaluations of a distilled model. The accurate plan of a distilled
+        "accurate" has a low squared error, and fine detail is blurred. "sharp" gives images with
+        the detail of real ones, and a larger error: the stochastic sampler of the paper, with 666
+        network evaluations, or the two evaluations of a distilled model. The accurate plan of a distilled
         model is one evaluation; its teacher is more accurate.
 
         Args:

@@ -4,8 +4,8 @@ The denoiser of a trained model answers with a mean of images, which is blurred.
 function instead answers with the image at the end of the path of the probability-flow ODE through
 the state. Training asks for the same answer at two times, and does not evaluate a teacher: the two
 states have the same image and noise. Averaged over all images and noises that lead to the state at
-the later time, the step between them is that of the ODE, up to second order in the gap between the
-times. The gap shrinks from stage to stage.
+the later time, the step between them is that of the ODE, with an error of second order in the gap
+between the times. The gap shrinks from stage to stage.
 
 Encoder and endpoint decoder must be frozen, so that latent codes stay those of the trained model.
 
@@ -69,7 +69,8 @@ def consistency_loss(
     """Returns the distance of the answers at t and at r, divided by t - r.
 
     The answer at r is the target: it has no gradient. Where r = 0 or t = T it is x_0 itself. So the
-    answer at T is a mean of images, which keeps one evaluation accurate. Both states have the same
+    answer at T is near the mean of the images (it is their geometric median), which keeps one
+    evaluation accurate. Both states have the same
     noise, and both passes the same dropout mask. The distance of an example is
     sqrt(|difference|^2 + c^2) - c over all its pixels (pseudo-Huber).
 

@@ -111,7 +111,7 @@ def make_diagnose(
     Args:
       networks: the networks, as functions of variables.
       bridge: schedule and scalings.
-      gaps: see `make_train_step`; the loss is that of the training.
+      gaps: see `make_train_step`; the loss is that of the training, for images that are not at T.
     """
 
     def diagnose(state: TrainState, batch: Batch, key: jax.Array) -> Metrics:

@@ -21,19 +21,21 @@
 # of the repository: `pip install -e .`
 
 # %%
+import pathlib
 import subprocess
 import sys
 
 REPOSITORY = ""  # the address to clone, such as https://github.com/OWNER/dbae_jax
 
-if "google.colab" in sys.modules and REPOSITORY:
-    subprocess.run(["git", "clone", "--quiet", REPOSITORY, "dbae_jax"], check=True)
-    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "-e", "dbae_jax"], check=True)
-    sys.path.insert(0, "dbae_jax")  # an editable installation is found after a restart only
+if "google.colab" in sys.modules:
+    if not REPOSITORY:
+        raise SystemExit("Write the address of the repository into this cell.")
+    if not pathlib.Path("repository").exists():
+        subprocess.run(["git", "clone", "--quiet", REPOSITORY, "repository"], check=True)
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "-e", "repository"], check=True)
+    sys.path.insert(0, "repository")  # an editable installation is found after a restart only
 
 # %%
-import pathlib
-
 import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.linear_model import LogisticRegression

@@ -130,4 +130,4 @@ def test_the_summary_counts_the_parameters_of_every_network(model):
     for line, part in zip(lines, ("encoder", "decoder", "unet"), strict=False):
         sizes = [leaf.size for leaf in jax.tree.leaves(model.variables["params"][part])]
         assert line.split()[:2] == [part, f"{sum(sizes):,}"]
-    assert "3 steps" in model.summary()
+    assert "3 steps" in model.summary() and "  prior   none" in lines

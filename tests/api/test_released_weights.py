@@ -7,6 +7,7 @@ import pytest
 from dbae_jax import DBAE
 from dbae_jax.api import released_weights
 from dbae_jax.api.released_weights import Released
+from dbae_jax.commands import train_prior
 from dbae_jax.configuration import build
 from dbae_jax.data import sources
 from dbae_jax.errors import CheckpointError, DataError
@@ -63,6 +64,32 @@ def test_a_file_without_prior_and_directions_says_so_when_they_are_needed(releas
         DBAE.load(path).directions  # noqa: B018
     with pytest.raises(CheckpointError, match=r"model\.safetensors has no latent prior"):
         DBAE.load(path).sample(1, 0)
+
+
+def test_a_model_is_saved_from_memory_and_with_other_weights(released, path, tmp_path):
+    model = DBAE.load(path)
+    model.save(tmp_path / "again.safetensors")
+    assert (tmp_path / "again.safetensors").read_bytes() == path.read_bytes()
+    changed = jax.tree.map(lambda leaf: 2 * leaf, released.variables)
+    model.with_variables(changed).save(tmp_path / "changed.safetensors")
+    read = released_weights.read(tmp_path / "changed.safetensors")
+    assert read.prior is None and not read.directions
+    leaf = read.variables["params"]["decoder"]
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, 5e-4, 1e-7),
+        leaf,
+        changed["params"]["decoder"],
+    )
+
+
+def test_a_prior_of_other_weights_is_not_left_out_in_silence(tmp_path):
+    config = tiny.config(**{"prior.num_steps": 1})
+    tiny.write_workdir(config, tmp_path / "run", step=1)
+    train_prior.train_prior(config, tmp_path / "run")
+    tiny.write_workdir(config, tmp_path / "run", step=2, seed=1)
+    with pytest.raises(CheckpointError, match="was trained on the codes of"):
+        DBAE.load(tmp_path / "run").save(tmp_path / "file.safetensors")
+    assert not (tmp_path / "file.safetensors").exists()
 
 
 def test_wrong_files_are_refused(released, path, tmp_path):

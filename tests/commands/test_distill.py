@@ -16,7 +16,7 @@ from dbae_jax.configuration import build
 from dbae_jax.configuration.config import from_dict
 from dbae_jax.configuration.distillation import distilled as config_of
 from dbae_jax.errors import CheckpointError, ConfigError, PreemptedError
-from dbae_jax.evaluation import results
+from dbae_jax.evaluation import dataset_classifier, results
 from dbae_jax.performance.flops import count_flops
 from dbae_jax.prior import prior
 from dbae_jax.runtime import sharding
@@ -172,6 +172,22 @@ def test_the_prior_and_the_directions_of_the_teacher_serve(teacher, sharp_copy, 
     with caplog.at_level("INFO", logger="dbae_jax"):
         train_prior.train_prior(config, sharp_copy)
     assert "has taken 4 steps already" in caplog.text
+
+
+def test_the_classifier_of_the_data_is_copied(teacher, tmp_path, caplog):
+    evaluated = shutil.copytree(teacher, tmp_path / "evaluated")
+    kept = dataset_classifier.file_of(evaluated / directions.CACHE, "digits")
+    kept.write_bytes(b"a classifier")
+    with caplog.at_level("INFO", logger="dbae_jax"):
+        distill.distill(tiny.config(**DISTILL), tmp_path / "run", str(evaluated))
+    copied = dataset_classifier.file_of(tmp_path / "run" / directions.CACHE, "digits")
+    assert copied.read_bytes() == b"a classifier"
+    assert "The classifier of digits is copied" in caplog.text
+
+
+def test_a_resumed_distillation_takes_its_teacher_in_any_spelling(teacher, sharp_copy):
+    config = _config(sharp_copy)
+    distill.distill(config, sharp_copy, f"{teacher}/../{teacher.name}")
 
 
 def test_directions_are_not_found_again(teacher, tmp_path, caplog):

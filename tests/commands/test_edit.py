@@ -29,10 +29,14 @@ def run_copy(trained, tmp_path):
 
 
 def test_interpolation_to_files(run_copy, tmp_path):
-    Image.fromarray(tiny.images(3)[2, ..., 0]).save(tmp_path / "two.png")
+    Image.fromarray(tiny.images(3)[2, ..., 0]).save(tmp_path / "two_$x$_$.png")
     config = tiny.config()
     path = interpolate.interpolate(
-        config, run_copy, first=f"test:3,{tmp_path / 'two.png'}", second="train:5, 1", points=4
+        config,
+        run_copy,
+        first=f"test:3,{tmp_path / 'two_$x$_$.png'}",
+        second="train:5, 1",
+        points=4,
     )
     assert path.parent == run_copy / "edits"
     assert re.fullmatch("test-3-and-1-more_train-5-and-1-more_linear_[0-9a-f]{8}.png", path.name)

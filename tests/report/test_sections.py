@@ -188,11 +188,11 @@ def test_the_power_of_samples_is_in_the_chart_if_it_was_measured():
     context = stubs.context({"train": data, "test": data}, model=_Halved(tiny.config()))
     measured = {"value": 0.5, "details": {"log_ratio": [0.5] * 9}}
     entries = {"generation/digits": {"scores": {"sharpness_error": measured}}}
-    found = sharpness.sharpness(context, 4, 2, about.samples_log_ratio(entries))
-    names = ["test images", "reconstructions", "samples"]
+    found = sharpness.sharpness(context, 4, 2, about.samples_log_ratio(entries, "digits"))
+    names = ["test images", "reconstructions", sharpness.SAMPLES]
     assert [line.name for line in found.chart.chart.lines] == names
-    assert "; samples: 0.500 and +0.500." in found.chart.caption
-    assert about.samples_log_ratio({"generation/digits": {"scores": {}}}) is None
+    assert f"; {sharpness.SAMPLES}: 0.500 and +0.500." in found.chart.caption
+    assert about.samples_log_ratio(entries, "shapes") is None
 
 
 def test_what_the_teacher_decodes_is_kept(tmp_path, monkeypatch):
@@ -205,10 +205,12 @@ def test_what_the_teacher_decodes_is_kept(tmp_path, monkeypatch):
     splits = {"train": data, "test": data}
     context = Context(model, config, splits, cache=tmp_path / "cache")
     first = sharpness.sharpness(context, 4, 2)
-    own = lambda of, *args: reconstructions.decode(of, *args)  # noqa: E731
-    monkeypatch.setattr(
-        sharpness, "decode", lambda of, *args: own(of, *args) if of is model else pytest.fail("it")
-    )
+
+    def decode_own(of, *args):
+        assert of is model, "the teacher decodes again"
+        return reconstructions.decode(of, *args)
+
+    monkeypatch.setattr(sharpness, "decode", decode_own)
     assert sharpness.sharpness(context, 4, 2) == first
 
 

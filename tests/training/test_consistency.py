@@ -44,7 +44,7 @@ def test_gaps_shrink_as_published():
 
 
 def test_stages_end_with_the_training():
-    """A training that is made longer keeps the gap of the last stage, which float32 can hold."""
+    """After the last step the gap stays that of the last stage."""
     last = _earlier(_gaps(), 0.5, 7)
     assert 0.5 - last == pytest.approx(0.5 / 2**8, rel=1e-3)
     assert _earlier(_gaps(), 0.5, 1_000) == last

@@ -118,14 +118,15 @@ def precision_recall(generated: ImageSet, real: ImageSet) -> Entries:
     return {found.name: _entry(found, "higher") for found in both}
 
 
-def distances(generated: ImageSet, real: ImageSet) -> Entries:
+def distances(generated: ImageSet, real: ImageSet, *, paired: bool = False) -> Entries:
     """Returns the Frechet distance and the kernel distance, with the name of the network.
 
     Args:
-      generated: the reconstructions of all real images, in their order.
-      real: the images.
+      generated: samples; or, if `paired`, the reconstructions of all real images in their order.
+      real: real images.
+      paired: see `metrics.distributions.kernel_distance`.
     """
-    return _distance(generated, real) | _kernel(generated, real, paired=True)
+    return _distance(generated, real) | _kernel(generated, real, paired=paired)
 
 
 def over_sets(parts: Sequence[Entries]) -> Entries:

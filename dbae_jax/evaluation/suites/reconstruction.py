@@ -115,9 +115,11 @@ def settings(context: Context) -> dict[str, Any]:
         "sample_codes": config.eval.sample_codes,
         "train_images": _num_train_images(context),
         "images": context.limit("test"),
+        "spectra": "8 bit",
     }
     if dataset_classifier.obstacle(context) is None:
         found["classifier"] = dataset_classifier.settings(context)
+        found["kernel_distance"] = "of unpaired images"
     if config.eval.lpips:
         data, least = config.data, alexnet_lpips.SMALLEST
         if data.channels != 3 or data.image_size < least:
@@ -233,7 +235,7 @@ def _distances(context: Context, net: FeatureNet, decoded: list[np.ndarray]) -> 
         generation.image_set(name, images, net, batch_size=context.config.eval.batch_size)
         for name, images in (("reconstructed", decoded), ("real", context.chunks("test")))
     ]
-    return generation.distances(*sets)
+    return generation.distances(*sets, paired=True)
 
 
 def _measured(context: Context, decoded: np.ndarray, images: np.ndarray) -> dict[str, float]:

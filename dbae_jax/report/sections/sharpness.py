@@ -20,6 +20,7 @@ from dbae_jax.runtime import kept
 from dbae_jax.sampling.plan import Plan
 
 OWN = "reconstructions"
+SAMPLES = "samples, as the suite generation measured them"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,7 +125,7 @@ def _chart(
     powers = {name: protocol.mean_power([to_uint8(some)]) for name, some in decoded.items()}
     of_images = protocol.mean_power([real])
     if samples is not None:
-        powers["samples"] = of_images * np.exp(samples)
+        powers[SAMPLES] = of_images * np.exp(samples)
     made = chart(
         [
             Series(name, range(1, len(power)), power[1:].tolist())
