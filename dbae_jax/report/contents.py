@@ -28,7 +28,7 @@ from dbae_jax.report.sections.confusion import confusion
 from dbae_jax.report.sections.latent_space import LatentSpace
 from dbae_jax.report.sections.reconstructions import Reconstructions, reconstructions
 from dbae_jax.report.sections.samples import Samples
-from dbae_jax.report.sections.sharpness import sharpness
+from dbae_jax.report.sections.sharpness import Sharpness, sharpness
 from dbae_jax.report.tables import Missing
 from dbae_jax.workdirs import records, workdir
 
@@ -131,12 +131,7 @@ def make_page(
         charts=charts,
         missing_charts=missing_charts,
         cost=_cost(context, amounts),
-        sharpness=sharpness(
-            context,
-            amounts.swept,
-            config.eval.num_pictures,
-            about.samples_log_ratio(entries, config.data.name),
-        ),
+        sharpness=_sharpness(context, amounts, entries),
         tables=about.measurements(context, measured),
         missing_scores=about.missing_scores(context, measured, command),
         provenance=origin.provenance(config, directory, model, command, rows),
@@ -207,6 +202,11 @@ def _latent_space(context: Context, amounts: Amounts) -> LatentSpace:
 def _cost(context: Context, amounts: Amounts) -> CaptionedChart | None:
     steps = JUMPS if is_distilled(context.model.config) else amounts.steps
     return cost.curve(context, amounts.swept, steps)
+
+
+def _sharpness(context: Context, amounts: Amounts, entries: about.Entries) -> Sharpness:
+    shown, name = context.config.eval.num_pictures, context.config.data.name
+    return sharpness(context, amounts.swept, shown, about.samples_log_ratio(entries, name))
 
 
 def _trajectories(context: Context, amounts: Amounts) -> ImageGrid | Missing:

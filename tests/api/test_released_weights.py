@@ -69,7 +69,9 @@ def test_a_file_without_prior_and_directions_says_so_when_they_are_needed(releas
 def test_a_model_is_saved_from_memory_and_with_other_weights(released, path, tmp_path):
     model = DBAE.load(path)
     model.save(tmp_path / "again.safetensors")
-    assert (tmp_path / "again.safetensors").read_bytes() == path.read_bytes()
+    first, again = (released_weights.read(p) for p in (path, tmp_path / "again.safetensors"))
+    jax.tree.map(np.testing.assert_array_equal, first[1:], again[1:])
+    assert first.config == again.config
     changed = jax.tree.map(lambda leaf: 2 * leaf, released.variables)
     model.with_variables(changed).save(tmp_path / "changed.safetensors")
     read = released_weights.read(tmp_path / "changed.safetensors")
