@@ -155,12 +155,14 @@ def _origin(directory: pathlib.Path, meta: dict[str, Any], config: Config) -> di
             f"config.train.init_from={init_from} cannot be used here: the run in {directory} did "
             "not start from another model. Leave it out, or name a new workdir."
         )
-    begun = known[workdir.ORIGIN]["name"] if workdir.ORIGIN in known else meta.get(workdir.RELEASED)
-    if workdir.ORIGIN in known and is_distilled(config) and _place(begun) != _place(init_from):
-        raise ConfigError(
-            f"--teacher={init_from} is not the teacher of the run in {directory}, which started "
-            f"from {begun}. Leave --teacher out to resume, or name a new workdir."
-        )
+    begun = meta.get(workdir.RELEASED)
+    if workdir.ORIGIN in known:
+        begun = str(known[workdir.ORIGIN]["name"])
+        if is_distilled(config) and _place(begun) != _place(init_from):
+            raise ConfigError(
+                f"--teacher={init_from} is not the teacher of the run in {directory}, which started "
+                f"from {begun}. Leave --teacher out to resume, or name a new workdir."
+            )
     if init_from and begun != init_from:
         log.warning(
             "The run in %s started from %s. config.train.init_from=%s has no effect on it.",
