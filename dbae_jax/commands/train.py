@@ -160,8 +160,8 @@ def _origin(directory: pathlib.Path, meta: dict[str, Any], config: Config) -> di
         begun = str(known[workdir.ORIGIN]["name"])
         if is_distilled(config) and _place(begun) != _place(init_from):
             raise ConfigError(
-                f"--teacher={init_from} is not the teacher of the run in {directory}, which started "
-                f"from {begun}. Leave --teacher out to resume, or name a new workdir."
+                f"--teacher={init_from} is not the teacher of the run in {directory}, which "
+                f"started from {begun}. Leave --teacher out to resume, or name a new workdir."
             )
     if init_from and begun != init_from:
         log.warning(
