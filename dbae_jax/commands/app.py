@@ -10,9 +10,13 @@ from dbae_jax.commands import trained_model
 from dbae_jax.commands.trained_model import OF_MODEL
 from dbae_jax.configuration.config import Config
 from dbae_jax.data import registry
-from dbae_jax.data.sources import Source
+from dbae_jax.data.images import to_uint8
+from dbae_jax.data.sources import ArraySource, Source
 from dbae_jax.errors import DBAEError
 from dbae_jax.runtime import processes
+
+# In a clone of the repository; an installed package has none.
+EXAMPLES = pathlib.Path(__file__).parents[2] / "examples" / "images"
 
 log = logging.getLogger(__name__)
 
@@ -48,13 +52,23 @@ def app(
         else:
             assert config is not None and directory is not None
             model = trained_model.open_model(config, directory, OF_MODEL).model
-        launching.launch(model, _test_images(model.config), host, listener)
+        launching.launch(model, pictures_for(model), host, listener)
 
 
-def _test_images(config: Config) -> Source | None:
-    """Returns the test images of a config, or None if they are not on this machine."""
+def pictures_for(model: DBAE) -> Source | None:
+    """Returns pictures to try a model with.
+
+    These are the test images; or, if they are not on this machine, the example pictures of the
+    repository for a model of colour images; or None.
+    """
     try:
-        return registry.make_source(config.data, "test")
+        return registry.make_source(model.config.data, "test")
     except DBAEError as error:
-        log.info("The app has no pictures of the test set: %s", error)
-        return None
+        examples = sorted(EXAMPLES.glob("*.png"))
+        if model.config.data.channels != 3 or not examples:
+            log.info("The app has no pictures of the test set: %s", error)
+            return None
+        log.info(
+            "The app offers the pictures in %s, because it has no test set: %s", EXAMPLES, error
+        )
+        return ArraySource(to_uint8(model.preprocess(examples)))

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dbae_jax import DBAE
 from dbae_jax.app import launching, pictures
 from dbae_jax.commands import app
 from dbae_jax.data.sources import digits
@@ -277,3 +278,15 @@ def test_a_port_that_is_taken_is_named():
             launching.listen("127.0.0.1", port)
     with pytest.raises(ConfigError, match=r"cannot listen at --host=256.0.0.1"):
         launching.listen("256.0.0.1", 0)
+
+
+def test_a_model_without_its_data_set_gets_the_example_pictures(tmp_path, caplog, monkeypatch):
+    colour = {"data.name": "emoji", "data.channels": 3, "data.data_dir": str(tmp_path)}
+    model = DBAE(tiny.config(**colour), {})
+    with caplog.at_level("INFO", logger="dbae_jax"):
+        found = app.pictures_for(model)
+    assert len(found) == 12 and found[3]["image"].shape == (16, 16, 3)
+    assert "because it has no test set" in caplog.text
+    monkeypatch.setattr(app, "EXAMPLES", tmp_path)
+    assert app.pictures_for(model) is None
+    assert len(app.pictures_for(DBAE(tiny.config(), {}))) == 360  # digits are always there
