@@ -22,7 +22,7 @@ from dbae_jax.commands import app
 from dbae_jax.data.sources import digits
 from dbae_jax.errors import ConfigError
 from tests.helpers import browser, commands, tiny
-from tests.helpers.running_app import started, wait
+from tests.helpers.running_app import started, upload, wait
 
 MISSING = importlib.util.find_spec("gradio") is None
 needs_gradio = pytest.mark.skipif(MISSING, reason="the extra `app` is not installed")
@@ -73,17 +73,6 @@ def _open_tab(page, name):
     _click(page, name, ".tab-container:not(.visually-hidden) button[role=tab]")
 
 
-def _upload(page, path, place=0):
-    """Gives a file to the visible input for pictures, in place of what is there."""
-    script = """return [...document.querySelectorAll('.input')].filter(e => e.offsetParent)
-      [arguments[0]]"""
-    field = page.execute_script(script, place)
-    for button in field.find_elements("css selector", "button[aria-label='Clear']"):
-        button.click()
-    wait(lambda: field.find_elements("css selector", "input[type=file]"), "input")
-    field.find_element("css selector", "input[type=file]").send_keys(str(path))
-
-
 @pytest.fixture
 def two(tmp_path):
     """Files of two digits in colour, four times as large as the model's, and wider."""
@@ -99,7 +88,7 @@ def two(tmp_path):
 @needs_gradio
 def test_an_upload_is_reconstructed_and_a_slider_changes_the_picture(page, two):
     assert len(_pixels(page, "#edited img")) == 4  # a picture of the test set
-    _upload(page, two[0])
+    upload(page, two[0])
     original = digits("test", 16).images[0][..., 0].astype(int)
 
     def shown():
@@ -134,7 +123,7 @@ def test_an_upload_is_reconstructed_and_a_slider_changes_the_picture(page, two):
 def test_a_file_that_is_no_picture_is_answered_by_a_sentence(page, tmp_path):
     path = tmp_path / "text.png"
     path.write_text("no picture")
-    _upload(page, path)
+    upload(page, path)
     problem = wait(lambda: _all(page, "#edited .problem"), "sentence")[0]
     assert "not an image that can be read" in problem.text
 
@@ -142,8 +131,8 @@ def test_a_file_that_is_no_picture_is_answered_by_a_sentence(page, tmp_path):
 @needs_gradio
 def test_two_pictures_are_mixed(page, two):
     _open_tab(page, "Mix")
-    _upload(page, two[0])
-    _upload(page, two[1], place=1)
+    upload(page, two[0])
+    upload(page, two[1], place=1)
     mixed = _pixels(page, "#mixed img")
     assert len(mixed) == 11
     for end, place in ((mixed[0], 0), (mixed[-1], 1)):

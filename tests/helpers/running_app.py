@@ -1,9 +1,10 @@
-"""The app in a process of its own, for tests and for its picture in the documentation.
+r"""The app in a process of its own, for tests and for its picture in the documentation.
 
-python -m tests.helpers.running_app docs/images/app.png --weights=digits
+python -m tests.helpers.running_app docs/images/app.png examples/images/child.png dark_skin \
+    --weights=emoji32
 
-writes a screenshot of the app with these flags. It shows a picture of the test set, and what the
-first slider of an attribute makes of it.
+writes a screenshot of the app with these flags. It shows a picture, and what the slider of an
+attribute makes of it.
 """
 
 import contextlib
@@ -28,8 +29,9 @@ from dbae_jax import main
 sys.argv = ["dbae", *sys.argv[1:]]
 main.run()
 """
+SHOWN = "return document.querySelector('#edited img')?.src"
 SECONDS = 180  # for what takes a few on an idle machine
-SLIDER = "input[type=range][aria-label*='Towards']"
+SLIDER = "input[type=range][aria-label*='Towards {}']"
 
 
 def wait(found, what):
@@ -59,7 +61,18 @@ def started(log: pathlib.Path, *flags: str):
         process.wait()
 
 
-def _photograph(path: pathlib.Path, *flags: str) -> None:
+def upload(page, path, place=0):
+    """Gives a file to the visible input for pictures, in place of what is there."""
+    script = """return [...document.querySelectorAll('.input')].filter(e => e.offsetParent)
+      [arguments[0]]"""
+    field = page.execute_script(script, place)
+    for button in field.find_elements("css selector", "button[aria-label='Clear']"):
+        button.click()
+    wait(lambda: field.find_elements("css selector", "input[type=file]"), "input")
+    field.find_element("css selector", "input[type=file]").send_keys(str(path))
+
+
+def _photograph(path: pathlib.Path, picture: str, attribute: str, *flags: str) -> None:
     with (
         tempfile.TemporaryDirectory() as folder,
         browser.browser() as page,
@@ -67,8 +80,11 @@ def _photograph(path: pathlib.Path, *flags: str) -> None:
     ):
         browser.resize(page, 1200, 1000)
         browser.open_page(page, address)
-        wait(lambda: page.find_elements("css selector", "#edited img"), "picture")
-        page.find_elements("css selector", SLIDER)[0].send_keys("\ue010")  # the end key
+        first = wait(lambda: page.execute_script(SHOWN), "picture")
+        upload(page, pathlib.Path(picture).resolve())
+        wait(lambda: page.execute_script(SHOWN) not in (None, first), "picture of the file")
+        slider = SLIDER.format(attribute)
+        page.find_elements("css selector", slider)[0].send_keys("\ue010")  # the end key
         moved = "return document.querySelector('#edited').innerText.includes('z moved by')"
         wait(lambda: page.execute_script(moved), "edit")
         time.sleep(1)  # until the progress of the edit is gone
