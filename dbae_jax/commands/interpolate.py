@@ -47,13 +47,7 @@ def interpolate(
       CheckpointError: if the workdir holds no model.
     """
     pairs = _pairs(first, second)
-    if points < 2:
-        raise ConfigError(f"--points={points} is not allowed: it must be 2 or more.")
-    if infer_endpoint and config.bridge.endpoint != "free":
-        raise ConfigError(
-            "--infer_endpoint needs a model with a Gaussian x_T (config.bridge.endpoint='free'): "
-            "this model decodes x_T from z."
-        )
+    _check(config, points, infer_endpoint=infer_endpoint)
     folder = edit_files.check_folder(directory, out)
     model = trained_model.open_model(config, directory, OF_MODEL).model
     splits = functools.partial(trained_model.open_splits, config)
@@ -66,20 +60,32 @@ def interpolate(
     )
     decoded = edits.decode_rows(model, z, x_T, rng=seed, plan=config.sample)
     shown = [np.asarray(to_float(some))[:, None] for some in (first_images, second_images)]
+    labels = [
+        f"{edit_files.short(one)}\nto {edit_files.short(other)}"
+        for one, other in zip(*pairs, strict=True)
+    ]
     rows = np.concatenate([shown[0], decoded, shown[1]], axis=1)
     settings: dict[str, Any] = {"first": pairs[0], "second": pairs[1], "points": points}
     settings |= {"method": method, "infer_endpoint": infer_endpoint}
     return edit_files.write(
         folder,
         (edit_files.slug(pairs[0]), edit_files.slug(pairs[1]), method),
-        [
-            (f"{edit_files.short(one)}\nto {edit_files.short(other)}", row)
-            for one, other, row in zip(*pairs, rows, strict=True)
-        ],
+        list(zip(labels, rows, strict=True)),
         {"z": z, "images": to_uint8(decoded), "first": first_images, "second": second_images},
         edit_files.about(config, model, "interpolate") | settings,
         columns=["first", *(f"{100 * a:.0f}%" for a in np.linspace(0, 1, points)), "second"],
     )
+
+
+def _check(config: Config, points: int, *, infer_endpoint: bool) -> None:
+    """Raises ConfigError for arguments that the model does not allow."""
+    if points < 2:
+        raise ConfigError(f"--points={points} is not allowed: it must be 2 or more.")
+    if infer_endpoint and config.bridge.endpoint != "free":
+        raise ConfigError(
+            "--infer_endpoint needs a model with a Gaussian x_T (config.bridge.endpoint='free'): "
+            "this model decodes x_T from z."
+        )
 
 
 def _pairs(first: str | None, second: str | None) -> tuple[list[str], list[str]]:
