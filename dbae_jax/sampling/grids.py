@@ -92,8 +92,8 @@ def near_end(schedule: Schedule, steps: int, *, start: float, rho: float = 7.0) 
     It is the grid of the consistency sampler: noise enters where little of the image is decided
     yet. `rho` has no effect, and the other arguments and errors are those of `karras`.
 
-    Source: CDBM (He et al., 2024), which begins at 0.999 T. There the noise is a few hundredths of x_T,
-    and a network that is trained for minutes cannot tell it apart.
+    Source: CDBM (He et al., 2024), which begins at 0.999 T. There the noise is a few hundredths of
+    x_T, and a network that is trained for minutes cannot tell it apart.
     """
     _check(schedule, steps, start, rho)
     return np.append(start, np.linspace((1 - END_FRACTION) * start, 0, steps))
