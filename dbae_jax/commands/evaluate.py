@@ -200,10 +200,9 @@ def _measure(context: Context, book: Book, name: str, settings: dict[str, Any]) 
 
 def _paint(context: Context, directory: pathlib.Path, *, measured_now: bool) -> None:
     """Writes the figures if reconstructions were measured now or a figure is missing."""
-    names = ["reconstructions.png", "trajectory.png"]
-    if is_distilled(context.model.config):
-        del names[1]  # its states follow neither the ODE nor the SDE
-    paths = [directory / name for name in names]
+    paths = [directory / "reconstructions.png"]
+    if not is_distilled(context.model.config):  # whose states follow neither the ODE nor the SDE
+        paths.append(directory / "trajectory.png")
     # All processes make the figures together, so one process decides for all.
     exist = processes.from_writer(lambda: all(path.exists() for path in paths))
     if exist and not measured_now:

@@ -155,25 +155,24 @@ def _origin(directory: pathlib.Path, meta: dict[str, Any], config: Config) -> di
             f"config.train.init_from={init_from} cannot be used here: the run in {directory} did "
             "not start from another model. Leave it out, or name a new workdir."
         )
-    begun = meta.get(workdir.RELEASED)
-    if workdir.ORIGIN in known:
-        begun = str(known[workdir.ORIGIN]["name"])
-        if is_distilled(config) and _place(begun) != _place(init_from):
-            raise ConfigError(
-                f"--teacher={init_from} is not the teacher of the run in {directory}, which "
-                f"started from {begun}. Leave --teacher out to resume, or name a new workdir."
-            )
-    if init_from and begun != init_from:
-        log.warning(
-            "The run in %s started from %s. config.train.init_from=%s has no effect on it.",
-            *(directory, begun, init_from),
+    begun = known[workdir.ORIGIN]["name"] if workdir.ORIGIN in known else meta.get(workdir.RELEASED)
+    if not init_from or begun == init_from or _place(begun) == _place(init_from):
+        return known
+    if workdir.ORIGIN in known and is_distilled(config):
+        raise ConfigError(
+            f"--teacher={init_from} is not the teacher of the run in {directory}, which started "
+            f"from {begun}. Leave --teacher out to resume, or name a new workdir."
         )
+    log.warning(
+        "The run in %s started from %s. config.train.init_from=%s has no effect on it.",
+        *(directory, begun, init_from),
+    )
     return known
 
 
-def _place(name: str) -> pathlib.Path:
+def _place(name: Any) -> pathlib.Path:
     """Returns the absolute path of a model that may be written in several ways."""
-    return paths.read(name, "--teacher", buckets=True).resolve()
+    return paths.read(name, "config.train.init_from", buckets=True).resolve()
 
 
 def _fine_tuned(run: Run, config: Config) -> tuple[Run, dict[str, Any]]:

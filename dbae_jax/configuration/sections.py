@@ -284,7 +284,7 @@ class DistillConfig(Section):
     share_at_T: Annotated[float, BELOW_ONE]
 
     def check(self, path: str) -> None:
-        """Refuses stages that cannot be told apart in float32 or in steps."""
+        """Refuses gaps t - r that float32 cannot hold."""
         require(
             self.q**self.stages <= FINEST_GAP,
             f"{path}.stages={self.stages} with {path}.q={self.q:g}",

@@ -185,9 +185,11 @@ def test_the_classifier_of_the_data_is_copied(teacher, tmp_path, caplog):
     assert "The classifier of digits is copied" in caplog.text
 
 
-def test_a_resumed_distillation_takes_its_teacher_in_any_spelling(teacher, sharp_copy):
-    config = _config(sharp_copy)
-    distill.distill(config, sharp_copy, f"{teacher}/../{teacher.name}")
+def test_a_resumed_distillation_takes_its_teacher_in_any_spelling(teacher, sharp_copy, caplog):
+    with caplog.at_level("INFO", logger="dbae_jax"):
+        state = distill.distill(_config(sharp_copy), sharp_copy, f"{teacher}/../{teacher.name}")
+    assert int(state.step) == STEPS and "has taken 4 steps already" in caplog.text
+    assert "has no effect on it" not in caplog.text
 
 
 def test_directions_are_not_found_again(teacher, tmp_path, caplog):
