@@ -29,6 +29,7 @@ def get_config() -> ConfigDict:
     c.train.batch_size = 64
     c.train.num_steps = 100_000
     c.train.evaluate_every_steps = 10_000
+    c.checkpoint.every_steps = 2_500
     c.checkpoint.keep_every_steps = 0
 
     c.distill.num_steps = 5_000

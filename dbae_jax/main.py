@@ -15,8 +15,7 @@ from typing import Any, NamedTuple
 from absl import flags
 
 from dbae_jax.configuration import arguments, command_line, paths
-from dbae_jax.configuration.config import Config
-from dbae_jax.configuration.distillation import distilled
+from dbae_jax.configuration.distillation import check_overrides, distilled
 from dbae_jax.configuration.suggestions import did_you_mean
 from dbae_jax.errors import ConfigError
 
@@ -215,11 +214,14 @@ def main(argv: list[str]) -> None:
         _function(name)(None, None, **given)
         return
     config = command_line.read_config()
+    if name == "distill" or flags.FLAGS["teacher"].present:
+        check_overrides(command_line.overrides())
+        config = distilled(config, flags.FLAGS["teacher"].value)
     if DRY_RUN.value:
-        command_line.show(_function("describe")(_planned(config)))
+        command_line.show(_function("describe")(config))
         return
     if name == "plan":
-        command_line.show(_function(name)(_planned(config), **given))
+        command_line.show(_function(name)(config, **given))
         return
     workdir = command_line.read_workdir()
     if name == "report":
@@ -244,12 +246,6 @@ def _how_called() -> dict[str, Any]:
     changed = command_line.overrides()
     changed.pop("eval.suite", None)
     return {"config_path": command_line.config_path(), "overrides": changed}
-
-
-def _planned(config: Config) -> Config:
-    """Returns the config of the training that the flags ask for; --teacher makes it another one."""
-    teacher = flags.FLAGS["teacher"].value
-    return distilled(config, teacher) if teacher else config
 
 
 def run() -> None:

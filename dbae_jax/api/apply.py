@@ -77,7 +77,11 @@ class Apply:
         return functions.encode(self.networks, variables, images, key, places, sample=True)
 
     def endpoint(self, variables: dict, z: Float[Array, "B D"]) -> Float[Array, "B H W C"]:
-        """Decodes z: [B, D] to the endpoint x_T of the diffusion: [B, H, W, C], unbounded.
+        """Decodes z to the endpoint x_T of the diffusion: [B, H, W, C], float32, unbounded.
+
+        Args:
+          variables: weights and running statistics.
+          z: latent codes [B, D], float32.
 
         Raises:
           DataError: if x_T is Gaussian noise.
@@ -99,8 +103,9 @@ class Apply:
         Args:
           variables: weights and running statistics.
           x_t: [B, H, W, C], a state of the bridge at time t.
-          t: scalar or [B], in [t_min, T]. Scalings of a Python number or numpy array are computed
-            in float64; those of a jax array in float32, which is inaccurate within 1e-3 of T.
+          t: scalar or [B], in [t_min, T]; this is not checked. Scalings of a Python number or
+            numpy array are computed in float64; those of a jax array in float32, which is
+            inaccurate within 1e-3 of T.
           x_T: [B, H, W, C].
           z: [B, D].
         """

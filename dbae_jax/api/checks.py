@@ -37,6 +37,9 @@ def make_key(rng: Rng, count: int) -> jax.Array:
     Args:
       rng: a seed, a key, keys [count], or None for seed 0.
       count: number of examples.
+
+    Raises:
+      DataError: if `rng` is none of these.
     """
     if rng is None:
         return jax.random.key(0)

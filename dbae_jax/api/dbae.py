@@ -34,10 +34,11 @@ class DBAE(TrainedAutoencoder):
     most `batch_size`: up to rounding, a result does not depend on the other images. Wrong input
     raises `DataError`. `apply` has the same model as pure functions of jax arrays.
 
-    model = DBAE.load("runs/digits")
-    z = model.encode(images)                        # [B, D]
-    x_T = model.endpoint(z)                         # [B, H, W, C]
-    reconstructions = model.decode(z)               # [B, H, W, C]
+    Example:
+        model = DBAE.load("runs/digits")
+        z = model.encode(images)                        # [B, D]
+        x_T = model.endpoint(z)                         # [B, H, W, C]
+        reconstructions = model.decode(z)               # [B, H, W, C]
     """
 
     def __init__(
@@ -72,17 +73,10 @@ class DBAE(TrainedAutoencoder):
           source: where the weights come from, for `repr`.
           load_prior: fingerprints of all weights and of the encoder -> latent prior; called at the
             first use.
-          load_directions: the same fingerprints -> directions of attributes; called at the first
-            use.
+          load_directions: the same -> directions of attributes; called at the first use.
         """
-        super().__init__(
-            config,
-            variables,
-            networks=networks,
-            batch_size=batch_size,
-            whole_batches=whole_batches,
-            mesh=mesh,
-        )
+        how: dict[str, Any] = {"whole_batches": whole_batches, "mesh": mesh}
+        super().__init__(config, variables, networks=networks, batch_size=batch_size, **how)
         self.step, self._source = step, source if step is None else f"step {step}, {source}"
         self._load_prior, self._load_directions = load_prior, load_directions
 
@@ -170,7 +164,11 @@ class DBAE(TrainedAutoencoder):
         released_weights.save(self, paths.read(path, "path"))
 
     def with_variables(self, variables: dict) -> Self:
-        """Returns the same model with other weights, without a latent prior and directions."""
+        """Returns the same model with other weights, without a latent prior and directions.
+
+        Args:
+          variables: {"params", "stats"}, with the shapes of `self.variables`.
+        """
         other = object.__new__(type(self))
         of_weights = ("apply", "directions", "encoder_fingerprint", "fingerprint", "prior")
         same = {k: v for k, v in self.__dict__.items() if k not in of_weights}
@@ -183,7 +181,8 @@ class DBAE(TrainedAutoencoder):
     def apply(self) -> Apply:
         """The model as pure functions (variables, arrays, key) -> arrays, for jit, grad and vmap.
 
-        grad = jax.grad(lambda z: loss(model.apply.decode(model.variables, z)))
+        Example:
+            grad = jax.grad(lambda z: loss(model.apply.decode(model.variables, z)))
         """
         networks, bridge = self.networks, self.bridge
         sampler = default_sampler(self.config)
@@ -202,7 +201,7 @@ class DBAE(TrainedAutoencoder):
 
     @functools.cached_property
     def directions(self) -> dict[str, np.ndarray]:
-        """The directions of attributes: name -> change [D] of z at scale 1, for `edit`.
+        """The directions of attributes: name -> change of z at scale 1, [D] float32.
 
         Raises:
           DataError: if the workdir has no directions of these weights.
@@ -230,7 +229,7 @@ class DBAE(TrainedAutoencoder):
         plan: Plan | str | None = None,
         progress: ProgressFn | None = None,
     ) -> np.ndarray:
-        """Decodes latent codes between those of two images: [B, points, H, W, C].
+        """Decodes latent codes between those of two images: [B, points, H, W, C], in [-1, 1].
 
         The options that are not listed are those of `decode`.
 
@@ -322,6 +321,7 @@ class DBAE(TrainedAutoencoder):
 
         Raises:
           CheckpointError: if the model has no latent prior.
+          DataError: if options do not go together.
         """
         plan = self._plan(plan, sampler, steps, grid, rho, churn, eta, boot)
         z = self.sample_codes(num, rng, sampler=prior_sampler, steps=prior_steps, eta=prior_eta)
@@ -337,7 +337,11 @@ class DBAE(TrainedAutoencoder):
         eta: float = 0.0,
         progress: ProgressFn | None = None,
     ) -> np.ndarray:
-        """Samples latent codes from the prior: [num, D]; see `sample` for the options."""
+        """Samples latent codes from the prior: [num, D], float32.
+
+        The arguments are those of `sample`: `sampler` is its `prior_sampler`, and so on. So are the
+        errors.
+        """
         num = checks.check_count(num, "num")
         return self.prior.sample(
             num,

@@ -104,6 +104,12 @@ class TrainedAutoencoder:
         """Returns images as the encoder gets them: [B, H, W, C], float32 in [-1, 1].
 
         PIL images and files are cropped and resized like the data set of the model.
+
+        Args:
+          images: arrays, PIL images or paths, see the class.
+
+        Raises:
+          DataError: if the images do not fit the model.
         """
         return to_float(as_batch(images, self.config.data))
 
@@ -112,8 +118,14 @@ class TrainedAutoencoder:
     ) -> np.ndarray:
         """Encodes images to latent codes z: [B, D], float32.
 
-        A stochastic encoder gives the mean of q(z | x_0), or with `rng` a sample of it. A
-        deterministic encoder takes no `rng`. `progress` is as for `decode`.
+        Args:
+          images: arrays, PIL images or paths, see the class.
+          rng: for a stochastic encoder: z is a sample of q(z | x_0). None: z is its mean.
+          progress: as for `decode`.
+
+        Raises:
+          DataError: if the images do not fit the model, or for `rng` if the encoder is
+            deterministic.
         """
         batch = as_batch(images, self.config.data)
         if rng is not None and not self.config.model.stochastic:
@@ -122,24 +134,40 @@ class TrainedAutoencoder:
         return self.programs.encode(self.variables, batch, key, progress)
 
     def posterior(self, images: Images) -> tuple[np.ndarray, np.ndarray | None]:
-        """Returns mean and standard deviation (deterministic: None) of q(z | x_0): [B, D] each."""
+        """Returns mean and standard deviation (deterministic: None) of q(z | x_0).
+
+        Args:
+          images: arrays, PIL images or paths, see the class.
+
+        Returns:
+          Arrays [B, D], float32.
+
+        Raises:
+          DataError: if the images do not fit the model.
+        """
         batch = as_batch(images, self.config.data)
         return self.programs.posterior(self.variables, batch)
 
     def endpoint(self, z: np.ndarray) -> np.ndarray:
-        """Decodes z: [B, D] to the endpoint x_T of the diffusion: [B, H, W, C], unbounded.
+        """Decodes latent codes to endpoints x_T of the diffusion: [B, H, W, C], float32, unbounded.
+
+        Args:
+          z: latent codes [B, D].
 
         Raises:
-          DataError: if x_T is Gaussian; `draw_x_T` samples it and `invert` infers it.
+          DataError: if the codes do not fit the model, or x_T is Gaussian; then `draw_x_T` samples
+            it and `invert` infers it.
         """
         if self.gaussian_endpoint:
             raise DataError(checks.GAUSSIAN)
         return self.programs.endpoint(self.variables, checks.check_codes(z, self.latent_dim))
 
     def draw_x_T(self, num: int, rng: Rng = 0) -> np.ndarray:
-        """Samples Gaussian endpoints: [num, H, W, C], standard normal (VE: times T).
+        """Samples Gaussian endpoints: [num, H, W, C], float32, standard normal (VE: times T).
 
-        `rng` is a seed, a key, or keys [num]; `decode` samples the same x_T from it.
+        Args:
+          num: number of endpoints.
+          rng: a seed, a key, or keys [num]; `decode` samples the same x_T from it.
 
         Raises:
           DataError: if x_T is decoded from z.
@@ -155,7 +183,7 @@ class TrainedAutoencoder:
         grid: str = "lambda",
         progress: ProgressFn | None = None,
     ) -> np.ndarray:
-        """Infers Gaussian endpoints by DDIM inversion: x_T, [B, H, W, C].
+        """Infers Gaussian endpoints by DDIM inversion: x_T, [B, H, W, C], float32.
 
         Decoding them with the same z and grid gives the images back, the better the more steps.
 
@@ -167,20 +195,24 @@ class TrainedAutoencoder:
           progress: as for `decode`.
 
         Raises:
-          DataError: if x_T is decoded from z.
+          DataError: if x_T is decoded from z, if images and codes do not fit the model, or for
+            another grid or number of steps.
         """
         return gaussian_endpoint.invert(self, images, z, steps=steps, grid=grid, progress=progress)
 
     def denoise(
         self, x_t: np.ndarray, t: float | np.ndarray, x_T: np.ndarray, z: np.ndarray
     ) -> np.ndarray:
-        """Returns the denoiser's estimate of x_0, unclipped.
+        """Returns the denoiser's estimate of x_0: [B, H, W, C], float32, unclipped.
 
         Args:
           x_t: [B, H, W, C], a state of the bridge at time t.
           t: scalar or [B], in [t_min, T] of `self.bridge.schedule`.
           x_T: [B, H, W, C].
           z: [B, D].
+
+        Raises:
+          DataError: if an array does not fit the model, or a time lies outside [t_min, T].
         """
         z, data = checks.check_codes(z, self.latent_dim), self.config.data
         x_t = checks.check_states(x_t, "x_t", len(z), data)
@@ -228,6 +260,9 @@ class TrainedAutoencoder:
           plan: all sampler options at once, such as `config.sample`, instead of the above; or
             "accurate" or "sharp", see `Plan.named`.
           progress: called after every batch with the numbers of finished and of all images.
+
+        Raises:
+          DataError: if an array does not fit the model, or options do not go together.
         """
         plan = self._plan(plan, sampler, steps, grid, rho, churn, eta, boot)
         return np.asarray(self._sample(z, x_T, plan, rng, progress=progress).x_0)
@@ -260,6 +295,9 @@ class TrainedAutoencoder:
         Returns:
           x_0: [B, H, W, C]; path: [S, B, H, W, C], x_T and the state after every step; times: [S];
           nfe, the number of network evaluations.
+
+        Raises:
+          DataError: as for `decode`.
         """
         plan = self._plan(plan, sampler, steps, grid, rho, churn, eta, boot)
         return self._sample(z, x_T, plan, rng, keep_path=True, clip_path=clip_path)
@@ -279,7 +317,16 @@ class TrainedAutoencoder:
         plan: Plan | str | None = None,
         progress: ProgressFn | None = None,
     ) -> np.ndarray:
-        """Encodes images and decodes them: [B, H, W, C]; the options are those of `decode`."""
+        """Encodes images and decodes them: [B, H, W, C], float32 in [-1, 1].
+
+        The options are those of `decode`.
+
+        Args:
+          images: arrays, PIL images or paths, see the class.
+
+        Raises:
+          DataError: as for `encode` and `decode`.
+        """
         plan = self._plan(plan, sampler, steps, grid, rho, churn, eta, boot)
         return self.decode(self.encode(images), rng=rng, plan=plan, progress=progress)
 
@@ -295,7 +342,11 @@ class TrainedAutoencoder:
         boot: bool = False,
         plan: Plan | str | None = None,
     ) -> int:
-        """Returns the network evaluations per image of `decode` with these options."""
+        """Returns the network evaluations per image of `decode` with these options.
+
+        Raises:
+          DataError: if options do not go together.
+        """
         plan = self._plan(plan, sampler, steps, grid, rho, churn, eta, boot)
         return checks.table_of(plan, self.bridge).nfe
 

@@ -30,7 +30,7 @@ RUN: dict[str, Any] = {"api_visibility": "private", "concurrency_id": "model"}
 LATEST: dict[str, Any] = {"trigger_mode": "always_last", "show_progress": "minimal"} | RUN
 
 ACCURACY = (
-    "More evaluations take more time and add detail. The error is close to its lowest with {}. "
+    "More evaluations take more time. The error is close to its lowest with {}. "
     "The first result with each number takes longer, because a program is compiled for it."
 )
 DISTILLED = "This model is distilled: its images are sharp with 2 evaluations."

@@ -10,6 +10,7 @@ from clu import parameter_overview
 
 from dbae_jax.configuration import build
 from dbae_jax.configuration.config import Config, to_dict
+from dbae_jax.configuration.distillation import is_distilled
 from dbae_jax.data import registry
 from dbae_jax.errors import DBAEError
 from dbae_jax.models.autoencoder import Networks
@@ -40,6 +41,27 @@ def forward_flops(config: Config, networks: Networks) -> float:
     )
 
 
+def training_flops(config: Config, networks: Networks) -> float:
+    """Returns about the FLOPs of one training step for one image.
+
+    A backward pass takes twice a forward pass. A distillation trains the U-Net alone, and evaluates
+    it once more for the target.
+    """
+    whole = forward_flops(config, networks)
+    return whole + 3 * unet_flops(config, networks) if is_distilled(config) else 3 * whole
+
+
+def unet_flops(config: Config, networks: Networks) -> float:
+    """Returns the FLOPs of one forward pass of the U-Net for one image."""
+    size, channels = config.data.image_size, config.data.channels
+    shapes = ((1, size, size, 2 * channels), (1,), (1, config.model.latent_dim))  # x_t and x_T
+    return count_flops(
+        networks.network,
+        jax.eval_shape(networks.init, jax.random.key(0)),
+        *(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes),
+    )
+
+
 def _summary(config: Config, networks: Networks, params: dict) -> list[str]:
     """Returns the lines that matter most; the rest of --dry_run has the details."""
     data, kind = config.data, "stochastic" if config.model.stochastic else "deterministic"
@@ -52,7 +74,7 @@ def _summary(config: Config, networks: Networks, params: dict) -> list[str]:
         + ", ".join(f"{name} {count / 1e6:.1f}M" for name, count in parts.items())
         + ")",
         f"FLOPs per image: {flops / 1e9:.1f} G for one forward pass of all networks, about "
-        f"{3 * flops / 1e9:.1f} G per training step",
+        f"{training_flops(config, networks) / 1e9:.1f} G per training step",
         f"Training: {config.train.num_steps:,} steps of {config.train.batch_size} images, "
         + _epochs(config),
         f"Memory: {_state_bytes(config, networks, params) / 2**30:.2f} GiB for weights, EMA "

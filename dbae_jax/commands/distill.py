@@ -5,7 +5,7 @@ import pathlib
 from dbae_jax.commands import train
 from dbae_jax.configuration import paths
 from dbae_jax.configuration.config import Config
-from dbae_jax.configuration.distillation import distilled, is_distilled
+from dbae_jax.configuration.distillation import distilled
 from dbae_jax.errors import ConfigError
 from dbae_jax.workdirs.train_state import TrainState
 
@@ -29,12 +29,10 @@ def distill(config: Config, directory: pathlib.Path, teacher: str | None = None)
       ConfigError: if the teacher is missing, or is the workdir itself.
       DBAEError: as `train.train` raises.
     """
-    if not teacher and is_distilled(config):
-        teacher = config.train.init_from
-    if not teacher:
-        raise ConfigError("--teacher is missing; name the workdir of a trained model.")
+    config = distilled(config, teacher)
+    teacher = config.train.init_from
     if paths.read(teacher, "--teacher", buckets=True).resolve() == directory.resolve():
         raise ConfigError(
             f"--teacher={teacher} is the workdir itself; name another --workdir for the new model."
         )
-    return train.train(distilled(config, teacher), directory)
+    return train.train(config, directory)

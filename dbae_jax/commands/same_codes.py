@@ -27,18 +27,22 @@ log = logging.getLogger(__name__)
 
 
 def copy(name: str, config: Config, directory: pathlib.Path, mesh: jax.sharding.Mesh) -> None:
-    """Copies what a model has of the three. Nothing is copied from a model of other images.
+    """Copies what a model has of the three. Nothing is copied from a model whose data differ.
 
     Args:
       name: the model: a workdir, a file of released weights, or the name of released weights.
       config: config of the workdir.
       directory: the workdir. Its encoder must have the weights of the model's.
       mesh: devices of the run.
+
+    Raises:
+      CheckpointError: if the workdir has the latent prior of another model.
     """
     model = DBAE.load(name, mesh=mesh)
     if other := workdir.differing(to_dict(model.config), config, ("data.",)):
-        log.info("The latent prior of %s is of other images: %s.", name, ", ".join(other))
+        log.info("Nothing of %s is copied, since its data differ: %s.", name, ", ".join(other))
         return
+    _check_prior(model, directory / prior.FOLDER)
     _copy_classifier(name, config.data.name, directory)
     try:
         _copy_prior(model, name, config, directory / prior.FOLDER, mesh)
@@ -48,6 +52,17 @@ def copy(name: str, config: Config, directory: pathlib.Path, mesh: jax.sharding.
         _copy_directions(model, name, directory)
     except DataError as error:
         log.info("No directions of attributes are copied. %s", error)
+
+
+def _check_prior(model: DBAE, folder: pathlib.Path) -> None:
+    """Refuses a folder with the prior of another model, of a start that was killed early."""
+    if steps := checkpoint.steps(folder):
+        of = checkpoint.read_meta(folder, steps[-1]).get(prior.AUTOENCODER)
+        if of != prior.identity_of(model.step, model.variables):
+            raise CheckpointError(
+                f"{folder} has the latent prior of another model, but its workdir has no "
+                "checkpoint of the autoencoder. Delete this folder, or name another --workdir."
+            )
 
 
 def _copy_prior(

@@ -181,7 +181,7 @@ def _fine_tuned(run: Run, config: Config) -> tuple[Run, dict[str, Any]]:
     read = loading.arguments(name, "ema", step=None, mesh=run.mesh)
     if is_distilled(config) and is_distilled(read["config"]):
         raise ConfigError(
-            f"--teacher={name} is a distilled model itself. Name the model that it was distilled "
+            f"The teacher {name} is a distilled model itself. Name the model that it was distilled "
             f"from, {read['config'].train.init_from}."
         )
     for difference in workdir.differing(to_dict(read["config"]), config, ("bridge.",)):
@@ -281,8 +281,8 @@ def _diagnoser(
         if gap < MIN_RELATIVE_CODE_GAP * loss:
             log.warning(
                 "step %d: z is hardly used: giving each image the latent code of a different image "
-                "changes the loss by only %+.2f%%. If this lasts, train longer, raise "
-                "config.optim.learning_rate, or use --config.model.encoder.pool=flatten.",
+                "changes the loss by only %+.2f%%. If this lasts, train longer, raise the learning "
+                "rate, or train a new model with --config.model.encoder.pool=flatten.",
                 *(step, 100 * gap / loss),
             )
 

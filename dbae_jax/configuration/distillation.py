@@ -1,9 +1,23 @@
 """The config of a distillation, made from the config of its teacher."""
 
 import dataclasses
+from collections.abc import Iterable
 
 from dbae_jax.configuration.config import Config, from_dict, to_dict
+from dbae_jax.errors import ConfigError
 from dbae_jax.sampling.plan import CONSISTENCY, Plan
+
+# Keys that a distillation sets itself, and what to set instead.
+REPLACED = {
+    "optim.learning_rate": "config.distill.learning_rate",
+    "optim.schedule": "config.distill.schedule",
+    "optim.ema_decay": "config.distill.ema_decay",
+    "train.num_steps": "config.distill.num_steps",
+    "train.batch_size": "config.distill.batch_size",
+    "train.share_at_T": "config.distill.share_at_T",
+    "train.init_from": "--teacher",
+}
+FIXED = ("train.objective", "train.tc_weight", "train.init_parts", "train.frozen")
 
 
 def is_distilled(config: Config) -> bool:
@@ -16,16 +30,45 @@ def default_sampler(config: Config) -> str:
     return CONSISTENCY if is_distilled(config) else "dbim"
 
 
-def distilled(config: Config, teacher: str) -> Config:
+def check_overrides(keys: Iterable[str]) -> None:
+    """Refuses keys of the command line that would have no effect on a distillation.
+
+    Args:
+      keys: names of keys that the command line sets, such as "train.num_steps".
+
+    Raises:
+      ConfigError: naming the key, and what to set instead.
+    """
+    for key in keys:
+        if key in REPLACED:
+            raise ConfigError(
+                f"--config.{key} has no effect on a distillation: it is the teacher's. Set "
+                f"{REPLACED[key]} instead."
+            )
+        if key in FIXED:
+            raise ConfigError(f"--config.{key} cannot be set: a distillation sets it itself.")
+        if key.startswith("sample."):
+            raise ConfigError(
+                f"--config.{key} has no effect on a distillation, whose model has a sampler of its "
+                "own. Set it when you decode, as in `dbae evaluate`."
+            )
+
+
+def distilled(config: Config, teacher: str | None = None) -> Config:
     """Returns the config of the training that distils a teacher.
 
     Args:
       config: checked config of the teacher, or of the distillation that resumes.
-      teacher: name of the teacher.
+      teacher: name of the teacher; a distillation that resumes needs none.
 
     Raises:
-      ConfigError: if the section `distill` does not go with the rest, or x_T is Gaussian.
+      ConfigError: if the teacher is missing, the section `distill` does not go with the rest, or
+        x_T is Gaussian.
     """
+    if not teacher and is_distilled(config):
+        teacher = config.train.init_from
+    if not teacher:
+        raise ConfigError("--teacher is missing; name the workdir of a trained model.")
     section = config.distill
     replaced = dataclasses.replace
     whole = replaced(

@@ -284,11 +284,16 @@ class DistillConfig(Section):
     share_at_T: Annotated[float, BELOW_ONE]
 
     def check(self, path: str) -> None:
-        """Refuses gaps t - r that float32 cannot hold."""
+        """Refuses gaps t - r that float32 cannot hold, and stages that no step belongs to."""
         require(
             self.q**self.stages <= FINEST_GAP,
             f"{path}.stages={self.stages} with {path}.q={self.q:g}",
             f"such that q^stages is at most {FINEST_GAP}; the times t and r would coincide",
+        )
+        require(
+            self.stages <= self.num_steps and self.stages * self.num_steps < 2**31,
+            f"{path}.stages={self.stages} with {path}.num_steps={self.num_steps}",
+            "at most num_steps, and their product below 2^31, which is counted in 32 bits",
         )
 
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from dbae_jax.api.dbae import DBAE
 from dbae_jax.configuration.config import Config
+from dbae_jax.configuration.config_files import SAVED_NAME
 from dbae_jax.evaluation import results
 from dbae_jax.evaluation.context import Context
 from dbae_jax.evaluation.registry import SUITES
@@ -22,7 +23,7 @@ class Command(NamedTuple):
     """Writes the commands of a workdir: `command("evaluate")`.
 
     Attributes:
-      config_path: file name of the config.
+      config_path: file or name of the config.
       workdir: the workdir.
       overrides: keys of the config, such as "data.data_dir" -> value. Each command repeats them,
         unless it names a different value.
@@ -34,11 +35,13 @@ class Command(NamedTuple):
 
     def __call__(self, mode: str, *flags: str) -> str:
         """Returns the command of a mode with further flags, quoted for a shell."""
-        parts = [f"--config={self.config_path}", f"--workdir={self.workdir}", f"--mode={mode}"]
+        parts = [f"--workdir={self.workdir}"]
+        if pathlib.Path(self.config_path) != self.workdir / SAVED_NAME:  # read without --config
+            parts.insert(0, f"--config={self.config_path}")
         named = {flag.partition("=")[0] for flag in flags}
         repeated = {f"--config.{key}": value for key, value in self.overrides.items()}
         parts += [f"{name}={value}" for name, value in repeated.items() if name not in named]
-        return shlex.join(["python", "-m", "dbae_jax.main", *parts, *flags])
+        return shlex.join(["dbae", mode, *parts, *flags])
 
 
 def lead(context: Context, *, seen: bool) -> str:

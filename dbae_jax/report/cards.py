@@ -98,13 +98,13 @@ def _generation(scores: dict[str, Any]) -> Card:
 
 
 def _information(scores: dict[str, Any]) -> Card:
-    name, score = "Information that z lacks", scores.get("unexplained_bits_per_dim")
+    name, score = "Entropy given z", scores.get("unexplained_bits_per_dim")
     if score is None:
         return Card(name, NONE, NOT_MEASURED)
     bits = format_number(score["value"], 3)
     detail = (
-        f"at most {bits} of the 8 bits of each pixel value cannot be told from z (upper bound on "
-        "H(x_0 given z)); lower is better"
+        "per pixel value of 8 bits: an upper bound on H(x_0 given z), which compares models of the "
+        "same data; lower is better"
     )
     return Card(name, f"\N{LESS-THAN OR EQUAL TO} {bits} bits", detail)
 
@@ -112,8 +112,8 @@ def _information(scores: dict[str, Any]) -> Card:
 def _probe(scores: dict[str, Any]) -> Card:
     kinds = {
         "logistic_accuracy": (
-            "Probe accuracy",
-            "fraction of test labels that logistic regression on z predicts correctly",
+            "Accuracy of logistic regression",
+            "fraction of test labels that it predicts correctly from z",
         ),
         "ap": ("Probe AP", "average precision of a linear probe of z, mean over attributes"),
         "r": ("Probe r", "correlation of a linear probe of z, mean over attributes"),

@@ -31,7 +31,7 @@ _TERMS = {
         "Information, lower bound", "I(x_0; z) minus the entropy of x_0, nats per image"
     ),
     "unexplained_bits_per_dim": Term(
-        "H(x_0 given z), upper bound", "information in an 8-bit pixel value that z lacks, bits"
+        "H(x_0 given z), upper bound", "entropy of an 8-bit pixel value given z, in bits, at most"
     ),
     "accuracy": Term("Accuracy", "fraction of labels that a linear probe of z predicts correctly"),
     "logistic_accuracy": Term(

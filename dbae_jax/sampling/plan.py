@@ -135,8 +135,9 @@ class Plan:
     @property
     def needs_noise(self) -> bool:
         """Whether the sampler adds noise, so that it needs a random key."""
-        steps = self.steps if isinstance(self.grid, str) else len(self.grid) - 1
-        between = self.sampler == CONSISTENCY and steps > 1  # noise between its evaluations
+        # Noise enters between evaluations. Given times may begin below T, which is one more step.
+        several = not isinstance(self.grid, str) or self.steps > 1
+        between = self.sampler == CONSISTENCY and several
         return self.churn > 0 or self.eta > 0 or self.boot or between
 
     def check(self, path: str = "") -> None:

@@ -74,7 +74,7 @@ class Draws(NamedTuple):
 class LossTerms(NamedTuple):
     """The loss per example, and the other results of the forward pass."""
 
-    weighted: jax.Array  # [B], weight(t) times x_0_error
+    weighted: jax.Array  # [B], of denoising: weight(t) times x_0_error
     x_0_error: jax.Array  # [B], mean squared error of the denoised image
     z: jax.Array  # [B, D]
     stats: dict  # running statistics after the forward pass

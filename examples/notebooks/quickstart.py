@@ -67,7 +67,7 @@ def show(rows, titles):
 # endpoint of the diffusion. The bridge runs from x_T back to an image, in five network
 # evaluations.
 #
-# The model has not been trained on these images. It is small and was trained for an hour on
+# The model has not been trained on these images. It is small, and trains for about an hour on
 # two CPU cores, so it keeps outlines and colours, and loses details.
 
 # %%

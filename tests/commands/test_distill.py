@@ -21,7 +21,7 @@ from dbae_jax.performance.flops import count_flops
 from dbae_jax.prior import prior
 from dbae_jax.runtime import sharding
 from dbae_jax.training.jitted_step import make_training
-from dbae_jax.workdirs import checkpoint, workdir
+from dbae_jax.workdirs import checkpoint, records, workdir
 from tests.commands.test_plan import needs_libtpu
 from tests.helpers import commands, tiny
 
@@ -33,6 +33,7 @@ DISTILL = {
     "distill.ema_decay": 0.9,
     "distill.stages": 2,
     "checkpoint.every_steps": 2,
+    "train.diagnose_every_steps": 4,
 }
 STEP = np.arange(8, dtype=np.float32)  # the direction of the digit 7
 
@@ -142,6 +143,28 @@ def test_a_distillation_resumes_bit_for_bit(teacher, sharp, training, tmp_path, 
     assert _same(whole.opt_state, resumed.opt_state)
 
 
+def test_a_start_that_was_killed_before_its_first_checkpoint(
+    teacher, sharp, training, tmp_path, monkeypatch
+):
+    """It starts anew, and takes no prior of another model for that of its teacher."""
+    directory = tmp_path / "run"
+    with monkeypatch.context() as patch, pytest.raises(_stop(patch, 1, saved=False)):
+        distill.distill(tiny.config(**DISTILL), directory, str(teacher))
+    assert not checkpoint.steps(directory) and checkpoint.steps(directory / prior.FOLDER)
+    tiny.write_workdir(tiny.config(**DISTILL), tmp_path / "other", seed=1)
+    with pytest.raises(CheckpointError, match="has the latent prior of another model"):
+        distill.distill(tiny.config(**DISTILL), directory, str(tmp_path / "other"))
+    distill.distill(tiny.config(**DISTILL), directory, str(teacher))
+    whole, resumed = (_state(of, training, STEPS) for of in (sharp, directory))
+    assert _same(whole.variables, resumed.variables)
+
+
+def test_diagnostics_are_of_the_trained_loss(sharp):
+    (found,) = [row for row in records.read(sharp) if "code_gap" in row]
+    assert found["step"] == STEPS and 0 < found["eval_loss"] < np.inf
+    assert np.isfinite(found["code_gap"])
+
+
 def test_the_model_says_what_it_is_and_decodes_with_its_own_sampler(teacher, sharp):
     model = dbae_jax.DBAE.load(sharp)
     assert f"teacher {teacher}" in model.summary()
@@ -217,7 +240,7 @@ def test_a_teacher_with_neither_and_one_of_other_images(teacher, tmp_path, caplo
     with caplog.at_level("INFO", logger="dbae_jax"):
         changed = tiny.config(**DISTILL, **{"data.crop": "d2c"})
         distill.distill(changed, other, str(teacher))
-    assert "is of other images: data.crop (" in caplog.text
+    assert "is copied, since its data differ: data.crop (" in caplog.text
     assert not (other / prior.FOLDER).exists()
     with pytest.raises(CheckpointError, match="no latent prior to sample from"):
         sample.sample(_config(other), other, num=1)
@@ -272,6 +295,7 @@ def test_what_cannot_be_distilled_is_refused(teacher, sharp, tmp_path):
     for flag, words in (
         ({"bridge.schedule": "vp_simple"}, "'vp' or 've' for config.train.objective='consistency'"),
         ({"distill.stages": 24}, r"stages=24 with config.distill.q=2 is not .* at most 65536"),
+        ({"distill.stages": 5}, "stages=5 with config.distill.num_steps=4 is not .* at most num"),
     ):
         with pytest.raises(ConfigError, match=words):
             distill.distill(tiny.config(**DISTILL | flag), tmp_path / "run", str(teacher))
@@ -295,6 +319,10 @@ def test_commands(teacher, tmp_path):
     said = commands.run("main", "--mode=distill", *flags, "--dry_run")
     assert said.returncode == 0 and "Training: 7 steps of 8 images" in said.stdout, said.stderr
     assert '"objective": "consistency"' in said.stdout
+    said = commands.run("main", "--mode=distill", "--config=digits", "--dry_run")
+    assert said.returncode == 2 and "--teacher is missing" in said.stderr
+    said = commands.run("main", "--mode=distill", *flags, "--config.train.num_steps=7")
+    assert said.returncode == 2 and "Set config.distill.num_steps instead" in said.stderr
     said = commands.run("main", "--mode=distill", f"--workdir={tmp_path / 'run'}")
     assert said.returncode == 2 and "--config is missing" in said.stderr
     said = commands.run("main", "--mode=plan", *flags[:1], "--topology=nowhere")
@@ -308,16 +336,21 @@ def test_the_plan_is_that_of_the_distillation():
     made = plan.make_plan(config_of(tiny.config(**DISTILL), "teacher"), "v5e:1x1")
     assert (made.num_steps, made.batch_size) == (STEPS, 8)
     # The U-Net forward, backward (twice as much) and forward again; the others forward alone.
-    unet, others = _forward_flops()
-    assert 0.9 < made.flops / (8 * (4 * unet + others)) < 1.3
+    assert 0.9 < made.flops / (8 * _flops_of_a_step()) < 1.3
 
 
-def _forward_flops():
-    """FLOPs of the U-Net, and of encoder and endpoint decoder, for an image."""
+def test_the_summary_counts_the_distillation():
+    config = config_of(tiny.config(**DISTILL), "teacher")
+    told = f"about {_flops_of_a_step() / 1e9:.1f} G per training step"
+    assert told in describe.describe(config)
+
+
+def _flops_of_a_step():
+    """FLOPs for an image: the U-Net four times, and encoder and endpoint decoder once."""
     config = tiny.config()
     networks = build.make_networks(config)
     shapes = jax.eval_shape(networks.init, jax.random.key(0))
     arrays = [jax.ShapeDtypeStruct(s, np.float32) for s in ((1, 16, 16, 2), (1,), (1, 8))]
     whole = describe.forward_flops(config, networks)
     unet = count_flops(lambda v, *a: networks.network(v, *a, None), shapes, *arrays)
-    return unet, whole - unet
+    return 4 * unet + (whole - unet)

@@ -42,9 +42,9 @@ def test_missing_parts_are_named_with_the_command_that_makes_them(tmp_path):
     (tmp_path / "run" / workdir.METRICS).unlink()
     path = report.report(config, tmp_path / "run", config_path="my.py", amounts=AMOUNTS)
     text = path.read_text()
-    command = f"python -m dbae_jax.main --config=my.py --workdir={tmp_path / 'run'} --mode="
-    assert "no latent prior to sample from" in text and f"{command}train_prior<" in text
-    assert "Nothing has been measured yet." in text and f"{command}evaluate<" in text
+    flags = f"--config=my.py --workdir={tmp_path / 'run'}<"
+    assert "no latent prior to sample from" in text and f"dbae train_prior {flags}" in text
+    assert "Nothing has been measured yet." in text and f"dbae evaluate {flags}" in text
     assert "The loss of test images by diffusion time has not been measured yet." in text
     assert "has no record of training" in text
 
@@ -54,12 +54,13 @@ def test_commands_repeat_what_the_command_line_changed():
     changed = {"data.data_dir": "/my data", "eval.suite": "probe", "model.dtype": "bfloat16"}
     command = about.Command("my.py:sde", pathlib.Path("runs/my run"), changed)
     words = shlex.split(command("evaluate", "--config.eval.suite=information"))
-    assert words[:3] == ["python", "-m", "dbae_jax.main"]
-    assert words[3:] == [
-        *("--config=my.py:sde", "--workdir=runs/my run", "--mode=evaluate"),
+    assert words == [
+        *("dbae", "evaluate", "--config=my.py:sde", "--workdir=runs/my run"),
         *("--config.data.data_dir=/my data", "--config.model.dtype=bfloat16"),
         "--config.eval.suite=information",
     ]
+    own = about.Command("runs/own/config.json", pathlib.Path("runs/own"))
+    assert own("sample") == "dbae sample --workdir=runs/own"  # reads this config by itself
 
 
 def test_a_loss_at_one_time_is_no_curve():
@@ -84,7 +85,7 @@ def test_suites_without_results_are_named(directory):
     measured = {"model": model, "results": some}
     *_, last = about.missing_scores(context, measured, command)
     assert re.search(r"^Not measured yet: (\w+, )*probe\b", last.sentence)
-    assert re.search(r"--mode=evaluate --config.eval.suite=(\w+,)*probe\b", last.command)
+    assert re.search(r"dbae evaluate .* --config.eval.suite=(\w+,)*probe\b", last.command)
     older = {"model": {"step": STEP - 1}, "results": RESULTS}
     (only,) = about.missing_scores(context, older, command)
     assert (

@@ -250,7 +250,7 @@ def test_a_command_can_be_copied(page):
       look();"""
     said, selected = page.execute_async_script(script, button)
     assert said in ("Copied", "Selected")
-    assert selected.startswith("python -m dbae_jax.main") and "--mode=interpolate" in selected
+    assert selected.startswith("dbae interpolate ") and "--workdir=" in selected
 
 
 def test_tables_stack_on_a_phone_and_wide_parts_say_that_they_scroll(page):

@@ -91,6 +91,8 @@ def test_plans_have_names():
         named = [Plan.recommended(name, default) for name in NAMES]
         assert tuple(plan.table(Bridge(SCHEDULES["vp"])).nfe for plan in named) == nfes
         assert [plan.needs_noise for plan in named] == [False, True]
+    # Given times that begin below T have one more step, from T to the first of them.
+    assert Plan(CONSISTENCY, grid=np.array([0.9, 0.0])).needs_noise
     assert Plan.named("accurate") == Plan.recommended()
     assert Plan.named("sharp", CONSISTENCY) == Plan.recommended(default=CONSISTENCY)
     with pytest.raises(DataError, match="leave out steps"):

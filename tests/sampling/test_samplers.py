@@ -323,7 +323,10 @@ def test_paths_start_at_x_T_and_have_one_state_per_step(plan):
     np.testing.assert_array_equal(result.path[-1], result.x_0)
 
 
-NOISY = [Plan("euler", 6, churn=0.5), Plan("dbim", 6, eta=0.7), Plan("multistep3", 6, boot=True)]
+NOISY = [
+    *(Plan("euler", 6, churn=0.5), Plan("dbim", 6, eta=0.7), Plan("multistep3", 6, boot=True)),
+    Plan("consistency", 2, "near_end"),
+]
 
 
 @pytest.mark.parametrize("plan", NOISY, ids=lambda plan: plan.sampler)

@@ -1,5 +1,6 @@
 """The training step: gradients, loss, reproducibility, devices, diagnostics, optimizer."""
 
+import dataclasses
 import re
 
 import jax
@@ -59,6 +60,17 @@ def test_one_and_eight_devices_agree():
     """Random draws and batch norm see the global batch, so only rounding differs."""
     config = tiny.config(**DROPOUT)
     one, eight = _train(config, 3, devices=1), _train(config, 3, devices=8)
+    np.testing.assert_allclose(one[1], eight[1], rtol=1e-5)
+    for a, b in zip(jax.tree.leaves(one[0]), jax.tree.leaves(eight[0]), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5, rtol=1e-5)
+
+
+def test_a_distillation_on_eight_devices_in_microbatches_agrees_with_one():
+    """With the sampled codes of a stochastic encoder, which stays as it is."""
+    config = tiny.config(**tiny.DISTILLED, **{"model.stochastic": True, "model.unet.dropout": 0.0})
+    parts = dataclasses.replace(config.train, accumulation_steps=2)
+    one = _train(config, 2)
+    eight = _train(dataclasses.replace(config, train=parts), 2, devices=8)
     np.testing.assert_allclose(one[1], eight[1], rtol=1e-5)
     for a, b in zip(jax.tree.leaves(one[0]), jax.tree.leaves(eight[0]), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5, rtol=1e-5)

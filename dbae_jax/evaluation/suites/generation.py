@@ -57,6 +57,7 @@ def settings(context: Context) -> dict[str, Any]:
         "prior_step": context.model.prior.step,
         "prior_fingerprint": context.model.prior.fingerprint,
         "real": [len(context.splits["train"]), context.limit("test")],
+        "spectra": "8 bit",
     }
     if dataset_classifier.obstacle(context) is None:
         found["classifier"] = dataset_classifier.settings(context)

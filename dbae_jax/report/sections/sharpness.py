@@ -16,8 +16,8 @@ from dbae_jax.report.curves import CaptionedChart
 from dbae_jax.report.pictures import Strip, strips
 from dbae_jax.report.sections.reconstructions import decode
 from dbae_jax.report.tables import Missing
-from dbae_jax.runtime import kept
-from dbae_jax.sampling.plan import Plan
+from dbae_jax.runtime import kept, sharding
+from dbae_jax.sampling.plan import CONSISTENCY, Plan
 
 OWN = "reconstructions"
 SAMPLES = "samples, as the suite generation measured them"
@@ -58,7 +58,9 @@ def sharpness(
     own = decode(model, images, sample)
     if not is_distilled(model.config):
         return Sharpness(_chart(own.real, {OWN: own.x_0}, samples), {}, None)
-    decoded = {_label("sharp", model.nfe(plan=sample)): own.x_0}
+    nfe = model.nfe(plan=sample)
+    name = "sharp" if sample.sampler == CONSISTENCY and nfe > 1 else sample.sampler
+    decoded = {_label(name, nfe): own.x_0}
     teacher = _teacher(model)
     if isinstance(teacher, Missing):
         chart = _chart(own.real, decoded, samples)
@@ -97,7 +99,7 @@ def _teacher(model: DBAE) -> DBAE | Missing:
     """Returns the model that this one was distilled from, or why there is none."""
     name = model.config.train.init_from
     try:
-        teacher = DBAE.load(name, batch_size=model.batch_size)
+        teacher = DBAE.load(name, batch_size=model.batch_size, mesh=sharding.make_mesh())
     except DBAEError as error:
         reason = str(error)
     else:
