@@ -22,9 +22,7 @@ from tests.helpers.paths import ROOT
 PAGES = {str(p.relative_to(ROOT)): p for p in sorted((ROOT / "docs").rglob("*.md"))}
 TEXTS = PAGES | {name: ROOT / name for name in ("README.md", "CONTRIBUTING.md")}
 COMMANDS = ("data.prepare", "convert", "comparison", "benchmark", "data.loader_speed")
-GUIDES = ("apply", "features", "interpolate_and_edit", "optimise_in_z")
-# Pages whose code needs no data set.
-RUN = ("README.md", "docs/tutorials/trained_model.md", *(f"docs/how-to/{n}.md" for n in GUIDES))
+RUN = ("README.md", "docs/tutorials/trained_model.md")  # pages whose code needs no data set
 NEEDED = ("mkdocs", "material", "mkdocstrings", "latex2mathml")
 # Values of attributes that a browser loads without a click.
 LOADED = re.compile(r'(?:src|srcset|<link[^>]*href)="((?:https?:)?//[^"]*)"')
@@ -76,7 +74,7 @@ def test_python_code_runs_as_printed(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     exec("\n".join(blocks), {"__name__": page})
     written = {path.name for path in tmp_path.iterdir()}
-    assert written == set(re.findall(r'"(\w+\.(?:png|jax))"', "".join(blocks)))
+    assert written == set(re.findall(r'"(\w+\.png)"', "".join(blocks)))
 
 
 @pytest.fixture(scope="module")

@@ -48,13 +48,13 @@ def earlier_times(
 
 
 def with_earlier_times(draws: Draws, bridge: Bridge, gaps: DistillConfig, step: jax.Array) -> Draws:
-    """Returns draws at the times that the sampler visits, with the earlier times r.
+    """Returns draws at the times around those that the sampler visits, with the earlier times r.
 
     The sampler begins at T, and goes on at a lower time (`grids.near_end`). So the times t that are
-    not T are drawn below this time.
+    not T are drawn up to the middle between this time and T: the sampler's time lies inside.
     """
     t_min, T = bridge.schedule.t_min, bridge.schedule.t_max
-    lower = t_min + (draws.t - t_min) * (T * (1 - END_FRACTION) - t_min) / (T - t_min)
+    lower = t_min + (draws.t - t_min) * (T * (1 - END_FRACTION / 2) - t_min) / (T - t_min)
     t = jnp.where(draws.t < T, lower, T)
     return draws._replace(t=t, r=earlier_times(gaps, bridge.schedule, t, step))
 
