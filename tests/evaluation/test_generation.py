@@ -18,7 +18,6 @@ from dbae_jax.evaluation.classifier.fit import FitSettings
 from dbae_jax.evaluation.classifier.network import Classifier
 from dbae_jax.evaluation.protocols import generation
 from dbae_jax.evaluation.sample_files import batches
-from dbae_jax.evaluation.suites import generation as suite
 from dbae_jax.evaluation.suites.generation import SUITE, sampled_images
 from dbae_jax.metrics import generation as metric
 from dbae_jax.metrics.networks import classifier as network
@@ -320,16 +319,6 @@ def test_the_suite_samples_once_and_compares(context, tmp_path):
     # Fewer images than the network has features.
     reason = few.scores[f"fd_{name}"]["details"]["reason"]
     assert few.scores[f"fd_{name}"]["value"] is None and reason.endswith("got 20 and 360.")
-
-
-def test_sharpness_is_that_of_samples_against_test_images(context, monkeypatch):
-    chosen = context(num_generated=360)
-    real = chosen.images("test", 360)
-    half = np.uint8(np.round(64 + real / 2))  # a quarter of the power
-    monkeypatch.setattr(suite, "sampled_images", lambda context, seed: iter([half]))
-    found = SUITE.measure(chosen).scores["sharpness_error"]
-    assert found["value"] == pytest.approx(np.log(4), abs=0.02)
-    assert found["details"]["log_ratio"][-1] == pytest.approx(-np.log(4), abs=0.02)
 
 
 def test_images_of_different_settings_have_different_folders(context, tmp_path):

@@ -8,7 +8,7 @@ from sklearn.decomposition import PCA
 from dbae_jax.data import sources
 from dbae_jax.errors import CheckpointError, ConfigError
 from dbae_jax.evaluation import results, summary
-from dbae_jax.evaluation.suites import reconstruction
+from dbae_jax.evaluation.suites import generation, reconstruction
 from dbae_jax.metrics import similarity, spectra
 from dbae_jax.metrics.networks import alexnet_lpips
 from dbae_jax.metrics.networks.published import Origin, PerceptualNet
@@ -165,3 +165,12 @@ def test_reconstructions_are_compared_by_the_features_of_the_classifier(tmp_path
         assert scores[name.replace("fd_", "kd_")]["better"] == "lower"
         distances[error] = scores[name]["value"]
     assert abs(distances[0.0]) < 1e-3 and distances[0.3] > 1
+
+
+def test_sharpness_of_samples_is_that_against_test_images(monkeypatch):
+    context = stubs.context(IMAGES)
+    half = np.uint8(np.round(64 + IMAGES["test"].images / 2))  # a quarter of the power
+    monkeypatch.setattr(generation, "sampled_images", lambda context, seed: iter([half]))
+    found = generation._sharpness(context)
+    assert found["value"] == pytest.approx(np.log(4), abs=0.05)
+    assert found["details"]["log_ratio"][-1] == pytest.approx(-np.log(4), abs=0.05)
