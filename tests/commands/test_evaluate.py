@@ -230,7 +230,7 @@ def test_a_report_is_written_after_the_evaluation(tmp_path):
     text = (tmp_path / "report.html").read_text()
     mse = results.read(tmp_path)["results"]["reconstruction/digits"]["scores"]["mse"]["value"]
     assert f"{mse:.4g}" in text  # the report was made after the measurement
-    assert "--mode=train_prior" in text and suite not in text
+    assert "dbae train_prior --workdir=" in text and suite not in text
 
 
 def test_the_report_gets_the_model_of_the_evaluation(run_copy, monkeypatch):
