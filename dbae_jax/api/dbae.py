@@ -339,8 +339,8 @@ class DBAE(TrainedAutoencoder):
     ) -> np.ndarray:
         """Samples latent codes from the prior: [num, D], float32.
 
-        The arguments are those of `sample`: `sampler` is its `prior_sampler`, and so on. So are the
-        errors.
+        `sampler`, `steps` and `eta` are `prior_sampler`, `prior_steps` and `prior_eta` of `sample`.
+        The other arguments and the errors are those of `sample`.
         """
         num = checks.check_count(num, "num")
         return self.prior.sample(

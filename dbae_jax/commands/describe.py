@@ -52,7 +52,7 @@ def training_flops(config: Config, networks: Networks) -> float:
 
 
 def unet_flops(config: Config, networks: Networks) -> float:
-    """Returns the FLOPs of one forward pass of the U-Net for one image."""
+    """Returns the FLOPs of one forward pass of the U-Net for one image, where x_T is decoded."""
     size, channels = config.data.image_size, config.data.channels
     shapes = ((1, size, size, 2 * channels), (1,), (1, config.model.latent_dim))  # x_t and x_T
     return count_flops(

@@ -81,9 +81,9 @@ def _train(config: Config, directory: pathlib.Path, training: Training | None) -
     if changed := workdir.changes(directory, config):
         log.info("Keys that have changed since this run was last started: %s.", ", ".join(changed))
         workdir.keep_config(directory, start)
-    workdir.write_config(directory, config)
     if "encoder" in config.train.frozen and not checkpoint.steps(directory):
-        same_codes.copy(config.train.init_from, config, directory, run.mesh)
+        same_codes.copy(config.train.init_from, config, directory, run.mesh)  # or refuses to
+    workdir.write_config(directory, config)
     with (
         determinism.programs_kept(config, directory),
         _checkpoints(config, directory) as checkpoints,

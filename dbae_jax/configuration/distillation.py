@@ -9,12 +9,12 @@ from dbae_jax.sampling.plan import CONSISTENCY, Plan
 
 # Keys that a distillation sets itself, and what to set instead.
 REPLACED = {
-    "optim.learning_rate": "config.distill.learning_rate",
-    "optim.schedule": "config.distill.schedule",
-    "optim.ema_decay": "config.distill.ema_decay",
-    "train.num_steps": "config.distill.num_steps",
-    "train.batch_size": "config.distill.batch_size",
-    "train.share_at_T": "config.distill.share_at_T",
+    "optim.learning_rate": "--config.distill.learning_rate",
+    "optim.schedule": "--config.distill.schedule",
+    "optim.ema_decay": "--config.distill.ema_decay",
+    "train.num_steps": "--config.distill.num_steps",
+    "train.batch_size": "--config.distill.batch_size",
+    "train.share_at_T": "--config.distill.share_at_T",
     "train.init_from": "--teacher",
 }
 FIXED = ("train.objective", "train.tc_weight", "train.init_parts", "train.frozen")
@@ -31,7 +31,7 @@ def default_sampler(config: Config) -> str:
 
 
 def check_overrides(keys: Iterable[str]) -> None:
-    """Refuses keys of the command line that would have no effect on a distillation.
+    """Refuses keys of the command line that a distillation sets itself.
 
     Args:
       keys: names of keys that the command line sets, such as "train.num_steps".
@@ -42,15 +42,14 @@ def check_overrides(keys: Iterable[str]) -> None:
     for key in keys:
         if key in REPLACED:
             raise ConfigError(
-                f"--config.{key} has no effect on a distillation: it is the teacher's. Set "
-                f"{REPLACED[key]} instead."
+                f"--config.{key} cannot be set for a distillation. Set {REPLACED[key]} instead."
             )
         if key in FIXED:
             raise ConfigError(f"--config.{key} cannot be set: a distillation sets it itself.")
         if key.startswith("sample."):
             raise ConfigError(
-                f"--config.{key} has no effect on a distillation, whose model has a sampler of its "
-                "own. Set it when you decode, as in `dbae evaluate`."
+                f"--config.{key} cannot be set for a distillation, whose model has a sampler of "
+                "its own. Set it when you decode, as in `dbae evaluate`."
             )
 
 

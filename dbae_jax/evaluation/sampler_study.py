@@ -34,7 +34,9 @@ from dbae_jax.sampling.plan import CONSISTENCY, RECOMMENDED, Plan
 from dbae_jax.workdirs import workdir
 
 WORKDIRS = flags.DEFINE_list("workdirs", None, "Workdirs of one config with different seeds.")
-NUM_IMAGES = flags.DEFINE_integer("num_images", 0, "Held-out images to decode; 0: all.")
+NUM_IMAGES = flags.DEFINE_integer(
+    "num_images", 0, "Held-out images to decode; 0: all.", lower_bound=0
+)
 OUTPUT = flags.DEFINE_string(
     "output", "docs/results", "Folder for the table, the figure and the results."
 )
@@ -193,8 +195,9 @@ def _measured(
 ) -> list[list[dict[str, Any]]]:
     """Returns a list per plan, with what `measure` returns for every model."""
     mesh = sharding.make_mesh()
-    # A batch of few images is not padded: most of the time goes to hundreds of evaluations of each.
-    first = DBAE.load(workdirs[0], mesh=mesh, batch_size=min(num_images, 64) or None)
+    most = DBAE.load(workdirs[0]).batch_size
+    # Few images are one batch without padding: each of them has thousands of evaluations.
+    first = DBAE.load(workdirs[0], mesh=mesh, batch_size=min(num_images, most) or None)
     images, _ = gather(registry.make_source(first.config.data, "test"), num_images or None)
     rows: list[list[dict[str, Any]]] = [[] for _ in compared]
     seed = {"seed": first.config.seed}  # the only key that may differ

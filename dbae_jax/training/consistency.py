@@ -6,7 +6,7 @@ the state. Training asks for the same answer at two times, and does not evaluate
 states have the same image and noise. Averaged over all images and noises that lead to the state at
 the later time, the step between them is that of the ODE, with an error of second order in the gap
 between the times. The gap shrinks from stage to stage. The distance of the training has its minimum
-at the geometric median of the targets, which is their mean if they are symmetric around it.
+near the geometric median of the targets, which is their mean if they are symmetric around it.
 
 Encoder and endpoint decoder must be frozen, so that latent codes stay those of the trained model.
 

@@ -14,6 +14,7 @@ from dbae_jax.api import directions
 from dbae_jax.commands import describe, distill, edit, evaluate, plan, sample, train, train_prior
 from dbae_jax.configuration import build
 from dbae_jax.configuration.config import from_dict
+from dbae_jax.configuration.distillation import check_overrides
 from dbae_jax.configuration.distillation import distilled as config_of
 from dbae_jax.errors import CheckpointError, ConfigError, PreemptedError
 from dbae_jax.evaluation import dataset_classifier, results
@@ -159,10 +160,21 @@ def test_a_start_that_was_killed_before_its_first_checkpoint(
     assert _same(whole.variables, resumed.variables)
 
 
-def test_diagnostics_are_of_the_trained_loss(sharp):
+def test_keys_that_a_distillation_sets_are_refused():
+    for key, words in (
+        ("train.init_from", "Set --teacher instead"),
+        ("train.frozen", "a distillation sets it itself"),
+        ("sample.steps", "a sampler of its own"),
+    ):
+        with pytest.raises(ConfigError, match=f"--config.{key} cannot be set.*{words}"):
+            check_overrides(["seed", key])
+    check_overrides(["seed", "distill.q", "data.data_dir", "model.dtype"])
+
+
+def test_a_distillation_writes_finite_diagnostics(sharp):
     (found,) = [row for row in records.read(sharp) if "code_gap" in row]
-    assert found["step"] == STEPS and 0 < found["eval_loss"] < np.inf
-    assert np.isfinite(found["code_gap"])
+    assert found["step"] == STEPS and np.isfinite(found["code_gap"])
+    assert 0 < found["eval_loss"] < np.inf
 
 
 def test_the_model_says_what_it_is_and_decodes_with_its_own_sampler(teacher, sharp):
@@ -322,7 +334,7 @@ def test_commands(teacher, tmp_path):
     said = commands.run("main", "--mode=distill", "--config=digits", "--dry_run")
     assert said.returncode == 2 and "--teacher is missing" in said.stderr
     said = commands.run("main", "--mode=distill", *flags, "--config.train.num_steps=7")
-    assert said.returncode == 2 and "Set config.distill.num_steps instead" in said.stderr
+    assert said.returncode == 2 and "Set --config.distill.num_steps instead" in said.stderr
     said = commands.run("main", "--mode=distill", f"--workdir={tmp_path / 'run'}")
     assert said.returncode == 2 and "--config is missing" in said.stderr
     said = commands.run("main", "--mode=plan", *flags[:1], "--topology=nowhere")
