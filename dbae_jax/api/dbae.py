@@ -34,7 +34,6 @@ class DBAE(TrainedAutoencoder):
     most `batch_size`: up to rounding, a result does not depend on the other images. Wrong input
     raises `DataError`. `apply` has the same model as pure functions of jax arrays.
 
-    Example:
         model = DBAE.load("runs/digits")
         z = model.encode(images)                        # [B, D]
         x_T = model.endpoint(z)                         # [B, H, W, C]
@@ -181,7 +180,8 @@ class DBAE(TrainedAutoencoder):
     def apply(self) -> Apply:
         """The model as pure functions (variables, arrays, key) -> arrays, for jit, grad and vmap.
 
-        Example:
+        This is a gradient with respect to z:
+
             grad = jax.grad(lambda z: loss(model.apply.decode(model.variables, z)))
         """
         networks, bridge = self.networks, self.bridge

@@ -70,7 +70,7 @@ def consistency_loss(
     """Returns the distance of the answers at t and at r, divided by t - r.
 
     The answer at r is the target: it has no gradient. Where r = 0 or t = T it is x_0 itself. So the
-    answer at T is near the mean of the images (it is their geometric median), which keeps one
+    answer at T is near the mean of the images (near their geometric median), which keeps one
     evaluation accurate. Both states have the same noise, and both passes the same dropout mask. The
     distance of an example is sqrt(|difference|^2 + c^2) - c over all its pixels (pseudo-Huber).
 
