@@ -1,9 +1,11 @@
 """Emulators of object stores on 127.0.0.1, for tests: one for gs://, one for s3://."""
 
 import importlib.util
+import pathlib
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 
@@ -47,11 +49,9 @@ class Emulator:
                 "AWS_DEFAULT_REGION": "us-east-1",
             },
         }[scheme]
+        self._log = tempfile.NamedTemporaryFile(mode="w", suffix=f"-{scheme}.log")
         self._process = subprocess.Popen(
-            [sys.executable, *command],
-            cwd=ROOT,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            [sys.executable, *command], cwd=ROOT, stdout=self._log, stderr=self._log
         )
         self._wait(port)
         if scheme == "s3":
@@ -65,14 +65,22 @@ class Emulator:
                 socket.create_connection(("127.0.0.1", port), timeout=1).close()
                 return
             except OSError:
-                assert self._process.poll() is None, "the emulator has ended"
+                self._must_run()
                 assert time.monotonic() - begun < PATIENCE_SECONDS, "the emulator does not answer"
                 time.sleep(0.05)
 
     def stop(self) -> None:
-        """Ends the store."""
-        self._process.kill()
-        self._process.wait()
+        """Ends the store; an error if it has ended before, which explains failures of the tests."""
+        try:
+            self._must_run()
+        finally:
+            self._process.kill()
+            self._process.wait()
+            self._log.close()
+
+    def _must_run(self) -> None:
+        said = pathlib.Path(self._log.name).read_text()[-2000:]
+        assert self._process.poll() is None, f"the emulator ended ({self._process.poll()}): {said}"
 
 
 def _free_port() -> int:

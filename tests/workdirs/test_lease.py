@@ -3,8 +3,10 @@
 import contextlib
 import json
 import os
+import pathlib
 import subprocess
 import sys
+import tempfile
 import threading
 
 import pytest
@@ -35,6 +37,13 @@ def _leave(folder, **about):
     """Leaves the lock of another process."""
     (folder / ".lock-other").write_text(json.dumps(ABOUT | about))
     (folder / ".alive-other").write_text("1")
+
+
+def _write_whole(path, text):
+    """Writes as a bucket does: nobody sees an object that is there and has no content yet."""
+    with tempfile.NamedTemporaryFile("w", dir=path.parent.parent, delete=False) as part:
+        part.write(text)
+    os.replace(part.name, path)
 
 
 def test_one_holder_at_a_time_and_nothing_is_left(tmp_path, stack):
@@ -125,6 +134,7 @@ def test_a_rival_that_claims_the_lock_at_the_same_moment_is_seen(tmp_path, stack
 
 
 def test_of_many_that_start_at_once_at_most_one_holds(tmp_path, monkeypatch):
+    monkeypatch.setattr(pathlib.Path, "write_text", _write_whole)
     monkeypatch.setattr(lease, "ATTEMPTS", 1)
     stacks = [contextlib.ExitStack() for _ in range(8)]
     barrier, answers = threading.Barrier(len(stacks)), []
