@@ -49,10 +49,11 @@ class Emulator:
                 "AWS_DEFAULT_REGION": "us-east-1",
             },
         }[scheme]
-        self._log = tempfile.NamedTemporaryFile(mode="w", suffix=f"-{scheme}.log")
-        self._process = subprocess.Popen(
-            [sys.executable, *command], cwd=ROOT, stdout=self._log, stderr=self._log
-        )
+        self._folder = tempfile.TemporaryDirectory()
+        self._log = pathlib.Path(self._folder.name, "log")
+        with self._log.open("w") as log:
+            command = [sys.executable, *command]
+            self._process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
         self._wait(port)
         if scheme == "s3":
             request = urllib.request.Request(f"{self.url}/{BUCKET}", method="PUT")
@@ -76,10 +77,10 @@ class Emulator:
         finally:
             self._process.kill()
             self._process.wait()
-            self._log.close()
+            self._folder.cleanup()
 
     def _must_run(self) -> None:
-        said = pathlib.Path(self._log.name).read_text()[-2000:]
+        said = self._log.read_text()[-2000:]
         assert self._process.poll() is None, f"the emulator ended ({self._process.poll()}): {said}"
 
 

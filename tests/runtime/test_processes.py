@@ -68,8 +68,10 @@ class Launch:
     """The processes of one run, `devices` virtual ones each; their messages go to files."""
 
     def __init__(self, directory, *more, count=1, devices=1, mode="train", cold=False, **overrides):
-        flags = ["--config=configs/digits.py", f"--workdir={directory}", f"--mode={mode}", *more]
-        flags += [f"--config.{key}={value}" for key, value in (TINY | overrides).items()]
+        flags, values = [f"--workdir={directory}", f"--mode={mode}", *more], overrides
+        if mode != "distill":  # which takes the config of its teacher
+            flags, values = ["--config=configs/digits.py", *flags], TINY | overrides
+        flags += [f"--config.{key}={value}" for key, value in values.items()]
         self.logs = [directory.with_name(f"{directory.name}.{mode}.{i}.log") for i in range(count)]
         self.processes = [
             commands.start(
@@ -192,6 +194,24 @@ def test_samples_are_shared_and_written_once(with_prior, tmp_path):
         drawn[count] = np.concatenate(list(sample_files.batches(out, 11))).astype(int)
         assert len(list(out.glob("*.png"))) == 12 and not list(out.glob("*.tmp"))
     assert np.abs(drawn[1] - drawn[2]).max() <= 1 and drawn[1].std() > 1
+
+
+@pytest.mark.slow
+def test_a_distillation_is_shared_and_keeps_the_prior(with_prior, tmp_path):
+    for count, devices in ((2, 2), (1, 1)):
+        directory = tmp_path / str(count)
+        launch = Launch(
+            *(directory, f"--teacher={with_prior}"),
+            **{"count": count, "devices": devices, "mode": "distill"},
+            **{"distill.num_steps": 3, "distill.batch_size": 8, "distill.stages": 2},
+        )
+        assert launch.wait() == [0] * count, launch.messages()
+        assert checkpoint.steps(directory / "prior") == checkpoint.steps(with_prior / "prior")
+    shared, alone = tmp_path / "2", tmp_path / "1"
+    assert len(_losses(alone)) == 3
+    np.testing.assert_allclose(_losses(shared), _losses(alone), rtol=1e-3)
+    same = jax.tree.map(np.array_equal, _params(shared)["params"], _params(alone)["params"])
+    assert all(jax.tree.leaves([same["encoder"], same["decoder"]]))
 
 
 def test_what_the_writer_sees_holds_for_all(monkeypatch):
