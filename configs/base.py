@@ -167,7 +167,7 @@ def _checkpoint(c: ConfigDict) -> None:
 
 
 def _prior(c: ConfigDict) -> None:
-    c.prior = ConfigDict()  # latent prior, DiffAE's latent diffusion; see --mode=train_prior
+    c.prior = ConfigDict()  # latent prior, DiffAE's latent diffusion; see `dbae train_prior`
     c.prior.num_layers = 10  # layers of the MLP (20 for LSUN)
     c.prior.width = 2048  # width of its hidden layers
     c.prior.timesteps = 1000  # steps of the diffusion
@@ -212,7 +212,7 @@ def _distill(c: ConfigDict) -> None:
 def _sample(c: ConfigDict) -> None:
     c.sample = ConfigDict()  # sampler of images; see docs/explanation/samplers.md
     # "euler", "heun", "dbim", "multistep2", "multistep3" or "consistency"; or the name of a plan
-    # that sets all keys of this section: "accurate" (least error), "sharp" (as real images are).
+    # that sets all keys of this section: "accurate" (least error), "sharp" (with detail).
     c.sample.sampler = "euler"
     # Intervals N of the time grid, and network evaluations per image; heun needs 2N - 1
     # evaluations, and churn adds N.
@@ -232,7 +232,7 @@ def _eval(c: ConfigDict) -> None:
     c.eval.num_train_images = 10_000  # training images for the linear baseline, in memory; 0: all
     c.eval.num_pictures = 8  # images shown in each figure
     c.eval.edited_images = 64  # test images that the suite "editing" edits
-    c.eval.edit_scales = (-0.3, -0.15, 0.15, 0.3)  # of these edits; the paper's
+    c.eval.edit_scales = (-0.3, -0.15, 0.15, 0.3)  # scales of the edits, as in the paper
     c.eval.information_points = 64  # times at which the information bound evaluates the loss
     # What is measured: names of suites (docs/reference/scores.md), separated by commas; "all"
     # suites that apply; or "default": reconstruction, information, and the probe where it applies.
@@ -244,7 +244,7 @@ def _eval(c: ConfigDict) -> None:
     c.eval.seeds = 5
     # Stochastic encoders: measure samples of z instead of its mean.
     c.eval.sample_codes = False
-    c.eval.lpips = False  # needs published weights, 3 channels, and 31 pixels or more
+    c.eval.lpips = False  # LPIPS; needs published weights, 3 channels and at least 31 pixels
     c.eval.weights_dir = "weights"  # folder of published weights
     c.eval.download_weights = False  # download missing published weights
     # TFDS split on which the epoch of the probe is chosen. "": a part of the training split.

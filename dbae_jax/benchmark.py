@@ -39,7 +39,9 @@ BATCH_SIZE = flags.DEFINE_integer(
     lower_bound=1,
 )
 PARTS = flags.DEFINE_list(
-    "parts", None, f"Programs to measure, with commas: {','.join(workloads.NAMES)}. Default: all."
+    "parts",
+    None,
+    f"Programs to measure, separated by commas: {','.join(workloads.NAMES)}. Default: all.",
 )
 SECONDS = flags.DEFINE_float(
     "seconds", 20.0, "Approximate seconds per program; at least five samples.", lower_bound=0.0

@@ -204,8 +204,8 @@ def from_workdir(directory: pathlib.Path, path: pathlib.Path) -> None:
     loaded = workdir.load(directory)
     if is_distilled(loaded.config):
         raise CheckpointError(
-            f"The model in {directory} is distilled: its U-Net answers with one image. The "
-            "samplers of the authors' code need the mean of images that a denoiser answers with. "
+            f"The model in {directory} is distilled: its U-Net predicts one sharp image, "
+            "and not the mean of x_0 given x_t that the samplers of the authors' code need. "
             f"Convert its teacher, {loaded.config.train.init_from}, which has the same encoder "
             "and endpoint decoder."
         )

@@ -169,14 +169,18 @@ flags.DEFINE_string(
     "the workdir.",
 )
 flags.DEFINE_string(
-    "first", None, "First images: files, or images of the data set such as test:17, with commas."
+    "first",
+    None,
+    "First images: files, or images of the data set such as test:17, separated by commas.",
 )
 flags.DEFINE_string("second", None, "Second images, as many as first images.")
 flags.DEFINE_integer("points", 11, "Number of images on each path, both ends included.")
 flags.DEFINE_enum("method", "linear", METHODS, "Path between two latent codes.")
 flags.DEFINE_string("attribute", None, "Name of the attribute or class to edit.")
 flags.DEFINE_string(
-    "image", None, "Images to edit: files, or images of the data set such as test:17, with commas."
+    "image",
+    None,
+    "Images to edit: files, or images of the data set such as test:17, separated by commas.",
 )
 flags.DEFINE_list("scales", "-0.3,-0.15,0,0.15,0.3", "Edit strengths; 0 is the reconstruction.")
 flags.DEFINE_bool(
@@ -198,9 +202,11 @@ flags.DEFINE_enum(
 flags.DEFINE_string(
     "weights", None, "File or name of released weights, such as digits, instead of --workdir."
 )
-flags.DEFINE_string("host", "127.0.0.1", "Address to listen at; 0.0.0.0 is all of this machine's.")
+flags.DEFINE_string(
+    "host", "127.0.0.1", "Address to listen on; 0.0.0.0 stands for all addresses of this machine."
+)
 flags.DEFINE_integer(
-    "port", 7860, "Port to listen at; 0 is any free one.", lower_bound=0, upper_bound=65535
+    "port", 7860, "Port to listen on; 0 takes any free port.", lower_bound=0, upper_bound=65535
 )
 
 

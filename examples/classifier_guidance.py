@@ -48,13 +48,17 @@ def main(argv: list[str] | None = None) -> tuple[float, float]:
     parser.add_argument(
         "--workdir", required=True, help="a trained model of the digits, with prior"
     )
-    parser.add_argument("--label", type=int, default=7)
+    parser.add_argument("--label", type=int, default=7, help="digit to sample")
     parser.add_argument("--num", type=int, default=8, help="number of samples")
-    parser.add_argument("--climbs", type=int, default=100, help="gradient steps")
-    parser.add_argument("--width", type=float, default=3.0, help="how far codes may move, in std")
+    parser.add_argument("--climbs", type=int, default=100, help="number of gradient steps on z")
+    parser.add_argument(
+        "--width", type=float, default=3.0, help="largest change of z, in standard deviations"
+    )
     parser.add_argument("--rate", type=float, default=0.05, help="size of a gradient step")
-    parser.add_argument("--train_images", type=int, default=1000)
-    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("guided.png"))
+    parser.add_argument("--train_images", type=int, default=1000, help="of the classifier")
+    parser.add_argument(
+        "--out", type=pathlib.Path, default=pathlib.Path("guided.png"), help="PNG to write"
+    )
     args = parser.parse_args(argv)
 
     model = DBAE.load(args.workdir)

@@ -61,8 +61,8 @@ def main(argv: list[str] | None = None) -> tuple[float, float]:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--workdir", required=True, help="a trained model of the digits")
     parser.add_argument("--labels", type=int, default=100, help="number of labelled images")
-    parser.add_argument("--test_images", type=int, default=300)
-    parser.add_argument("--updates", type=int, default=100)
+    parser.add_argument("--test_images", type=int, default=300, help="number of test images")
+    parser.add_argument("--updates", type=int, default=100, help="optimizer steps")
     args = parser.parse_args(argv)
 
     model = DBAE.load(args.workdir)

@@ -55,10 +55,12 @@ def main(argv: list[str] | None = None) -> tuple[float, float]:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--workdir", required=True, help="a trained model of the digits")
     parser.add_argument("--num", type=int, default=8, help="number of test images")
-    parser.add_argument("--updates", type=int, default=100)
-    parser.add_argument("--learning_rate", type=float, default=0.01)
+    parser.add_argument("--updates", type=int, default=100, help="optimizer steps on z")
+    parser.add_argument("--learning_rate", type=float, default=0.01, help="of these steps")
     parser.add_argument("--steps", type=int, default=5, help="steps of the sampler")
-    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("inverted.png"))
+    parser.add_argument(
+        "--out", type=pathlib.Path, default=pathlib.Path("inverted.png"), help="PNG to write"
+    )
     args = parser.parse_args(argv)
 
     model = DBAE.load(args.workdir)

@@ -70,10 +70,10 @@ def draw(rows: dict[str, np.ndarray], path: pathlib.Path) -> None:
 def main(argv: list[str] | None = None) -> None:
     """Draws the picture that the arguments ask for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--weights", default="emoji32")
-    parser.add_argument("--diffae", type=pathlib.Path)
-    parser.add_argument("--attribute", default="dark_skin")
-    parser.add_argument("--out", type=pathlib.Path, required=True)
+    parser.add_argument("--weights", default="emoji32", help="workdir or name of weights")
+    parser.add_argument("--diffae", type=pathlib.Path, help="workdir of a DiffAE")
+    parser.add_argument("--attribute", default="dark_skin", help="attribute to edit")
+    parser.add_argument("--out", type=pathlib.Path, required=True, help="PNG to write")
     given = parser.parse_args(argv)
     model = dbae_jax.DBAE.load(given.weights)
     diffae = dbae_jax.DBAE.load(given.diffae) if given.diffae else None

@@ -16,7 +16,7 @@ if [ "$#" -lt 2 ]; then
   echo "usage: launch/gpu.sh CONFIG WORKDIR [FLAG ...]" >&2
   exit 2
 fi
-absolute() { case $1 in /*) echo "$1" ;; *) echo "$PWD/$1" ;; esac }
+absolute() { case $1 in /* | *://*) echo "$1" ;; *) echo "$PWD/$1" ;; esac }
 config=$1
 if [ -e "${config%%:*}" ]; then config=$(absolute "$config"); fi # FILE.py or FILE.py:ARGUMENT
 workdir=$(absolute "$2")

@@ -22,7 +22,7 @@ if [ -z "${DBAE_JAX_JOB:-}" ]; then
     exit 2
   fi
   here=$(cd "$(dirname "$0")/.." && pwd)
-  absolute() { case $1 in /*) echo "$1" ;; *) echo "$PWD/$1" ;; esac }
+  absolute() { case $1 in /* | *://*) echo "$1" ;; *) echo "$PWD/$1" ;; esac }
   config=$3
   if [ -e "${config%%:*}" ]; then config=$(absolute "$config"); fi # FILE.py or FILE.py:ARGUMENT
   export DBAE_JAX_JOB=1
@@ -56,7 +56,7 @@ case $code in
     if [ "$restarts" -lt "${RETRIES:-100}" ]; then
       scontrol requeue "$SLURM_JOB_ID"
     else
-      echo "Giving up after $restarts restarts." >&2
+      echo "Giving up after $restarts restarts. The same command resumes the run." >&2
     fi
     ;;
 esac

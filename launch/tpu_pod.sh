@@ -83,5 +83,6 @@ while [ "$failed" -lt 5 ] && [ "$lost" -le "${RETRIES:-100}" ]; do
   esac
   sleep "${PAUSE:-30}"
 done
-echo "Giving up on $name: $lost lost runs, $failed failures in a row to create it or copy files." >&2
+echo "Giving up on $name: the training was lost $lost times; to create the slice or to copy the files" \
+  "failed $failed times in a row. The same command resumes the run." >&2
 exit "$code"

@@ -35,5 +35,5 @@ for ((attempt = 0; attempt <= retries; attempt++)); do
   sleep "${PAUSE:-10}"
   if [ -n "$stopped" ]; then exit "$code"; fi
 done
-echo "Giving up after $retries restarts." >&2
+echo "Giving up after $retries restarts; the last exit code was $code. The same command resumes." >&2
 exit "$code"

@@ -229,7 +229,7 @@ def test_invalid_names_of_images_are_refused(splits, tmp_path):
         (str(tmp_path / "text.png"), "cannot be decoded"),
         (str(tmp_path / "colour.png"), "colour.png: the image is in colour"),
         (str(tmp_path / "deep.png"), "8 bits per channel"),
-        ("test:360", "test:360 is out of range: the test split of digits has the items 0 to 359"),
+        ("test:360", "test:360 is out of range: the test split of digits has the images 0 to 359"),
         ("-1", "-1 is out of range"),
         ("val:3", "There is no image file val:3"),
     ):

@@ -218,6 +218,8 @@ def test_relative_paths_are_those_of_the_caller(stand_in, tmp_path, script):
     assert f"{here}/mine/c.py:small" in calls()[0] and f"{here}/runs/x" in calls()[0]
     assert "=configs/digits.py" in calls()[1].replace(" ", "=")  # of the repository
     assert "=/runs/x" in calls()[1].replace(" ", "=")
+    assert _run(script, *first, "configs/digits.py", "gs://bucket/x", **given).returncode == 0
+    assert "=gs://bucket/x" in calls()[2].replace(" ", "=")
 
 
 @pytest.fixture
@@ -311,7 +313,7 @@ def test_a_pod_runs_nothing_until_it_has_the_files(pod):
 def test_the_script_gives_up_after_five_failures_in_a_row(pod, verb, now):
     done, calls = pod(verbs={"describe": [now], verb: ["1 no capacity"]})
     assert done.returncode == 75 and _verbs(calls).split()[1::2] == [verb] * 5
-    assert "5 failures in a row" in done.stderr
+    assert "failed 5 times in a row" in done.stderr
 
 
 def test_the_script_waits_for_a_pod_that_is_being_created(pod):
@@ -331,7 +333,7 @@ def test_an_unknown_state_of_a_pod_ends_the_script(pod, now, said):
 def test_the_restarts_of_a_pod_are_bounded(pod):
     done, calls = pod(verbs={"describe": ["READY"], "ssh": ["255 lost"]}, RETRIES="1")
     assert done.returncode == 255 and _verbs(calls) == "describe scp ssh describe scp ssh"
-    assert "2 lost runs" in done.stderr
+    assert "the training was lost 2 times" in done.stderr
 
 
 def test_a_mistake_on_a_pod_ends_the_script(pod):

@@ -132,7 +132,7 @@ def test_hooks_and_evaluation_write_what_they_should(tmp_path, caplog):
         r"\d+\.\d% waiting for data, 0s left"
     )
     assert any(re.fullmatch(line, message) for message in others)
-    assert "(near +0 means that z is not used)" in caplog.text
+    assert "(a change near 0 means that z is not used)" in caplog.text
     assert "z is hardly used" in caplog.text  # after two steps it is not
     assert "test loss" in caplog.text and "MSE of test images" in caplog.text
 

@@ -28,7 +28,7 @@ from dbae_jax.sampling.plan import Plan
 if TYPE_CHECKING:  # the package runs without jaxtyping; tests/api/test_apply.py checks the shapes
     from jaxtyping import Array, Float, Key, UInt8
 
-_NOISE = "this sampler draws noise: pass key, one key or one per example."
+_NOISE = "this sampler draws noise: pass key, such as jax.random.key(0), or one key per example."
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -8,7 +8,7 @@ import numpy as np
 from dbae_jax.bridge.preconditioning import Bridge
 from dbae_jax.bridge.schedules import Schedule
 from dbae_jax.configuration.sections import DataConfig
-from dbae_jax.errors import ConfigError, DataError
+from dbae_jax.errors import DataError
 from dbae_jax.runtime import rngs
 from dbae_jax.sampling.plan import Plan
 from dbae_jax.sampling.tables import Table
@@ -95,10 +95,7 @@ def check_times(t: float | np.ndarray, count: int, schedule: Schedule) -> np.nda
     t = np.asarray(t, np.float64)
     if t.shape not in ((), (count,)):
         raise DataError(f"t must be a scalar or [{count}], got shape {list(t.shape)}.")
-    low, high = (
-        schedule.t_min * (1 - 1e-6),
-        schedule.t_max * (1 + 1e-6),
-    )  # float32 rounding
+    low, high = schedule.t_min * (1 - 1e-6), schedule.t_max * (1 + 1e-6)  # float32 rounding
     if not np.all((t >= low) & (t <= high)):
         raise DataError(f"t must lie in [{schedule.t_min:g}, {schedule.t_max:g}], got {t}.")
     return t
@@ -116,5 +113,5 @@ def table_of(plan: Plan, bridge: Bridge) -> Table:
     """Returns the sampler's table of coefficients, or raises DataError for options that fail."""
     try:
         return plan.table(bridge)
-    except (ConfigError, ValueError) as error:
+    except ValueError as error:  # ConfigError among them
         raise DataError(str(error)) from error

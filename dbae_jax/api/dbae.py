@@ -150,8 +150,8 @@ class DBAE(TrainedAutoencoder):
     def save(self, path: str | pathlib.Path) -> None:
         """Writes the model into one file, which `DBAE.load` reads.
 
-        The file holds the weights (kernels in float16), the config, and the latent prior and the
-        directions of attributes if the model has any.
+        The file holds the weights and directions of attributes (kernels and directions in float16),
+        the config, and the latent prior if the model has any.
 
         Args:
           path: a new .safetensors file.
@@ -243,7 +243,7 @@ class DBAE(TrainedAutoencoder):
           rng: as for `decode`; the images of a path share their noise and a sampled x_T.
 
         Raises:
-          DataError: for `infer_endpoint` if x_T is decoded from z, and as for `decode`.
+          DataError: for wrong options or shapes; for `infer_endpoint` if x_T is decoded from z.
         """
         plan = self._plan(plan, sampler, steps, grid, rho, churn, eta, boot)
         paths = edits.latent_paths(self, first, second, points, method, infer_endpoint)
@@ -282,7 +282,7 @@ class DBAE(TrainedAutoencoder):
           rng: as for `decode`; the edits of an image share their noise and a sampled x_T.
 
         Raises:
-          DataError: if there is no such attribute, and as for `decode`.
+          DataError: for wrong options, images or direction, or if there is no such attribute.
         """
         plan = self._plan(plan, sampler, steps, grid, rho, churn, eta, boot)
         step = edits.direction_of(lambda: self.directions, direction, attribute)
@@ -381,7 +381,7 @@ class DBAE(TrainedAutoencoder):
           plan: see `decode`.
 
         Raises:
-          DataError: for another function, a sampler that draws noise, or without flatbuffers.
+          DataError: for another function, noise in "decode", a Gaussian x_T, or no flatbuffers.
         """
         plan = self._plan(plan, sampler, steps)
         exports.export(

@@ -27,7 +27,7 @@ def load(
       encoder_fingerprint: hash of the weights of its encoder.
 
     Raises:
-      DataError: if the workdir has no directions of this encoder.
+      DataError: if the workdir has no directions of this encoder, or the file is damaged.
     """
     path = file_of(directory / CACHE, data_name)
     mend = (
@@ -36,7 +36,10 @@ def load(
     )
     if not path.exists():
         raise DataError(f"There are no directions of attributes in {path}: {mend}")
-    identity, content = kept.load(path)
+    try:
+        identity, content = kept.load(path)
+    except kept.DAMAGE as error:
+        raise DataError(f"{path} is damaged: {mend}") from error
     # Older versions have written the fingerprint of all weights alone.
     key, ours = (
         ("encoder", encoder_fingerprint) if "encoder" in identity else ("fingerprint", fingerprint)

@@ -54,7 +54,7 @@ def export(
         raise DataError(f"{function!r} is not allowed: export one of {', '.join(FUNCTIONS)}.")
     if importlib.util.find_spec("flatbuffers") is None:
         raise DataError("jax.export needs flatbuffers: pip install -e '.[export]'.")
-    if plan.needs_noise:
+    if function == "decode" and plan.needs_noise:
         raise DataError(
             "An exported decoder takes no random key: leave out churn, eta and boot, and export "
             "that of a distilled model with steps=1."

@@ -4,6 +4,8 @@ Nearly every function takes the networks and their variables. Noise comes from o
 `rngs.per_example` makes these keys from one key and the places of the examples in the whole input.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -86,10 +88,7 @@ def decode(
     Returns:
       Images [B, H, W, C], and the states [B, NFE, H, W, C] or None.
     """
-
-    def denoise_fn(x_t: jax.Array, at: At, x_T: jax.Array) -> jax.Array:
-        return denoise(networks, variables, x_t, at, x_T, z)
-
+    denoise_fn = functools.partial(denoise, networks, variables, z=z)
     x_0, states = integrate.integrate(
         jax.checkpoint(denoise_fn) if remat else denoise_fn,
         x_T,
@@ -105,16 +104,22 @@ def invert(
     networks: Networks, variables: dict, x: jax.Array, z: jax.Array, table: Table
 ) -> jax.Array:
     """Integrates the ODE from states x at t_min to x_T: [B, H, W, C]; see `inversion`."""
-
-    def denoise_fn(x_t: jax.Array, at: At, x_T: jax.Array) -> jax.Array:
-        return denoise(networks, variables, x_t, at, x_T, z)
-
+    denoise_fn = functools.partial(denoise, networks, variables, z=z)
     return integrate.integrate(denoise_fn, x, table, clip=False)[0]
 
 
 def draw_x_T(
     key: jax.Array, indices: jax.Array | np.ndarray, scale: float, *, image_shape: tuple[int, ...]
 ) -> jax.Array:
-    """Samples x_T from its own stream, so that it is independent of the noise of samplers."""
+    """Samples Gaussian x_T: float32 [n, H, W, C], with standard deviation `scale`.
+
+    They come from a stream of their own, independent of the noise of samplers.
+
+    Args:
+      key: one key, or the keys of all examples.
+      indices: [n], places of the examples in the whole input.
+      scale: s_T, see `inversion.end_scale`.
+      image_shape: (H, W, C).
+    """
     keys = jax.vmap(lambda k: rngs.stream(k, "x_T"))(rngs.per_example(key, indices))
     return jnp.float32(scale) * integrate.example_noise_fn(keys, image_shape)(0)

@@ -64,14 +64,21 @@ def _of_file(path: pathlib.Path, mesh: jax.sharding.Mesh | None) -> dict[str, An
 
     def load_prior(*fingerprints: str) -> Prior:
         if released.prior is None:
-            raise MissingPriorError(f"The model in {path} has no latent prior to sample from.")
+            raise MissingPriorError(
+                f"The model in {path} has no latent prior to sample from. Make a workdir of it "
+                f"with python -m dbae_jax.convert --unpack={path} --workdir=DIR, and train a prior "
+                "there with dbae train_prior."
+            )
         network = build.make_latent_network(released.config)
         variables = sharding.replicate(released.prior, everywhere)
         return Prior(released.config, network, variables, step=released.steps["prior"], mesh=mesh)
 
     def load_directions(*fingerprints: str) -> dict[str, np.ndarray]:
         if not released.directions:
-            raise DataError(f"{path} has no directions of attributes.")
+            raise DataError(
+                f"{path} has no directions of attributes. Find them with "
+                "dbae_jax.editing.directions, from latent codes and labels."
+            )
         return released.directions
 
     return {

@@ -29,7 +29,7 @@ class Functions(NamedTuple):
     """
 
     encode: Callable  # networks, variables, images, key, indices, *, sample -> z
-    posterior: Callable  # networks, variables, images -> mean and scale of z (or None)
+    posterior: Callable  # networks, variables, images -> mean and standard deviation of z (or None)
     endpoint: Callable  # networks, variables, z -> x_T
     denoise: Callable  # networks, variables, x_t, at, x_T, z -> x_0
     decode: Callable  # networks, variables, x_T, z, keys, table, num_rows, *, keep_path -> x_0, x_t

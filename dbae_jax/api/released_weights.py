@@ -1,7 +1,8 @@
 """Released weights: the EMA weights of a model, and of its latent prior, in one .safetensors file.
 
 The file also holds the config and the directions of attributes, so nothing else is needed to use
-the model. Kernels are float16, which halves the file; biases, scales and statistics are float32.
+the model. Arrays of two or more axes (kernels and directions) are float16, which halves the file;
+biases, scales and statistics are float32.
 """
 
 import dataclasses
@@ -237,6 +238,9 @@ def _filled(path: pathlib.Path, wanted: dict[str, Any], values: dict[str, np.nda
         name for name in named.keys() & values.keys() if named[name].shape != values[name].shape
     ]
     if wrong:
-        raise CheckpointError(f"{path} does not fit its config, first at {wrong[0]}.")
+        raise CheckpointError(
+            f"{path} does not fit its config, first at {wrong[0]}. The file is damaged, or "
+            "another version of dbae_jax wrote it: copy it again."
+        )
     leaves = [np.float32(values[name]) for name in named]
     return jax.tree.unflatten(jax.tree.structure(wanted), leaves)

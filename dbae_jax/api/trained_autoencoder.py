@@ -191,12 +191,12 @@ class TrainedAutoencoder:
           images: [B, H, W, C].
           z: [B, D]; by default the latent codes of the images.
           steps: network evaluations, 2 or more.
-          grid: "karras", "uniform", "power" or "lambda".
+          grid: one of `grids.GRIDS`.
           progress: as for `decode`.
 
         Raises:
           DataError: if x_T is decoded from z, if images and codes do not fit the model, or for
-            another grid or number of steps.
+            an unknown grid or too few steps.
         """
         return gaussian_endpoint.invert(self, images, z, steps=steps, grid=grid, progress=progress)
 
@@ -249,9 +249,9 @@ class TrainedAutoencoder:
             evaluations), or "heun" (2 steps - 1). Default: dbim, or heun with churn
             (docs/results/samplers.md); consistency for a distilled model.
           steps: intervals of the time grid. Default: 5, for euler and heun 50, for consistency 2.
-          grid: "karras", "uniform", "power", "lambda" (uniform in log-SNR), "near_end", or times
-            falling to 0. Default: karras for euler and heun, near_end for consistency, lambda for
-            the others.
+          grid: "karras", "uniform", "power", "lambda", "near_end" (see `sampling.grids`), or times
+            falling to 0, for which `steps` has no effect. Default: karras for euler and heun,
+            near_end for consistency, lambda for the others.
           rho: exponent of the karras and power grids.
           churn: euler and heun: fraction in [0, 1) of every interval that is integrated with the
             reverse SDE; adds `steps` evaluations. 0: the ODE, deterministic.

@@ -37,7 +37,7 @@ def listen(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=family)
     except OSError as error:
         raise ConfigError(
-            f"The app cannot listen at --host={host} --port={port}: {error.strerror}. --port=0 "
+            f"The app cannot listen on --host={host} --port={port}: {error.strerror}. --port=0 "
             "takes a free port."
         ) from error
 

@@ -44,7 +44,9 @@ def _content(file: pathlib.Path) -> bytes:
         if size <= MOST_BYTES:
             return file.read_bytes()
     except OSError as error:
-        raise DataError(f"The picture cannot be read ({error.strerror}); give it again.") from error
+        raise DataError(
+            f"The picture cannot be read ({error.strerror}); upload it again."
+        ) from error
     raise DataError(
         f"The file has {size / 2**20:.1f} MB, and the app takes at most {MOST_BYTES // 2**20} MB; "
         "save the picture smaller."

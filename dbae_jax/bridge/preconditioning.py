@@ -3,7 +3,8 @@
 D(x_t, t, x_T, z) = c_skip x_t + c_out F([c_in x_t, x_T], c_noise, z). Under the assumed moments of
 the pixels, the scaled input c_in x_t and the target of F have unit variance.
 
-Source: DDBM (Zhou et al., 2024), eqs. (11)-(13), as DBAE trains with.
+Source: DDBM (Zhou et al., 2024), eqs. (11)-(13), as DBAE trains with. c_noise is 250 ln t, as in
+the code of DDBM; its paper has ln(t) / 4.
 """
 
 import dataclasses

@@ -31,8 +31,9 @@ def namespace(t: Array) -> ModuleType:
 class Schedule(Protocol):
     """A linear diffusion dx = f(t) x dt + g(t) dw on [0, t_max], with SNR_t = a_t^2 / s_t^2.
 
-    T is `t_max`; training and time grids start at `t_min`. t: times in [0, t_max], of any shape.
-    Every method of t returns an array of the shape of t.
+    T is `t_max`. Training draws t from [`t_min`, T]. The time grids of samplers fall from T, or
+    just below it, to 0; most have `t_min` as their last time above 0. t: times in [0, t_max], of
+    any shape. Every method of t returns an array of the shape of t.
     """
 
     @property
@@ -51,7 +52,7 @@ class Schedule(Protocol):
         """Returns s_t^2, the variance of x_t given x_0."""
 
     def snr_ratio(self, t: Array) -> Array:
-        """Returns r_t = SNR_T / SNR_t, from 0 at t = 0 to 1 at T."""
+        """Returns r_t = SNR_T / SNR_t, from 0 at t = 0 to 1 at T; 0 everywhere for `Free`."""
 
     def snr_gap(self, t: Array) -> Array:
         """Returns 1 - r_t, without cancellation near T."""

@@ -17,6 +17,11 @@ from dbae_jax.errors import ConfigError
 from dbae_jax.evaluation import attribute_directions
 from dbae_jax.evaluation.suites.reconstruction import noise_seed
 
+NEEDED = (
+    "edit needs --attribute (the name of an attribute or class) and --image (image files, or "
+    "images of the data set such as test:17)."
+)
+
 
 def edit(
     config: Config,
@@ -48,7 +53,7 @@ def edit(
       CheckpointError: if the workdir holds no model.
     """
     if not attribute or not image:
-        raise ConfigError("edit needs --attribute (a name) and --image (files or items).")
+        raise ConfigError(NEEDED)
     names, numbers = paths.split(image), parse_scales(scales)
     folder = edit_files.check_folder(directory, out)
     opened = trained_model.open_model(config, directory, OF_MODEL).model

@@ -117,7 +117,7 @@ def _tell_data(context: Context, trained_on: dict[str, Any] | None) -> None:
         log.info("%s, %s: %s.", context.config.data.name, split, identity.describe(data))
     if trained_on and identity.differences(trained_on, found["train"]):
         log.warning(
-            "The model was trained on %s, which are not the training images that are there now.",
+            "The model was trained on %s. The training images of the config differ from these.",
             identity.describe(trained_on),
         )
 
@@ -175,7 +175,10 @@ def _pending(book: Book, context: Context, plan: dict[str, dict[str, Any]]) -> l
     if not processes.agree(zlib.crc32(",".join(done).encode()) & 0x7FFFFFFF):
         done = []  # the processes see different files
     for name in done:
-        log.info("%s has been measured with the same settings.", _key(context, name))
+        log.info(
+            "%s has been measured with the same settings already; its results are kept.",
+            _key(context, name),
+        )
     return [name for name in plan if name not in done]
 
 

@@ -92,7 +92,8 @@ def _pairs(first: str | None, second: str | None) -> tuple[list[str], list[str]]
     """Returns the names of the first images and of the second images."""
     if not first or not second:
         raise ConfigError(
-            "interpolate needs --first and --second: image files, or items such as test:17."
+            "interpolate needs --first and --second: image files, or images of the data set "
+            "such as test:17."
         )
     pairs = paths.split(first), paths.split(second)
     if len(pairs[0]) != len(pairs[1]):

@@ -34,7 +34,7 @@ def read(name: str, data: DataConfig, splits: Mapping[str, Source]) -> np.ndarra
     source = splits[split]
     if not 0 <= index < len(source):
         raise DataError(
-            f"{name} is out of range: the {split} split of {data.name} has the items 0 to "
+            f"{name} is out of range: the {split} split of {data.name} has the images 0 to "
             f"{len(source) - 1}."
         )
     return source[index]["image"]
@@ -54,7 +54,9 @@ def read_all(
       DataError: if there are no names, or an image cannot be read.
     """
     if not names:
-        raise DataError("no image is named: give image files, or items such as test:17.")
+        raise DataError(
+            "no image is named: give image files, or images of the data set such as test:17."
+        )
     opened = splits() if any(_ITEM.fullmatch(name.strip()) for name in names) else {}
     return np.stack([read(name, data, opened) for name in names])
 
@@ -63,7 +65,7 @@ def _read_file(name: str, data: DataConfig) -> np.ndarray:
     path = paths.read(name, "the image")
     if not path.exists():
         raise DataError(
-            f"There is no image file {name}; {paths.nearest(path)}items of the data set are named "
-            "test:17 or train:3."
+            f"There is no image file {name}; {paths.nearest(path)}images of the data set have "
+            "names such as test:17 or train:3."
         )
     return images.read_file(name, data)

@@ -40,7 +40,11 @@ def copy(name: str, config: Config, directory: pathlib.Path, mesh: jax.sharding.
     """
     model = DBAE.load(name, mesh=mesh)
     if other := workdir.differing(to_dict(model.config), config, ("data.",)):
-        log.info("Nothing of %s is copied, since its data differ: %s.", name, ", ".join(other))
+        log.info(
+            "No latent prior, directions or classifier of %s is copied, since its data differ: %s.",
+            name,
+            ", ".join(other),
+        )
         return
     _check_prior(model, directory / prior.FOLDER)
     _copy_classifier(name, config.data.name, directory)
@@ -81,7 +85,7 @@ def _copy_prior(
     with checkpoint.Writer(folder, keep_last=1, keep_every_steps=0) as writer:
         writer.save(state, latent_prior.step, meta)
     workdir.write_config(folder, config)
-    log.info("The latent prior of %s is copied: it is of the same latent codes.", name)
+    log.info("The latent prior of %s is copied, because the encoder is the same.", name)
 
 
 def _copy_directions(model: DBAE, name: str, directory: pathlib.Path) -> None:
@@ -93,7 +97,7 @@ def _copy_directions(model: DBAE, name: str, directory: pathlib.Path) -> None:
         kept.write(directions.file_of(directory / directions.CACHE, data_name), identity, content)
     else:
         directions.save(directory, data_name, model.encoder_fingerprint, found)
-    log.info("The directions of %s are copied: they are of the same latent codes.", name)
+    log.info("The directions of %s are copied, because the encoder is the same.", name)
 
 
 def _copy_classifier(name: str, data_name: str, directory: pathlib.Path) -> None:

@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 # If shuffled latent codes raise the loss by less than this fraction of it, z is hardly used.
 MIN_RELATIVE_CODE_GAP = 0.02
 REMEDY = (
-    "Try a smaller config.optim.learning_rate, config.optim.grad_clip_norm=1.0, a longer "
+    "Try a smaller config.{}.learning_rate, config.optim.grad_clip_norm=1.0, a longer "
     "config.optim.warmup_steps, or config.model.dtype=float32."
 )
 
@@ -76,7 +76,10 @@ def _train(config: Config, directory: pathlib.Path, training: Training | None) -
     run, origin = set_up(config, directory, training, data)
     start = int(run.state.step)
     if start >= config.train.num_steps:
-        log.info("The run in %s has taken %d steps already; nothing to do.", directory, start)
+        log.info(
+            "The run in %s has taken %d steps already. To train longer, raise config.%s.num_steps.",
+            *(directory, start, "distill" if is_distilled(config) else "train"),
+        )
         return run.state
     if changed := workdir.changes(directory, config):
         log.info("Keys that have changed since this run was last started: %s.", ", ".join(changed))
@@ -132,7 +135,7 @@ def set_up(
             data=config.data.name,
             length=f"{section.num_steps} steps of {section.batch_size} images, "
             f"{config.model.dtype}",
-            remedy=REMEDY,
+            remedy=REMEDY.format("distill" if is_distilled(config) else "optim"),
         ),
     )
     if checkpoint.steps(directory):
@@ -186,7 +189,8 @@ def _fine_tuned(run: Run, config: Config) -> tuple[Run, dict[str, Any]]:
         )
     for difference in workdir.differing(to_dict(read["config"]), config, ("bridge.",)):
         log.warning(
-            "The model %s was trained with another bridge: config.%s. Its U-Net fits its own best.",
+            "The model %s was trained with another bridge: config.%s. Its U-Net may need a longer "
+            "training to fit the new one.",
             *(name, difference),
         )
     state = fine_tuning.initialised(run.state, read["variables"], parts, name)
@@ -275,14 +279,15 @@ def _diagnoser(
         gap, loss = values["code_gap"], values["eval_loss"]
         log.info(
             "step %d: latent variance %.2g, test loss %.4f, %+.4f with shuffled latent codes "
-            "(near +0 means that z is not used)",
+            "(a change near 0 means that z is not used)",
             *(step, values["z_variance"], loss, gap),
         )
-        if gap < MIN_RELATIVE_CODE_GAP * loss:
+        if gap < MIN_RELATIVE_CODE_GAP * loss and not config.train.frozen:
             log.warning(
                 "step %d: z is hardly used: giving each image the latent code of a different image "
-                "changes the loss by only %+.2f%%. If this lasts, train longer, raise the learning "
-                "rate, or train a new model with --config.model.encoder.pool=flatten.",
+                "changes the loss by only %+.2f%%. If this lasts, train longer, raise "
+                "config.optim.learning_rate, or train a new model with a larger "
+                "config.train.share_at_T or with config.model.encoder.pool=flatten.",
                 *(step, 100 * gap / loss),
             )
 

@@ -83,7 +83,11 @@ def _train(config: Config, directory: pathlib.Path, mesh: jax.sharding.Mesh) -> 
     _check_data(folder, int(run.state.step), data)
     start, stop = int(run.state.step), config.prior.num_steps
     if start >= stop:
-        log.info("The latent prior in %s has taken %d steps already; nothing to do.", folder, start)
+        log.info(
+            "The latent prior in %s has taken %d steps already. To train longer, raise "
+            "config.prior.num_steps.",
+            *(folder, start),
+        )
         return run.state
     workdir.write_config(folder, config)
     batches = codes_lib.batches(

@@ -1,15 +1,23 @@
 """What a command line says before absl parses it: which config it names, and what is wrong."""
 
-import ast
 import itertools
 import re
-from collections.abc import Callable
 from typing import Any
 
+from absl import flags
 from ml_collections import ConfigDict
+from ml_collections.config_flags import tuple_parser
 
 from dbae_jax.configuration import config_files, paths
 from dbae_jax.configuration.suggestions import did_you_mean
+
+# Type of a key -> what ml_collections parses its value with, and the kind of values in words.
+PARSERS: dict[type, tuple[flags.ArgumentParser, str]] = {
+    int: (flags.IntegerParser(), "an integer"),
+    float: (flags.FloatParser(), "a number"),
+    bool: (flags.BooleanParser(), "True or False"),
+    tuple: (tuple_parser.TupleParser(), "a tuple, such as (1, 2) or ('tensorboard',)"),
+}
 
 
 def value_of(arguments: list[str], flag: str) -> str | None:
@@ -82,16 +90,18 @@ def explain_overrides(arguments: list[str], config: ConfigDict) -> str | None:
       arguments: arguments of the command line.
       config: config that the arguments override.
     """
-    for argument in arguments:
+    for argument, after in itertools.zip_longest(arguments, arguments[1:]):
         match = re.match(r"--?config\.([^=]*)(?:=(.*))?$", argument, re.DOTALL)
-        problem = _explain_override(match[1], match[2], config) if match else None
-        if problem:
+        if match and (problem := _explain_override(match[1], match[2], after, config)):
             return problem
     return None
 
 
-def _explain_override(path: str, value: str | None, node: Any) -> str | None:
-    """Returns why one override of the config `node` is wrong, or None if it is right."""
+def _explain_override(path: str, value: str | None, after: str | None, node: Any) -> str | None:
+    """Returns why one override of the config `node` is wrong, or None if it is right.
+
+    `value` follows "=", and `after` is the next argument, which is the value if there is no "=".
+    """
     name = "config"
     for part in path.split("."):
         if not isinstance(node, ConfigDict):
@@ -102,21 +112,14 @@ def _explain_override(path: str, value: str | None, node: Any) -> str | None:
         node, name = node[part], f"{name}.{part}"
     if isinstance(node, ConfigDict):
         return f"{name} is a section; override one of its keys: {', '.join(node.keys())}."
-    kinds: dict[type, Callable] = {
-        int: int,
-        float: float,
-        tuple: lambda v: tuple(ast.literal_eval(v)),
-        bool: _boolean,
-    }
+    parser, kind = PARSERS.get(type(node), (None, ""))
+    if parser is None or (type(node) is bool and value is None):  # --config.model.stochastic
+        return None
+    value = after if value is None else value
+    if value is None:
+        return f"{name} must be {kind}, got no value."
     try:
-        kinds.get(type(node), str)(value)
-    except (ValueError, SyntaxError, TypeError):
-        return f"{name} must be {type(node).__name__}, got {value!r}."
+        parser.parse(value)
+    except (ValueError, TypeError):
+        return f"{name} must be {kind}, got {value!r}."
     return None
-
-
-def _boolean(value: str | None) -> bool:
-    """Raises ValueError unless the value of an override is a boolean."""
-    if value is not None and value.lower() not in ("true", "false", "1", "0"):
-        raise ValueError(value)
-    return True

@@ -44,9 +44,7 @@ NUM_PROCESSES = flags.DEFINE_integer(
 PROCESS_ID = flags.DEFINE_integer(
     "process_id", None, "Number of this process, from 0.", lower_bound=0
 )
-JSON = flags.DEFINE_string(
-    "json", None, "File that the measured figures are also written to, as JSON."
-)
+JSON = flags.DEFINE_string("json", None, "File to which the figures are also written, as JSON.")
 
 
 def run(

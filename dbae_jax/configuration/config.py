@@ -210,7 +210,10 @@ def _build(cls: type, values: Any, path: str) -> Any:
             raise ConfigError(f"{path}.{key} is not a key; {meant}allowed are {', '.join(hints)}.")
     missing = [key for key in hints if key not in values]
     if missing:
-        raise ConfigError(f"{path}.{missing[0]} is missing; configs/base.py explains it.")
+        raise ConfigError(
+            f"{path}.{missing[0]} is missing; begin the config with "
+            "dbae_jax.configs.base.get_config(), which sets every key."
+        )
     built = cls(**{k: _typed(values[k], hint, f"{path}.{k}") for k, hint in hints.items()})
     built.check(path)
     return built
@@ -234,7 +237,8 @@ def _typed(value: Any, hint: Any, path: str) -> Any:
         if isinstance(value, (list, tuple)):
             item = typing.get_args(hint)[0]
             return tuple(_typed(v, item, f"{path}[{i}]") for i, v in enumerate(value))
-        raise ConfigError(f"{path} must be a tuple of integers, got {value!r}.")
+        example = {int: (1, 2), float: (0.15, 0.3)}.get(typing.get_args(hint)[0], ("encoder",))
+        raise ConfigError(f"{path} must be a tuple, such as {example}, got {value!r}.")
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if type(value) is not hint:

@@ -84,8 +84,16 @@ def load(value: str) -> ConfigDict:
     name, _, argument = value.partition(":")
     _add_folder(pathlib.Path(name))
     try:
-        get_config = runpy.run_path(name)["get_config"]
+        content = runpy.run_path(name)
+        if "get_config" not in content:
+            raise ConfigError(
+                f"--config={display(value)} has no function get_config; it must have one that "
+                "returns a ConfigDict, as configs/digits.py has."
+            )
+        get_config = content["get_config"]
         return get_config(argument) if argument else get_config()
+    except ConfigError:
+        raise
     except Exception as error:  # a config file may raise anything
         reason, hint = " ".join(str(error).split()).rstrip("."), ""
         if isinstance(error, ImportError) and (error.name or "").partition(".")[0] == "configs":

@@ -250,7 +250,7 @@ class TrainConfig(Section):
         require(
             set(self.frozen) <= set(self.init_parts if self.init_from else ()),
             f"{path}.frozen={self.frozen}",
-            "among init_parts, with init_from set: random weights are not worth freezing",
+            f"among {path}.init_parts, and {path}.init_from must name a trained model",
         )
         require(
             not {"encoder", "decoder", "unet"} <= set(self.frozen),
@@ -260,8 +260,7 @@ class TrainConfig(Section):
         require(
             self.objective == "denoising" or set(self.frozen) == {"encoder", "decoder"},
             f"{path}.frozen={self.frozen}",
-            f"('encoder', 'decoder') for {path}.objective='consistency', which trains the U-Net "
-            "of a model that is trained already",
+            f"('encoder', 'decoder') for {path}.objective='consistency', which `dbae distill` sets",
         )
 
 

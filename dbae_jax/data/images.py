@@ -39,8 +39,8 @@ def to_uint8(images: np.ndarray | jax.Array) -> np.ndarray:
     scaled = (array.astype(np.float32) + 1) * 127.5
     if np.isnan(scaled).any():
         raise DataError(
-            "images hold NaN, which is no colour: the model that made them, or its input, is "
-            "damaged."
+            "images hold NaN, so they cannot be written: the weights of the model that made "
+            "them, or its input, hold NaN or infinity."
         )
     return np.clip(np.round(scaled), 0, 255).astype(np.uint8)
 

@@ -37,9 +37,13 @@ from dbae_jax.runtime.progress import track
 BUILDERS = {b.name: b for b in (Ffhq, Celeba, Celebahq, Bedroom, Horse, Lfw, Emoji, Folder)}
 
 DATASET = flags.DEFINE_enum("dataset", None, list(BUILDERS), "Data set to prepare.")
-SOURCE = flags.DEFINE_string("source", None, "Folder, zip, tgz or LMDB of the published images.")
+SOURCE = flags.DEFINE_string(
+    "source", None, "Folder, zip, tar (also compressed) or LMDB of the images."
+)
 DATA_DIR = flags.DEFINE_string("data_dir", "data", "Folder of all prepared data sets.")
-NAME = flags.DEFINE_string("name", None, "Name of a folder of images; default: folder.")
+NAME = flags.DEFINE_string(
+    "name", None, "Name of the prepared data set, for --dataset=folder; default: folder."
+)
 ANNOTATIONS = flags.DEFINE_string("annotations", None, "Folder of attribute and split files.")
 ATTRIBUTES = flags.DEFINE_string("attributes", None, "CSV of attributes, for --dataset=folder.")
 STORE_SIZE = flags.DEFINE_integer(
@@ -55,7 +59,9 @@ STORE_FORMAT = flags.DEFINE_enum(
     ["png", "webp"],
     "File format of the copies: png (lossless) or webp (quality 90).",
 )
-ALLOW_PARTIAL = flags.DEFINE_bool("allow_partial", False, "Accept a part of the data set.")
+ALLOW_PARTIAL = flags.DEFINE_bool(
+    "allow_partial", False, "Accept a source that lacks some of the published images."
+)
 EXPECTED_COUNT = flags.DEFINE_integer(
     "expected_count", None, "Number of images in --source; default: as published."
 )

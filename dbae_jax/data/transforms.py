@@ -115,8 +115,8 @@ def _opened(data: bytes) -> Image.Image:
         raise DataError(f"the image is too large to be decoded: {size}; reduce it.") from error
     except UnidentifiedImageError as error:
         raise DataError(
-            "the image cannot be decoded: it is of no kind that is read, whatever its name says; "
-            f"it begins with {data[:16]!r}; convert it to PNG or JPEG, or remove it."
+            "the image cannot be decoded: its content is no supported image format, whatever its "
+            f"suffix; it begins with {data[:16]!r}; convert it to PNG or JPEG, or remove it."
         ) from error
     except Exception as error:  # PIL's readers raise errors of any type for damaged files
         raise DataError(

@@ -63,7 +63,8 @@ class Context:
         for name, source in splits.items():
             if len(source) < 2:
                 raise DataError(
-                    f"{source!r}, the {name} split, holds {len(source)} images; 2 are needed."
+                    f"{source!r}, the {name} split, holds {len(source)} images, and at least 2 are "
+                    "needed; set another split in config.data or config.eval.validation_split."
                 )
 
     @functools.cached_property
@@ -75,7 +76,10 @@ class Context:
         held = [set(source[0]) for source in self.splits.values()]
         known = set.intersection(*held) & set(codes.KNOWN)
         if "label" in known and self.only_class is not None:
-            log.info("All images are of one class, %s, which is no label.", self.only_class)
+            log.info(
+                "All images are of one class, %s, so the class is not used as a label.",
+                self.only_class,
+            )
             known.discard("label")
         return frozenset(known)
 

@@ -168,7 +168,8 @@ def read(directory: pathlib.Path) -> dict[str, Any] | None:
         found["model"]["step"], dict(found["results"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
-            f"{path} holds no results of an evaluation ({type(error).__name__}); move it away."
+            f"{path} is no valid file of results ({type(error).__name__}). Rename or delete it, "
+            "and run dbae evaluate again."
         ) from error
     return found
 

@@ -38,8 +38,8 @@ def eight_bit(x: np.ndarray, *, truncate: bool = False) -> np.ndarray:
     Args:
       x: images of any shape.
       truncate: whether to round down, as the authors' evaluation does, instead of to the nearest
-        level. Rounding down darkens by half a level on average. It adds about 5e-6 to the mean
-        squared error, rounding to the nearest level 1.3e-6.
+        level. Rounding down darkens by half a level on average. In units of images in [0, 1], it
+        adds about 5e-6 to the mean squared error, and rounding to the nearest level 1.3e-6.
     """
     levels = np.clip((np.asarray(x, np.float64) + 1) * 127.5, 0, 255)
     return (np.floor(levels) if truncate else np.round(levels)) / 127.5 - 1

@@ -15,7 +15,7 @@ class Sharpness(NamedTuple):
     """How the power spectrum of images differs from that of real images.
 
     Attributes:
-      error: mean absolute log-ratio of power over the band; 0 if they are as sharp as the images.
+      error: mean absolute log-ratio of power over the band; 0: as sharp as real images.
       bias: mean log-ratio over the band; negative for blurred images.
       band: first and last frequency of the band, the upper half of all frequencies.
       log_ratio: natural logarithm of the ratio of power, by frequency [S // 2 + 1].

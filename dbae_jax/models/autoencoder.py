@@ -78,11 +78,11 @@ class Networks:
         return self._apply(variables, x_0, method="encode")
 
     def endpoint(self, variables: Variables, z: jax.Array) -> jax.Array:
-        """Returns x_T: [B, H, W, C] for z: [B, D], normalised with the running statistics."""
+        """Returns x_T: [B, H, W, C] for z: [B, D]; batch norms use their running statistics."""
         return self._apply(variables, z, method="endpoint", train=False)
 
     def endpoint_train(self, variables: Variables, z: jax.Array) -> tuple[jax.Array, dict]:
-        """Returns x_T normalised with batch statistics, and the updated running statistics."""
+        """As `endpoint`, with batch statistics in batch norms; also returns the updated ones."""
         x_T, updated = self._apply(variables, z, method="endpoint", train=True, mutable=["stats"])
         return x_T, updated.get("stats", {})
 

@@ -37,14 +37,15 @@ def convolve_plain(x: jax.Array, _: None, kernel: jax.Array) -> jax.Array:
 def convolve_upsampled(x: jax.Array, _: None, kernel: jax.Array) -> jax.Array:
     """Returns the convolution of x, upsampled by a factor of 2, with a kernel [3, 3, C, channels].
 
-    Several weights of the kernel multiply the same pixel of x. With their sums this takes 4
-    multiplications per output instead of 9, and writes no upsampled feature map. On CPUs it is a
-    matrix product. In formats narrower than float32 it is the adjoint of a convolution with stride
-    2, for which GPUs and TPUs have fast programs.
+    Several weights of the kernel multiply the same pixel of x. With their sums, a convolution takes
+    4 multiplications per output instead of 9, and writes no upsampled feature map. In float32 on
+    CPUs this is a matrix product. In narrower formats, on all platforms, it is the adjoint of a
+    convolution with stride 2, for which GPUs and TPUs have fast programs. In float32 on GPUs and
+    TPUs, x is upsampled and convolved with the kernel as it is.
     """
     if x.dtype == jnp.float32:
         return by_cpu(product_with_upsampled, lambda x, k: convolve(upsample(x), k), x, kernel)
-    return adjoint_of_strided(x, summed(kernel))
+    return adjoint_of_strided(x, strided_kernel(kernel))
 
 
 def product_with_upsampled(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -63,8 +64,11 @@ def product_with_upsampled(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return jnp.stack(rows, 2).reshape(b, 2 * h, 2 * w, -1)
 
 
-def summed(kernel: jax.Array) -> jax.Array:
-    """Returns the kernel [4, 4, channels, C] of the convolution with stride 2."""
+def strided_kernel(kernel: jax.Array) -> jax.Array:
+    """Returns the kernel [4, 4, channels, C] for `adjoint_of_strided`, from [3, 3, C, channels].
+
+    `adjoint_of_strided(x, strided_kernel(kernel))` equals `convolve(upsample(x), kernel)`.
+    """
     # Reversed before the sums: XLA would cancel a reversal next to the adjoint's own, and then
     # convolve a map with zeros between its pixels, which takes four times the multiplications.
     wide = _sums_of_neighbours(kernel[::-1, ::-1].astype(jnp.float32))

@@ -12,7 +12,7 @@ from dbae_jax.models.activations import silu
 from dbae_jax.models.layers import AttentionBlock, ResBlock, conv, linear, rematerialised
 from dbae_jax.models.norms import GroupNorm
 
-LOG_SIGMA_BOUND = 5.0  # bounds mean and log_sigma of stochastic codes
+CODE_BOUND = 5.0  # bound of mean and log_sigma of stochastic codes
 MIN_SIGMA = 0.01
 
 
@@ -89,5 +89,5 @@ class Encoder(nn.Module):
         v = linear(h, width, name="project", param_dtype=self.param_dtype)
         if not self.stochastic:
             return Code(v, None)
-        mean, log_sigma = jnp.split(LOG_SIGMA_BOUND * jnp.tanh(v / LOG_SIGMA_BOUND), 2, axis=-1)
+        mean, log_sigma = jnp.split(CODE_BOUND * jnp.tanh(v / CODE_BOUND), 2, axis=-1)
         return Code(mean, log_sigma)

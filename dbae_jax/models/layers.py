@@ -102,8 +102,8 @@ def linear_maps(x: jax.Array, maps: Sequence[Linear]) -> list[jax.Array]:
 class ConvOfParts(nn.Module):
     """A padded convolution of the concatenation of feature maps.
 
-    With `upsampled`, the feature maps are first upsampled by a factor of 2. With `zero`, the
-    weights are initialised with 0.
+    With `upsampled`, the feature maps are first upsampled by a factor of 2 (not together with an
+    affine map). With `zero`, the weights are initialised with 0.
     """
 
     channels: int

@@ -131,8 +131,9 @@ def from_state_dict(state_dict: StateDict, module: AutoEncoder, shapes: dict) ->
       shapes: variables of the networks, or `jax.eval_shape` of their initialisation.
 
     Raises:
-      CheckpointError: if entries are missing, unknown or of another shape; the error lists them.
-        The unused block feat_256 and batch counters are accepted.
+      CheckpointError: if entries are missing, unknown, of another shape or not finite (the error
+        lists them), or if the authors' code has no such model. The unused block feat_256 and batch
+        counters are accepted.
     """
     return _filled(state_dict, entries(module, shapes), shapes)
 
@@ -251,7 +252,8 @@ def _refuse_misfits(state_dict: StateDict, wanted: Mapping[str, Entry]) -> None:
     ]
     if problems:
         raise CheckpointError(
-            f"The state dict does not fit the config's model ({'; '.join(problems)})."
+            f"The state dict does not fit the model of --config ({'; '.join(problems)}). Name the "
+            "config that the weights were trained with."
         )
 
 
@@ -364,7 +366,7 @@ def _attention(key: str, path: tuple[str, ...], kind: Kind) -> LayerNames:
 
 
 def _decoder(module: AutoEncoder) -> LayerNames:
-    assert module.decoder is not None  # `_names` asks for it
+    assert module.decoder is not None  # `entries` has refused other models
     root, image_size = ("decoder",), module.decoder.image_size
     yield "decoder.init.init.0", (*root, "up_4", "conv"), _conv_transposed
     yield "decoder.init.init.1", (*root, "up_4", "norm"), None

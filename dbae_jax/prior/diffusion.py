@@ -1,8 +1,10 @@
 """The latent diffusion model: forward process, L1 loss, likelihood bound, samplers.
 
-z_0 [B, D] is a normalised latent code. The forward process at step t of 0 ... T - 1 is
-z_t = sqrt(abar_t) z_0 + sqrt(1 - abar_t) eps, where abar_t = (1 - beta)^(t + 1). The reverse chain
-of the model is p(z_{t-1} | z_t) = N(mu(z_t, eps_hat), beta I), from p(z_{T-1}) = N(0, I).
+z_0 [B, D] is a normalised latent code, without noise. Steps are counted from 0, and the state at
+step t of 0 ... T - 1 is z_t = sqrt(abar_t) z_0 + sqrt(1 - abar_t) eps, where
+abar_t = (1 - beta)^(t + 1). So the state at step 0, written z_{t=0}, holds noise and is not the
+code z_0. The reverse chain of the model is p(z_{t-1} | z_t) = N(mu(z_t, eps_hat), beta I), from
+p(z_{T-1}) = N(0, I). Its last step is p(z_0 | z_{t=0}).
 
 Coefficients are computed in float64 on the host. `eps_fn(z_t, t)` estimates eps from z_t [B, D]
 and steps t [B].
@@ -85,11 +87,20 @@ class LatentDiffusion:
         """
         if sampler not in SAMPLERS:
             names = ", ".join(SAMPLERS)
-            raise ValueError(f"latent prior sampler {sampler!r}: it must be one of {names}.")
+            raise ValueError(
+                f"the sampler {sampler!r} of the latent prior is not allowed: it must be one of "
+                f"{names}."
+            )
         if not 1 <= steps <= self.timesteps:
-            raise ValueError(f"latent prior steps {steps}: they must be 1 to {self.timesteps}.")
+            raise ValueError(
+                f"steps={steps} of the latent prior is not allowed: it must be 1 to "
+                f"{self.timesteps}."
+            )
         if not 0 <= eta <= 1 or (eta and sampler == "ancestral"):
-            raise ValueError(f"latent prior eta {eta}: it must be in [0, 1], and 0 for ancestral.")
+            raise ValueError(
+                f"eta={eta} of the latent prior is not allowed: it must be in [0, 1], and 0 for "
+                "ancestral."
+            )
         t = np.round(np.linspace(self.timesteps - 1, 0, steps)).astype(np.int32)
         abar = np.exp(self.log_abar[t])
         next_abar = np.append(abar[1:], 1.0)
@@ -137,11 +148,12 @@ class LatentDiffusion:
     def bound_terms(
         self, eps_fn: EpsFn, z_0: jax.Array, bound: Bound, noise_fn: NoiseFn
     ) -> jax.Array:
-        """Returns an upper bound on the NLL -log p(z_0) of each code, in nats: [B].
+        """Returns estimates of an upper bound on the NLL -log p(z_0) of each code, in nats: [B].
 
-        The result is an unbiased estimate, with one noise per step, of the variational bound
-        KL(q(z_{T-1} | z_0) || N(0, I)) + sum_t KL(q(z_{t-1} | z_t, z_0) || p(z_{t-1} | z_t))
-        - log p(z_0 | z_1). p is a density, so the bound may be negative.
+        The estimate is unbiased, with one noise per step. It is of the variational bound
+        KL(q(z_{T-1} | z_0) || N(0, I)) - log p(z_0 | z_{t=0})
+        + sum over t = 1 ... T - 1 of KL(q(z_{t-1} | z_t, z_0) || p(z_{t-1} | z_t)),
+        where z_{t-1} at t = 1 is z_{t=0}. p is a density, so the bound may be negative.
 
         Args:
           eps_fn: the network's estimate of eps.

@@ -125,16 +125,16 @@ def _of_memory(chain: list[BaseException]) -> DeviceMemoryError | None:
     for error in chain:
         if isinstance(error, MemoryError):
             return DeviceMemoryError(
-                f"The memory of this computer is full{_reason(error)}. Try a smaller "
-                "config.train.batch_size (or config.eval.batch_size), or fewer config.data."
-                "num_workers."
+                f"The memory of this computer is full{_reason(error)}. Set a smaller config.data."
+                "num_workers, config.data.prefetch_batches or config.eval.batch_size."
             )
         if OUT_OF_MEMORY.match(str(error)):
             return DeviceMemoryError(
-                f"The memory of the devices is full ({' '.join(str(error).split())[:160]}). Try a "
-                "smaller config.train.batch_size (or config.eval.batch_size), "
-                "config.model.dtype=bfloat16, config.model.remat=blocks, or more "
-                "config.train.accumulation_steps."
+                f"The memory of the devices is full ({' '.join(str(error).split())[:160]}). In a "
+                "training, set config.model.dtype=bfloat16, config.model.remat=blocks or a larger "
+                "config.train.accumulation_steps; a smaller batch needs a new workdir. In dbae "
+                "train_prior, set a smaller config.prior.batch_size; in other commands, a smaller "
+                "config.eval.batch_size."
             )
     return None
 

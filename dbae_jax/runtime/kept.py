@@ -17,6 +17,9 @@ import numpy as np
 
 from dbae_jax.runtime import files, processes
 
+# Errors of reading a damaged file.
+DAMAGE = (OSError, ValueError, LookupError, TypeError, EOFError, zipfile.BadZipFile)
+
 log = logging.getLogger(__name__)
 
 
@@ -43,7 +46,7 @@ def read(path: pathlib.Path, identity: dict[str, Any]) -> dict[str, Any] | None:
     if path.exists():
         try:
             stored, content = load(path)
-        except (OSError, ValueError, LookupError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        except DAMAGE as error:
             log.info("%s is damaged (%s); it is computed again.", path, type(error).__name__)
         if stored is not None and stored != identity:
             names = [k for k in {**stored, **identity} if stored.get(k) != identity.get(k)]
@@ -66,7 +69,7 @@ def load(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Returns the identity and the content of a file.
 
     Raises:
-      OSError, ValueError, LookupError, TypeError, EOFError, zipfile.BadZipFile: if it is damaged.
+      OSError, ValueError and others of `DAMAGE`: if it is damaged.
     """
     if path.suffix != ".npz":
         content = json.loads(path.read_text(encoding="utf-8"))

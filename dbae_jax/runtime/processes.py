@@ -76,7 +76,11 @@ def start(
             check_devices()
             return
         reason = " ".join(str(error).split())[:200]
-        raise ConfigError(f"The processes of the run cannot find each other: {reason}") from error
+        raise ConfigError(
+            f"The processes of the run cannot find each other ({reason}). Check that process 0 "
+            "runs, that --coordinator is its HOST:PORT, and that each process has the right "
+            "--num_processes and --process_id."
+        ) from error
     check_devices()
     if not is_writer():
         logging.getLogger("dbae_jax").setLevel(logging.WARNING)

@@ -57,12 +57,15 @@ def power(schedule: Schedule, steps: int, *, start: float, rho: float = 7.0) -> 
     """Returns t_i = t_min + (start - t_min) (1 - i/(N-1))^rho, then 0: [steps + 1].
 
     A larger rho places more of the times near t_min, as in `karras`. The arguments and errors are
-    those of `karras`.
+    those of `karras`. A ValueError is also raised if rho is so large that the last times coincide.
     """
     _check(schedule, steps, start, rho)
     span = start - schedule.t_min
     if span * (1 / (steps - 1)) ** rho < 1e-14 * schedule.t_min:
-        raise ValueError(f"steps={steps}, rho={rho}: the last times coincide; take a smaller rho.")
+        raise ValueError(
+            f"the last times of the grid power coincide for steps={steps} and rho={rho}; take a "
+            "smaller rho."
+        )
     return _grid_from(np.linspace(1, 0, steps), lambda v: schedule.t_min + span * v**rho, start)
 
 
@@ -70,8 +73,9 @@ def uniform_lambda(schedule: Schedule, steps: int, *, start: float, rho: float =
     """Returns times with equal intervals of lambda = log(B / sqrt(C)), then 0: [steps + 1].
 
     Multistep samplers integrate over lambda. For a decoded x_T, lambda is infinite at T: the first
-    interval then goes from T to `START_FRACTION` T, and equal intervals follow. For a Gaussian x_T,
-    lambda is finite at T, and all intervals down to t_min are equal.
+    interval then goes from T to `START_FRACTION` T, and equal intervals follow; with 2 steps the
+    grid is [T, t_min, 0]. For a Gaussian x_T, lambda is finite at T, and all intervals down to
+    t_min are equal.
 
     The arguments and errors are those of `karras`; `rho` has no effect.
     """

@@ -61,7 +61,8 @@ def integrate(
 
     Args:
       denoise_fn: the denoiser, with z already bound. Its estimate is clipped to [-1, 1] here.
-      x_T: the state at which the integration starts, [B, H, W, C].
+      x_T: state at which the integration starts, [B, H, W, C]; also the x_T of the denoiser and of
+        the table's terms. With `tables.inversion_table`, a state near x_0 takes its place.
       table: coefficients of a sampler. The table may be traced: a second grid of the same length
         does not compile again.
       noise_fn: function that returns the i-th noise; None for tables without noise.

@@ -38,11 +38,12 @@ def inversion(bridge: Bridge, steps: int, grid: str) -> Table:
 
     Raises:
       DataError: for an unknown grid or too few steps.
+      ValueError: if x_T is decoded from z.
     """
     if grid not in grids.GRIDS:
         names = ", ".join(grids.GRIDS)
         raise DataError(f"grid={grid!r} is not allowed: it must be one of {names}.")
     if steps < 2:
-        raise DataError(f"steps={steps}: inferring x_T takes at least 2.")
+        raise DataError(f"steps={steps} is not allowed: inferring x_T takes at least 2 steps.")
     times = grids.GRIDS[grid](bridge.schedule, steps + 1, start=bridge.schedule.t_max)
     return inversion_table(bridge, times[-2::-1])  # rising, without t = 0

@@ -43,7 +43,8 @@ class Plan:
     Attributes:
       sampler: one of `SAMPLERS`.
       steps: number of intervals of the time grid; 2 or more for euler and heun. A single step of
-        the others is the denoiser at T, the mean of the images that fit the latent code.
+        the others is the denoiser at T, the mean of the images that fit the latent code. No effect
+        if `grid` holds times.
       grid: one of `grids.GRIDS`, or an array of times that fall to 0.
       rho: exponent of the karras and power grids.
       churn: euler and heun: fraction in [0, 1) of every interval that is integrated with the
@@ -104,7 +105,7 @@ class Plan:
 
         Args:
           plan: plan that is returned unchanged, one of `NAMES`, or None.
-          default: sampler if none is named and there is no churn.
+          default: sampler if none is named; with churn it is heun instead.
           sampler: one of `SAMPLERS`, or None.
           steps: number of intervals of the time grid, or None.
           grid: one of `grids.GRIDS`, an array of times, or None.
@@ -112,6 +113,10 @@ class Plan:
           churn: see `Plan`.
           eta: see `Plan`.
           boot: see `Plan`.
+
+        Raises:
+          DataError: if `plan` is neither a plan nor one of `NAMES`, or other options come with it.
+            `check` checks the ranges.
         """
         others: dict[str, Any] = {"rho": rho, "churn": churn, "eta": eta, "boot": boot}
         if plan is not None:
@@ -155,7 +160,8 @@ class Plan:
             (
                 "sampler",
                 self.sampler in SAMPLERS,
-                f"one of {', '.join(SAMPLERS)}; dbim with eta 0 is DDIM for a Gaussian x_T",
+                f"one of {', '.join(SAMPLERS)} (DDIM is dbim with eta=0); "
+                f"{' and '.join(NAMES)} are {'values too' if path else 'plans: pass plan=NAME'}",
             ),
             ("grid", not named or self.grid in grids.GRIDS, f"one of {', '.join(grids.GRIDS)}"),
             ("steps", not named or self.steps >= 1, "at least 1"),

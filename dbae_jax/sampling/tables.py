@@ -62,7 +62,10 @@ class Table(NamedTuple):
 
     @property
     def path_times(self) -> np.ndarray:
-        """Times of the states on the trajectory, [S]: the first time, then one per path row."""
+        """Times of the states on the trajectory, [S]: the first time, then one per path row.
+
+        The last row must end at t = 0, which that of `inversion_table` does not.
+        """
         times_after = np.append(self.at.t[1:], 0.0)
         return np.append(self.at.t[0], times_after[self.on_path])
 
@@ -92,8 +95,8 @@ def euler_table(bridge: Bridge, times: np.ndarray, *, churn: float = 0.0) -> Tab
 
     Args:
       bridge: schedule and scalings.
-      times: time grid [N + 1], falling from below T to 0. For a Gaussian x_T the grid may also
-        start at T; a grid that starts below T is extended to T.
+      times: time grid [N + 1], falling from below T to 0. For a Gaussian x_T the grid starts
+        at T; if it does not, it is extended to T, which costs one more step.
       churn: fraction, in [0, 1), of every interval integrated with the reverse SDE. The ODE is
         then integrated from there to the end of the interval.
 
@@ -203,7 +206,10 @@ def consistency_table(bridge: Bridge, times: np.ndarray) -> Table:
     """
     schedule = bridge.schedule
     if has_gaussian_endpoint(schedule):
-        raise ValueError("the consistency sampler needs a decoded x_T; this x_T is Gaussian.")
+        raise ValueError(
+            "the sampler consistency needs an x_T that is decoded from z, and x_T of this model is "
+            "Gaussian; use dbim, euler or heun."
+        )
     rows = []
     for index, (start, end) in enumerate(_intervals(schedule, times, start_at_T=True)):
         A, B, C = marginal_coefficients(schedule, end)
@@ -265,7 +271,10 @@ def _intervals(
     start_at_T = start_at_T or has_gaussian_endpoint(schedule)
     fewest = 1 if start_at_T else 2  # the drift at T would take the state anywhere
     if times.ndim != 1 or len(times) < fewest + 1:
-        raise ValueError(f"times of shape {list(times.shape)}: at least {fewest} steps are needed.")
+        raise ValueError(
+            f"a grid is one array of at least {fewest + 1} times, so at least {fewest} steps are "
+            f"needed, got the shape {list(times.shape)}."
+        )
     falling = np.diff(times) < 0  # False for NaN too
     if not falling.all():
         at = int(np.argmin(falling))
@@ -380,8 +389,8 @@ def _table_from(bridge: Bridge, rows: list[dict]) -> Table:
         at = bridge.at(np.array([row["t"] for row in rows]))
     if not np.isfinite(at).all():
         raise ValueError(
-            "The scalings are not finite at T if config.bridge.endpoint_std=0 or if x_0 and x_T "
-            "are perfectly correlated. The samplers dbim and multistep start at T; use euler or "
-            "heun."
+            "The scalings of the U-Net are not finite at T, because config.bridge.endpoint_std is "
+            "0, or config.bridge.covariance is as large as data_std * endpoint_std. Use the "
+            "sampler euler or heun; the others start at T."
         )
     return Table(at=at, **columns)

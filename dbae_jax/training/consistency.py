@@ -1,8 +1,8 @@
 """Consistency training: the U-Net learns to jump from any state of the bridge to the image.
 
-The denoiser of a trained model answers with a mean of images, which is blurred. A consistency
-function instead answers with the image at the end of the path of the probability-flow ODE through
-the state. Training asks for the same answer at two times, and does not evaluate a teacher: the two
+The denoiser of a trained model predicts the mean of all images that fit its input, and a mean is
+blurred. A consistency function predicts the image at the end of the path of the probability-flow
+ODE through the state. Training compares its images at two times, without a teacher: the two
 states have the same image and noise. Averaged over all images and noises that lead to the state at
 the later time, the step between them is that of the ODE, with an error of second order in the gap
 between the times. The gap shrinks from stage to stage. The distance of the training has its minimum
@@ -48,10 +48,11 @@ def earlier_times(
 
 
 def with_earlier_times(draws: Draws, bridge: Bridge, gaps: DistillConfig, step: jax.Array) -> Draws:
-    """Returns draws at the times around those that the sampler visits, with the earlier times r.
+    """Returns draws with the times t of consistency training, and the earlier times r.
 
-    The sampler begins at T, and goes on at a lower time (`grids.near_end`). So the times t that are
-    not T are drawn up to the middle between this time and T: the sampler's time lies inside.
+    A time t below T is mapped linearly from [t_min, T] to [t_min, (1 - END_FRACTION / 2) T]. The
+    sampler with 2 steps evaluates the network at T and at (1 - END_FRACTION) T
+    (`grids.near_end`), which lies inside this range.
     """
     t_min, T = bridge.schedule.t_min, bridge.schedule.t_max
     lower = t_min + (draws.t - t_min) * (T * (1 - END_FRACTION / 2) - t_min) / (T - t_min)
@@ -67,10 +68,10 @@ def consistency_loss(
     codes: Endpoint,
     draws: Draws,
 ) -> LossTerms:
-    """Returns the distance of the answers at t and at r, divided by t - r.
+    """Returns the pseudo-Huber distance of the U-Net's images at t and at r, divided by t - r.
 
-    The answer at r is the target: it has no gradient. Where r = 0 or t = T it is x_0 itself. So the
-    answer at T is near the mean of the images (near their geometric median), which keeps one
+    The image at r is the target: it has no gradient. Where r = 0 or t = T it is x_0 itself. So the
+    image at T is near the mean of the images (near their geometric median), which keeps one
     evaluation accurate. Both states have the same noise, and both passes the same dropout mask. The
     distance of an example is sqrt(|difference|^2 + c^2) - c over all its pixels (pseudo-Huber).
 
@@ -81,19 +82,21 @@ def consistency_loss(
       x_0: images [B, H, W, C], pixels in [-1, 1].
       codes: z and x_T of the images.
       draws: times t and r, and noise.
+
+    Source: CDBM (He et al., 2024); distance of iCT (Song and Dhariwal, 2023).
     """
     assert draws.r is not None
 
-    def answer(variables: dict, t: jax.Array) -> jax.Array:
+    def image_at(variables: dict, t: jax.Array) -> jax.Array:
         return denoised(networks, bridge, variables, x_0, codes, draws, t)
 
-    known = (draws.r > 0) & (draws.t < bridge.schedule.t_max)
-    found = answer(variables, draws.t)
+    has_earlier = (draws.r > 0) & (draws.t < bridge.schedule.t_max)
+    predicted = image_at(variables, draws.t)
     held = jax.lax.stop_gradient(variables)
-    target = answer(held, jnp.where(known, draws.r, bridge.schedule.t_min))
-    target = jax.lax.stop_gradient(jnp.where(known[:, None, None, None], target, x_0))
+    target = image_at(held, jnp.where(has_earlier, draws.r, bridge.schedule.t_min))
+    target = jax.lax.stop_gradient(jnp.where(has_earlier[:, None, None, None], target, x_0))
     c = HUBER * math.sqrt(math.prod(x_0.shape[1:]))
-    square = jnp.sum((found - target) ** 2, axis=(1, 2, 3))
+    square = jnp.sum((predicted - target) ** 2, axis=(1, 2, 3))
     distance = jnp.sqrt(square + c**2) - c
-    error = jnp.mean((found - x_0) ** 2, axis=(1, 2, 3))
+    error = jnp.mean((predicted - x_0) ** 2, axis=(1, 2, 3))
     return LossTerms(distance / (draws.t - draws.r), error, codes.z, codes.stats)

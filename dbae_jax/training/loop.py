@@ -18,6 +18,13 @@ from dbae_jax.workdirs.train_state import TrainState
 
 log = logging.getLogger(__name__)
 
+# Scalars that must be finite, and their names in errors.
+FINITE = {
+    "loss": "loss",
+    "grad_norm": "norm of the gradient",
+    "param_norm": "norm of the weights",
+}
+
 
 class Description(NamedTuple):
     """A training in words, for the log and for errors."""
@@ -98,7 +105,7 @@ def run_loop(
 
     The metrics of a step are read after the next step is dispatched, so that the devices never
     wait for the host. At steps with a due hook they are read at once: no hook, and no checkpoint,
-    then gets a state whose loss or gradient is not finite.
+    then gets a state whose loss, gradient or weights are not finite.
 
     Args:
       run: the run, ready to start.
@@ -108,7 +115,7 @@ def run_loop(
       directory: folder of the run.
 
     Raises:
-      NonFiniteError: if the loss or a gradient is not finite.
+      NonFiniteError: if the loss, or the norm of the gradient or of the weights, is not finite.
       PreemptedError: after a SIGTERM or Ctrl-C, once the state is saved.
     """
     state, pending = run.state, None
@@ -141,14 +148,15 @@ def _fetch(
 ) -> dict[str, float]:
     """Returns the metrics of a step as Python floats, or raises NonFiniteError."""
     values = {name: float(value) for name, value in jax.device_get(metrics).items()}
-    for name in ("loss", "grad_norm", "param_norm"):
+    for name, words in FINITE.items():
         if not math.isfinite(values[name]):
             saved = checkpoint.steps(directory)
-            kept = "no checkpoint was due yet"
+            kept = "no checkpoint had been saved"
             if saved:
                 kept = f"the checkpoint of step {saved[-1]} is kept"
             raise NonFiniteError(
-                f"{name} became {values[name]} at step {step}; training stopped, {kept}. "
+                f"The {words} became {values[name]} at step {step}, so the training stopped; "
+                f"{kept}. "
                 f"{run.description.remedy}"
             )
     return values

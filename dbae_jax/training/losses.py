@@ -45,10 +45,10 @@ class Networks(Protocol):
         """Returns q(z | x_0) for x_0: [B, H, W, C]."""
 
     def endpoint(self, variables: dict, z: jax.Array) -> jax.Array:
-        """Returns x_T: [B, H, W, C] for z: [B, D], normalised with the running statistics."""
+        """Returns x_T: [B, H, W, C] for z: [B, D]; batch norms use their running statistics."""
 
     def endpoint_train(self, variables: dict, z: jax.Array) -> tuple[jax.Array, dict]:
-        """Returns x_T normalised with batch statistics, and the updated running statistics."""
+        """As `endpoint`, with batch statistics in batch norms; also returns the updated ones."""
 
     def network(
         self,
@@ -156,8 +156,9 @@ def bridge_loss(
       draws: times and noise of the batch.
       train: whether the endpoint decoder normalises with batch statistics and updates the running
         statistics.
-      shuffle_codes: whether every example gets z and x_T of the next example. This is a
-        diagnostic: the more the denoiser uses z and x_T, the more the loss rises.
+      shuffle_codes: whether every example gets z and x_T of the previous example (the first
+        those of the last). This is a diagnostic: the more the denoiser uses z and x_T, the more the
+        loss rises.
       with_total_correlation: whether to estimate the total correlation of the latent codes, which
         needs a stochastic encoder.
       loss_fn: loss for given z and x_T. Default: `denoising_loss`.

@@ -36,7 +36,7 @@ def make_train_step(
 
     The batch is the global batch. `key` is the root key of the run; the step count is folded in
     here. The metrics are scalars: loss, x_0_mse (mean squared error of the denoised images, for
-    pixels in [-1, 1]), grad_norm, and param_norm after the step.
+    pixels in [-1, 1]), grad_norm (before clipping), and param_norm after the step.
 
     Args:
       networks: the networks, as functions of variables.
@@ -49,7 +49,8 @@ def make_train_step(
         the loss. If it is not 0, total_correlation is a further metric.
       share_at_T: share of the images that are denoised at t = T, see `losses.draw`.
       frozen_parts: networks that are not trained, see `frozen`.
-      gaps: the earlier times of consistency training; None: denoising is trained.
+      gaps: section `distill` of the config, which sets the earlier times r of consistency training.
+        None: the denoising loss is trained.
     """
     networks = frozen.freeze(networks, frozen_parts)
     gradient = _make_gradient(

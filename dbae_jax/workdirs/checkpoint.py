@@ -143,7 +143,8 @@ def read_meta(workdir: pathlib.Path, step: int) -> dict[str, Any]:
     if meta.get("format") != FORMAT:
         raise CheckpointError(
             f"{_folder(workdir, step)} has checkpoint format {meta.get('format')}, and this "
-            f"version of dbae_jax reads format {FORMAT}."
+            f"version of dbae_jax reads format {FORMAT}. Use the version that wrote it, or train "
+            "in a new --workdir."
         )
     return meta
 
@@ -216,7 +217,10 @@ def newest_readable(
         return answer
     _check_agreed(workdir, -1)
     if problem:
-        raise CheckpointError(f"No checkpoint under {workdir / FOLDER} can be read: {problem}")
+        raise CheckpointError(
+            f"No checkpoint under {workdir / FOLDER} can be read: {problem} Copy "
+            "the checkpoints into the workdir again, or name a new --workdir."
+        )
     return None
 
 

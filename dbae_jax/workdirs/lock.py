@@ -96,7 +96,7 @@ def _in_words(text: str) -> str:
     try:
         about = json.loads(text)
         return (
-            f"process {about['process']} on host {about['host']} holds its lock since "
+            f"process {about['process']} on host {about['host']} has held its lock since "
             f"{about['since']} ({' '.join(about['command'])})"
         )
     except (ValueError, LookupError, TypeError):

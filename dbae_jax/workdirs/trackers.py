@@ -43,8 +43,9 @@ def check(config: Config, folder: pathlib.Path) -> None:
     """
     if "tensorboard" in config.train.trackers and access.is_bucket(folder):
         raise ConfigError(
-            f"config.train.trackers names 'tensorboard', whose files grow, and {folder} is in a "
-            "bucket, where no file can; name a folder of this machine, or another tracker."
+            f"config.train.trackers names 'tensorboard', which appends to its files, and {folder} "
+            "is in a bucket, where this is impossible; name a workdir on this machine, or another "
+            "tracker."
         )
     for name in config.train.trackers:
         package = PACKAGES[name]

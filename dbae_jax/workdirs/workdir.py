@@ -101,13 +101,13 @@ def check_exists(workdir: pathlib.Path) -> None:
     """
     if not workdir.is_dir():
         raise CheckpointError(
-            f"The workdir {workdir} does not exist; {paths.nearest(workdir)}train a model there "
-            "first."
+            f"The workdir {workdir} does not exist; {paths.nearest(workdir)}name the workdir of a "
+            "trained model, or train one with dbae train."
         )
     if not checkpoint.steps(workdir):
         raise CheckpointError(
-            f"The workdir {workdir} holds no checkpoint; {_meant(workdir)}train a model there "
-            "first."
+            f"The workdir {workdir} holds no checkpoint; {_meant(workdir)}name the workdir of a "
+            "trained model, or train one with dbae train."
         )
 
 
@@ -185,8 +185,8 @@ def changes(workdir: pathlib.Path, config: Config) -> list[str]:
         return differing(saved, config, ("",), free_keys=())
     except (ValueError, AttributeError, TypeError) as error:
         raise CheckpointError(
-            f"{path} holds no config ({type(error).__name__}); move it away. The checkpoints hold "
-            "the config too."
+            f"{path} is no valid config ({type(error).__name__}). Rename or delete it, and give "
+            "--config; the next training writes it again."
         ) from error
 
 

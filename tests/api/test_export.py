@@ -77,6 +77,7 @@ def test_what_cannot_be_exported_gets_a_sentence(model, tmp_path, monkeypatch):
         model.export("sample", tmp_path / "x")
     with pytest.raises(DataError, match="no random key"):
         model.export("decode", tmp_path / "x", plan=model.config.sample.recommended(eta=1.0))
+    model.export("encode", tmp_path / "x", plan="sharp")  # only a decoder needs noise
     monkeypatch.setattr(export.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(DataError, match="needs flatbuffers"):
         model.export("encode", tmp_path / "x")

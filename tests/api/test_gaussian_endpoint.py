@@ -153,7 +153,10 @@ X, Z = np.zeros((2, 16, 16, 1), np.float32), np.zeros((2, 8), np.float32)
 WRONG = {
     "endpoint": (lambda m: m.endpoint(Z), "not decoded from z. Sample x_T with draw_x_T or rng"),
     "boot": (lambda m: m.decode(Z, rng=0, boot=True), "boot=True: a Gaussian x_T"),
-    "steps": (lambda m: m.invert(X, steps=1), "steps=1: inferring x_T takes at least 2"),
+    "steps": (
+        lambda m: m.invert(X, steps=1),
+        "steps=1 is not allowed: inferring x_T takes at least 2",
+    ),
     "grid": (lambda m: m.invert(X, grid="cosine"), "one of karras, uniform, power, lambda"),
     "codes": (lambda m: m.invert(X, Z[:1]), "one latent code per image, got 1 for 2"),
     "images": (lambda m: m.invert(X + 3), r"must lie in \[-1, 1\]"),

@@ -104,6 +104,14 @@ def test_edits_by_the_name_of_an_attribute(loaded):
             loaded.edit(images, **both)
 
 
+def test_a_damaged_file_of_directions_is_named(tmp_path):
+    path = directions.file_of(tmp_path / directions.CACHE, "digits")
+    path.parent.mkdir()
+    path.write_bytes(b"PK")
+    with pytest.raises(DataError, match=r"digits_directions\.npz is damaged: `dbae report`"):
+        directions.load(tmp_path, "digits", "0123", "89ab")
+
+
 def test_directions_belong_to_the_weights(loaded, model, tmp_path):
     with pytest.raises(DataError, match="not loaded from a workdir"):
         _ = model.directions

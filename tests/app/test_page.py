@@ -265,7 +265,7 @@ def test_a_port_that_is_taken_is_named():
         assert launching.address("::1", taken) == f"http://[::1]:{port}"
         with pytest.raises(ConfigError, match=f"--port={port}: Address already in use"):
             launching.listen("127.0.0.1", port)
-    with pytest.raises(ConfigError, match=r"cannot listen at --host=256.0.0.1"):
+    with pytest.raises(ConfigError, match=r"cannot listen on --host=256.0.0.1"):
         launching.listen("256.0.0.1", 0)
 
 

@@ -178,7 +178,7 @@ def test_a_damaged_config_of_a_workdir_is_reported(tmp_path):
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ConfigError, match=r"config.json cannot be loaded: JSONDecodeError"):
         arguments.resolve_configs(["dbae", f"--config={tmp_path}/config.json"])
-    with pytest.raises(CheckpointError, match=r"config.json holds no config"):
+    with pytest.raises(CheckpointError, match=r"config.json is no valid config"):
         workdir.changes(tmp_path, tiny.config())
     with pytest.raises(ConfigError, match="does not exist"):
         config_files.resolve(f"{tmp_path}/none/config.json")

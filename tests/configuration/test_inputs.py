@@ -20,7 +20,10 @@ PAPER = ("celeba", "ffhq", "celebahq", "horse", "bedroom")
 
 WRONG_COMMANDS = {
     "unknown key": (["--config.model.latent_dm=8"], "did you mean 'latent_dim'? allowed are"),
-    "wrong type": (["--config.model.latent_dim=many"], "config.model.latent_dim must be int"),
+    "wrong type": (
+        ["--config.model.latent_dim=many"],
+        "config.model.latent_dim must be an integer",
+    ),
     "value below": (["--config.train.batch_size=0"], "config.train.batch_size=0"),
     "no data": (["--config.data.name=mnist"], "config.data.name='mnist' is not prepared in"),
     "no flag": (["train"], "'train' is not a flag"),
@@ -55,7 +58,7 @@ def test_missing_flags_and_files(tmp_path):
     (tmp_path / "empty.py").write_text("")
     for flags, words in (
         ([f"--config={tmp_path / 'broken.py'}"], "cannot be loaded: SyntaxError"),
-        ([f"--config={tmp_path / 'empty.py'}"], "cannot be loaded: KeyError"),
+        ([f"--config={tmp_path / 'empty.py'}"], "has no function get_config"),
         (["--config", "configs/digits.py", "--config.sed=1"], "did you mean 'seed'?"),
         ([f"--workdir={tmp_path / 'run'}"], f"and --workdir={tmp_path}/run does not exist; name a"),
         ([f"--workdir={tmp_path / 'a' / 'b'}"], "/a/b does not exist; name a file such as"),
@@ -209,8 +212,11 @@ def test_overrides_are_explained():
     assert "config.modle is not a key; did you mean 'model'?" in explain("--config.modle.x=3")
     assert "config.seed is a value" in explain("--config.seed.x=3")
     assert "is a section" in explain("--config.model=3")
-    assert "must be bool" in explain("--config.model.stochastic=maybe")
-    assert "must be tuple" in explain("--config.model.unet.channel_mult=a")
+    assert "must be True or False" in explain("--config.model.stochastic=maybe")
+    assert "must be a tuple" in explain("--config.model.unet.channel_mult=(1,")
+    assert explain("--config.train.trackers=tensorboard") is None
+    assert explain("--config.model.stochastic") is None
+    assert arguments.explain_overrides(["--config.seed", "3"], config) is None
 
 
 def test_a_batch_that_devices_cannot_share_is_refused(tmp_path):
@@ -304,9 +310,9 @@ def test_configs_saved_before_a_key_was_added_are_read():
 def test_overrides_with_odd_characters_are_explained():
     loaded = config_files.load(config_files.resolve("digits"))
     for text, words in (
-        ("seed=1\nx", "config.seed must be int, got '1\\nx'."),
+        ("seed=1\nx", "config.seed must be an integer, got '1\\nx'."),
         ("=1", "config. is not a key;"),
         ("data\n.name=a", "config.data\n is not a key;"),
-        ("model.latent_dim", "config.model.latent_dim must be int, got None."),
+        ("model.latent_dim", "config.model.latent_dim must be an integer, got no value."),
     ):
         assert words in arguments.explain_overrides([f"--config.{text}"], loaded)

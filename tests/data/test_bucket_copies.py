@@ -78,7 +78,7 @@ def test_a_damaged_shard_is_refused_and_copied_again_when_it_is_mended(url, cach
     whole = shard.read_bytes()
     assert whole[2000:2007] != bytes(7)  # these are of an image, and not between images
     shard.write_bytes(whole[:2000] + b"damaged" + whole[2007:])
-    with pytest.raises(DataError, match=r"does not hold the images that preparation\.json there"):
+    with pytest.raises(DataError, match=r"does not have the sha256 that preparation\.json there"):
         bucket_copies.local(folder)
     assert not [path for path in cache.rglob("*array_record*")]
     shard.write_bytes(whole)

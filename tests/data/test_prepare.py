@@ -178,7 +178,7 @@ def test_a_source_of_broken_images_is_refused(tmp_path):
         datasets.write(tmp_path / "in" / f"{number}.png", b"no image")
     with pytest.raises(
         DataError,
-        match=r"none of 20 images of --source can be decoded. The last error is: .*10009.png",
+        match=r"none of 20 sampled images of --source can be decoded. The .*10009.png",
     ):
         _builder(tmp_path / "in", tmp_path / "data")
     assert not (tmp_path / "data").exists()

@@ -89,5 +89,7 @@ def test_results_of_other_weights_of_the_same_step_are_kept_too(tmp_path):
 @pytest.mark.parametrize("text", ["{", "[]", '{"results": {}}'])
 def test_another_file_of_that_name_is_refused(text, tmp_path):
     (tmp_path / "results.json").write_text(text)
-    with pytest.raises(DataError, match=r"results\.json holds no results .* move it away"):
+    with pytest.raises(
+        DataError, match=r"results\.json is no valid file of results .* Rename or delete it"
+    ):
         _book(tmp_path)

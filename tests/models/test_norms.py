@@ -13,7 +13,7 @@ from dbae_jax.models.convolutions import (
     convolve_upsampled,
     downsample,
     product_with_upsampled,
-    summed,
+    strided_kernel,
     upsample,
 )
 from dbae_jax.models.layers import ConvOfParts
@@ -158,7 +158,7 @@ def test_a_convolution_of_an_upsampled_map():
 
 
 @pytest.mark.parametrize(
-    "function", [lambda x, k: adjoint_of_strided(x, summed(k)), product_with_upsampled]
+    "function", [lambda x, k: adjoint_of_strided(x, strided_kernel(k)), product_with_upsampled]
 )
 def test_forms_of_the_convolution_of_an_upsampled_map(function):
     """With sums of weights in float32: equal values and gradients."""

@@ -135,7 +135,9 @@ def test_runs_of_different_images_share_their_scores_only(workdirs, tmp_path):
 def test_a_run_is_not_compared_with_itself_or_with_nothing(workdirs, tmp_path):
     with pytest.raises(ConfigError, match="is the workdir itself; name a different workdir"):
         report.report(tiny.config(), workdirs / "one", compare=workdirs / "two" / ".." / "one")
-    with pytest.raises(CheckpointError, match="does not exist; train a model there first"):
+    with pytest.raises(
+        CheckpointError, match="does not exist; name the workdir of a trained model"
+    ):
         report.report(tiny.config(), workdirs / "one", compare=tmp_path / "none")
 
 

@@ -128,7 +128,9 @@ def test_images_that_training_saw_are_not_called_held_out():
 
 
 def test_a_workdir_without_a_model_is_refused(tmp_path):
-    with pytest.raises(CheckpointError, match="does not exist; train a model there first"):
+    with pytest.raises(
+        CheckpointError, match="does not exist; name the workdir of a trained model"
+    ):
         report.report(tiny.config(), tmp_path / "none")
 
 
@@ -148,7 +150,7 @@ def test_a_wrong_config_or_results_file_is_refused_before_the_page_is_made(
     with pytest.raises(ConfigError, match="latent_dim"):
         report.report(tiny.config(**{"model.latent_dim": 4}), copied)
     (copied / "results.json").write_text("{")
-    with pytest.raises(DataError, match="holds no results of an evaluation"):
+    with pytest.raises(DataError, match="is no valid file of results"):
         report.report(tiny.config(), copied)
 
 

@@ -279,8 +279,8 @@ class ImageBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
             encoded = self._encode(name)
             if encoded.channels > self.estimate.channels:
                 raise DataError(
-                    "the image has colour, and the first images that were looked at are gray; "
-                    "convert one or the other."
+                    "the image has colour, and all images that were sampled before are gray; "
+                    "convert all images to RGB, or all to gray."
                 )
         except (DataError, OSError) as error:
             return error
@@ -312,7 +312,7 @@ class ImageBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
                 channels.append(encoded.channels)
         if not sizes:
             raise DataError(
-                f"none of {len(chosen)} images of --source can be decoded. The last error "
+                f"none of {len(chosen)} sampled images of --source can be decoded. The last error "
                 f"is: {error} Check that --source names the right files, and copy them again."
             )
         return Estimate(int(np.mean(sizes)) + 1, max(channels))

@@ -223,7 +223,7 @@ def _inside(name: str, where: pathlib.Path) -> str:
     if ".." in parts:
         raise DataError(
             f"{where} holds {name!r}, a path that leads out of the archive; nothing was read. "
-            "Ask whoever made the archive for another one."
+            'Make the archive again without ".." in its paths.'
         )
     return "/".join(parts)
 

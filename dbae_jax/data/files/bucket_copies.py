@@ -133,9 +133,9 @@ def _check(folder: pathlib.Path, copy: pathlib.Path, name: str, path: pathlib.Pa
     if known and not shards.is_intact(path, shards.ShardRecord(**known)):
         path.unlink()
         raise DataError(
-            f"{folder / name} does not hold the images that {PREPARATION} there says (sha256): "
-            "the object is damaged, or of another preparation. Copy the prepared folder into the "
-            "bucket again."
+            f"{folder / name} does not have the sha256 that {PREPARATION} there states: the "
+            "object is damaged, or belongs to another preparation. Copy the prepared folder "
+            "into the bucket again."
         )
 
 

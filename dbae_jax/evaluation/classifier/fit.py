@@ -86,7 +86,11 @@ def fit(
     params = layers.draw(jax.random.key(settings.seed), wanted)
     best, smallest, epochs = _train(name, kind, params, images, targets, settings)
     if not np.isfinite(smallest):
-        raise DataError(f"The training of a classifier of {name} failed: its loss is not finite.")
+        raise DataError(
+            f"The training of the classifier of {name} failed, because its loss is not finite. "
+            f"Check the images and labels of {name}, or leave out the suites that need the "
+            "classifier (config.eval.suite)."
+        )
     log.info("Classifier of %s: best of %d epochs, held-out loss %.4f.", name, epochs, smallest)
     trained = dataclasses.asdict(settings) | {"images": len(images), "epochs_made": epochs}
     trained["validation_loss"] = smallest

@@ -34,7 +34,10 @@ def shapes(size: int, channels: int, labels: int) -> dict[str, tuple[int, ...]]:
 
 
 def draw(key: jax.Array, wanted: dict[str, tuple[int, ...]]) -> dict[str, jax.Array]:
-    """Draws initial parameters of the given shapes: He-normal weights, and biases 0."""
+    """Draws initial parameters of the given shapes.
+
+    Weights are normal with variance 2 / inputs (He), in the last layer 1 / inputs. Biases are 0.
+    """
     drawn = {}
     for i, (name, shape) in enumerate(wanted.items()):
         if name.endswith("bias"):

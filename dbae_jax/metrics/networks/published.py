@@ -228,7 +228,8 @@ def read(
     if not path.is_file():
         if not download:
             raise CheckpointError(
-                f"{path} is missing; download {file.url} and save it under this path."
+                f"{path} is missing; download {file.url} and save it under this path, or set "
+                "--config.eval.download_weights=True."
             )
         fetch(file, directory)
     sha256 = _verify(path, file)

@@ -97,9 +97,10 @@ class _Lease:
 def _give_up(folder: pathlib.Path) -> None:
     """Ends this process, because another one writes into the folder."""
     print(
-        f"error: The lock of {folder} is gone: this process was silent for more than {SILENCE:.0f} "
-        "seconds, so that another command has taken the lock over, or somebody has removed it. "
-        "This command ends, since two would spoil the run.",
+        f"error: The lock of {folder} is gone: either this process could not renew it for more "
+        f"than {SILENCE:.0f} seconds and another command took it over, or it was deleted. This "
+        "command ends, because two commands that write the same run would damage it. Start it "
+        "again when no other command uses the workdir.",
         file=sys.stderr,
         flush=True,
     )
@@ -129,7 +130,8 @@ def _end(claim: pathlib.Path) -> str:
     runs = _runs_here(text)
     if runs is None:
         log.info(
-            "There is a lock in %s. Watching for up to %.0f seconds whether its process runs.",
+            "%s is locked. Waiting for up to %.0f seconds to see whether the process that holds "
+            "the lock still runs.",
             *(claim.parent, SILENCE),
         )
         runs = _is_renewed(sign, seen)
