@@ -199,7 +199,7 @@ def _distill(c: ConfigDict) -> None:
     c.distill.learning_rate = 1e-5  # largest learning rate
     c.distill.schedule = "constant"  # of the learning rate: "constant" or "cosine"
     c.distill.ema_decay = 0.9999  # decay per step of the EMA weights
-    # The U-Net gives the same answer at t and at an earlier time
+    # The U-Net predicts the same image at t and at an earlier time
     # r = t (1 - n(t) / q^stage), n(t) = 1 + k sigmoid(-b t / T), with stages from 1.
     c.distill.q = 2.0  # factor by which the gap t - r shrinks from stage to stage
     c.distill.k = 8.0  # how much larger the gap is near t = 0

@@ -64,19 +64,34 @@ def pytest_runtest_teardown(item, nextitem):
         ctypes.CDLL(None).malloc_trim(0)
 
 
+@pytest.fixture(scope="session")
+def emulator_of():
+    """Starts each emulated store once: libraries keep its address as long as the process runs."""
+    from tests.helpers import emulators  # not before the path is set
+
+    started = {}
+
+    def of(scheme):
+        if scheme not in started:
+            started[scheme] = emulators.Emulator(scheme)
+        return started[scheme]
+
+    yield of
+    for emulator in started.values():
+        emulator.stop()
+
+
 @pytest.fixture(scope="session", params=["gs", "s3"])
-def store(request):
+def store(request, emulator_of):
     """The URL of a bucket in an emulated store, which this process and its children find."""
     from tests.helpers import emulators  # not before the path is set
 
     if packages := emulators.missing(request.param):
         pytest.skip(f"not installed: {packages} (extras cloud and emulators)")
-    emulator = emulators.Emulator(request.param)
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in emulator.environment.items():
+        for name, value in emulator_of(request.param).environment.items():
             patch.setenv(name, value)
         yield f"{request.param}://{emulators.BUCKET}"
-    emulator.stop()
 
 
 def _module(item) -> str:

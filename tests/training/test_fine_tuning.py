@@ -100,10 +100,13 @@ def test_another_bridge_is_told(teacher, tmp_path, caplog):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"train.frozen": ("encoder",)}, r"frozen=\('encoder',\) .* with init_from set"),
+        (
+            {"train.frozen": ("encoder",)},
+            r"frozen=\('encoder',\) .*init_from must name a trained model",
+        ),
         (
             {"train.init_from": "x", "train.init_parts": ("unet",), "train.frozen": ("encoder",)},
-            "among init_parts",
+            "among config.train.init_parts",
         ),
         (
             {"train.init_from": "x", "train.frozen": ("encoder", "decoder", "unet")},
