@@ -287,7 +287,7 @@ def _diagnoser(
                 "step %d: z is hardly used: giving each image the latent code of a different image "
                 "changes the loss by only %+.2f%%. If this lasts, train longer, raise "
                 "config.optim.learning_rate, or train a new model with a larger "
-                "config.train.share_at_T or with config.model.encoder.pool=flatten.",
+                "config.train.share_at_T, or with config.model.encoder.pool=flatten if it is mean.",
                 *(step, 100 * gap / loss),
             )
 

@@ -84,16 +84,9 @@ def load(value: str) -> ConfigDict:
     name, _, argument = value.partition(":")
     _add_folder(pathlib.Path(name))
     try:
-        content = runpy.run_path(name)
-        if "get_config" not in content:
-            raise ConfigError(
-                f"--config={display(value)} has no function get_config; it must have one that "
-                "returns a ConfigDict, as configs/digits.py has."
-            )
-        get_config = content["get_config"]
-        return get_config(argument) if argument else get_config()
-    except ConfigError:
-        raise
+        get_config = runpy.run_path(name).get("get_config")
+        if get_config is not None:
+            return get_config(argument) if argument else get_config()
     except Exception as error:  # a config file may raise anything
         reason, hint = " ".join(str(error).split()).rstrip("."), ""
         if isinstance(error, ImportError) and (error.name or "").partition(".")[0] == "configs":
@@ -101,6 +94,10 @@ def load(value: str) -> ConfigDict:
         raise ConfigError(
             f"--config={display(value)} cannot be loaded: {type(error).__name__}: {reason}.{hint}"
         ) from error
+    raise ConfigError(
+        f"--config={display(value)} has no function get_config; it must have one that returns a "
+        "ConfigDict, as configs/digits.py has."
+    )
 
 
 def _add_folder(config: pathlib.Path) -> None:
