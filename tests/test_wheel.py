@@ -60,7 +60,8 @@ def test_the_wheel_holds_configs_templates_and_types(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     for name in ("configs/base.py", "configs/paper/generation.py", "py.typed"):
         assert f"dbae_jax/{name}" in names
-    weights = {f"dbae_jax/weights/{name}.safetensors" for name in ("digits", "emoji32")}
+    released = ("digits", "shapes", "emoji32")
+    weights = {f"dbae_jax/weights/{name}.safetensors" for name in released}
     assert weights | {"dbae_jax/app/style.css"} <= set(names)
     for path in (ROOT / "dbae_jax" / "report" / "templates").iterdir():
         assert f"dbae_jax/report/templates/{path.name}" in names

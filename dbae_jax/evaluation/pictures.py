@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dbae_jax.api.dbae import DBAE
@@ -63,16 +64,21 @@ def trajectories(
 
 
 # The samplers of the figure; the table has all of them.
-SHOWN = ("dbim", "euler", "heun", "multistep3", "dbim eta=1", "euler churn=0.33", "consistency")
-MARKERS = "os^vDX*"
+SHOWN = (
+    *("dbim", "euler", "heun", "multistep3", "dbim eta=1", "dbim boot", "euler churn=0.33"),
+    "consistency",
+)
+MARKERS = "os^vDPX*"
+SHARPNESS = "sharpness error (0: as sharp)"
 DPI = 64  # of grids of images; a power of two, so that sizes in pixels are exact
 
 
 def samplers(path: pathlib.Path, rows: list[dict]) -> None:
-    """Writes plots of error, SSIM and sharpness against NFE, a line for each sampler of `SHOWN`.
+    """Writes four plots with a line for each sampler of `SHOWN`.
 
-    Where a sampler was measured on several grids, the line is that of the least error. Errors above
-    20 times the least error are outside the plot.
+    Three have MSE, SSIM and sharpness against NFE. The last one has sharpness against MSE, from few
+    evaluations to many. Where a sampler was measured on several grids, the line is that of the
+    least error. Errors above 20 times the least error are outside the plots.
 
     Args:
       path: the PNG file.
@@ -81,24 +87,35 @@ def samplers(path: pathlib.Path, rows: list[dict]) -> None:
     best: dict[tuple[str, int], dict] = {}
     for row in sorted(rows, key=lambda row: row["mse"], reverse=True):
         best[row["sampler"], row["nfe"]] = row
-    figure = Figure(figsize=(13, 4.6), layout="constrained")
-    panels = figure.subplots(1, 3, sharex=True)
-    titles = {"mse": "MSE", "ssim": "SSIM", "sharpness_error": "sharpness error (0: as sharp)"}
-    for axes, (value, title) in zip(panels, titles.items(), strict=True):
-        for k, name in enumerate(SHOWN):
-            points = sorted((nfe, row[value]) for (who, nfe), row in best.items() if who == name)
-            if points:
-                nfes, values = zip(*points, strict=True)
-                axes.plot(nfes, values, f"C{k}{MARKERS[k]}-", markersize=5, label=name)
-        axes.set(title=title, xlabel="network evaluations per image", xscale="log")
-        axes.set_yscale("linear" if value == "ssim" else "log")
+    lines = {name: [best[key] for key in sorted(best) if key[0] == name] for name in SHOWN}
+    figure = Figure(figsize=(11, 8.5), layout="constrained")
+    panels = figure.subplots(2, 2).ravel()
+    _lines(panels[0], lines, "nfe", "mse")
+    _lines(panels[1], lines, "nfe", "ssim")
+    _lines(panels[2], lines, "nfe", "sharpness_error")
+    _lines(panels[3], lines, "mse", "sharpness_error")
+    evaluations = "network evaluations per image"
+    for axes, title in zip(panels, ("MSE", "SSIM", SHARPNESS), strict=False):
+        axes.set(title=title, xlabel=evaluations)
         axes.xaxis.set_major_formatter("{x:g}")
-        axes.grid(visible=True, alpha=0.3)
-    panels[0].set_ylim(top=20 * min(row["mse"] for row in rows))
-    panels[1].set_ylim(max(0.0, min(0.9, *(row["ssim"] for row in rows))), 1)
+    panels[3].set(title="sharpness error against MSE", xlabel="MSE", ylabel=SHARPNESS)
+    least, most = min(row["mse"] for row in rows), max(row["ssim"] for row in rows)
+    panels[0].set_ylim(0.8 * least, 20 * least)
+    panels[1].set(yscale="linear", ylim=(most - 0.2, most + 0.01))
+    panels[2].set_ylim(top=3)
+    panels[3].set(xlim=(0.9 * least, 4 * least), ylim=(None, 3))
     handles, names = panels[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=len(SHOWN), frameon=False)
+    figure.legend(handles, names, loc="outside lower center", ncols=4, frameon=False)
     _save(figure, path, dpi=100)
+
+
+def _lines(axes: Axes, lines: dict[str, list[dict]], x: str, y: str) -> None:
+    for k, (name, rows) in enumerate(lines.items()):
+        if rows:
+            points = [row[x] for row in rows], [row[y] for row in rows]
+            axes.plot(*points, f"C{k}{MARKERS[k]}-", markersize=5, label=name)
+    axes.set(xscale="log", yscale="log")
+    axes.grid(visible=True, alpha=0.3)
 
 
 def labelled_grid(

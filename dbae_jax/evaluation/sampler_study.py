@@ -227,7 +227,7 @@ def _summarised(group: list[dict[str, Any]]) -> dict[str, Any]:
 def table(rows: list[dict[str, Any]]) -> str:
     """Returns a Markdown table of the best grid of every sampler at every NFE."""
     lines = [
-        "| NFE | sampler | grid | MSE / baseline's (range) | MSE | SSIM | sharpness error (bias) "
+        "| NFE | sampler | grid | MSE / baseline's | MSE | SSIM | sharpness error (bias) "
         "| ms per image |",
         "|---|---|---|---|---|---|---|---|",
     ]
@@ -238,13 +238,27 @@ def table(rows: list[dict[str, Any]]) -> str:
     for _, group in groups:
         row = next(group)
         low, high = row["mse_ratio_range"]
+        spread = f" ({low:.3f} to {high:.3f})" if low < high else ""  # of several models
         lines.append(
-            f"| {row['nfe']} | {row['sampler']} | {row['grid']} | {row['mse_ratio']:.3f} "
-            f"({low:.3f} to {high:.3f}) | {row['mse']:.5f} | {row['ssim']:.3f} "
+            f"| {row['nfe']} | {row['sampler']} | {row['grid']} | {row['mse_ratio']:.3f}"
+            f"{spread} | {row['mse']:.5f} | {row['ssim']:.3f} "
             f"| {row['sharpness_error']:.3f} ({row['sharpness_bias']:+.3f}) "
             f"| {1e3 * row['seconds_per_image']:.2f} |"
         )
     return "\n".join(lines) + "\n"
+
+
+def page(data: str, setting: dict[str, Any], rows: list[dict[str, Any]]) -> str:
+    """Returns a Markdown page with the table, and with what was measured on which device."""
+    return (
+        f"# Samplers on {data}\n\n"
+        f"- Held-out images: {setting['num_images']}.\n"
+        f"- Models: {setting['models']}; distilled models: {setting['distilled']}.\n"
+        f"- Device: {setting['devices']} x {setting['device']}.\n"
+        "- The baseline is Euler with 100 evaluations on the `karras` grid. If there are several "
+        "models, values are means over them; the ratios to the baseline are given with their "
+        "range.\n\n" + table(rows)
+    )
 
 
 def main(argv: list[str]) -> None:
@@ -257,18 +271,19 @@ def main(argv: list[str]) -> None:
     output = paths.read(OUTPUT.value, "--output", buckets=True)
     processes.start(device_per_core=True)
     rows = study(directories, NUM_IMAGES.value, distilled)
-    name = f"samplers_{DBAE.load(directories[0]).config.data.name}"
+    data = DBAE.load(directories[0]).config.data
+    name = f"samplers_{data.name}"
     (output / "images").mkdir(parents=True, exist_ok=True)
     pictures.samplers(output / "images" / f"{name}.png", rows)
-    record = {
+    setting = {
         "device": jax.devices()[0].device_kind,
         "devices": jax.device_count(),
-        "models": len(WORKDIRS.value),
-        "num_images": NUM_IMAGES.value,
-        "rows": rows,
+        "models": len(directories),
+        "distilled": len(distilled),
+        "num_images": NUM_IMAGES.value or len(registry.make_source(data, "test")),
     }
-    files.write_json(output / f"{name}.json", record)
-    files.write_text(output / f"{name}.md", table(rows))
+    files.write_json(output / f"{name}.json", setting | {"rows": rows})
+    files.write_text(output / f"{name}.md", page(data.name, setting, rows))
     log.info("%s.json, %s.md and images/%s.png are in %s.", name, name, name, output)
 
 

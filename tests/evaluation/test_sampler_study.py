@@ -64,6 +64,8 @@ def test_a_study_of_two_models_and_of_those_distilled_from_them(tmp_path, monkey
     text = sampler_study.table(rows)
     assert "| 3 | multistep3 |" in text and "| 4 | dbim eta=1 | lambda |" in text
     assert "| 2 | consistency | near_end |" in text and "sharpness error (bias)" in text
+    one_model = [row | {"mse_ratio_range": [row["mse_ratio"]] * 2} for row in rows]
+    assert " to " in text and " to " not in sampler_study.table(one_model)
     pictures.samplers(tmp_path / "plot.png", rows)
     assert (tmp_path / "plot.png").stat().st_size > 2000
     # Each distilled model is compared with its own teacher, whatever the order and number.
@@ -72,6 +74,14 @@ def test_a_study_of_two_models_and_of_those_distilled_from_them(tmp_path, monkey
     assert any(alone == pytest.approx(edge) for edge in rows[first]["mse_ratio_range"])
     with pytest.raises(ConfigError, match="sharp-1 was not distilled from a model of --workdirs"):
         sampler_study.study(models[:1], 8, distilled[1:])
+
+
+def test_the_page_of_a_study_says_what_was_measured():
+    setting = {"device": "cpu", "devices": 2, "models": 3, "distilled": 1, "num_images": 64}
+    text = sampler_study.page("digits", setting, [])
+    assert text.startswith("# Samplers on digits\n")
+    assert "images: 64" in text and "Models: 3; distilled models: 1" in text
+    assert "2 x cpu" in text and "| NFE |" in text
 
 
 def test_sharpness_is_that_of_the_decoded_images(monkeypatch):
