@@ -78,7 +78,7 @@ def samplers(path: pathlib.Path, rows: list[dict]) -> None:
 
     Three have MSE, SSIM and sharpness against NFE. The last one has sharpness against MSE, from few
     evaluations to many. Where a sampler was measured on several grids, the line is that of the
-    least error. Errors above 20 times the least error are outside the plots.
+    least error. Errors above 20 times the least error, in the last plot 4 times, are outside.
 
     Args:
       path: the PNG file.

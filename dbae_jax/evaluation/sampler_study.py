@@ -272,6 +272,7 @@ def main(argv: list[str]) -> None:
     processes.start(device_per_core=True)
     rows = study(directories, NUM_IMAGES.value, distilled)
     data = DBAE.load(directories[0]).config.data
+    available = len(registry.make_source(data, "test"))
     name = f"samplers_{data.name}"
     (output / "images").mkdir(parents=True, exist_ok=True)
     pictures.samplers(output / "images" / f"{name}.png", rows)
@@ -280,7 +281,7 @@ def main(argv: list[str]) -> None:
         "devices": jax.device_count(),
         "models": len(directories),
         "distilled": len(distilled),
-        "num_images": NUM_IMAGES.value or len(registry.make_source(data, "test")),
+        "num_images": min(NUM_IMAGES.value or available, available),
     }
     files.write_json(output / f"{name}.json", setting | {"rows": rows})
     files.write_text(output / f"{name}.md", page(data.name, setting, rows))
