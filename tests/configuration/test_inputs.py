@@ -26,6 +26,7 @@ WRONG_COMMANDS = {
     ),
     "value below": (["--config.train.batch_size=0"], "config.train.batch_size=0"),
     "no data": (["--config.data.name=mnist"], "config.data.name='mnist' is not prepared in"),
+    "misspelled data": (["--config.data.name=digit"], "did you mean 'digits'?"),
     "no flag": (["train"], "'train' is not a flag"),
     "mode": (["--mode=dance"], "'dance' is not a command; the commands are train, "),
     "flag of another mode": (

@@ -6,6 +6,7 @@ import re
 from dbae_jax.configuration import paths
 from dbae_jax.configuration.suggestions import did_you_mean
 from dbae_jax.data.builders.preparation_file import PREPARATION, read_preparation
+from dbae_jax.data.sources import IN_MEMORY
 from dbae_jax.errors import DataError
 from dbae_jax.runtime.buckets import access
 
@@ -59,8 +60,12 @@ def _meant(name: str, data_dir: pathlib.Path) -> str:
     if near:
         return f"did you mean config.data.data_dir={str(near[0])!r}? "
     prepared = [folder.name for folder in below if _versions(folder)]
+    known = () if name in KNOWN else (*IN_MEMORY, *KNOWN)
+    meant = did_you_mean(name, [*prepared, *known])
     if prepared:
-        return f"{did_you_mean(name, prepared)}prepared are {', '.join(prepared)}; "
+        return f"{meant}prepared are {', '.join(prepared)}; "
+    if meant:
+        return meant
     return "" if data_dir.is_dir() else f"this folder does not exist; {paths.nearest(data_dir)}"
 
 
