@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from absl import flags
 
 from dbae_jax.configuration import arguments, command_line, paths
-from dbae_jax.configuration.distillation import check_overrides, distilled
+from dbae_jax.configuration.distillation import check_overrides, distilled, is_distilled
 from dbae_jax.configuration.suggestions import did_you_mean
 from dbae_jax.errors import ConfigError
 
@@ -223,6 +223,8 @@ def main(argv: list[str]) -> None:
     if name == "distill" or flags.FLAGS["teacher"].present:
         check_overrides(command_line.overrides())
         config = distilled(config, flags.FLAGS["teacher"].value)
+    if name == "train" and is_distilled(config):
+        raise ConfigError("This config is that of a distillation. Resume it with `dbae distill`.")
     if DRY_RUN.value:
         command_line.show(_function("describe")(config))
         return

@@ -2,11 +2,13 @@
 
 import pathlib
 
+from dbae_jax.api import released_weights
 from dbae_jax.commands import train
 from dbae_jax.configuration import paths
 from dbae_jax.configuration.config import Config
 from dbae_jax.configuration.distillation import distilled
 from dbae_jax.errors import ConfigError
+from dbae_jax.workdirs import checkpoint
 from dbae_jax.workdirs.train_state import TrainState
 
 
@@ -26,12 +28,15 @@ def distill(config: Config, directory: pathlib.Path, teacher: str | None = None)
       The state after the last step.
 
     Raises:
-      ConfigError: if the teacher is missing, or is the workdir itself.
+      ConfigError: if no teacher is named, or it is the workdir itself.
+      CheckpointError: if the teacher does not exist.
       DBAEError: as `train.train` raises.
     """
     config = distilled(config, teacher)
     teacher = config.train.init_from
-    if paths.read(teacher, "--teacher", buckets=True).resolve() == directory.resolve():
+    if not checkpoint.steps(directory):  # a distillation that resumes needs no teacher
+        released_weights.find(teacher)  # or says that it is missing, before any long work
+    elif paths.read(teacher, "--teacher", buckets=True).resolve() == directory.resolve():
         raise ConfigError(
             f"--teacher={teacher} is the workdir itself; name another --workdir for the new model."
         )

@@ -47,6 +47,8 @@ def copy(name: str, config: Config, directory: pathlib.Path, mesh: jax.sharding.
         )
         return
     _check_prior(model, directory / prior.FOLDER)
+    # First, because a later start refuses a folder that has other files and no config.
+    workdir.write_config(directory, config)
     _copy_classifier(name, config.data.name, directory)
     try:
         _copy_prior(model, name, config, directory / prior.FOLDER, mesh)

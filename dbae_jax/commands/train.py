@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 
 # If shuffled latent codes raise the loss by less than this fraction of it, z is hardly used.
 MIN_RELATIVE_CODE_GAP = 0.02
+# Beginnings of the keys that a distilled model has in common with its teacher.
+OF_TEACHER = ("model.", "bridge.", "data.image_size", "data.channels")
 REMEDY = (
     "Try a smaller config.{}.learning_rate, config.optim.grad_clip_norm=1.0, a longer "
     "config.optim.warmup_steps, or config.model.dtype=float32."
@@ -159,9 +161,11 @@ def _origin(directory: pathlib.Path, meta: dict[str, Any], config: Config) -> di
             "not start from another model. Leave it out, or name a new workdir."
         )
     begun = known[workdir.ORIGIN]["name"] if workdir.ORIGIN in known else meta.get(workdir.RELEASED)
+    if workdir.ORIGIN not in known and is_distilled(config):  # weights of a distilled model
+        begun = meta["config"]["train"]["init_from"]
     if not init_from or begun == init_from or _place(begun) == _place(init_from):
         return known
-    if workdir.ORIGIN in known and is_distilled(config):
+    if is_distilled(config):
         raise ConfigError(
             f"--teacher={init_from} is not the teacher of the run in {directory}, which started "
             f"from {begun}. Leave --teacher out to resume, or name a new workdir."
@@ -182,10 +186,13 @@ def _fine_tuned(run: Run, config: Config) -> tuple[Run, dict[str, Any]]:
     """Returns a new run with the weights of the model `train.init_from`, and their origin."""
     name, parts = config.train.init_from, config.train.init_parts
     read = loading.arguments(name, "ema", step=None, mesh=run.mesh)
-    if is_distilled(config) and is_distilled(read["config"]):
-        raise ConfigError(
-            f"The teacher {name} is a distilled model itself. Name the model that it was distilled "
-            f"from, {read['config'].train.init_from}."
+    if is_distilled(config):
+        _check_teacher(name, read["config"], config)
+    elif is_distilled(read["config"]) and "unet" in parts:
+        log.warning(
+            "The model %s is distilled, so its U-Net predicts one image and not the mean. To train "
+            "on, start from its teacher, %s.",
+            *(name, read["config"].train.init_from),
         )
     for difference in workdir.differing(to_dict(read["config"]), config, ("bridge.",)):
         log.warning(
@@ -198,6 +205,20 @@ def _fine_tuned(run: Run, config: Config) -> tuple[Run, dict[str, Any]]:
     whose = {"name": name, "step": read["step"], "parts": list(parts)}
     weights = {"fingerprint": fingerprint.of(read["variables"])}
     return run._replace(state=state), {workdir.ORIGIN: whose | weights}
+
+
+def _check_teacher(name: str, of_teacher: Config, config: Config) -> None:
+    """Refuses a teacher that is distilled, or that has other networks or another bridge."""
+    if is_distilled(of_teacher):
+        raise ConfigError(
+            f"The teacher {name} is a distilled model itself. Name the model that it was distilled "
+            f"from, {of_teacher.train.init_from}."
+        )
+    if found := workdir.differing(to_dict(of_teacher), config, OF_TEACHER):
+        raise ConfigError(
+            f"The teacher {name} has a different config: {', '.join(found)}. Leave --config out, "
+            "so that the config of the teacher applies, or change these keys back."
+        )
 
 
 def _batches(config: Config, source: Source, mesh: jax.sharding.Mesh, start_step: int) -> Batches:

@@ -9,8 +9,10 @@ from dbae_jax.api import directions
 from dbae_jax.api.dbae import DBAE
 from dbae_jax.api.directions import CACHE
 from dbae_jax.configuration.config import Config, to_dict
+from dbae_jax.configuration.distillation import is_distilled
 from dbae_jax.data import registry
 from dbae_jax.data.sources import Source
+from dbae_jax.errors import ConfigError
 from dbae_jax.evaluation.context import Context
 from dbae_jax.prior import prior
 from dbae_jax.runtime import sharding
@@ -52,11 +54,18 @@ def open_model(
 
     Raises:
       CheckpointError: if the workdir holds no model.
-      ConfigError: if such a key has a different value.
+      ConfigError: if such a key has a different value, or if a distilled model is opened with the
+        config of another training.
     """
     mesh = sharding.make_mesh()
     loaded = workdir.load(directory, sharding=sharding.replicated(mesh))
     config = loaded.config if config is None else config
+    if is_distilled(loaded.config) and not is_distilled(config):
+        raise ConfigError(
+            f"The model in {directory} is distilled, and this config is not that of a "
+            "distillation. Leave --config out: then the config in the workdir is read. Keys may "
+            "still be changed, as in --config.data.name=lfw."
+        )
     workdir.check_same_model(directory, to_dict(loaded.config), config, same_keys)
     weights = {"step": loaded.step, "weights": "ema"}
     model = DBAE(

@@ -76,14 +76,14 @@ class Config:
         )
         require(
             self.bridge.endpoint == "decoded" or self.train.objective == "denoising",
-            f"{path}.train.objective={self.train.objective!r}",
-            f"'denoising' for a Gaussian x_T ({path}.bridge.endpoint='free')",
+            f"{path}.bridge.endpoint={self.bridge.endpoint!r}",
+            "'decoded' for a distillation, because a model with Gaussian x_T cannot be distilled",
         )
         schedule = self.bridge.schedule
         require(
             self.train.objective == "denoising" or schedule not in WITHOUT_SCALINGS,
             f"{path}.bridge.schedule={schedule!r}",
-            f"'vp' or 've' for {path}.train.objective='consistency', since others lack scalings",
+            "'vp' or 've' for a distillation, because other schedules lack its scalings",
         )
         require(
             not (self.train.deterministic and self.model.attention == "cudnn"),

@@ -67,7 +67,10 @@ def distilled(config: Config, teacher: str | None = None) -> Config:
     if not teacher and is_distilled(config):
         teacher = config.train.init_from
     if not teacher:
-        raise ConfigError("--teacher is missing; name the workdir of a trained model.")
+        raise ConfigError(
+            "--teacher is missing; name a trained model: a workdir, a file of released weights, or "
+            "weights of the package such as digits. To resume a distillation, leave --config out."
+        )
     section = config.distill
     replaced = dataclasses.replace
     whole = replaced(

@@ -68,7 +68,7 @@ class Plan:
         "accurate" has a low squared error, and fine detail is blurred. "sharp" gives images with
         the detail of real ones, and a larger error: the stochastic sampler of the paper, with 666
         network evaluations, or the two evaluations of a distilled model. The accurate plan of a
-        distilled model is one evaluation; its teacher is more accurate.
+        distilled model is one evaluation.
 
         Args:
           name: one of `NAMES`.

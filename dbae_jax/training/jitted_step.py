@@ -56,7 +56,8 @@ def make_training(config: Config, mesh: jax.sharding.Mesh) -> Training:
     platform = platforms.platform_of(mesh.devices.flat[0])
     build.check_attention(config, platform)
     parts = config.train.accumulation_steps
-    key = "train.batch_size" + (f" / accumulation_steps ({parts})" if parts > 1 else "")
+    section = "distill" if config.train.objective == "consistency" else "train"
+    key = f"{section}.batch_size" + (f" / accumulation_steps ({parts})" if parts > 1 else "")
     sharding.check_batch_size(config.train.batch_size // parts, mesh, key)
     networks, bridge = build.make_networks(config, platform), build.make_bridge(config.bridge)
     optimizer = make_optimizer(config)

@@ -9,6 +9,7 @@ import jax
 
 from dbae_jax.configuration import build, config_files, paths
 from dbae_jax.configuration.config import Config, from_dict, to_dict, upgrade
+from dbae_jax.configuration.distillation import is_distilled
 from dbae_jax.errors import CheckpointError, ConfigError
 from dbae_jax.models.autoencoder import Networks
 from dbae_jax.runtime import files
@@ -136,6 +137,8 @@ def check_same_model(
     Raises:
       ConfigError: if keys differ; the error lists them with both values.
     """
+    if is_distilled(config):  # its batch size has a key of its own, from which the other is set
+        fixed_keys = tuple(key.replace("train.batch", "distill.batch") for key in fixed_keys)
     found = differing(saved, config, fixed_keys)
     if found:
         raise ConfigError(

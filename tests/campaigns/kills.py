@@ -61,9 +61,12 @@ def cases(root: pathlib.Path) -> list[Case]:
         )
         for name, *flags in outcomes.COMMANDS
     ]
-    prepare = ["dbae_jax.data.prepare", "--dataset=folder", f"--source={source}"]
+    sharp, prepare = root / "sharp", ["dbae_jax.data.prepare", "--dataset=folder"]
+    prepare += [f"--source={source}"]
+    distill = ["dbae_jax", "distill", f"--config={config}", f"--workdir={sharp}"]
     return [
         *found,
+        Case("distill", [*distill, f"--teacher={run}"], sharp, outcomes.of_run),
         Case("prepare", [*prepare, f"--data_dir={root / 'data'}"], root / "data", prepared),
     ]
 

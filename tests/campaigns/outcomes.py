@@ -19,6 +19,9 @@ def get_config():
     c.train.picture_every_steps = 2
     c.eval.suite = "reconstruction,probe"
     c.eval.num_train_images = 64
+    c.distill.num_steps = 4
+    c.distill.batch_size = 8
+    c.distill.stages = 2
     return c
 """
 # Commands with a workdir, in the order in which they need each other.

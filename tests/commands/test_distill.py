@@ -11,31 +11,28 @@ import pytest
 import dbae_jax
 from dbae_jax import convert
 from dbae_jax.api import directions
-from dbae_jax.commands import describe, distill, edit, evaluate, plan, sample, train, train_prior
-from dbae_jax.configuration import build
+from dbae_jax.commands import (
+    distill,
+    edit,
+    evaluate,
+    same_codes,
+    sample,
+    train,
+    train_prior,
+)
 from dbae_jax.configuration.config import from_dict
 from dbae_jax.configuration.distillation import check_overrides
 from dbae_jax.configuration.distillation import distilled as config_of
 from dbae_jax.errors import CheckpointError, ConfigError, PreemptedError
 from dbae_jax.evaluation import dataset_classifier, results
-from dbae_jax.performance.flops import count_flops
 from dbae_jax.prior import prior
 from dbae_jax.runtime import sharding
 from dbae_jax.training.jitted_step import make_training
 from dbae_jax.workdirs import checkpoint, records, workdir
-from tests.commands.test_plan import needs_libtpu
 from tests.helpers import commands, tiny
+from tests.helpers.tiny import DISTILL
 
-STEPS = 4
-DISTILL = {
-    "distill.num_steps": STEPS,
-    "distill.batch_size": 8,  # the teacher's is 16
-    "distill.learning_rate": 1e-3,
-    "distill.ema_decay": 0.9,
-    "distill.stages": 2,
-    "checkpoint.every_steps": 2,
-    "train.diagnose_every_steps": 4,
-}
+STEPS = DISTILL["distill.num_steps"]
 STEP = np.arange(8, dtype=np.float32)  # the direction of the digit 7
 
 
@@ -160,6 +157,20 @@ def test_a_start_that_was_killed_before_its_first_checkpoint(
     assert _same(whole.variables, resumed.variables)
 
 
+def test_a_start_that_was_killed_while_it_copied(teacher, sharp, training, tmp_path, monkeypatch):
+    directory = tmp_path / "run"
+
+    def killed(*args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(same_codes, "_copy_directions", killed)
+        distill.distill(tiny.config(**DISTILL), directory, str(teacher))
+    distill.distill(tiny.config(**DISTILL), directory, str(teacher))
+    whole, resumed = (_state(of, training, STEPS) for of in (sharp, directory))
+    assert _same(whole.variables, resumed.variables)
+
+
 def test_keys_that_a_distillation_sets_are_refused():
     for key, words in (
         ("train.init_from", "Set --teacher instead"),
@@ -266,7 +277,7 @@ def test_evaluation_measures_the_sampler_of_the_model(sharp_copy):
     assert found["settings"]["sampler"]["sampler"] == "consistency"
     assert found["settings"]["nfe"] == 2 and found["settings"]["seeds"] == 2
     assert found["scores"]["mse"]["std"] > 0
-    with pytest.raises(ConfigError, match=r"train.objective \('consistency' in the workdir"):
+    with pytest.raises(ConfigError, match=r"is distilled, and .* Leave --config out"):
         evaluate.evaluate(tiny.config(**DISTILL, **{"train.batch_size": 8}), sharp_copy)
 
 
@@ -281,6 +292,8 @@ def test_conversion_to_the_authors_format_is_refused_and_packing_is_not(teacher,
     again = tmp_path / "again"
     convert.unpack(str(tmp_path / "sharp.safetensors"), again)
     assert dbae_jax.DBAE.load(again).nfe() == 2
+    with pytest.raises(ConfigError, match=r"is not the teacher of the run in .* from run\. "):
+        distill.distill(_config(again), again, str(sharp))
     distill.distill(_config(again), again)  # from step 0, with a new optimizer
     assert checkpoint.steps(again)[-1] == STEPS
 
@@ -295,6 +308,25 @@ def test_released_weights_are_distilled(teacher, tmp_path):
     np.testing.assert_allclose(model.directions["7"], STEP, atol=1e-2)
 
 
+def test_a_converted_model_with_the_ve_bridge_is_distilled_in_bfloat16(tmp_path, monkeypatch):
+    other = {"bridge.schedule": "ve", "model.dtype": "bfloat16", "model.encoder.pool": "mean"}
+    config = tiny.config(**DISTILL | other | {"distill.num_steps": 2})
+    tiny.write_workdir(config, tmp_path / "ours")
+    convert.from_workdir(tmp_path / "ours", tmp_path / "theirs.safetensors")
+    convert.to_workdir(tmp_path / "theirs.safetensors", config, tmp_path / "converted")
+    monkeypatch.setattr(train, "make_training", make_training)  # of this config
+    distill.distill(config, tmp_path / "run", str(tmp_path / "converted"))
+    before, after = (workdir.load(tmp_path / name).variables for name in ("ours", "run"))
+    for part in ("encoder", "decoder"):
+        assert _same(before["params"][part], after["params"][part])
+    unets = [jax.tree.leaves(tree["params"]["unet"]) for tree in (before, after)]
+    assert all(np.isfinite(leaf).all() for leaf in unets[1])
+    assert not all(map(np.array_equal, *unets))
+    model = dbae_jax.DBAE.load(tmp_path / "run")
+    decoded = model.decode(model.encode(tiny.images(2)), rng=0)
+    assert model.nfe() == 2 and np.isfinite(decoded).all()
+
+
 def test_what_cannot_be_distilled_is_refused(teacher, sharp, tmp_path):
     config = tiny.config(**DISTILL)
     with pytest.raises(ConfigError, match="--teacher is missing"):
@@ -302,10 +334,10 @@ def test_what_cannot_be_distilled_is_refused(teacher, sharp, tmp_path):
     with pytest.raises(ConfigError, match="is the workdir itself"):
         distill.distill(config, teacher, str(teacher))
     free = tiny.config(**DISTILL, **{"bridge.endpoint": "free", "bridge.beta_d": 19.9})
-    with pytest.raises(ConfigError, match="'denoising' for a Gaussian x_T"):
+    with pytest.raises(ConfigError, match="a model with Gaussian x_T cannot be distilled"):
         distill.distill(free, tmp_path / "run", str(teacher))
     for flag, words in (
-        ({"bridge.schedule": "vp_simple"}, "'vp' or 've' for config.train.objective='consistency'"),
+        ({"bridge.schedule": "vp_simple"}, "'vp' or 've' for a distillation, because"),
         ({"distill.stages": 24}, r"stages=24 with config.distill.q=2 is not .* at most 65536"),
         ({"distill.stages": 5}, "stages=5 with config.distill.num_steps=4 is not .* at most num"),
     ):
@@ -323,10 +355,19 @@ def test_what_cannot_be_distilled_is_refused(teacher, sharp, tmp_path):
         )
     with pytest.raises(ConfigError, match=r"train.objective \('consistency' in the workdir"):
         train.train(tiny.config(**DISTILL, **{"train.batch_size": 8}), sharp)
+    with pytest.raises(ConfigError, match=r"distill.batch_size \(8 in the workdir, 4 in this"):
+        distill.distill(tiny.config(**DISTILL | {"distill.batch_size": 4}), sharp, str(teacher))
+    for flag in ({"bridge.beta_d": 1.0}, {"model.latent_dim": 4}):
+        with pytest.raises(
+            ConfigError, match=rf"The teacher {teacher} has .*{next(iter(flag))} \("
+        ):
+            distill.distill(tiny.config(**DISTILL, **flag), tmp_path / "run", str(teacher))
+    with pytest.raises(CheckpointError, match="There is no workdir nowhere"):
+        distill.distill(config, tmp_path / "run", "nowhere")
     assert not list(tmp_path.iterdir())
 
 
-def test_commands(teacher, tmp_path):
+def test_commands(teacher, sharp, tmp_path):
     flags = [f"--teacher={teacher}", "--config.distill.num_steps=7"]
     said = commands.run("main", "--mode=distill", *flags, "--dry_run")
     assert said.returncode == 0 and "Training: 7 steps of 8 images" in said.stdout, said.stderr
@@ -339,30 +380,7 @@ def test_commands(teacher, tmp_path):
     assert said.returncode == 2 and "--config is missing" in said.stderr
     said = commands.run("main", "--mode=plan", *flags[:1], "--topology=nowhere")
     assert said.returncode == 2 and "nowhere" in said.stderr
+    said = commands.run("main", "--mode=train", f"--workdir={sharp}")
+    assert said.returncode == 2 and "Resume it with `dbae distill`" in said.stderr
     said = commands.run("main", "--mode=train", "--config=digits", f"--teacher={teacher}")
     assert said.returncode == 2 and "--teacher is a flag of distill, plan, not" in said.stderr
-
-
-@needs_libtpu
-def test_the_plan_is_that_of_the_distillation():
-    made = plan.make_plan(config_of(tiny.config(**DISTILL), "teacher"), "v5e:1x1")
-    assert (made.num_steps, made.batch_size) == (STEPS, 8)
-    # The U-Net forward, backward (twice as much) and forward again; the others forward alone.
-    assert 0.9 < made.flops / (8 * _flops_of_a_step()) < 1.3
-
-
-def test_the_summary_counts_the_distillation():
-    config = config_of(tiny.config(**DISTILL), "teacher")
-    told = f"about {_flops_of_a_step() / 1e9:.1f} G per training step"
-    assert told in describe.describe(config)
-
-
-def _flops_of_a_step():
-    """FLOPs for an image: the U-Net four times, and encoder and endpoint decoder once."""
-    config = tiny.config()
-    networks = build.make_networks(config)
-    shapes = jax.eval_shape(networks.init, jax.random.key(0))
-    arrays = [jax.ShapeDtypeStruct(s, np.float32) for s in ((1, 16, 16, 2), (1,), (1, 8))]
-    whole = describe.forward_flops(config, networks)
-    unet = count_flops(lambda v, *a: networks.network(v, *a, None), shapes, *arrays)
-    return 4 * unet + (whole - unet)

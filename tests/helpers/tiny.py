@@ -33,6 +33,17 @@ DISTILLED = {
     "sample.sampler": "sharp",
 }
 
+# Settings of a short distillation.
+DISTILL = {
+    "distill.num_steps": 4,
+    "distill.batch_size": 8,  # the teacher's is 16
+    "distill.learning_rate": 1e-3,
+    "distill.ema_decay": 0.9,
+    "distill.stages": 2,
+    "checkpoint.every_steps": 2,
+    "train.diagnose_every_steps": 4,
+}
+
 
 def config_dict():
     c = digits.get_config()

@@ -67,6 +67,9 @@ def test_two_evaluations_have_the_mean_and_covariance_of_the_images(schedule, st
     left_out = B**2 * values.max() / C
     assert left_out < 0.01
     np.testing.assert_allclose(cov, expected, atol=2 * left_out * values.max() + 1e-9)
+    if steps == 2:
+        exact = vectors @ np.diag(values * C / (B**2 * values + C)) @ vectors.T
+        np.testing.assert_allclose(cov, exact, rtol=1e-5, atol=1e-12)
 
 
 @schedules

@@ -165,6 +165,10 @@ def _flow_matrix(world, schedule, t):
     return np.sqrt(values / (B**2 * values + C))
 
 
+def _coefficients(schedule, t):
+    return [float(v) for v in marginal_coefficients(schedule, np.float64(t))]
+
+
 def _minimisers(world, schedule, times):
     """Returns what training with the gaps of a grid learns at its last time, diagonal [d].
 
@@ -198,6 +202,33 @@ def test_the_consistency_function_is_the_same_along_a_path(schedule):
 
 
 @schedules
+@pytest.mark.parametrize("fraction", [0.1, 0.5, 0.85])
+@pytest.mark.parametrize("moments", [None, Moments(covariance=0.1)], ids=["plain", "scaled"])
+def test_the_objective_is_0_between_states_of_one_path(schedule, fraction, moments):
+    """For images and noises whose states at t and at r lie on one path of the ODE."""
+    world, t = gaussian_world.make_world(4), fraction * schedule.t_max
+    r = _earlier(_gaps(), t, 1, schedule)
+    bridge, values = Bridge(schedule, moments), world.posterior.values
+    (A, B, C), (A_r, B_r, C_r) = (_coefficients(schedule, time) for time in (t, r))
+    label, x_T = np.random.default_rng(0).standard_normal((2, 8, 1, 1, 3))
+    # Given z, the path is sqrt(B^2 l + C) label around its mean, in each eigenvector.
+    to_states = np.array([[B, np.sqrt(C)], [B_r, np.sqrt(C_r)]])
+    scales = np.sqrt([B**2 * values + C, B_r**2 * values + C_r])
+    x_0, noise = (weights * label for weights in np.linalg.solve(to_states, scales))
+    h, h_r = (_flow_matrix(world, schedule, time) for time in (t, r))
+    with jax.enable_x64(True):
+        for factor, lowest, highest in ((1.0, 0.0, 1e-9), (1.01, 1e-6, np.inf)):
+            answers = {
+                t: lambda x, factor=factor: (x - A * x_T) * h * factor,
+                r: lambda x: (x - A_r * x_T) * h_r,
+            }
+            arrays = [jnp.asarray(array) for array in (x_0, x_T, noise)]
+            terms = _loss(_Networks(answers, bridge), *arrays, t, r, bridge=bridge)
+            distance = np.asarray(terms.weighted) * (t - r)
+            assert (lowest <= distance).all() and (distance < highest).all(), factor
+
+
+@schedules
 def test_the_minimiser_of_the_objective_becomes_the_consistency_function(schedule):
     """The error falls like the gap, and its limit, extrapolated from three gaps, is exact."""
     world = gaussian_world.make_world(4)
@@ -225,11 +256,10 @@ def test_the_gradient_vanishes_at_the_minimiser(schedule, fraction, moments):
     world, t = gaussian_world.make_world(4), fraction * schedule.t_max
     r = _earlier(_gaps(), t, 7, schedule)
     bridge, values = Bridge(schedule, moments), world.posterior.values
-    (_, B, C), (_, B_r, C_r) = (
-        [float(v) for v in marginal_coefficients(schedule, np.float64(time))] for time in (t, r)
-    )
+    (A, B, C), (A_r, B_r, C_r) = (_coefficients(schedule, time) for time in (t, r))
     rng = np.random.default_rng(0)
-    image, noise = rng.standard_normal((2, 64, 3))
+    image, noise, x_T = rng.standard_normal((3, 64, 3))
+    x_T = np.concatenate([x_T, x_T])[:, None, None, :]
     image = image * np.sqrt(values)
     x_t = B * image + np.sqrt(C) * noise
     gain = B * values / (B**2 * values + C)
@@ -239,18 +269,19 @@ def test_the_gradient_vanishes_at_the_minimiser(schedule, fraction, moments):
     h_r = _flow_matrix(world, schedule, r)
     best = h_r * (B_r * B * values + np.sqrt(C_r * C)) / (B**2 * values + C)
     with jax.enable_x64(True):
-        answers = {t: lambda x: x * best, r: lambda x: x * h_r}
+        answers = {t: lambda x: (x - A * x_T) * best, r: lambda x: (x - A_r * x_T) * h_r}
         networks = _Networks(answers, bridge)
         arrays = [
             jnp.asarray(np.concatenate(pair))[:, None, None, :]
             for pair in ((image, other), (noise, other_noise))
         ]
-        x_T = jnp.zeros_like(arrays[0])
 
         def loss(shift):
-            terms = _loss(networks, arrays[0], x_T, arrays[1], t, r, shift, bridge=bridge)
+            terms = _loss(
+                networks, arrays[0], jnp.asarray(x_T), arrays[1], t, r, shift, bridge=bridge
+            )
             return terms.weighted.mean() * (t - r)
 
         assert np.abs(jax.grad(loss)(jnp.zeros(3))).max() < 1e-10
-        networks.answers[t] = lambda x: x * best + 0.01
+        networks.answers[t] = lambda x: (x - A * x_T) * best + 0.01
         assert jax.grad(loss)(jnp.zeros(3)).min() > 1e-3

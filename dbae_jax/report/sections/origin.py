@@ -11,6 +11,7 @@ import jax
 import dbae_jax
 from dbae_jax.api.dbae import DBAE
 from dbae_jax.configuration.config import Config
+from dbae_jax.configuration.distillation import is_distilled
 from dbae_jax.report import about
 from dbae_jax.report.tables import NONE, Row
 from dbae_jax.runtime import host
@@ -39,10 +40,10 @@ def provenance(
     now = datetime.datetime.now(datetime.UTC)
     stochastic = "stochastic; the page uses the mean of q(z | x_0)"
     return [
-        Row("training", [command("train")]),
+        Row("training", [command("distill" if is_distilled(config) else "train")]),
         Row("time of training", [_training(rows)]),
         Row("weights", [f"EMA weights of step {model.step:,}, fingerprint {model.fingerprint}"]),
-        *_start(meta.get(workdir.ORIGIN)),
+        *_start(config, meta.get(workdir.ORIGIN)),
         Row("encoder", [stochastic if config.model.stochastic else "deterministic"]),
         Row("sampler", [about.sampler(config, model)]),
         Row("seed", [f"{config.seed} in training, 0 for the random numbers of this page"]),
@@ -55,12 +56,13 @@ def provenance(
     ]
 
 
-def _start(origin: dict[str, Any] | None) -> list[Row]:
+def _start(config: Config, origin: dict[str, Any] | None) -> list[Row]:
     """Returns the row about the model that a fine-tuned or distilled one started from."""
     if origin is None:
         return []
     whose = f"step {origin['step']:,} of {origin['name']}, fingerprint {origin['fingerprint']}"
-    return [Row("weights at the start", [f"EMA weights of {whose}"])]
+    name = "teacher" if is_distilled(config) else "weights at the start"
+    return [Row(name, [f"EMA weights of {whose}"])]
 
 
 def _training(rows: list[dict[str, Any]]) -> str:

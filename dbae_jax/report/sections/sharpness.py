@@ -105,7 +105,10 @@ def _teacher(model: DBAE) -> DBAE | Missing:
     else:
         if teacher.encoder_fingerprint == model.encoder_fingerprint:
             return teacher
-        reason = f"{name} is a model with another encoder now."
+        reason = (
+            f"The encoder of {name} is another one, or has other rounding: released weights hold "
+            "16 bits of each value."
+        )
     return Missing(f"The reconstructions of the teacher are not here. {reason}")
 
 
