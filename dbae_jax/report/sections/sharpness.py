@@ -106,8 +106,8 @@ def _teacher(model: DBAE) -> DBAE | Missing:
         if teacher.encoder_fingerprint == model.encoder_fingerprint:
             return teacher
         reason = (
-            f"The encoder of {name} is another one, or has other rounding: released weights hold "
-            "16 bits of each value."
+            f"The encoder of {name} is not that of this model, bit for bit. Released weights are "
+            "rounded, so they have another encoder than the workdir that they were made of."
         )
     return Missing(f"The reconstructions of the teacher are not here. {reason}")
 
