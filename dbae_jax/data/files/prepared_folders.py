@@ -60,8 +60,7 @@ def _meant(name: str, data_dir: pathlib.Path) -> str:
     if near:
         return f"did you mean config.data.data_dir={str(near[0])!r}? "
     prepared = [folder.name for folder in below if _versions(folder)]
-    known = () if name in KNOWN else (*IN_MEMORY, *KNOWN)
-    meant = did_you_mean(name, [*prepared, *known])
+    meant = did_you_mean(name, [*prepared, *IN_MEMORY])
     if prepared:
         return f"{meant}prepared are {', '.join(prepared)}; "
     if meant:
