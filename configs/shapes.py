@@ -29,9 +29,6 @@ def get_config() -> ConfigDict:
     c.train.picture_every_steps = 500
     c.checkpoint.every_steps = 250
 
-    c.distill.num_steps = 2_500
-    c.distill.batch_size = 16  # on CPUs, more images/s than with 32
-
     c.prior.evaluate_every_steps = 2_000
     c.prior.checkpoint_every_steps = 2_000
 
