@@ -224,7 +224,10 @@ def main(argv: list[str]) -> None:
         check_overrides(command_line.overrides())
         config = distilled(config, flags.FLAGS["teacher"].value)
     if name == "train" and is_distilled(config):
-        raise ConfigError("This config is that of a distillation. Resume it with `dbae distill`.")
+        raise ConfigError(
+            "config.train.objective='consistency' is that of a distillation. `dbae distill "
+            "--workdir=WORKDIR` resumes one, and with --teacher=MODEL it starts one."
+        )
     if DRY_RUN.value:
         command_line.show(_function("describe")(config))
         return

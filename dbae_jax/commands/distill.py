@@ -34,10 +34,11 @@ def distill(config: Config, directory: pathlib.Path, teacher: str | None = None)
     """
     config = distilled(config, teacher)
     teacher = config.train.init_from
-    if not checkpoint.steps(directory):  # a distillation that resumes needs no teacher
-        released_weights.find(teacher)  # or says that it is missing, before any long work
-    elif paths.read(teacher, "--teacher", buckets=True).resolve() == directory.resolve():
+    # Also for the name of weights in the package, which a later start would take for the workdir.
+    if paths.read(teacher, "--teacher", buckets=True).resolve() == directory.resolve():
         raise ConfigError(
             f"--teacher={teacher} is the workdir itself; name another --workdir for the new model."
         )
+    if not checkpoint.steps(directory):  # a distillation that resumes needs no teacher
+        released_weights.find(teacher)  # or says that it is missing, before any long work
     return train.train(config, directory)

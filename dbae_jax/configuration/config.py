@@ -168,12 +168,9 @@ def _with_plan(values: Mapping[str, Any]) -> Mapping[str, Any]:
 def upgrade(saved: Mapping[str, Any]) -> dict[str, Any]:
     """Returns a saved config, with missing keys taken from configs/base.py.
 
-    Keys are missing if a newer version of the package added them. Keys of the section `distill`
-    that this version no longer has are left out: no trained model depends on them.
+    Keys are missing if a newer version of the package added them.
     """
-    defaults = base.get_config().to_dict()
-    known = {k: v for k, v in saved.get("distill", {}).items() if k in defaults["distill"]}
-    return _with_missing({**saved, "distill": known}, defaults)
+    return _with_missing(saved, base.get_config().to_dict())
 
 
 def _with_missing(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:

@@ -45,7 +45,9 @@ def check_overrides(keys: Iterable[str]) -> None:
                 f"--config.{key} cannot be set for a distillation. Set {REPLACED[key]} instead."
             )
         if key in FIXED:
-            raise ConfigError(f"--config.{key} cannot be set: a distillation sets it itself.")
+            raise ConfigError(
+                f"--config.{key} cannot be set: a distillation sets it itself. Leave it out."
+            )
         if key.startswith("sample."):
             raise ConfigError(
                 f"--config.{key} cannot be set for a distillation, whose model has a sampler of "

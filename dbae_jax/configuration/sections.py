@@ -6,6 +6,7 @@ of at least 1) or `one_of("radam", "adam")`. Rules about several keys of a secti
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Annotated, Any, NamedTuple
 
@@ -285,7 +286,7 @@ class DistillConfig(Section):
     def check(self, path: str) -> None:
         """Refuses gaps t - r that float32 cannot hold, and stages that no step belongs to."""
         require(
-            self.q**self.stages <= FINEST_GAP,
+            self.stages * math.log2(self.q) <= math.log2(FINEST_GAP),
             f"{path}.stages={self.stages} with {path}.q={self.q:g}",
             f"such that q^stages is at most {FINEST_GAP}; the times t and r would coincide",
         )

@@ -21,6 +21,7 @@ from absl import flags
 from dbae_jax.api.dbae import DBAE
 from dbae_jax.configuration import command_line, paths
 from dbae_jax.configuration.config import to_dict
+from dbae_jax.configuration.distillation import is_distilled
 from dbae_jax.data import registry
 from dbae_jax.data.images import to_float
 from dbae_jax.data.sources import gather
@@ -172,17 +173,27 @@ def study(
 
 def _teachers(workdirs: list[pathlib.Path], distilled: Sequence[pathlib.Path]) -> list[int]:
     """Returns which of the workdirs has the encoder of each distilled model."""
-    if not distilled:
-        return []
-    encoders = [DBAE.load(directory).encoder_fingerprint for directory in workdirs]
-    found = [DBAE.load(directory).encoder_fingerprint for directory in distilled]
-    for directory, encoder in zip(distilled, found, strict=True):
-        if encoder not in encoders:
+    encoders = []
+    for directory in workdirs:
+        model = DBAE.load(directory)
+        if is_distilled(model.config):
+            raise ConfigError(f"{directory} in --workdirs is distilled; name it in --distilled.")
+        encoders.append(model.encoder_fingerprint)
+    found = []
+    for directory in distilled:
+        model = DBAE.load(directory)
+        if not is_distilled(model.config):
             raise ConfigError(
-                f"--distilled={directory} was not distilled from a model of --workdirs: its "
-                "encoder is another one."
+                f"{directory} in --distilled is not distilled; name it in --workdirs."
             )
-    return [encoders.index(encoder) for encoder in found]
+        if model.encoder_fingerprint not in encoders:
+            raise ConfigError(
+                f"{directory} in --distilled was not distilled from a model of --workdirs "
+                f"({', '.join(map(str, workdirs))}): its encoder is another one. Its teacher is "
+                f"{model.config.train.init_from}; name it in --workdirs too."
+            )
+        found.append(encoders.index(model.encoder_fingerprint))
+    return found
 
 
 def _add_ratios(group: list[dict[str, Any]], bases: list[float]) -> None:

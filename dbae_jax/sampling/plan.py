@@ -66,9 +66,9 @@ class Plan:
         """Returns the plan with a name; docs/results/samplers.md compares them.
 
         "accurate" has a low squared error, and fine detail is blurred. "sharp" gives images with
-        the detail of real ones, and a larger error: the stochastic sampler of the paper, with 666
-        network evaluations, or the two evaluations of a distilled model. The accurate plan of a
-        distilled model is one evaluation.
+        the detail of real ones: the stochastic sampler of the paper, with 666 network evaluations,
+        or the two evaluations of a distilled model. The accurate plan of a distilled model is one
+        evaluation, which is near the mean of the images that fit the latent code.
 
         Args:
           name: one of `NAMES`.
@@ -80,7 +80,7 @@ class Plan:
         if name not in NAMES:
             raise DataError(f"There is no plan {name!r}: the names are {', '.join(NAMES)}.")
         if default == CONSISTENCY:
-            return cls(CONSISTENCY, 1 if name == "accurate" else 2, "near_end")
+            return cls.recommended(default=default, steps=1 if name == "accurate" else None)
         if name == "accurate":
             return cls.recommended()
         return cls("euler", 333, "karras", churn=0.33)

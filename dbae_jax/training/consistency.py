@@ -14,6 +14,7 @@ Sources: CDBM (He et al., 2024) for bridges; ECT (Geng et al., 2024) for the shr
 """
 
 import math
+from typing import NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -27,16 +28,37 @@ from dbae_jax.training.losses import Draws, Endpoint, LossTerms, Networks, denoi
 HUBER = 5.4e-4  # constant of the distance, per square root of the number of pixel values
 
 
-def earlier_times(
-    gaps: DistillConfig, schedule: Schedule, t: jax.Array, step: jax.Array
-) -> jax.Array:
+class Gaps(NamedTuple):
+    """How the gaps t - r shrink; see `earlier_times`.
+
+    Attributes:
+      q: factor by which gaps shrink from stage to stage.
+      k: the gap relative to t is 1 + k/2 times as large near t = 0 as far from it.
+      b: how fast this factor falls with t.
+      stages: number of stages.
+      num_steps: number of training steps of all stages together.
+    """
+
+    q: float
+    k: float
+    b: float
+    stages: int
+    num_steps: int
+
+    @classmethod
+    def of(cls, section: DistillConfig) -> Self:
+        """Returns the gaps that the section `distill` of a config sets."""
+        return cls(*(getattr(section, name) for name in cls._fields))
+
+
+def earlier_times(gaps: Gaps, schedule: Schedule, t: jax.Array, step: jax.Array) -> jax.Array:
     """Returns the earlier time r: [B] of every t: [B], which approaches t from stage to stage.
 
     r = t (1 - n(t) / q^stage), n(t) = 1 + k sigmoid(-b t / T), with stages from 1, and 0 where that
     is below t_min.
 
     Args:
-      gaps: q, k, b, the number of stages and the number of steps.
+      gaps: how the gaps shrink.
       schedule: noise schedule, with t_min and T.
       t: times in (0, T].
       step: training step, from 0.
@@ -47,7 +69,7 @@ def earlier_times(
     return jnp.where(r > schedule.t_min, r, 0.0)
 
 
-def with_earlier_times(draws: Draws, bridge: Bridge, gaps: DistillConfig, step: jax.Array) -> Draws:
+def with_earlier_times(draws: Draws, bridge: Bridge, gaps: Gaps, step: jax.Array) -> Draws:
     """Returns draws with the times t of consistency training, and the earlier times r.
 
     A time t below T is mapped linearly from [t_min, T] to [t_min, (1 - END_FRACTION / 2) T]. The

@@ -10,9 +10,10 @@ import optax
 from dbae_jax.bridge.preconditioning import Bridge
 from dbae_jax.configuration import build
 from dbae_jax.configuration.config import Config
+from dbae_jax.configuration.distillation import is_distilled
 from dbae_jax.models.autoencoder import Networks
 from dbae_jax.runtime import platforms, sharding
-from dbae_jax.training import determinism
+from dbae_jax.training import consistency, determinism
 from dbae_jax.training.optimizer import make_learning_rate, make_optimizer
 from dbae_jax.training.state import create_state
 from dbae_jax.training.step import Batch, DiagnoseFn, make_diagnose, make_train_step
@@ -56,12 +57,12 @@ def make_training(config: Config, mesh: jax.sharding.Mesh) -> Training:
     platform = platforms.platform_of(mesh.devices.flat[0])
     build.check_attention(config, platform)
     parts = config.train.accumulation_steps
-    section = "distill" if config.train.objective == "consistency" else "train"
+    section = "distill" if is_distilled(config) else "train"
     key = f"{section}.batch_size" + (f" / accumulation_steps ({parts})" if parts > 1 else "")
     sharding.check_batch_size(config.train.batch_size // parts, mesh, key)
     networks, bridge = build.make_networks(config, platform), build.make_bridge(config.bridge)
     optimizer = make_optimizer(config)
-    gaps = config.distill if config.train.objective == "consistency" else None
+    gaps = consistency.Gaps.of(config.distill) if is_distilled(config) else None
     step = make_train_step(
         networks,
         bridge,

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import optax
 
 from dbae_jax.bridge.preconditioning import Bridge
-from dbae_jax.configuration.sections import DistillConfig
 from dbae_jax.data import images
 from dbae_jax.training import consistency, frozen, losses, small_arrays
 from dbae_jax.training.accumulation import accumulated_gradient
@@ -30,7 +29,7 @@ def make_train_step(
     tc_weight: float = 0.0,
     share_at_T: float = 0.0,
     frozen_parts: tuple[str, ...] = (),
-    gaps: DistillConfig | None = None,
+    gaps: consistency.Gaps | None = None,
 ) -> StepFn:
     """Returns train_step(state, batch, key) -> (state, metrics), to be jitted by the caller.
 
@@ -49,8 +48,7 @@ def make_train_step(
         the loss. If it is not 0, total_correlation is a further metric.
       share_at_T: share of the images that are denoised at t = T, see `losses.draw`.
       frozen_parts: networks that are not trained, see `frozen`.
-      gaps: section `distill` of the config, which sets the earlier times r of consistency training.
-        None: the denoising loss is trained.
+      gaps: set the earlier times r of consistency training. None: the denoising loss is trained.
     """
     networks = frozen.freeze(networks, frozen_parts)
     gradient = _make_gradient(
@@ -99,7 +97,7 @@ def _metrics(terms: losses.LossTerms, grads: dict, params: dict, tc_weight: floa
 
 
 def make_diagnose(
-    networks: losses.Networks, bridge: Bridge, gaps: DistillConfig | None = None
+    networks: losses.Networks, bridge: Bridge, gaps: consistency.Gaps | None = None
 ) -> DiagnoseFn:
     """Returns diagnose(state, batch, key) -> metrics of the latent code, with EMA weights.
 
@@ -174,7 +172,7 @@ def _make_gradient(
     return gradient
 
 
-def _loss_fn(gaps: DistillConfig | None) -> losses.LossFn:
+def _loss_fn(gaps: consistency.Gaps | None) -> losses.LossFn:
     return losses.denoising_loss if gaps is None else consistency.consistency_loss
 
 

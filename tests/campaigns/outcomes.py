@@ -39,8 +39,10 @@ def of_run(directory: pathlib.Path) -> dict[str, np.ndarray]:
     """Returns the weights, losses, scores and samples of a workdir, by name."""
     found = {}
     if checkpoint.steps(directory):
-        leaves = jax.tree_util.tree_leaves_with_path(workdir.load(directory).variables)
-        found |= {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
+        for which in ("raw", "ema"):
+            variables = workdir.load(directory, which).variables
+            for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
+                found[which + jax.tree_util.keystr(path)] = np.asarray(leaf)
     for folder in (directory, directory / "prior"):
         rows = [
             {name: value for name, value in row.items() if not name.endswith(CLOCKED)}

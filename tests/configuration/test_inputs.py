@@ -304,8 +304,6 @@ def test_configs_saved_before_a_key_was_added_are_read():
     assert upgraded["model"]["encoder"] == whole["model"]["encoder"] | {"pool": "mean"}
     assert "endpoint" not in older["bridge"]
     assert upgrade(whole) == whole
-    distill = {**whole["distill"], "stage_steps": 250, "distance_to_end": 1e-3}  # of older versions
-    assert upgrade({**whole, "distill": distill}) == whole
 
 
 def test_overrides_with_odd_characters_are_explained():

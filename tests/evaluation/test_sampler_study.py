@@ -69,11 +69,16 @@ def test_a_study_of_two_models_and_of_those_distilled_from_them(tmp_path, monkey
     pictures.samplers(tmp_path / "plot.png", rows)
     assert (tmp_path / "plot.png").stat().st_size > 2000
     # Each distilled model is compared with its own teacher, whatever the order and number.
+    monkeypatch.setattr(sampler_study, "plans", lambda: [sampler_study.BASELINE])
     first = -len(sampler_study.OF_DISTILLED)
     alone = sampler_study.study(models, 8, distilled[1:])[first]["mse_ratio"]
     assert any(alone == pytest.approx(edge) for edge in rows[first]["mse_ratio_range"])
-    with pytest.raises(ConfigError, match="sharp-1 was not distilled from a model of --workdirs"):
+    with pytest.raises(ConfigError, match="sharp-1 in --distilled was not distilled from a model"):
         sampler_study.study(models[:1], 8, distilled[1:])
+    with pytest.raises(ConfigError, match="1 in --distilled is not distilled; name it in --work"):
+        sampler_study.study(models, 8, models[1:])
+    with pytest.raises(ConfigError, match="sharp-0 in --workdirs is distilled; name it in --dis"):
+        sampler_study.study(distilled, 8)
 
 
 def test_the_page_of_a_study_says_what_was_measured():

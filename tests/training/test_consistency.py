@@ -10,7 +10,6 @@ import pytest
 from dbae_jax.bridge.marginals import marginal_coefficients
 from dbae_jax.bridge.preconditioning import Bridge, Moments, make_denoiser
 from dbae_jax.bridge.schedules import VE, VP
-from dbae_jax.configuration.sections import DistillConfig
 from dbae_jax.sampling.plan import Plan
 from dbae_jax.training import consistency, losses
 from tests.helpers import gaussian_world
@@ -22,10 +21,7 @@ PLAIN = Bridge(VP(), moments=None)  # the denoiser is the network's output
 
 
 def _gaps(b=20.0):
-    return DistillConfig(
-        num_steps=8_000, batch_size=1, learning_rate=1.0, schedule="constant", ema_decay=0.0,
-        q=2.0, k=8.0, b=b, stages=8, share_at_T=0.1,
-    )  # fmt: skip
+    return consistency.Gaps(q=2.0, k=8.0, b=b, stages=8, num_steps=8_000)
 
 
 def _earlier(gaps, t, stage, schedule=PLAIN.schedule):
@@ -175,13 +171,10 @@ def _minimisers(world, schedule, times):
     The answer at t is the mean of the answer at r over all pairs of states with the same noise:
     E[h_r (x_r - mean_r) | x_t], in the basis in which Cov[x_0 | z] is diagonal.
     """
-    values, h = world.posterior.values, np.ones(3)
-    B_r, C_r = 1.0, 0.0
-    for t in times:
-        _, B, C = marginal_coefficients(schedule, np.float64(t))
-        h = h * (B_r * B * values + np.sqrt(C_r * C)) / (B**2 * values + C)
-        B_r, C_r = B, C
-    return h
+    _, B, C = (coefficients[:, None] for coefficients in marginal_coefficients(schedule, times))
+    B_r, C_r = np.vstack([[[1.0]], B[:-1]]), np.vstack([[[0.0]], C[:-1]])
+    values = world.posterior.values
+    return np.prod((B_r * B * values + np.sqrt(C_r * C)) / (B**2 * values + C), axis=0)
 
 
 @schedules

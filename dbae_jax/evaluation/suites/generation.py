@@ -1,8 +1,9 @@
 """The suite "generation": images sampled from the latent prior, compared with real images.
 
 Sampled images are kept in the cache, so an evaluation that was stopped resumes with the missing
-images. The features of the data set's classifier compare them with the test split. Inception
-compares them with the training split, as is usual for FID.
+images. The features of the data set's classifier compare them with the test split, and so do power
+spectra, which need no network. Inception compares them with the training split, as is usual for
+FID.
 """
 
 import hashlib
@@ -33,13 +34,12 @@ log = logging.getLogger(__name__)
 
 
 def obstacle(context: Context) -> str | None:
-    """Returns why no images can be sampled or compared, or None."""
+    """Returns why no images can be sampled, or None."""
     try:
         _ = context.model.prior
     except CheckpointError as error:
         return str(error).rstrip(".")
-    section = context.config.eval
-    return None if section.inception or section.vgg16 else dataset_classifier.obstacle(context)
+    return None
 
 
 def settings(context: Context) -> dict[str, Any]:
@@ -77,11 +77,12 @@ def measure(context: Context) -> Measured:
     section = context.config.eval
     sets: list[Entries] = [{} for _ in range(section.generated_sets)]
     once: Entries = {}
-    counts = {"generated": section.num_generated}
+    counts = {"generated": section.num_generated, "test": context.limit("test")}
     if dataset_classifier.obstacle(context) is None:
         counts["test"] = _by_classifier(context, sets, once)
     else:
-        log.info("There are no classifier features: %s.", dataset_classifier.obstacle(context))
+        reason = dataset_classifier.obstacle(context)
+        log.info("Samples are compared without the classifier of the data set, since %s.", reason)
     if section.inception:
         net = context.inception_net(_preparation(context))
         real = _training_images(context, net, section.fid_preset, keep_halves=True)

@@ -106,8 +106,9 @@ def _teacher(model: DBAE) -> DBAE | Missing:
         if teacher.encoder_fingerprint == model.encoder_fingerprint:
             return teacher
         reason = (
-            f"The encoder of {name} is not that of this model, bit for bit. Released weights are "
-            "rounded, so they have another encoder than the workdir that they were made of."
+            f"The encoder of {name}, at step {teacher.step}, is not that of this model. Either "
+            f"{name} was trained further, or one of the two was made of released weights, which "
+            "are rounded. A model with the same encoder is needed there."
         )
     return Missing(f"The reconstructions of the teacher are not here. {reason}")
 
