@@ -22,10 +22,10 @@ import jax.numpy as jnp
 from dbae_jax.bridge.preconditioning import Bridge
 from dbae_jax.bridge.schedules import Schedule
 from dbae_jax.configuration.sections import DistillConfig
-from dbae_jax.sampling.grids import END_FRACTION
 from dbae_jax.training.losses import Draws, Endpoint, LossTerms, Networks, denoised
 
 HUBER = 5.4e-4  # constant of the distance, per square root of the number of pixel values
+LATEST = 0.95  # times below T are at most this fraction of T
 
 
 class Gaps(NamedTuple):
@@ -72,12 +72,11 @@ def earlier_times(gaps: Gaps, schedule: Schedule, t: jax.Array, step: jax.Array)
 def with_earlier_times(draws: Draws, bridge: Bridge, gaps: Gaps, step: jax.Array) -> Draws:
     """Returns draws with the times t of consistency training, and the earlier times r.
 
-    A time t below T is mapped linearly from [t_min, T] to [t_min, (1 - END_FRACTION / 2) T]. The
-    sampler with 2 steps evaluates the network at T and at (1 - END_FRACTION) T
-    (`grids.near_end`), which lies inside this range.
+    A time t below T is mapped linearly from [t_min, T] to [t_min, `LATEST` T]. The times below T at
+    which the sampler evaluates the network (`grids.near_end`) lie inside this range.
     """
     t_min, T = bridge.schedule.t_min, bridge.schedule.t_max
-    lower = t_min + (draws.t - t_min) * (T * (1 - END_FRACTION / 2) - t_min) / (T - t_min)
+    lower = t_min + (draws.t - t_min) * (LATEST * T - t_min) / (T - t_min)
     t = jnp.where(draws.t < T, lower, T)
     return draws._replace(t=t, r=earlier_times(gaps, bridge.schedule, t, step))
 

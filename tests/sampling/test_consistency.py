@@ -29,9 +29,9 @@ def _run(table, x_T, consistency_fn, noises):
 
 def test_its_grid_begins_near_the_end():
     times = grids.near_end(SCHEDULES["vp"], 2, start=1.0)
-    np.testing.assert_allclose(times, [1.0, 0.9, 0.0])
+    np.testing.assert_allclose(times, [1.0, 0.85, 0.0])
     np.testing.assert_allclose(
-        grids.near_end(SCHEDULES["ve"], 3, start=80.0), [80.0, 72.0, 36.0, 0.0]
+        grids.near_end(SCHEDULES["ve"], 3, start=80.0), [80.0, 68.0, 34.0, 0.0]
     )
 
 
@@ -63,7 +63,7 @@ def test_two_evaluations_have_the_mean_and_covariance_of_the_images(schedule, st
     expected = vectors @ np.diag(values) @ vectors.T
     # At the first noisy time, the marginal has the variance B^2 Cov[x_0 | z] + C; the sampler
     # leaves out the first term.
-    _, B, C = marginal_coefficients(schedule, np.float64(schedule.t_max * (1 - grids.END_FRACTION)))
+    _, B, C = marginal_coefficients(schedule, np.float64(grids.NOISE_FRACTION * schedule.t_max))
     left_out = B**2 * values.max() / C
     assert left_out < 0.01
     np.testing.assert_allclose(cov, expected, atol=2 * left_out * values.max() + 1e-9)
