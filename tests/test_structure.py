@@ -28,7 +28,7 @@ FOLDERS = {
     "configuration": ("bridge", "models", "runtime", "sampling"),
     "data": ("configuration", "runtime"),
     "workdirs": ("configuration", "models", "runtime"),
-    "training": ("bridge", "models", "runtime", "sampling", "configuration", "data", "workdirs"),
+    "training": ("bridge", "models", "runtime", "configuration", "data", "workdirs"),
     "prior": ("models", "runtime", "configuration", "data", "workdirs"),
     "api": (
         *("bridge", "models", "runtime", "editing", "sampling", "configuration", "data"),
