@@ -202,7 +202,7 @@ def _distill(c: ConfigDict) -> None:
     # The U-Net predicts the same image at t and at an earlier time
     # r = t (1 - n(t) / q^stage), n(t) = 1 + k sigmoid(-b t / T), with stages from 1.
     c.distill.q = 2.0  # factor by which the gap t - r shrinks from stage to stage
-    c.distill.k = 8.0  # near t = 0 the gap, relative to t, is 1 + k/2 times as large
+    c.distill.k = 8.0  # (t - r) / t near t = 0 is 1 + k/2 times that far from it
     c.distill.b = 20.0  # how fast this falls with t
     c.distill.stages = 8  # number of stages, of equal numbers of training steps
     # Share of the images of a batch at t = T, where the sampler begins. Their target is x_0.

@@ -121,6 +121,11 @@ def test_one_class_is_no_label():
         probe.measure(_context(*unnamed))
 
 
+def test_no_classifier_is_trained_on_real_numbers():
+    data = stubs.Data(stubs.images(np.zeros((300, 8))), attributes=np.linspace(-1, 1, 300)[:, None])
+    assert "are real numbers" in dataset_classifier.obstacle(_context(data, data, data))
+
+
 def test_nothing_is_scored_on_what_it_learned():
     data = stubs.Data(stubs.images(np.zeros((300, 8))), label=LABELS)
     factors = stubs.Data(data.images, factors=np.eye(300, 9, dtype=np.int32))
