@@ -40,7 +40,6 @@ def get_config() -> ConfigDict:
 
     # With 3e-4, the predictions at T get worse than those of the teacher.
     c.distill.learning_rate = 1e-4
-    c.distill.num_steps = 2_000
 
     c.prior.evaluate_every_steps = 2_000
     c.prior.checkpoint_every_steps = 2_000

@@ -14,8 +14,7 @@ from typing import Any, NamedTuple
 
 from absl import flags
 
-from dbae_jax.configuration import arguments, command_line, paths
-from dbae_jax.configuration.distillation import check_overrides, distilled, is_distilled
+from dbae_jax.configuration import arguments, command_line, distillation, paths
 from dbae_jax.configuration.suggestions import did_you_mean
 from dbae_jax.errors import ConfigError
 
@@ -219,11 +218,14 @@ def main(argv: list[str]) -> None:
     if name == "app" and _of_weights(given["weights"]):
         _function(name)(None, None, **given)
         return
+    if (teacher := flags.FLAGS["teacher"].value) and flags.FLAGS["config"].value is None:
+        _check_teacher(teacher)
     config = command_line.read_config()
+    distillation.warn_of_sampler(config)
     if name == "distill" or flags.FLAGS["teacher"].present:
-        check_overrides(command_line.overrides())
-        config = distilled(config, flags.FLAGS["teacher"].value)
-    if name == "train" and is_distilled(config):
+        distillation.check_overrides(command_line.overrides())
+        config = distillation.distilled(config, teacher)
+    if name == "train" and distillation.is_distilled(config):
         raise ConfigError(
             "config.train.objective='consistency' is that of a distillation. `dbae distill "
             "--workdir=WORKDIR` resumes one, and with --teacher=MODEL it starts one."
@@ -347,6 +349,22 @@ def _of_weights(weights: str | None) -> bool:
     if weights is None and "workdir" not in named:
         raise ConfigError("Name a model: --workdir=WORKDIR, or --weights=digits.")
     return weights is not None
+
+
+def _check_teacher(name: str) -> None:
+    """Raises an error about a teacher from which no config could be read.
+
+    Raises:
+      CheckpointError: if there is no such model.
+      ConfigError: if it is one without a config.json.
+    """
+    path = importlib.import_module("dbae_jax.api.released_weights").find(name)
+    if path.is_dir():
+        raise ConfigError(f"The teacher {path} holds no config.json of a run; name another model.")
+    raise ConfigError(
+        f"--config is missing, which the teacher {name} needs, because it is a file of released "
+        "weights; name the config that it was trained with, such as --config=digits."
+    )
 
 
 def _flags_of(name: str) -> dict[str, Any]:

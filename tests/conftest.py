@@ -34,6 +34,7 @@ MOST_MEMORY = 3 * 2**30  # bytes; with more, a process forgets a module's progra
 LONG = (
     *("test_golden", "test_processes", "test_step", "test_system", "test_total_correlation"),
     *("test_knobs", "test_convert", "test_wheel", "test_kills", "test_evaluate", "test_plan"),
+    "test_distill",
 )
 
 

@@ -39,14 +39,14 @@ def copy(name: str, config: Config, directory: pathlib.Path, mesh: jax.sharding.
       CheckpointError: if the workdir has the latent prior of another model.
     """
     model = DBAE.load(name, mesh=mesh)
-    if other := workdir.differing(to_dict(model.config), config, ("data.",)):
+    _check_prior(model, directory / prior.FOLDER)
+    if other := workdir.differing(to_dict(model.config), config, ("data.",), where=f"in {name}"):
         log.info(
             "No latent prior, directions or classifier of %s is copied, since its data differ: %s.",
             name,
             ", ".join(other),
         )
         return
-    _check_prior(model, directory / prior.FOLDER)
     # First, because a later start refuses a folder that has other files and no config.
     workdir.write_config(directory, config)
     _copy_classifier(name, config.data.name, directory)

@@ -78,10 +78,7 @@ def _train(config: Config, directory: pathlib.Path, training: Training | None) -
     run, origin = set_up(config, directory, training, data)
     start = int(run.state.step)
     if start >= config.train.num_steps:
-        log.info(
-            "The run in %s has taken %d steps already. To train longer, raise config.%s.num_steps.",
-            *(directory, start, "distill" if is_distilled(config) else "train"),
-        )
+        log.info("The run in %s has taken %d steps already. %s", directory, start, _longer(config))
         return run.state
     if changed := workdir.changes(directory, config):
         log.info("Keys that have changed since this run was last started: %s.", ", ".join(changed))
@@ -99,6 +96,13 @@ def _train(config: Config, directory: pathlib.Path, training: Training | None) -
         meta = workdir.meta(config, data=data, **origin)
         hooks = _make_hooks(training, model, directory, held_out, checkpoints, scalars, meta)
         return run_loop(run, batches, hooks, stop=config.train.num_steps, directory=directory)
+
+
+def _longer(config: Config) -> str:
+    """Returns how a run that has finished is trained longer."""
+    if is_distilled(config):  # in the same workdir, it would go back to an earlier stage
+        return "To distil longer, name a new workdir, and raise config.distill.num_steps."
+    return "To train longer, raise config.train.num_steps."
 
 
 def _checkpoints(config: Config, directory: pathlib.Path) -> checkpoint.Writer:
@@ -194,7 +198,8 @@ def _fine_tuned(run: Run, config: Config) -> tuple[Run, dict[str, Any]]:
             "on, start from its teacher, %s.",
             *(name, read["config"].train.init_from),
         )
-    for difference in workdir.differing(to_dict(read["config"]), config, ("bridge.",)):
+    saved = to_dict(read["config"])
+    for difference in workdir.differing(saved, config, ("bridge.",), where=f"in {name}"):
         log.warning(
             "The model %s was trained with another bridge: config.%s. Its U-Net may need a longer "
             "training to fit the new one.",
@@ -214,10 +219,10 @@ def _check_teacher(name: str, of_teacher: Config, config: Config) -> None:
             f"The teacher {name} is a distilled model itself. Name the model that it was distilled "
             f"from, {of_teacher.train.init_from}."
         )
-    if found := workdir.differing(to_dict(of_teacher), config, OF_TEACHER):
+    if found := workdir.differing(to_dict(of_teacher), config, OF_TEACHER, where="of the teacher"):
         raise ConfigError(
-            f"The teacher {name} has a different config: {', '.join(found)}. Leave --config out, "
-            "so that the config of the teacher applies, or change these keys back."
+            f"The config of the teacher {name} is another one: {', '.join(found)}. Give these keys "
+            "the values of the teacher. If the teacher is a workdir, leaving --config out does so."
         )
 
 

@@ -1,11 +1,14 @@
 """The config of a distillation, made from the config of its teacher."""
 
 import dataclasses
+import logging
 from collections.abc import Iterable
 
 from dbae_jax.configuration.config import Config, from_dict, to_dict
 from dbae_jax.errors import ConfigError
 from dbae_jax.sampling.plan import CONSISTENCY, Plan
+
+log = logging.getLogger(__name__)
 
 # Keys that a distillation sets itself, and what to set instead.
 REPLACED = {
@@ -28,6 +31,16 @@ def is_distilled(config: Config) -> bool:
 def default_sampler(config: Config) -> str:
     """Returns the sampler that a model was trained for."""
     return CONSISTENCY if is_distilled(config) else "dbim"
+
+
+def warn_of_sampler(config: Config) -> None:
+    """Warns of a distilled model whose images another sampler is to compute."""
+    if is_distilled(config) and config.sample.sampler != CONSISTENCY:
+        log.warning(
+            "The U-Net of this model was distilled for the sampler %s. The sampler %s assumes that "
+            "a U-Net predicts the mean of images, which this one does not.",
+            *(CONSISTENCY, config.sample.sampler),
+        )
 
 
 def check_overrides(keys: Iterable[str]) -> None:

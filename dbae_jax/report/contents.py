@@ -30,10 +30,11 @@ from dbae_jax.report.sections.reconstructions import Reconstructions, reconstruc
 from dbae_jax.report.sections.samples import Samples
 from dbae_jax.report.sections.sharpness import Sharpness, sharpness
 from dbae_jax.report.tables import Missing
+from dbae_jax.sampling.plan import CONSISTENCY
 from dbae_jax.workdirs import records, workdir
 
 TRAJECTORY_STEPS = 50
-JUMPS = (1, 2, 3, 4)  # numbers of steps of a distilled model
+JUMPS = (1, 2, 3, 4)  # numbers of steps of the sampler of distilled models
 
 
 @dataclasses.dataclass(frozen=True)
@@ -200,7 +201,7 @@ def _latent_space(context: Context, amounts: Amounts) -> LatentSpace:
 
 
 def _cost(context: Context, amounts: Amounts) -> CaptionedChart | None:
-    steps = JUMPS if is_distilled(context.model.config) else amounts.steps
+    steps = JUMPS if context.config.sample.sampler == CONSISTENCY else amounts.steps
     return cost.curve(context, amounts.swept, steps)
 
 

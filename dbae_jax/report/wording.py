@@ -1,15 +1,17 @@
-"""Sentences of the page that depend on the kind of x_T: decoded from z (DBAE) or Gaussian (DiffAE).
+"""Sentences of the page that depend on the kind of model.
 
-The config value bridge.endpoint="free" stands for a Gaussian x_T.
+x_T is decoded from z (DBAE, distilled or not) or Gaussian (DiffAE). The config value
+bridge.endpoint="free" stands for a Gaussian x_T.
 """
 
 from typing import NamedTuple
 
 from dbae_jax.api.dbae import DBAE
+from dbae_jax.configuration.distillation import is_distilled
 
 
 class Words(NamedTuple):
-    """The sentences and phrases for one kind of x_T.
+    """The sentences and phrases for one kind of model.
 
     Attributes:
       model: name of the kind of model.
@@ -48,6 +50,15 @@ DECODED = Words(
         "image."
     ),
 )
+DISTILLED = DECODED._replace(
+    decoding=(
+        "A decoder maps z to the endpoint x_T of a diffusion bridge. The U-Net is distilled: it "
+        "predicts an image from x_T and then from a state of the bridge between both."
+    ),
+    sampling=(
+        "The endpoint x_T is decoded from z, and the distilled U-Net predicts the image from it."
+    ),
+)
 GAUSSIAN = Words(
     model="A diffusion autoencoder",
     decoding=(
@@ -70,5 +81,7 @@ GAUSSIAN = Words(
 
 
 def words(model: DBAE) -> Words:
-    """Returns the sentences for a model's kind of x_T."""
-    return GAUSSIAN if model.gaussian_endpoint else DECODED
+    """Returns the sentences for a model."""
+    if model.gaussian_endpoint:
+        return GAUSSIAN
+    return DISTILLED if is_distilled(model.config) else DECODED

@@ -68,7 +68,8 @@ class Plan:
         "accurate" has a low squared error, and fine detail is blurred. "sharp" gives images with
         the detail of real ones: the stochastic sampler of the paper, with 666 network evaluations,
         or the two evaluations of a distilled model. The accurate plan of a distilled model is one
-        evaluation, which is near the mean of the images that fit the latent code.
+        evaluation, which is near the mean of the images that fit the latent code. Which of its two
+        plans has the lower error depends on the data.
 
         Args:
           name: one of `NAMES`.

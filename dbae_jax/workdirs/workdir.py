@@ -152,6 +152,7 @@ def differing(
     config: Config,
     keys: tuple[str, ...],
     free_keys: tuple[str, ...] = FREE_KEYS,
+    where: str = "in the workdir",
 ) -> list[str]:
     """Returns the differences of two configs, each as text.
 
@@ -162,13 +163,13 @@ def differing(
       config: current config.
       keys: beginnings of the keys to compare.
       free_keys: keys that are not compared.
+      where: where the values of `saved` are, for the text.
     """
     there, now = _flatten(upgrade(saved)), _flatten(to_dict(config))
     fixed = [key for key in now | there if key.startswith(keys) and key not in free_keys]
     absent = "absent"
     return [
-        f"{key} ({there.get(key, absent)!r} in the workdir, "
-        f"{now.get(key, absent)!r} in this command)"
+        f"{key} ({there.get(key, absent)!r} {where}, {now.get(key, absent)!r} in this command)"
         for key in fixed
         if there.get(key, absent) != now.get(key, absent)
     ]

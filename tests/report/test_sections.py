@@ -9,7 +9,7 @@ import pytest
 from dbae_jax.api.dbae import DBAE
 from dbae_jax.data.images import to_uint8
 from dbae_jax.evaluation.context import Context
-from dbae_jax.report import about, plots
+from dbae_jax.report import about, contents, plots, wording
 from dbae_jax.report.sections import (
     confusion,
     cost,
@@ -159,6 +159,16 @@ def test_the_error_is_measured_once_for_each_number_of_evaluations(tmp_path):
     assert model.calls > calls  # for other images it is measured again
 
 
+@pytest.mark.parametrize(("sampler", "steps"), [("consistency", [1, 2, 3, 4]), ("euler", [2, 5])])
+def test_the_error_of_a_distilled_model_is_measured_with_any_sampler(sampler, steps):
+    config = {**tiny.DISTILLED, "sample.sampler": sampler, "sample.grid": "lambda"}
+    data = stubs.Data(np.full((4, 16, 16, 1), 128, np.uint8))
+    model, splits = _Sampler(tiny.config(**config)), {"train": data, "test": data}
+    context = stubs.context(splits, model=model, **config | {"sample.steps": 2})
+    made = contents._cost(context, contents.Amounts(swept=4, steps=(2, 5)))
+    assert [int(hint.text.split(":")[0].split()[-1]) for hint in made.chart.hover] == steps
+
+
 class _Halved(_Sampler):
     """A model whose reconstructions have half the contrast: a quarter of the power everywhere."""
 
@@ -193,6 +203,11 @@ def test_the_power_of_samples_is_in_the_chart_if_it_was_measured():
     assert [line.name for line in found.chart.chart.lines] == names
     assert f"; {sharpness.SAMPLES}: 0.500 and +0.500." in found.chart.caption
     assert about.samples_log_ratio(entries, "shapes") is None
+
+
+def test_a_distilled_model_is_said_to_predict_the_image():
+    said = [wording.words(stubs.Model(tiny.config(**each))) for each in ({}, tiny.DISTILLED)]
+    assert ["integrates" in words.decoding + words.sampling for words in said] == [True, False]
 
 
 def test_what_the_teacher_decodes_is_kept(tmp_path, monkeypatch):
@@ -241,6 +256,11 @@ def test_a_teacher_that_is_gone_is_said(tmp_path):
     config = tiny.config(**tiny.DISTILLED | {"train.init_from": str(tmp_path / "gone")})
     missing = sharpness._teacher(DBAE(config, {}))
     assert "reconstructions of the teacher are not here. There is no workdir" in missing.sentence
+    # A workdir of this name may hold another model, this one too.
+    tiny.write_workdir(config, tmp_path / "gone")
+    assert (
+        "is a distilled model itself." in sharpness._teacher(DBAE.load(tmp_path / "gone")).sentence
+    )
 
 
 def test_the_endpoint_is_shown_on_its_own_scale():

@@ -15,7 +15,7 @@ from dbae_jax.errors import ConfigError
 from dbae_jax.evaluation import dataset_classifier
 from dbae_jax.evaluation.context import Context, Suite, always
 from dbae_jax.evaluation.protocols import generation, sharpness
-from dbae_jax.evaluation.protocols.generation import Entries
+from dbae_jax.evaluation.protocols.generation import Entries, ImageSet
 from dbae_jax.evaluation.results import Measured, score
 from dbae_jax.metrics import similarity
 from dbae_jax.metrics.networks import alexnet_lpips
@@ -39,6 +39,7 @@ MEASURES: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
     "ssim_swapped_axes": similarity.ssim_swapped_axes,
 }
 LOWER_IS_BETTER = ("mse", "mse_8bit", "lpips")
+POWER = "power"  # name of the power spectrum among the means of one seed
 IMAGES_AT_ONCE = 1024  # images between two updates of the progress
 
 
@@ -133,17 +134,18 @@ def settings(context: Context) -> dict[str, Any]:
 
 def measure(context: Context) -> Measured:
     """Returns the scores of the reconstructed test images, for each seed if there is noise."""
-    net = None
+    real = None
     if dataset_classifier.obstacle(context) is None:
         net = dataset_classifier.make(context).features
-    by_seed = [_of_seed(context, seed, net) for seed in range(_num_seeds(context))]
+        real = _image_set("real", context.chunks("test"), net, context)
+    by_seed = [_of_seed(context, seed, real) for seed in range(_num_seeds(context))]
     scores = {}
     for name in by_seed[0].means:
         better = "lower" if name in LOWER_IS_BETTER else "higher"
         reason = "the MSE of an image is 0" if name == "psnr" else ""
         scores[name] = score([found.means[name] for found in by_seed], better, reason=reason)
     scores["sharpness_error"] = sharpness.score_of(
-        [found.power for found in by_seed], by_seed[0].power_of_images
+        [found.power for found in by_seed], sharpness.mean_power(context.chunks("test"))
     )
     scores |= generation.over_sets([found.distances for found in by_seed])
     if "lpips" in scores:
@@ -188,11 +190,10 @@ class _OfSeed(NamedTuple):
 
     means: dict[str, float]
     power: np.ndarray  # of reconstructions, by frequency
-    power_of_images: np.ndarray
     distances: Entries  # by features of the data set's classifier
 
 
-def _of_seed(context: Context, seed: int, net: FeatureNet | None) -> _OfSeed:
+def _of_seed(context: Context, seed: int, real: ImageSet | None) -> _OfSeed:
     """Returns the means of all measures over the test images.
 
     The random numbers of an image depend on the seed and its index alone.
@@ -200,10 +201,10 @@ def _of_seed(context: Context, seed: int, net: FeatureNet | None) -> _OfSeed:
     Args:
       context: model and data.
       seed: seed of codes and samplers.
-      net: features of the data set's classifier; None: there is no classifier.
+      real: the test images by the data set's classifier; None: there is no classifier.
     """
     model, config, done = context.model, context.config, 0
-    key, parts, powers, rounded = jax.random.key(seed), [], [], []
+    key, parts, rounded = jax.random.key(seed), [], []
     with Progress("Reconstructing images", context.limit("test"), "images") as progress:
         for images in context.chunks("test"):
             indices = np.arange(done, done + len(images))
@@ -212,30 +213,25 @@ def _of_seed(context: Context, seed: int, net: FeatureNet | None) -> _OfSeed:
             z = model.encode(images, rng=code_keys if config.eval.sample_codes else None)
             noise = rngs.per_example(key, indices)
             decoded = model.decode(z, rng=noise, plan=config.sample)
-            real = np.asarray(to_float(images))
-            parts.append((len(images), _measured(context, decoded, real)))
-            # Of 8-bit images both: rounding has power at high frequencies.
-            rounded.append(to_uint8(decoded))
-            both = {"decoded": sharpness.mean_power([rounded[-1]])}
-            both["real"] = sharpness.mean_power([images])
-            powers.append((len(images), both))
+            eight_bit = to_uint8(decoded)
+            found = _measured(context, decoded, np.asarray(to_float(images)))
+            # Of 8-bit images, as the test images are: rounding has power at high frequencies.
+            parts.append((len(images), found | {POWER: sharpness.mean_power([eight_bit])}))
+            if real is not None:
+                rounded.append(eight_bit)
             progress.advance(len(images))
-    power = _mean_of_parts(powers)
-    return _OfSeed(
-        _mean_of_parts(parts),
-        power["decoded"],
-        power["real"],
-        {} if net is None else _distances(context, net, rounded),
-    )
+    means = _mean_of_parts(parts)
+    power = means.pop(POWER)
+    if real is None:
+        return _OfSeed(means, power, {})
+    decoded_set = _image_set("reconstructed", rounded, real.statistics.net, context)
+    return _OfSeed(means, power, generation.distances(decoded_set, real, paired=True))
 
 
-def _distances(context: Context, net: FeatureNet, decoded: list[np.ndarray]) -> Entries:
-    """Returns the distances between the features of reconstructions and of the images."""
-    sets = [
-        generation.image_set(name, images, net, batch_size=context.config.eval.batch_size)
-        for name, images in (("reconstructed", decoded), ("real", context.chunks("test")))
-    ]
-    return generation.distances(*sets, paired=True)
+def _image_set(
+    name: str, images: Iterable[np.ndarray], net: FeatureNet, context: Context
+) -> ImageSet:
+    return generation.image_set(name, images, net, batch_size=context.config.eval.batch_size)
 
 
 def _measured(context: Context, decoded: np.ndarray, images: np.ndarray) -> dict[str, float]:

@@ -103,13 +103,16 @@ def _teacher(model: DBAE) -> DBAE | Missing:
     except DBAEError as error:
         reason = str(error)
     else:
-        if teacher.encoder_fingerprint == model.encoder_fingerprint:
+        if is_distilled(teacher.config):
+            reason = f"{name} is a distilled model itself."
+        elif teacher.encoder_fingerprint == model.encoder_fingerprint:
             return teacher
-        reason = (
-            f"The encoder of {name}, at step {teacher.step}, is not that of this model. Either "
-            f"{name} was trained further, or one of the two was made of released weights, which "
-            "are rounded. A model with the same encoder is needed there."
-        )
+        else:
+            reason = (
+                f"The encoder of {name}, at step {teacher.step}, is not that of this model. Either "
+                f"{name} was trained further, or one of the two was made of released weights, "
+                "which are rounded. A model with the same encoder is needed there."
+            )
     return Missing(f"The reconstructions of the teacher are not here. {reason}")
 
 
