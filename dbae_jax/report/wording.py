@@ -53,7 +53,7 @@ DECODED = Words(
 DISTILLED = DECODED._replace(
     decoding=(
         "A decoder maps z to the endpoint x_T of a diffusion bridge. The U-Net is distilled: it "
-        "predicts an image from x_T and then from a state of the bridge between both."
+        "predicts an image from x_T, and again from a noisy state between this image and x_T."
     ),
     sampling=(
         "The endpoint x_T is decoded from z, and the distilled U-Net predicts the image from it."
