@@ -32,6 +32,6 @@ def _flops_of_a_step():
     networks = build.make_networks(config)
     shapes = jax.eval_shape(networks.init, jax.random.key(0))
     arrays = [jax.ShapeDtypeStruct(s, np.float32) for s in ((1, 16, 16, 2), (1,), (1, 8))]
-    whole = describe.forward_flops(config, networks)
+    whole = describe.forward_flops(config, networks, shapes)
     unet = count_flops(lambda v, *a: networks.network(v, *a, None), shapes, *arrays)
     return 4 * unet + (whole - unet)
