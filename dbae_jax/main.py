@@ -219,7 +219,7 @@ def main(argv: list[str]) -> None:
         _function(name)(None, None, **given)
         return
     if (teacher := flags.FLAGS["teacher"].value) and flags.FLAGS["config"].value is None:
-        _check_teacher(teacher)
+        _refuse_teacher_without_config(teacher)
     config = command_line.read_config()
     distillation.warn_of_sampler(config)
     if name == "distill" or flags.FLAGS["teacher"].present:
@@ -351,7 +351,7 @@ def _of_weights(weights: str | None) -> bool:
     return weights is not None
 
 
-def _check_teacher(name: str) -> None:
+def _refuse_teacher_without_config(name: str) -> None:
     """Raises an error about a teacher from which no config could be read.
 
     Raises:
